@@ -1,0 +1,1 @@
+"""The sub-commands of `pocketxl` that need an engine folder only."""
