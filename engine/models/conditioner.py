@@ -1,0 +1,107 @@
+"""Everything in SDXL's U-Net that depends on prompt, sizes and timesteps alone, computed once per picture.
+
+Exact, not an approximation: the U-Net's cross-attention keys and values are linear in the prompt embeddings, and its
+ResNets see time only through a projection of (timestep, pooled prompt, size ids). Held to diffusers by
+tests/engine/models/test_unet.py.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..specs import UNetArchitecture
+
+
+class Embedding(nn.Module):
+    """Two linear layers with SiLU between."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(inputs, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inputs]` → `[..., width]`."""
+        return self.linear_2(F.silu(self.linear_1(x)))  # type: ignore[no-any-return]
+
+
+def sinusoid(x: Tensor, width: int) -> Tensor:
+    """Cosines, then sines of `x` at `width / 2` frequencies from 1 down to 1/10000: `[...]` → `[..., width]`.
+
+    Computed in float32: float16 cannot hold a fractional timestep. Source: diffusers' `Timesteps` with
+    `flip_sin_to_cos=True, downscale_freq_shift=0`.
+    """
+    half = width // 2
+    # The order of operations is diffusers': a last-bit difference in a frequency grows a thousandfold at timestep 999.
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=x.device) / half)
+    angles = x.float().unsqueeze(-1) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class Conditioner(nn.Module):
+    """Prompt, sizes and all timesteps → every step's time vectors and every cross-attention's keys and values."""
+
+    def __init__(self, architecture: UNetArchitecture) -> None:
+        super().__init__()
+        a = architecture
+        self.time_width, self.id_width = a.block_out_channels[0], a.addition_time_embed_dim
+        self.time_embedding = Embedding(self.time_width, a.time_embed_dim)
+        self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
+        self.time_projections = [f"{name}.time_emb_proj" for name in resnet_names(a)]
+        for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
+            _place(self, name, nn.Linear(a.time_embed_dim, width))
+        blocks = zip(transformer_block_names(a), a.attention_widths(), strict=True)
+        self.key_values = [(f"{name}.attn2.{part}", width) for name, width in blocks for part in ("to_k", "to_v")]
+        for name, width in self.key_values:
+            _place(self, name, nn.Linear(a.cross_attention_dim, width, bias=False))
+
+    def forward(
+        self, prompt_embeds: Tensor, pooled_prompt_embeds: Tensor, time_ids: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1 …
+
+        The time vectors are `[steps, batch, sum(resnet_widths)]`; keys and values `[batch, tokens, width]`.
+        """
+        dtype = prompt_embeds.dtype
+        ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
+        added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
+        time = self.time_embedding(sinusoid(timesteps, self.time_width).to(dtype))
+        embedding = F.silu(time.unsqueeze(1) + added.unsqueeze(0))
+        vectors = torch.cat([self.get_submodule(name)(embedding) for name in self.time_projections], dim=2)
+        return (vectors, *(self.get_submodule(name)(prompt_embeds) for name, _ in self.key_values))
+
+
+def resnet_names(architecture: UNetArchitecture) -> list[str]:
+    """Diffusers' module names of the ResNets in running order."""
+    levels, layers = len(architecture.block_out_channels), architecture.layers_per_block
+    down = [f"down_blocks.{level}.resnets.{i}" for level in range(levels) for i in range(layers)]
+    up = [f"up_blocks.{level}.resnets.{i}" for level in range(levels) for i in range(layers + 1)]
+    return [*down, "mid_block.resnets.0", "mid_block.resnets.1", *up]
+
+
+def transformer_block_names(architecture: UNetArchitecture) -> list[str]:
+    """Diffusers' module names of the transformer blocks in running order."""
+    a = architecture
+    stages = [
+        *((f"down_blocks.{i}", a.layers_per_block, depth) for i, depth in enumerate(a.transformer_layers)),
+        ("mid_block", 1, a.mid_transformer_layers),
+        *((f"up_blocks.{i}", a.layers_per_block + 1, depth) for i, depth in enumerate(a.up_transformer_layers)),
+    ]
+    return [
+        f"{stage}.attentions.{i}.transformer_blocks.{j}"
+        for stage, layers, depth in stages
+        for i in range(layers)
+        for j in range(depth)
+    ]
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Register `module` under a dotted path, so that the state dict has diffusers' names without diffusers' tree."""
+    *parents, leaf = path.split(".")
+    for name in parents:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    root.add_module(leaf, module)
