@@ -1,0 +1,29 @@
+"""latents → pictures."""
+
+import numpy as np
+
+from .errors import NumericError
+from .runners.base import Runner
+
+
+def decode(runner: Runner, latents: np.ndarray, scaling_factor: float) -> np.ndarray:
+    """Decode latents (n, 4, h, w), unit variance, to pictures (n, 8h, 8w, 3) float32 in [0, 1].
+
+    One picture a call, so that memory does not grow with the batch and a picture never depends on its neighbours.
+    Raises `NumericError` for NaN or Inf: a black picture is never returned as if it were one.
+    """
+    pictures = []
+    for index, row in enumerate(latents):
+        image = runner({"latents": (row[None] / np.float32(scaling_factor)).astype(np.float32)})["image"][0]
+        if not np.isfinite(image).all():
+            raise NumericError(
+                f"picture {index}: the VAE gave NaN or Inf, so there is no picture; rebuild the engine with the fp32 recipe, "
+                "or check the checkpoint's VAE"
+            )
+        pictures.append(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1))
+    return np.stack(pictures)
+
+
+def to_uint8(pictures: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] → uint8, rounded as diffusers does."""
+    return np.asarray((pictures * 255).round().astype(np.uint8))
