@@ -1,0 +1,117 @@
+"""Progress of long work (build stages, sampler steps) as events, and the three places they can go.
+
+with track(progress, "denoise", total=20, unit="step") as advance:
+    for …:
+        advance()
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TextIO
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """`step` of `total` units of `stage` are done (`total` None: unknown), `seconds` after the stage began.
+
+    A stage begins with step 0, and has `done` true in its last event, also when it was left early.
+    """
+
+    stage: str
+    step: int
+    total: int | None
+    unit: str
+    seconds: float
+    detail: str = ""
+    done: bool = False
+
+
+class Progress(Protocol):
+    """Where events go."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Take one event; must be quick and must not raise."""
+
+
+class Silent:
+    """Nowhere."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Drop the event."""
+
+
+class JsonLines:
+    """One JSON object a line, for scripts: `{"event": "progress", "stage": …, "step": …, "rate": …, "remaining": …}`.
+
+    `rate` is units a second, `remaining` seconds (null while unknown).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Write one line and flush it."""
+        rate = event.step / event.seconds if event.step and event.seconds > 0 else None
+        remaining = (event.total - event.step) / rate if rate and event.total is not None else None
+        line = {"event": "progress", **asdict(event), "rate": rate, "remaining": remaining}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+class Bars:
+    """A tqdm bar per stage on `stream` (default: standard error), with rate and remaining time.
+
+    Nothing is drawn where the stream is not a terminal, unless `always` is set. Needs the package tqdm.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, always: bool = False) -> None:
+        self._stream = stream
+        self._disable = False if always else None
+        self._bars: dict[str, Any] = {}
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Open, move or close the stage's bar."""
+        from tqdm import tqdm
+
+        bar = self._bars.get(event.stage)
+        if bar is None:
+            bar = self._bars[event.stage] = tqdm(
+                desc=event.stage,
+                total=event.total,
+                unit=event.unit,
+                unit_scale=event.unit in ("B", "byte"),
+                file=self._stream,
+                disable=self._disable,
+                dynamic_ncols=True,
+            )
+        if event.detail:
+            bar.set_postfix_str(event.detail, refresh=False)
+        bar.update(event.step - bar.n)
+        if event.done:
+            self._bars.pop(event.stage).close()
+
+
+@contextmanager
+def track(
+    progress: Progress, stage: str, *, total: int | None = None, unit: str = "step"
+) -> Iterator[Callable[..., None]]:
+    """Report a stage; yields `advance(count=1, detail="")`. The last event comes with the block's end, or its error."""
+    started, step, last = time.monotonic(), 0, ""
+
+    def event(*, done: bool = False) -> ProgressEvent:
+        seconds = time.monotonic() - started
+        return ProgressEvent(stage=stage, step=step, total=total, unit=unit, seconds=seconds, detail=last, done=done)
+
+    def advance(count: int = 1, detail: str = "") -> None:
+        nonlocal step, last
+        step, last = step + count, detail
+        progress(event())
+
+    progress(event())
+    try:
+        yield advance
+    finally:
+        progress(event(done=True))

@@ -1,0 +1,89 @@
+import io
+import json
+
+import pytest
+from pocketxl.engine.progress import Bars, JsonLines, Silent, track
+
+
+class Recorded(list):
+    def __call__(self, event):
+        self.append(event)
+
+
+def test_a_stage_begins_at_zero_and_ends_done():
+    events = Recorded()
+    with track(events, "denoise", total=3) as advance:
+        advance()
+        advance(2, detail="sigma 0.1")
+    assert [(e.stage, e.step, e.total, e.unit, e.done) for e in events] == [
+        ("denoise", 0, 3, "step", False),
+        ("denoise", 1, 3, "step", False),
+        ("denoise", 3, 3, "step", False),
+        ("denoise", 3, 3, "step", True),
+    ]
+    assert events[2].detail == "sigma 0.1"
+    assert [e.seconds for e in events] == sorted(e.seconds for e in events)
+
+
+def test_a_stage_that_fails_still_ends():
+    def fail():
+        with track(events, "quantize", total=5) as advance:
+            advance()
+            raise KeyError
+
+    events = Recorded()
+    with pytest.raises(KeyError):
+        fail()
+    assert events[-1].done
+    assert events[-1].step == 1
+
+
+def test_json_lines_have_rate_and_remaining_time():
+    stream = io.StringIO()
+    with track(JsonLines(stream), "build", total=4, unit="layer") as advance:
+        for _ in range(4):
+            advance(detail="conv_in")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 4]
+    assert {line["event"] for line in lines} == {"progress"}
+    assert lines[0]["rate"] is None
+    assert lines[0]["remaining"] is None
+    second = lines[2]
+    assert second["rate"] == pytest.approx(2 / second["seconds"])
+    assert second["remaining"] == pytest.approx(second["seconds"])
+    assert lines[-1]["done"] is True
+
+
+def test_bars_show_stage_count_and_rate():
+    stream = io.StringIO()
+    with track(Bars(stream, always=True), "denoise", total=20) as advance:
+        for _ in range(20):
+            advance()
+    last = stream.getvalue().split("\r")[-1]
+    assert "denoise" in last
+    assert "20/20" in last
+    assert "step/s" in last
+    assert last.endswith("\n")
+
+
+def test_bars_draw_nothing_where_there_is_no_terminal():
+    stream = io.StringIO()
+    with track(Bars(stream), "denoise", total=2) as advance:
+        advance()
+    assert stream.getvalue() == ""
+
+
+def test_bars_keep_nested_stages_apart():
+    stream = io.StringIO()
+    bars = Bars(stream, always=True)
+    with track(bars, "build", total=1, unit="stage") as stage, track(bars, "layers", total=2, unit="layer") as layer:
+        layer(2)
+        stage()
+    assert "layers" in stream.getvalue()
+    assert "build" in stream.getvalue()
+    assert not bars._bars
+
+
+def test_silent_takes_events():
+    with track(Silent(), "x") as advance:
+        advance()
