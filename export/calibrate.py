@@ -1,0 +1,57 @@
+"""Ranges of activations, watched while the unquantized network denoises real prompts."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from .streamed import Arrays, StreamedModule
+
+Range = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Smallest and largest input and output of every watched layer: `{layer: (in_lo, in_hi, out_lo, out_hi)}`."""
+
+    ranges: Mapping[str, Range]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to be cached beside a build."""
+        return {"ranges": {name: list(values) for name, values in sorted(self.ranges.items())}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`, exact."""
+        ranges: dict[str, Range] = {}
+        for name, (in_low, in_high, out_low, out_high) in data["ranges"].items():
+            ranges[str(name)] = (float(in_low), float(in_high), float(out_low), float(out_high))
+        return cls(ranges=ranges)
+
+
+def observe(module: "StreamedModule", samples: "Iterable[Arrays]", layers: Collection[str]) -> Calibration:
+    """Run `module` on every sample and keep the extremes of the named layers' inputs and outputs.
+
+    The samples should come from a denoising run at several noise levels: a convolution's range changes severalfold
+    between the first step and the last. Raises `ValueError` if there is no sample.
+    """
+    ranges: dict[str, Range] = {}
+    handles = [module.module.get_submodule(name).register_forward_hook(_watch(ranges, name)) for name in sorted(layers)]
+    try:
+        for sample in samples:
+            module(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if missing := sorted(set(layers) - set(ranges)):
+        raise ValueError(f"calibration saw no input of {missing[:5]}: give it at least one sample")
+    return Calibration(ranges=ranges)
+
+
+def _watch(ranges: dict[str, Range], name: str) -> Any:
+    def hook(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        seen = tuple(float(edge) for tensor in (inputs[0], output) for edge in tensor.aminmax())
+        old = ranges.get(name, seen)
+        ranges[name] = (min(old[0], seen[0]), max(old[1], seen[1]), min(old[2], seen[2]), max(old[3], seen[3]))
+
+    return hook

@@ -1,0 +1,98 @@
+"""int8 weights with one scale per output channel, computed one layer at a time, when their bytes are asked for.
+
+optimum-quanto finds the scales and rounds. The results are lazy ONNX tensors: saving a model quantizes a layer, writes
+it and forgets it, so that the whole network is never in memory in any form.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+# A channel of zeros gets this scale instead of 0, which would divide to NaN.
+SMALLEST_SCALE = 1e-12
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Int8Weight:
+    """A weight `[out, ...]` as `int8 ≈ weight / scale[out]`, from -127 to 127 (symmetric, no zero point)."""
+
+    source: ir.TensorProtocol
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's own shape, output channels first."""
+        return tuple(int(d) for d in self.source.shape)
+
+    @cached_property
+    def scale(self) -> npt.NDArray[np.float32]:
+        """`[out]`: the largest magnitude of each channel is 127 steps. Kept once computed: it is small."""
+        return _absmax_scale(self._weight()).numpy().reshape(-1)
+
+    def data(self) -> npt.NDArray[np.int8]:
+        """The int8 weight in its own shape; computed anew at every call."""
+        import torch
+        from optimum.quanto import qint8, quantize_weight
+
+        weight = self._weight()
+        scale = torch.from_numpy(self.scale).view(-1, *[1] * (weight.ndim - 1))
+        if weight.shape[0] == 1:  # quanto quantizes a single channel per tensor, with a scalar scale
+            scale = scale.reshape(())
+        quantized = quantize_weight(weight, qtype=qint8, axis=0, scale=scale, optimized=False)
+        result: npt.NDArray[np.int8] = quantized._data.numpy()
+        return result
+
+    def dequantized(self) -> npt.NDArray[np.float32]:
+        """What the int8 form stands for, as floats."""
+        return self.data() * self.scale.reshape(-1, *[1] * (len(self.shape) - 1))
+
+    def data_tensor(self, name: str, *, transposed: bool = False) -> ir.LazyTensor:
+        """The int8 weight as a lazy ONNX tensor; `transposed` gives `[in, out]`, which ONNX's MatMul takes."""
+        shape = self.shape[::-1] if transposed else self.shape
+
+        def compute() -> ir.Tensor:
+            data = self.data()
+            return ir.Tensor(np.ascontiguousarray(data.T) if transposed else data, name=name)
+
+        return ir.LazyTensor(compute, dtype=ir.DataType.INT8, shape=ir.Shape(shape), name=name)
+
+    def scale_tensor(self, name: str) -> ir.LazyTensor:
+        """The scales `[out]` as a lazy ONNX tensor."""
+        shape = ir.Shape(self.shape[:1])
+        return ir.LazyTensor(lambda: ir.Tensor(self.scale, name=name), dtype=ir.DataType.FLOAT, shape=shape, name=name)
+
+    def _weight(self) -> Any:
+        import torch
+
+        return torch.from_numpy(np.array(self.source.numpy(), dtype=np.float32))
+
+
+def _absmax_scale(weight: Any) -> Any:
+    """quanto's scale per first axis, kept away from zero: `[out, 1, ...]`."""
+    from optimum.quanto import AbsmaxOptimizer, qint8
+
+    scale = AbsmaxOptimizer()(weight, qint8, axis=0)
+    return scale.clamp(min=SMALLEST_SCALE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uint8Range:
+    """Asymmetric 8-bit activations: `uint8 = round(x / scale) + zero_point`."""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def over(cls, low: float, high: float) -> "Uint8Range":
+        """The range that holds `[low, high]` and represents 0 exactly (padding and ReLU-like floors need that)."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32((high - low) / 255)) or 1.0
+        return cls(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, 255)))
+
+    def round_trip(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What is left of `x` after quantizing and dequantizing."""
+        steps = np.clip(np.rint(x / np.float32(self.scale)) + self.zero_point, 0, 255) - self.zero_point
+        return (steps * np.float32(self.scale)).astype(np.float32)

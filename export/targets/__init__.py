@@ -1,0 +1,15 @@
+"""The back ends that engines are built for: one row each."""
+
+from ...engine.errors import RequestError
+from .base import Target
+from .cpu import CpuTarget
+
+TARGETS: dict[str, Target] = {target.name: target for target in (CpuTarget(),)}
+
+
+def find_target(name: str) -> Target:
+    """The target of that name; `RequestError` lists those that there are."""
+    try:
+        return TARGETS[name]
+    except KeyError:
+        raise RequestError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}") from None
