@@ -29,6 +29,12 @@ COMPONENTS = ("base/unet", "base/conditioner", "vae_decoder")
 SIZE = 1000
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power cuts are not tested here; builders in processes of their own still flush."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 def keys(recipe: str) -> dict[str, str]:
     return {name: f"{name} {recipe}" for name in COMPONENTS}
 
