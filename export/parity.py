@@ -68,8 +68,8 @@ def gate(
     layers = list(worst()) if worst is not None else []
     named = "; worst layers: " + ", ".join(f"{e.layer} ({e.relative_error:.3g})" for e in layers) if layers else ""
     raise QualityError(
-        f"{component}: recipe {recipe.name} is off by {figures.relative_error:.3g} (relative error), allowed is {limit:g}{named}. "
-        "Choose another recipe (int8-weight, fp32), or keep these layers in floats."
+        f"{component}: recipe {recipe.name} is off by {figures.relative_error:.3g} (relative error), "
+        f"allowed is {limit:g}{named}. Choose another recipe (int8-weight, fp32), or keep these layers in floats."
     )
 
 

@@ -30,7 +30,8 @@ class Int8Weight:
     @cached_property
     def scale(self) -> npt.NDArray[np.float32]:
         """`[out]`: the largest magnitude of each channel is 127 steps. Kept once computed: it is small."""
-        return _absmax_scale(self._weight()).numpy().reshape(-1)
+        scale: npt.NDArray[np.float32] = _absmax_scale(self._weight()).numpy().reshape(-1)
+        return scale
 
     def data(self) -> npt.NDArray[np.int8]:
         """The int8 weight in its own shape; computed anew at every call."""
@@ -47,7 +48,8 @@ class Int8Weight:
 
     def dequantized(self) -> npt.NDArray[np.float32]:
         """What the int8 form stands for, as floats."""
-        return self.data() * self.scale.reshape(-1, *[1] * (len(self.shape) - 1))
+        floats: npt.NDArray[np.float32] = self.data() * self.scale.reshape(-1, *[1] * (len(self.shape) - 1))
+        return floats
 
     def data_tensor(self, name: str, *, transposed: bool = False) -> ir.LazyTensor:
         """The int8 weight as a lazy ONNX tensor; `transposed` gives `[in, out]`, which ONNX's MatMul takes."""
@@ -95,4 +97,5 @@ class Uint8Range:
     def round_trip(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What is left of `x` after quantizing and dequantizing."""
         steps = np.clip(np.rint(x / np.float32(self.scale)) + self.zero_point, 0, 255) - self.zero_point
-        return (steps * np.float32(self.scale)).astype(np.float32)
+        floats: npt.NDArray[np.float32] = (steps * np.float32(self.scale)).astype(np.float32)
+        return floats

@@ -1,6 +1,7 @@
 """Which layers become 8-bit, and how far the result may be from 32-bit: one row per recipe.
 
-A recipe says nothing about a back end: a target turns the formats into its own operators, or refuses those that it lacks.
+A recipe says nothing about a back end: a target turns the formats into its own operators, or refuses those that it
+lacks.
 """
 
 import re

@@ -1,7 +1,7 @@
 """ONNX `Attention` on `[batch, tokens, width]` → ONNX Runtime's `MultiHeadAttention`.
 
-Its CPU kernel goes through keys and values in cache-sized tiles: half again as fast as `Attention` at 4,096 tokens, and the
-matrix of scores is never in memory as a whole.
+Its CPU kernel goes through keys and values in cache-sized tiles: half again as fast as `Attention` at 4,096 tokens,
+and the matrix of scores is never in memory as a whole.
 """
 
 import onnx_ir as ir

@@ -1,4 +1,6 @@
-"""Convolutions in int8: `QuantizeLinear` (uint8, calibrated) → `QLinearConv` (int8 weights per channel) → `DequantizeLinear`.
+"""Convolutions in int8: `QuantizeLinear` → `QLinearConv` → `DequantizeLinear`.
+
+Activations are uint8 in calibrated ranges, weights int8 per output channel.
 
 ONNX Runtime's `ConvInteger`, which dynamic quantization would need, is fourteen times slower (measured: FACTS, CPU).
 """

@@ -1,4 +1,4 @@
-"""`Transpose(initializer)` → a transposed initializer, so that loading the model does not transpose (and copy) weights."""
+"""`Transpose(initializer)` → a transposed initializer, so that loading the model does not copy its weights."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,7 +1,7 @@
 """Find the layers of a master graph that hold a weight matrix, and put other nodes in their place.
 
-The master writes a linear layer as `MatMul(x, Transpose(W)) (+ Add(bias))` or `Gemm(x, W, bias, transB=1)`, a convolution as
-`Conv(x, W, bias)` and an embedding as `Gather(W, ids)`; `W` is an initializer named `<layer>.weight`.
+The master writes a linear layer as `MatMul(x, Transpose(W)) (+ Add(bias))` or `Gemm(x, W, bias, transB=1)`, a
+convolution as `Conv(x, W, bias)` and an embedding as `Gather(W, ids)`; `W` is an initializer named `<layer>.weight`.
 """
 
 from collections.abc import Iterator, Sequence

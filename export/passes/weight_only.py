@@ -1,7 +1,8 @@
 """int8 weights under float arithmetic: the weight is dequantized when its layer runs, one layer at a time.
 
-A linear layer becomes `DequantizeLinear` → `FusedMatMul(transB)`. Plain `DequantizeLinear` → `MatMul` is avoided on purpose: ONNX
-Runtime turns it into `MatMulNBits`, which also quantizes the activations (twice the speed, but no longer weight-only).
+A linear layer becomes `DequantizeLinear` → `FusedMatMul(transB)`. Plain `DequantizeLinear` → `MatMul` is avoided on
+purpose: ONNX Runtime turns it into `MatMulNBits`, which also quantizes the activations (twice the speed, but no longer
+weight-only).
 """
 
 import onnx_ir as ir

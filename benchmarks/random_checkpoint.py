@@ -1,0 +1,118 @@
+"""A full-size SDXL checkpoint of random weights: `python -m benchmarks.random_checkpoint FOLDER [--kind base refiner]`.
+
+Writes `FOLDER/base` and `FOLDER/refiner` as diffusers folders in float16, from the bundled configurations, one tensor
+at a time. Layers keep the variance of what they are given and residual branches add little, so that activations stay
+finite over a whole denoising run; the pictures are noise. For measuring speed and memory without the real weights.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import shutil
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..export.tokenizer_files import parse_merges, read_tokenizer
+
+CONFIGS = Path(__file__).resolve().parent.parent / "export" / "configs"
+# The last layer of every residual branch is scaled down by this: a hundred of them must not blow the sum up.
+BRANCH_ENDS = ("to_out.0", "ff.net.2", "proj_out", "conv2", "out_proj", "fc2")
+BRANCH_GAIN = 0.3
+WEIGHT_FILES = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "text_encoder_2": "model.safetensors",
+}
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
+    """State-dict names and shapes of diffusers' or transformers' own class for this configuration."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        if component == "unet":
+            module: Any = UNet2DConditionModel.from_config(dict(config))
+        elif component == "vae":
+            module = AutoencoderKL.from_config(dict(config))
+        else:
+            kind = CLIPTextModelWithProjection if component == "text_encoder_2" else CLIPTextModel
+            module = kind(CLIPTextConfig(**config))
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def random_tensor(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    """The tensor of that name: the same numbers on every machine."""
+    layer, _, part = name.rpartition(".")
+    if len(shape) < 2:
+        norm = part == "weight"  # only norms have weights of one dimension
+        return np.full(shape, 1.0 if norm else 0.0, np.float16)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if "embedding" in layer.rsplit(".", 1)[-1]:
+        std = 0.02
+    else:
+        std = (BRANCH_GAIN if layer.endswith(BRANCH_ENDS) else 1.0) / math.sqrt(math.prod(shape[1:]))
+    values = rng.standard_normal(shape, dtype=np.float32)
+    values *= std
+    return values.astype(np.float16)
+
+
+def write_random(path: Path, shapes: Shapes) -> None:
+    """Write a safetensors file tensor by tensor."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in sorted(shapes.items()):
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in sorted(shapes.items()):
+            file.write(random_tensor(name, shape).tobytes())
+
+
+def write_checkpoint(folder: Path, kind: str) -> Path:
+    """Write `folder/kind`, a whole diffusers folder of an SDXL `base` or `refiner`; returns its path."""
+    source, target = CONFIGS / kind, folder / kind
+    merges = parse_merges(gzip.decompress((CONFIGS / "clip_merges.txt.gz").read_bytes()).decode())
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "model_index.json", target)
+    for part in sorted(p for p in source.iterdir() if p.is_dir()):
+        place = target / part.name
+        place.mkdir(exist_ok=True)
+        if part.name.startswith("tokenizer"):
+            for name, content in read_tokenizer(part, merges).items():
+                (place / name).write_bytes(content)
+            continue
+        for config in part.glob("*.json"):
+            shutil.copy(config, place)
+        if part.name in WEIGHT_FILES:
+            shapes = component_shapes(part.name, json.loads((part / "config.json").read_text(encoding="utf-8")))
+            write_random(place / WEIGHT_FILES[part.name], shapes)
+    return target
+
+
+def main() -> None:
+    """Write the folders that the command line names."""
+    parser = argparse.ArgumentParser(prog="benchmarks.random_checkpoint", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", nargs="+", choices=("base", "refiner"), default=["base", "refiner"])
+    arguments = parser.parse_args()
+    for kind in arguments.kind:
+        print(write_checkpoint(arguments.folder, kind))
+
+
+if __name__ == "__main__":
+    main()
