@@ -1,0 +1,116 @@
+"""The denoising loop: a model, a schedule and noise → latents.
+
+    schedule = make_schedule(config, sampler="dpmpp_2m", num_inference_steps=30)
+    latents = noise.normal((4, 128, 128)) * schedule.init_noise_sigma
+    base, refiner = split(schedule, 0.8)
+    latents = denoise(base_model, latents, base, noise)
+    latents = denoise(refiner_model, latents, refiner, noise)     # the leftover noise is in the latents
+
+What goes from one part to the next are the latents as diffusers' scheduler holds them; histories start anew.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from .errors import NumericError, RequestError
+from .samplers.base import Array, Estimate, Estimator, Noise, Schedule, signal_and_noise
+from .samplers.table import SAMPLERS
+
+
+class Model(Protocol):
+    """A U-Net with its conditioning and guidance."""
+
+    def __call__(self, latents: Array, evaluation: int, /) -> Array:
+        """Predict noise or velocity, by the checkpoint's prediction type.
+
+        `latents`: (pictures, C, H, W) float32 of unit variance. `evaluation` counts the calls of this part from 0: the
+        timestep is `evaluation_timesteps(schedule)[evaluation]`.
+        """
+
+
+class Stop(Enum):
+    """What `on_step` returns to end the loop early, with the latents as they are."""
+
+    STOP = "stop"
+
+
+STOP = Stop.STOP
+
+OnStep = Callable[[int, float, Array], Array | Stop | None]
+"""(evaluation, timestep, latents) → None to go on, latents to go on with, or `STOP`. May raise; that ends the loop."""
+
+
+def denoise(
+    model: Model,
+    latents: Array,
+    schedule: Schedule,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+    on_step: OnStep | None = None,
+) -> Array:
+    """Walk the schedule's part from its first evaluation to its last and return the latents.
+
+    `latents`: (pictures, C, H, W) float32, at the part's first noise level: unit variance times
+    `schedule.init_noise_sigma` at the start, or what the part before returned. `eta` (0..1) matters to ddim alone.
+    `on_step` is called after every evaluation, as diffusers calls `callback_on_step_end` (with Heun: twice a step).
+    Raises `NumericError` at the first NaN or Inf, naming the step, and `RequestError` for a bad `eta` or replacement.
+    """
+    if not 0 <= eta <= 1:
+        raise RequestError(f"eta is {eta}; it must lie between 0 (deterministic) and 1.")
+    walk = SAMPLERS[schedule.sampler].walk(latents, _estimator(model, schedule), schedule, noise, eta)
+    if not schedule.evaluations:
+        return latents
+    latents = next(walk)
+    for evaluation in schedule.evaluations:
+        index, timestep = evaluation - schedule.begin, schedule.timesteps[evaluation]
+        _check_finite(latents, schedule, index)
+        answer = on_step(index, timestep, latents) if on_step else None
+        if answer is STOP:
+            return latents
+        if isinstance(answer, np.ndarray):
+            latents = _check_replacement(answer, latents)
+        if evaluation + 1 < schedule.end:
+            latents = walk.send(latents)
+    return latents
+
+
+def _estimator(model: Model, schedule: Schedule) -> Estimator:
+    """The model as the samplers see it: any latents in, clean latents and noise out."""
+    scaled_input = SAMPLERS[schedule.sampler].scaled_input
+    limit = schedule.clip_sample_range
+
+    def estimate(latents: Array, evaluation: int) -> Estimate:
+        alpha, sigma = signal_and_noise(schedule.evaluation_sigmas[evaluation])
+        scaled = latents * alpha if scaled_input else latents
+        prediction = model(scaled, evaluation - schedule.begin)
+        if schedule.prediction_type == "epsilon":
+            noise = prediction
+            clean: Array = (scaled - prediction * sigma) / alpha
+        else:
+            noise = prediction * alpha + scaled * sigma
+            clean = scaled * alpha - prediction * sigma
+        if limit is not None:
+            clean = np.clip(clean, np.float32(-limit), np.float32(limit))
+        return Estimate(clean, noise)
+
+    return estimate
+
+
+def _check_finite(latents: Array, schedule: Schedule, index: int) -> None:
+    if not np.isfinite(latents).all():
+        total = schedule.end - schedule.begin
+        raise NumericError(
+            f"NaN or Inf in the latents after evaluation {index + 1} of {total} "
+            f"({schedule.sampler}, timestep {schedule.timesteps[schedule.begin + index]:g}); "
+            "try another recipe or a lower guidance_scale."
+        )
+
+
+def _check_replacement(answer: Array, latents: Array) -> Array:
+    if answer.shape != latents.shape:
+        raise RequestError(f"on_step returned latents of shape {answer.shape}; they must stay {latents.shape}.")
+    return answer.astype(np.float32, copy=False)
