@@ -63,8 +63,10 @@ class Conditioner(nn.Module):
         """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1 …
 
         The time vectors are `[steps, batch, sum(resnet_widths)]`; keys and values `[batch, tokens, width]`.
+        Inputs of another float dtype than the weights are cast to theirs, timesteps and ids only once embedded.
         """
-        dtype = prompt_embeds.dtype
+        dtype = self.time_embedding.linear_1.weight.dtype
+        prompt_embeds, pooled_prompt_embeds = prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype)
         ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
         added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
         time = self.time_embedding(sinusoid(timesteps, self.time_width).to(dtype))

@@ -92,10 +92,12 @@ class UNet(nn.Module):
 
         `key_values` alternates keys and values `[batch, tokens, width]` of the transformer blocks in running order,
         as `UNetArchitecture.key_values` declares them. Height and width may be odd at any level.
+        Inputs of another float dtype than the weights are cast to theirs.
         """
-        times = iter(time_vectors.split(self.widths, dim=1))
-        prompt = iter(key_values)
-        x = self.conv_in(latents)
+        dtype = self.conv_in.weight.dtype
+        times = iter(time_vectors.to(dtype).split(self.widths, dim=1))
+        prompt = (tensor.to(dtype) for tensor in key_values)
+        x = self.conv_in(latents.to(dtype))
         skips = [x]
         for stage in self.down_blocks:
             for resnet, transformer in stage.layers():

@@ -1,0 +1,128 @@
+"""CLIP's text encoder as SDXL uses it: the hidden states before the last layer, and the projected end-of-text state.
+
+Parameter names are those of published checkpoints and of transformers' `CLIPTextModelWithProjection` (`text_model.…`).
+Held to transformers by tests/engine/models/test_clip.py.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .operations import attention, rows_at
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
+}
+LEGACY_END_OF_TEXT = 2
+"""Configs written before transformers' pull request 24773 say 2, where the token is in truth the largest id."""
+
+
+class ClipAttention(nn.Module):
+    """Each token attends to itself and those before it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, tokens, width]` → the same shape."""
+        mixed = attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, causal=True)
+        return self.out_proj(mixed)  # type: ignore[no-any-return]
+
+
+class ClipMlp(nn.Module):
+    """Two linear layers."""
+
+    def __init__(self, width: int, inner: int, activation: str) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width]` → the same shape."""
+        return self.fc2(self.activation(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class ClipLayer(nn.Module):
+    """Attention and MLP, each normalised before and added after."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        width, eps = config["hidden_size"], config["layer_norm_eps"]
+        self.self_attn = ClipAttention(width, config["num_attention_heads"])
+        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
+        self.mlp = ClipMlp(width, config["intermediate_size"], config["hidden_act"])
+        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, tokens, width]` → the same shape."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
+
+
+class ClipEmbeddings(nn.Module):
+    """Token and position embeddings; prompts always fill all positions."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config["vocab_size"], config["hidden_size"])
+        self.position_embedding = nn.Embedding(config["max_position_embeddings"], config["hidden_size"])
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """`[batch, max_position_embeddings]` → `[batch, max_position_embeddings, width]`."""
+        return self.token_embedding(input_ids) + self.position_embedding.weight  # type: ignore[no-any-return]
+
+
+class ClipEncoder(nn.Module):
+    """The layers, of which the last only serves the pooled output."""
+
+    def __init__(self, config: Mapping[str, Any], layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([ClipLayer(config) for _ in range(layers)])
+
+
+class ClipTransformer(nn.Module):
+    """Embeddings and layers; without a pooled output neither last layer nor final norm are part of it."""
+
+    def __init__(self, config: Mapping[str, Any], *, pooled: bool) -> None:
+        super().__init__()
+        self.embeddings = ClipEmbeddings(config)
+        self.encoder = ClipEncoder(config, config["num_hidden_layers"] - (not pooled))
+        if pooled:
+            self.final_layer_norm = nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+
+
+class ClipTextEncoder(nn.Module):
+    """Token ids → penultimate hidden states, and with `pooled` the projected state of the end-of-text token.
+
+    `config` is transformers' `CLIPTextConfig` as a mapping; `pooled` is true for the encoder with a text projection.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, pooled: bool) -> None:
+        super().__init__()
+        self.pooled, self.end_of_text = pooled, config["eos_token_id"]
+        self.text_model = ClipTransformer(config, pooled=pooled)
+        if pooled:
+            self.text_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """`input_ids` int64 `[batch, 77]` → `[batch, 77, hidden_size]` (and `[batch, projection_dim]`)."""
+        x = self.text_model.embeddings(input_ids)
+        *layers, last = [*self.text_model.encoder.layers, None] if not self.pooled else self.text_model.encoder.layers
+        for layer in layers:
+            x = layer(x)
+        if last is None:
+            return x  # type: ignore[no-any-return]
+        # Of equal largest ids the first counts: the padding may be the end-of-text token again.
+        marks = input_ids if self.end_of_text == LEGACY_END_OF_TEXT else (input_ids == self.end_of_text).to(torch.int64)
+        state = rows_at(last(x), marks.argmax(-1))
+        return x, self.text_projection(self.text_model.final_layer_norm(state))
