@@ -42,14 +42,15 @@ def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], t
     return Conditioning(time_vectors=outputs.pop("time_vectors"), key_values=outputs)
 
 
-def time_ids(request: GenerationRequest, *, height: int, width: int, aesthetic: bool) -> tuple[list[float], list[float]]:
+def time_ids(request: GenerationRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are
     given; a refiner has its own negative score.
     """
-    size = request.original_size or (height, width)
-    target = request.target_size or (height, width)
+    picture = (request.height, request.width)
+    size = request.original_size or picture
+    target = request.target_size or picture
     crop = request.crops_coords_top_left
     negative_crop = request.negative_crops_coords_top_left
     if aesthetic:

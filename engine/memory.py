@@ -119,8 +119,8 @@ def _phases(
     rows = 2 if guidance else 1
     models = [kind for kind in ("base", "refiner") if kind in manifest.models and (refiner or kind == "base")]
 
-    def working(name: str) -> int:
-        return manifest.components[name].activation.bytes_at(pixels)
+    def working(name: str) -> int:  # one row a call, see `Pipeline`
+        return manifest.components[name].activation.bytes_at(pixels, batch=1, tokens=tokens, steps=steps)
 
     encoders = tuple(name for name in ("text_encoder", "text_encoder_2") if name in manifest.components)
     phases = [Phase(name="encode", components=encoders, working_bytes=max(working(name) for name in encoders))]

@@ -1,12 +1,17 @@
 """latents → pictures."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .errors import NumericError
 from .runners.base import Runner
 
 
-def decode(runner: Runner, latents: np.ndarray, scaling_factor: float) -> np.ndarray:
+def decode(
+    runner: Runner, latents: np.ndarray, scaling_factor: float, done: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Decode latents (n, 4, h, w), unit variance, to pictures (n, 8h, 8w, 3) float32 in [0, 1].
 
     One picture a call, so that memory does not grow with the batch and a picture never depends on its neighbours.
@@ -21,9 +26,12 @@ def decode(runner: Runner, latents: np.ndarray, scaling_factor: float) -> np.nda
                 "or check the checkpoint's VAE"
             )
         pictures.append(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1))
+        done()
     return np.stack(pictures)
 
 
-def to_uint8(pictures: np.ndarray) -> np.ndarray:
-    """Pictures in [0, 1] → uint8, rounded as diffusers does."""
-    return np.asarray((pictures * 255).round().astype(np.uint8))
+def to_pil(pictures: np.ndarray) -> list[Any]:
+    """Pictures in [0, 1] → PIL images, rounded as diffusers does. Needs the package pillow."""
+    from PIL import Image
+
+    return [Image.fromarray((picture * 255).round().astype(np.uint8)) for picture in pictures]

@@ -1,0 +1,296 @@
+"""From prompt to picture: load an engine once, call it for pictures.
+
+    pipe = Pipeline.load()                      # the bundled miniature, or a folder that `pocketxl build` made
+    picture = pipe("a red apple", seed=7).images[0]
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from .conditioning import Conditioning, condition, time_ids
+from .denoise import STOP, Model, OnStep, denoise
+from .guidance import guide
+from .manifest import Manifest, read_manifest
+from .memory import MemoryPlan, make_plan, parse_bytes
+from .miniature import engine_folder
+from .noise import BatchNoise
+from .progress import Progress, Silent, track
+from .request import GenerationRequest
+from .residency import Residency
+from .runners import open_runners
+from .runners.base import Runner
+from .samplers.base import Array, Schedule
+from .schedule import evaluation_timesteps, make_schedule, split
+from .text import Cache, PromptEmbeds, encode, tokenize
+from .tokenizer import Tokenizer
+from .vae import decode, to_pil
+
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+HAND_OFF = 0.8
+"""The share of the noise levels that the base walks before the refiner takes over, as SDXL was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """`images`: PIL pictures, or arrays (n, H, W, 3) in [0, 1], or latents (n, 4, H/8, W/8), by `output_type`."""
+
+    images: Any
+    seeds: tuple[int, ...]
+    """The seed of each picture; a call with it makes the same picture again."""
+    request: GenerationRequest
+    """What was done, every default filled in."""
+
+
+class Pipeline:
+    """One engine, ready for calls. Safe to share between threads: calls run one after another."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        runners: Mapping[str, Runner],
+        tokenizers: Mapping[str, Tokenizer],
+        *,
+        memory_budget: int | None = None,
+        name: str = "",
+    ) -> None:
+        self.manifest = manifest
+        self.runners = runners
+        self.name = name
+        self._tokenizers = tokenizers
+        self._budget = memory_budget
+        self._residency = Residency(runners)
+        self._lock = threading.Lock()
+        self._interrupted = threading.Event()
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, *, memory_budget: int | str | None = None, threads: int | None = None
+    ) -> Self:
+        """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
+
+        `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed.
+        `threads`: inside one operator (None: one per core). Raises `IntegrityError`, `IncompatibleError`.
+        """
+        folder = engine_folder(path)
+        manifest = read_manifest(folder)
+        budget = None if memory_budget is None else parse_bytes(memory_budget)
+        tokenizers = {
+            encoder: Tokenizer.open(folder, manifest.tokenizers[name])
+            for encoder, name in TOKENIZERS.items()
+            if name in manifest.tokenizers
+        }
+        runners = open_runners(folder, manifest, threads=threads)
+        return cls(manifest, runners, tokenizers, memory_budget=budget, name=folder.resolve().name)
+
+    def __call__(
+        self, prompt: str | Sequence[str] = "", *, progress: Progress | None = None, **options: Any
+    ) -> Output:
+        """Make pictures. `options` are diffusers' SDXL keywords and defaults; see `GenerationRequest` for all of them.
+
+        Every argument is checked before anything is loaded. Raises `RequestError` (an argument), `MemoryBudgetError`,
+        `NumericError` (NaN or Inf: never a black picture) and `IntegrityError` (a damaged file).
+        """
+        request = GenerationRequest.of(self.manifest, prompt=prompt, **options)
+        with self._lock:
+            self._interrupted.clear()
+            return self._generate(request, progress or Silent())
+
+    def plan(self, *, width: int | None = None, height: int | None = None, **options: Any) -> MemoryPlan:
+        """What would be in memory when, and the predicted peak, without loading anything; see `make_plan`."""
+        native = self.manifest.native_size
+        options.setdefault("budget", self._budget)
+        return make_plan(self.manifest, width=width or native, height=height or native, **options)
+
+    def interrupt(self) -> None:
+        """End the running call after its current step; it returns what there is by then. For other threads."""
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Release all memory; the pipeline can be called again and loads anew."""
+        with self._lock:
+            self._residency.release_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _generate(self, request: GenerationRequest, progress: Progress) -> Output:
+        kinds = self._kinds(request)
+        tokens = self._tokenize(request, kinds)
+        plan = self.plan(
+            width=request.width,
+            height=request.height,
+            steps=request.num_inference_steps,
+            images=len(request.seeds),
+            tokens=max(t.tokens for per_kind in tokens.values() for t in per_kind),
+            refiner="refiner" in kinds,
+            guidance=request.guidance,
+        )
+        self._residency.make_room(plan)
+        embeds = self._encode(plan, tokens, progress)
+        parts = self._schedules(request, kinds)
+        rows = {kind: self._condition(plan, request, kind, embeds[kind], parts[kind]) for kind in kinds}
+        latents = self._denoise(plan, request, rows, parts, progress)
+        if request.output_type == "latent":
+            return Output(images=latents, seeds=request.seeds, request=request)
+        with self._residency.phase(plan, "vae_decoder"), track(progress, "decode", total=len(latents), unit="image") as done:
+            pictures = decode(self.runners["vae_decoder"], latents, self.manifest.vae.scaling_factor, done)
+        images = to_pil(pictures) if request.output_type == "pil" else pictures
+        return Output(images=images, seeds=request.seeds, request=request)
+
+    def _kinds(self, request: GenerationRequest) -> tuple[str, ...]:
+        """The models that take part, in running order."""
+        return ("base", "refiner") if request.refiner and "refiner" in self.manifest.models else ("base",)
+
+    def _tokenize(self, request: GenerationRequest, kinds: Sequence[str]) -> dict[str, list[Any]]:
+        tokens: dict[str, list[Any]] = {}
+        for kind in kinds:
+            model = self.manifest.models[kind]
+            tokens[kind] = [
+                tokenize(
+                    self._tokenizers,
+                    *texts,
+                    text_encoders=model.text_encoders,
+                    force_zeros_for_empty_prompt=model.force_zeros_for_empty_prompt,
+                    guidance=request.guidance,
+                )
+                for texts in request.texts
+            ]
+        return tokens
+
+    def _encode(
+        self, plan: MemoryPlan, tokens: Mapping[str, list[Any]], progress: Progress
+    ) -> dict[str, list[tuple[PromptEmbeds, PromptEmbeds | None]]]:
+        cache: Cache = {}
+
+        def use(runner: Runner) -> Any:
+            return self._residency.phase(plan, runner.name)
+
+        count = sum(len(per_kind) for per_kind in tokens.values())
+        embeds: dict[str, list[tuple[PromptEmbeds, PromptEmbeds | None]]] = {}
+        with track(progress, "encode", total=count, unit="prompt") as advance:
+            for kind, prompts in tokens.items():
+                embeds[kind] = []
+                for prompt in prompts:
+                    embeds[kind].append(encode(self.runners, self._tokenizers, prompt, cache=cache, use=use))
+                    advance()
+        return embeds
+
+    def _schedules(self, request: GenerationRequest, kinds: Sequence[str]) -> dict[str, Schedule]:
+        whole = {
+            kind: make_schedule(
+                self.manifest.models[kind].scheduler,
+                sampler=request.sampler,
+                schedule=request.schedule,
+                num_inference_steps=request.num_inference_steps,
+                timesteps=request.timesteps,
+                sigmas=request.sigmas,
+            )
+            for kind in kinds
+        }
+        if "refiner" in whole:
+            cut = HAND_OFF if request.denoising_end is None else request.denoising_end
+            return {"base": split(whole["base"], cut)[0], "refiner": split(whole["refiner"], cut)[1]}
+        if request.denoising_end is not None:
+            return {"base": split(whole["base"], request.denoising_end)[0]}
+        return whole
+
+    def _condition(
+        self,
+        plan: MemoryPlan,
+        request: GenerationRequest,
+        kind: str,
+        embeds: Sequence[tuple[PromptEmbeds, PromptEmbeds | None]],
+        schedule: Schedule,
+    ) -> list[tuple[Conditioning, Conditioning | None]]:
+        """Per prompt: what the U-Net needs for the prompt, and for its negative (None without guidance)."""
+        timesteps = evaluation_timesteps(schedule)
+        if not len(timesteps):
+            return []
+        name = f"{kind}/conditioner"
+        arch = self.manifest.models[kind].unet
+        ids, negative_ids = time_ids(request, aesthetic=arch.time_ids == 5)
+        with self._residency.phase(plan, name):
+            runner = self.runners[name]
+            return [
+                (
+                    condition(runner, positive, ids, timesteps),
+                    None if negative is None else condition(runner, negative, negative_ids, timesteps),
+                )
+                for positive, negative in embeds
+            ]
+
+    def _denoise(
+        self,
+        plan: MemoryPlan,
+        request: GenerationRequest,
+        rows: Mapping[str, list[tuple[Conditioning, Conditioning | None]]],
+        parts: Mapping[str, Schedule],
+        progress: Progress,
+    ) -> Array:
+        noise = BatchNoise(request.noise_sources)
+        downscale = self.manifest.vae.downscale
+        shape = (self.manifest.vae.latent_channels, request.height // downscale, request.width // downscale)
+        latents = noise.normal(shape) if request.latents is None else request.latents
+        latents = latents * np.float32(parts["base"].init_noise_sigma)
+        with track(progress, "denoise", total=sum(len(p.evaluations) for p in parts.values()), unit="step") as advance:
+            before = 0
+            for kind, part in parts.items():
+                if not part.evaluations or self._interrupted.is_set():
+                    continue
+                with self._residency.phase(plan, f"{kind}/unet"):
+                    model = self._model(self.runners[f"{kind}/unet"], rows[kind], request)
+                    on_step = self._on_step(request, before, advance)
+                    latents = denoise(model, latents, part, noise, eta=request.eta, on_step=on_step)
+                before += len(part.evaluations)
+        return latents
+
+    def _model(
+        self, runner: Runner, rows: Sequence[tuple[Conditioning, Conditioning | None]], request: GenerationRequest
+    ) -> Model:
+        """The U-Net with its conditioning and guidance.
+
+        One row a call: a quantized U-Net takes its activation ranges from all rows together, so only alone is a picture
+        the same in every batch; it also keeps the working memory at that of one row, and a processor gains nothing
+        from more.
+        """
+
+        def predict(latents: Array, row: Conditioning, evaluation: int) -> Array:
+            return runner({"latents": latents, **row.inputs(evaluation)})["prediction"]
+
+        def model(latents: Array, evaluation: int) -> Array:
+            predictions = []
+            for index in range(len(latents)):
+                one = latents[index : index + 1]
+                positive, negative = rows[index // request.num_images_per_prompt]
+                prediction = predict(one, positive, evaluation)
+                if negative is not None:
+                    unconditional = predict(one, negative, evaluation)
+                    prediction = guide(unconditional, prediction, request.guidance_scale, request.guidance_rescale)
+                predictions.append(prediction)
+            return np.concatenate(predictions)
+
+        return model
+
+    def _on_step(self, request: GenerationRequest, before: int, advance: Any) -> OnStep:
+        callback = request.callback_on_step_end
+
+        def on_step(index: int, timestep: float, latents: Array) -> Any:
+            advance()
+            answer = None
+            if callback is not None:
+                changed = callback(self, before + index, timestep, {"latents": latents})
+                answer = changed.get("latents") if isinstance(changed, Mapping) else None
+            return STOP if self._interrupted.is_set() else answer
+
+        return on_step

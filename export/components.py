@@ -1,0 +1,131 @@
+"""Which components an engine has, and for each one: its edge, its torch module, its weights and where they come from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..engine.specs import ComponentSpec
+from .checkpoint import Checkpoint
+from .weights import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One component of an engine to be."""
+
+    name: str
+    spec: ComponentSpec
+    module: "Callable[[], nn.Module]"
+    """Makes the torch module; call it on the meta device."""
+    source: str
+    """Whose weights it is made from, for the build key: `base.unet`, `refiner.text_encoder_2`, …"""
+    configuration: Any
+    """What else shapes it, for the build key."""
+    weights: Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The models of one engine and what they are made of."""
+
+    checkpoints: Mapping[str, Checkpoint]
+    """`base`, and `refiner` if there is one."""
+    components: Mapping[str, Component]
+    text_encoders: Mapping[str, tuple[str, ...]]
+    """Model kind → the components whose hidden states it takes, in order."""
+    digests: Mapping[str, str]
+    """`base.unet` → content digest of those weights."""
+
+
+def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
+    """List the components in running order.
+
+    Base and refiner share text encoder 2 if their weights are equal (as published); a refiner whose own differs, because
+    the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are the base's.
+    """
+    checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
+    digests = {
+        f"{kind}.{part}": digest(checkpoint, part)
+        for kind, checkpoint in checkpoints.items()
+        for part in checkpoint.components
+        if (kind, part) != ("refiner", "vae")
+    }
+    components = [
+        _text_encoder(base, "base", "text_encoder", "text_encoder"),
+        _text_encoder(base, "base", "text_encoder_2", "text_encoder_2"),
+    ]
+    text_encoders = {"base": ("text_encoder", "text_encoder_2")}
+    if refiner:
+        shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"]
+        name = "text_encoder_2" if shared else "refiner/text_encoder_2"
+        text_encoders["refiner"] = (name,)
+        if not shared:
+            components.append(_text_encoder(refiner, "refiner", "text_encoder_2", name))
+    for kind, checkpoint in checkpoints.items():
+        components += _unet(checkpoint, kind)
+    components.append(_vae(base))
+    return Assembly(
+        checkpoints=checkpoints,
+        components={c.name: c for c in components},
+        text_encoders=text_encoders,
+        digests=digests,
+    )
+
+
+def _text_encoder(checkpoint: Checkpoint, kind: str, part: str, name: str) -> Component:
+    pooled = part == "text_encoder_2"
+    config = checkpoint.text_encoder_2_config if pooled else checkpoint.text_encoder_config
+    assert config is not None
+
+    def module() -> "nn.Module":
+        from ..engine.models.clip import ClipTextEncoder
+
+        return ClipTextEncoder(config, pooled=pooled)
+
+    spec = checkpoint.text_encoder_architecture(part).component()
+    return _component(name, spec, module, f"{kind}.{part}", config, checkpoint.weights(part))
+
+
+def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
+    arch, weights = checkpoint.architecture.unet, checkpoint.weights("unet")
+
+    def conditioner() -> "nn.Module":
+        from ..engine.models.conditioner import Conditioner
+
+        return Conditioner(arch)
+
+    def unet() -> "nn.Module":
+        from ..engine.models.unet import UNet
+
+        return UNet(arch)
+
+    return [
+        _component(f"{kind}/conditioner", arch.conditioner(), conditioner, f"{kind}.unet", arch, weights),
+        _component(f"{kind}/unet", arch.unet(), unet, f"{kind}.unet", arch, weights),
+    ]
+
+
+def _vae(checkpoint: Checkpoint) -> Component:
+    def module() -> "nn.Module":
+        from ..engine.models.vae import VaeDecoder
+
+        return VaeDecoder(checkpoint.vae_config)
+
+    spec = checkpoint.vae_architecture.decoder()
+    return _component("vae_decoder", spec, module, "base.vae", checkpoint.vae_config, checkpoint.weights("vae"))
+
+
+def _component(
+    name: str, spec: ComponentSpec, module: "Callable[[], nn.Module]", source: str, configuration: Any, weights: Weights
+) -> Component:
+    """With only those weights that the module uses; names the missing ones if the checkpoint is not complete."""
+    import torch
+
+    with torch.device("meta"):
+        used = list(module().state_dict())
+    return Component(
+        name=name, spec=spec, module=module, source=source, configuration=configuration, weights=weights.only(used)
+    )
