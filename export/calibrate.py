@@ -1,6 +1,7 @@
 """Ranges of activations, watched while the unquantized network denoises real prompts."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,20 +30,27 @@ class Calibration:
         return cls(ranges=ranges)
 
 
+@contextmanager
+def watch(module: "StreamedModule", layers: Collection[str]) -> Iterator[dict[str, Range]]:
+    """While the block runs, keep the extremes of the named layers' inputs and outputs; yields them by layer."""
+    ranges: dict[str, Range] = {}
+    handles = [module.module.get_submodule(name).register_forward_hook(_watch(ranges, name)) for name in sorted(layers)]
+    try:
+        yield ranges
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def observe(module: "StreamedModule", samples: "Iterable[Arrays]", layers: Collection[str]) -> Calibration:
     """Run `module` on every sample and keep the extremes of the named layers' inputs and outputs.
 
     The samples should come from a denoising run at several noise levels: a convolution's range changes severalfold
     between the first step and the last. Raises `ValueError` if there is no sample.
     """
-    ranges: dict[str, Range] = {}
-    handles = [module.module.get_submodule(name).register_forward_hook(_watch(ranges, name)) for name in sorted(layers)]
-    try:
+    with watch(module, layers) as ranges:
         for sample in samples:
             module(sample)
-    finally:
-        for handle in handles:
-            handle.remove()
     if missing := sorted(set(layers) - set(ranges)):
         raise ValueError(f"calibration saw no input of {missing[:5]}: give it at least one sample")
     return Calibration(ranges=ranges)
