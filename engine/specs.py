@@ -9,7 +9,7 @@ number or a symbol; the same symbol means the same length throughout one compone
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 Dim = int | str
 FLOAT = "float32"
@@ -24,15 +24,6 @@ class TensorSpec:
     shape: tuple[Dim, ...]
     dtype: str = FLOAT
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(name=str(data["name"]), shape=tuple(data["shape"]), dtype=str(data["dtype"]))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
@@ -40,18 +31,6 @@ class ComponentSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return {"inputs": [t.to_json() for t in self.inputs], "outputs": [t.to_json() for t in self.outputs]}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(
-            inputs=tuple(TensorSpec.from_json(t) for t in data["inputs"]),
-            outputs=tuple(TensorSpec.from_json(t) for t in data["outputs"]),
-        )
 
     def symbols(self) -> tuple[str, ...]:
         """The symbolic dimensions, in order of first appearance."""
@@ -149,16 +128,6 @@ class UNetArchitecture:
             outputs=(TensorSpec(name="prediction", shape=("batch", self.out_channels, "height", "width")),),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderArchitecture:
@@ -178,15 +147,6 @@ class TextEncoderArchitecture:
             outputs=(hidden, pooled) if self.projection_dim else (hidden,),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return dict(self.__dict__)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(**data)
-
 
 @dataclass(frozen=True, kw_only=True)
 class VaeArchitecture:
@@ -202,15 +162,6 @@ class VaeArchitecture:
             inputs=(TensorSpec(name="latents", shape=("batch", self.latent_channels, "height", "width")),),
             outputs=(TensorSpec(name="image", shape=("batch", 3, "image_height", "image_width")),),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return dict(self.__dict__)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(**data)
 
 
 @dataclass(frozen=True, kw_only=True)
