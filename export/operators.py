@@ -27,13 +27,12 @@ def conv2d(
     t: Tracer, x: Traced, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     """Two-dimensional convolution."""
-    pads = [*padding, *padding]
     return t.node(
         "Conv",
         [x, weight, bias],
         kernel_shape=list(weight.shape[2:]),
         strides=list(stride),
-        pads=pads,
+        pads=[*padding, *padding],
         dilations=list(dilation),
         group=groups,
     )
@@ -45,9 +44,7 @@ def linear(t: Tracer, x: Traced, weight: Tensor, bias: Tensor | None = None) -> 
     return product if bias is None else t.node("Add", [product, bias])
 
 
-def group_norm(
-    t: Tracer, x: Traced, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
-) -> Any:
+def group_norm(t: Tracer, x: Traced, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Any:
     """Group normalisation as an instance normalisation of groups."""
     wide = _cast(t, x, x.meta.dtype, torch.float32)
     ones, zeros = np.ones(num_groups, np.float32), np.zeros(num_groups, np.float32)
@@ -82,13 +79,13 @@ def gelu(t: Tracer, x: Traced, approximate: str = "none") -> Any:
 
 def attend(t: Tracer, query: Traced, key: Traced, value: Traced, heads: int, causal: bool = False) -> Any:
     """Multi-head attention; ONNX's default scale is ours, 1/sqrt(head_dim)."""
-    return t.node(
-        "Attention", [query, key, value], q_num_heads=heads, kv_num_heads=heads, is_causal=int(causal)
-    )
+    return t.node("Attention", [query, key, value], q_num_heads=heads, kv_num_heads=heads, is_causal=int(causal))
 
 
-def resize(t: Tracer, x: Traced, *, scale_factor: float, mode: str) -> Any:
+def resize(t: Tracer, x: Traced, size: Any, scale_factor: float, mode: str, **_: Any) -> Any:
     """Nearest-neighbour upsampling by a whole factor."""
+    if size is not None or mode != "nearest" or scale_factor != int(scale_factor):
+        raise t.refusal(f"interpolate with size {size}, scale_factor {scale_factor}, mode {mode}")
     scales = np.array([1, 1, scale_factor, scale_factor], np.float32)
     return t.node("Resize", [x, None, scales], **_NEAREST)
 
@@ -104,8 +101,10 @@ def gather_rows(t: Tracer, x: Traced, index: Traced) -> Any:
     return t.node("GatherND", [x, t.node("Unsqueeze", [index, np.array([1])])], batch_dims=1)
 
 
-def embedding(t: Tracer, ids: Traced, weight: Tensor, *_: Any) -> Any:
-    """Rows of a table."""
+def embedding(t: Tracer, ids: Traced, weight: Tensor, max_norm: float | None = None, **_: Any) -> Any:
+    """Rows of a table; the other options only concern training."""
+    if max_norm is not None:
+        raise t.refusal(f"embedding with max_norm {max_norm}")
     return t.node("Gather", [weight, ids], axis=0)
 
 
@@ -141,11 +140,12 @@ def reshape_as(t: Tracer, x: Traced, like: Traced) -> Any:
     return t.node("Reshape", [x, t.node("Shape", [like])])
 
 
-def index(t: Tracer, x: Traced, key: tuple[Any, ...]) -> Any:
+def index(t: Tracer, x: Traced, key: Any) -> Any:
     """Only `x[:, :, None, …]`: new dimensions among whole ones."""
-    if not all(k is None or k == slice(None) for k in key):
-        raise NotImplementedError(f"indexing with {key}")
-    return t.node("Unsqueeze", [x, np.array([i for i, k in enumerate(key) if k is None])])
+    keys = key if isinstance(key, tuple) else (key,)
+    if not all(k is None or k == slice(None) for k in keys):
+        raise t.refusal(f"__getitem__ with {key}")
+    return t.node("Unsqueeze", [x, np.array([i for i, k in enumerate(keys) if k is None])])
 
 
 def unsqueeze(t: Tracer, x: Traced, dim: int) -> Any:

@@ -6,6 +6,7 @@ instead of minutes, and the graph is exactly the one we mean. A function without
 read. Tensors carry a meta tensor of example size, which only tells dtype and rank, and catches shape errors early.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -44,13 +45,20 @@ class Traced(Tensor):
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Torch's override protocol: called in place of `func`."""
         everything = (*args, *(kwargs or {}).values())
         flat = (x for item in everything for x in (item if isinstance(item, (list, tuple)) else (item,)))
         tracer = next(x.tracer for x in flat if isinstance(x, Traced))
         return tracer.call(func, args, dict(kwargs or {}))
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"Traced({self.value.name})"
 
     @classmethod
     def __torch_dispatch__(
@@ -82,11 +90,11 @@ class Tracer:
         """Translate one torch function; results are `Traced`, or Python values for rules that answer with one."""
         rule = self.rules.get(func)
         if rule is None:
-            name = getattr(func, "__qualname__", None) or repr(func)
-            raise IncompatibleError(
-                f"no ONNX rule for the torch function {name}, called in module '{self.scope[-1]}'; "
-                "add one to export/operators.py, or write the module without it"
-            )
+            raise self.refusal(f"{_name(func)}")
+        try:
+            inspect.signature(rule).bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise self.refusal(f"{_name(func)} with other arguments than its rule knows") from error
         produced = rule(self, *args, **kwargs)
         if not isinstance(produced, ir.Value | tuple):
             return produced
@@ -95,6 +103,13 @@ class Tracer:
         if isinstance(produced, ir.Value):
             return self.typed(produced, meta)
         return tuple(self.typed(value, m) for value, m in zip(produced, meta, strict=True))
+
+    def refusal(self, what: str) -> IncompatibleError:
+        """The error for something that a module calls and no rule translates."""
+        return IncompatibleError(
+            f"no ONNX rule for the torch function {what}, called in module '{self.scope[-1]}'; "
+            "add one to export/operators.py, or write the module without it"
+        )
 
     def typed(self, value: ir.Value, meta: Tensor) -> Traced:
         """`value` as a tensor for the module; `meta` tells its dtype."""
@@ -143,6 +158,12 @@ class Tracer:
             self.graph.register_initializer(value)
             self.constants[key] = value
         return self.constants[key]
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """A torch function's name; for a tensor's attribute the attribute's."""
+    owner = getattr(func, "__self__", None)
+    return str(getattr(owner, "__name__", None) or getattr(func, "__name__", func))
 
 
 def _meta(x: Any) -> Any:
