@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .request import GenerationRequest
+from .request import ValidRequest
 from .runners.base import Runner
 from .text import PromptEmbeds
 
@@ -42,16 +42,13 @@ def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], t
     return Conditioning(time_vectors=outputs.pop("time_vectors"), key_values=outputs)
 
 
-def time_ids(request: GenerationRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
+def time_ids(request: ValidRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are
     given; a refiner has its own negative score.
     """
-    picture = (request.height, request.width)
-    size = request.original_size or picture
-    target = request.target_size or picture
-    crop = request.crops_coords_top_left
+    size, target, crop = request.original_size, request.target_size, request.crops_coords_top_left
     negative_crop = request.negative_crops_coords_top_left
     if aesthetic:
         negative_size = request.negative_original_size or size
@@ -62,4 +59,6 @@ def time_ids(request: GenerationRequest, *, aesthetic: bool) -> tuple[list[float
     positive = [float(v) for v in (*size, *crop, *target)]
     if request.negative_original_size is None or request.negative_target_size is None:
         return positive, positive
-    return positive, [float(v) for v in (*request.negative_original_size, *negative_crop, *request.negative_target_size)]
+    return positive, [
+        float(v) for v in (*request.negative_original_size, *negative_crop, *request.negative_target_size)
+    ]

@@ -1,8 +1,8 @@
 """One planner decides what is resident when, before anything is allocated.
 
-A picture passes through phases; each phase needs some components in memory and some working memory. The plan says, for a
-budget, which components stay loaded after their phase (`keep`), and what the peak will be. It is made from the manifest
-alone: no weights are read.
+A picture passes through phases; each phase needs some components in memory and some working memory. The plan says, for
+a budget, which components stay loaded after their phase (`keep`), and what the peak will be. It is made from the
+manifest alone: no weights are read.
 """
 
 import re
@@ -105,7 +105,7 @@ def make_plan(
 
 def _given_up_in_order(used: set[str]) -> list[str]:
     def rank(name: str) -> tuple[int, str]:
-        if name.startswith("text_encoder") or name.endswith("/conditioner"):
+        if "text_encoder" in name or name.endswith("/conditioner"):
             return (0, name)
         return (1, name) if name == "vae_decoder" else (2, name)
 
@@ -122,8 +122,8 @@ def _phases(
     def working(name: str) -> int:  # one row a call, see `Pipeline`
         return manifest.components[name].activation.bytes_at(pixels, batch=1, tokens=tokens, steps=steps)
 
-    encoders = tuple(name for name in ("text_encoder", "text_encoder_2") if name in manifest.components)
-    phases = [Phase(name="encode", components=encoders, working_bytes=max(working(name) for name in encoders))]
+    encoders = tuple(dict.fromkeys(name for kind in models for name in manifest.models[kind].text_encoders))
+    phases = [Phase(name=f"encode {name}", components=(name,), working_bytes=working(name)) for name in encoders]
     held = 0  # keys, values and time vectors stay alive from the conditioner to the end of the loop
     for kind in models:
         arch = manifest.models[kind].unet
@@ -160,10 +160,12 @@ def format_bytes(count: int) -> str:
 
 def format_table(rows: Sequence[Mapping[str, object]]) -> str:
     """The plan as aligned text, one line a phase."""
-    head = f"{'phase':<20}{'weights':>12}{'working':>12}{'total':>12}  resident"
+    head = f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"
     lines = [head]
     for row in rows:
-        sizes = "".join(f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes"))
+        sizes = "".join(
+            f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes")
+        )
         names = row["resident"]
-        lines.append(f"{row['phase']:<20}{sizes}  {', '.join(names) if isinstance(names, list) else names}")
+        lines.append(f"{row['phase']:<24}{sizes}  {', '.join(names) if isinstance(names, list) else names}")
     return "\n".join(lines)

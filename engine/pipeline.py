@@ -1,7 +1,7 @@
 """From prompt to picture: load an engine once, call it for pictures.
 
-    pipe = Pipeline.load()                      # the bundled miniature, or a folder that `pocketxl build` made
-    picture = pipe("a red apple", seed=7).images[0]
+pipe = Pipeline.load()                      # the bundled miniature, or a folder that `pocketxl build` made
+picture = pipe("a red apple", seed=7).images[0]
 """
 
 import threading
@@ -16,12 +16,12 @@ import numpy as np
 from .conditioning import Conditioning, condition, time_ids
 from .denoise import STOP, Model, OnStep, denoise
 from .guidance import guide
-from .manifest import Manifest, read_manifest
+from .manifest import Manifest, checked_path, read_manifest
 from .memory import MemoryPlan, make_plan, parse_bytes
 from .miniature import engine_folder
 from .noise import BatchNoise
 from .progress import Progress, Silent, track
-from .request import GenerationRequest
+from .request import GenerationRequest, ValidRequest
 from .residency import Residency
 from .runners import open_runners
 from .runners.base import Runner
@@ -30,10 +30,12 @@ from .schedule import evaluation_timesteps, make_schedule, split
 from .text import Cache, PromptEmbeds, encode, tokenize
 from .tokenizer import Tokenizer
 from .vae import decode, to_pil
+from .validation import validate
 
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-HAND_OFF = 0.8
-"""The share of the noise levels that the base walks before the refiner takes over, as SDXL was trained."""
+
+def tokenizer_of(text_encoder: str) -> str:
+    """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
+    return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Output:
     images: Any
     seeds: tuple[int, ...]
     """The seed of each picture; a call with it makes the same picture again."""
-    request: GenerationRequest
+    request: ValidRequest
     """What was done, every default filled in."""
 
 
@@ -80,23 +82,23 @@ class Pipeline:
         folder = engine_folder(path)
         manifest = read_manifest(folder)
         budget = None if memory_budget is None else parse_bytes(memory_budget)
-        tokenizers = {
-            encoder: Tokenizer.open(folder, manifest.tokenizers[name])
-            for encoder, name in TOKENIZERS.items()
-            if name in manifest.tokenizers
-        }
+        tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.text_encoders}
         runners = open_runners(folder, manifest, threads=threads)
         return cls(manifest, runners, tokenizers, memory_budget=budget, name=folder.resolve().name)
 
-    def __call__(
-        self, prompt: str | Sequence[str] = "", *, progress: Progress | None = None, **options: Any
-    ) -> Output:
+    def __call__(self, prompt: str | Sequence[str] = "", *, progress: Progress | None = None, **options: Any) -> Output:
         """Make pictures. `options` are diffusers' SDXL keywords and defaults; see `GenerationRequest` for all of them.
 
         Every argument is checked before anything is loaded. Raises `RequestError` (an argument), `MemoryBudgetError`,
         `NumericError` (NaN or Inf: never a black picture) and `IntegrityError` (a damaged file).
         """
-        request = GenerationRequest.of(self.manifest, prompt=prompt, **options)
+        request = validate(
+            GenerationRequest.of({"prompt": prompt, **options}),
+            native_size=self.manifest.native_size,
+            has_refiner="refiner" in self.manifest.models,
+            latent_channels=self.manifest.vae.latent_channels,
+            downscale=self.manifest.vae.downscale,
+        )
         with self._lock:
             self._interrupted.clear()
             return self._generate(request, progress or Silent())
@@ -124,14 +126,14 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def _generate(self, request: GenerationRequest, progress: Progress) -> Output:
+    def _generate(self, request: ValidRequest, progress: Progress) -> Output:
         kinds = self._kinds(request)
         tokens = self._tokenize(request, kinds)
         plan = self.plan(
             width=request.width,
             height=request.height,
             steps=request.num_inference_steps,
-            images=len(request.seeds),
+            images=request.images,
             tokens=max(t.tokens for per_kind in tokens.values() for t in per_kind),
             refiner="refiner" in kinds,
             guidance=request.guidance,
@@ -143,28 +145,34 @@ class Pipeline:
         latents = self._denoise(plan, request, rows, parts, progress)
         if request.output_type == "latent":
             return Output(images=latents, seeds=request.seeds, request=request)
-        with self._residency.phase(plan, "vae_decoder"), track(progress, "decode", total=len(latents), unit="image") as done:
+        with (
+            self._residency.phase(plan, "vae_decoder"),
+            track(progress, "decode", total=len(latents), unit="image") as done,
+        ):
             pictures = decode(self.runners["vae_decoder"], latents, self.manifest.vae.scaling_factor, done)
         images = to_pil(pictures) if request.output_type == "pil" else pictures
         return Output(images=images, seeds=request.seeds, request=request)
 
-    def _kinds(self, request: GenerationRequest) -> tuple[str, ...]:
+    def _kinds(self, request: ValidRequest) -> tuple[str, ...]:
         """The models that take part, in running order."""
-        return ("base", "refiner") if request.refiner and "refiner" in self.manifest.models else ("base",)
+        return ("base", "refiner") if request.refiner else ("base",)
 
-    def _tokenize(self, request: GenerationRequest, kinds: Sequence[str]) -> dict[str, list[Any]]:
+    def _tokenize(self, request: ValidRequest, kinds: Sequence[str]) -> dict[str, list[Any]]:
         tokens: dict[str, list[Any]] = {}
         for kind in kinds:
             model = self.manifest.models[kind]
             tokens[kind] = [
                 tokenize(
                     self._tokenizers,
-                    *texts,
+                    texts.prompt,
+                    texts.prompt_2,
+                    texts.negative_prompt,
+                    texts.negative_prompt_2,
                     text_encoders=model.text_encoders,
                     force_zeros_for_empty_prompt=model.force_zeros_for_empty_prompt,
                     guidance=request.guidance,
                 )
-                for texts in request.texts
+                for texts in request.prompts
             ]
         return tokens
 
@@ -186,7 +194,7 @@ class Pipeline:
                     advance()
         return embeds
 
-    def _schedules(self, request: GenerationRequest, kinds: Sequence[str]) -> dict[str, Schedule]:
+    def _schedules(self, request: ValidRequest, kinds: Sequence[str]) -> dict[str, Schedule]:
         whole = {
             kind: make_schedule(
                 self.manifest.models[kind].scheduler,
@@ -198,17 +206,15 @@ class Pipeline:
             )
             for kind in kinds
         }
-        if "refiner" in whole:
-            cut = HAND_OFF if request.denoising_end is None else request.denoising_end
-            return {"base": split(whole["base"], cut)[0], "refiner": split(whole["refiner"], cut)[1]}
-        if request.denoising_end is not None:
-            return {"base": split(whole["base"], request.denoising_end)[0]}
-        return whole
+        if request.denoising_end is None:
+            return whole
+        # The base walks the first part, the refiner the second one; without a refiner the noise is left in.
+        return {kind: split(whole[kind], request.denoising_end)[kind == "refiner"] for kind in whole}
 
     def _condition(
         self,
         plan: MemoryPlan,
-        request: GenerationRequest,
+        request: ValidRequest,
         kind: str,
         embeds: Sequence[tuple[PromptEmbeds, PromptEmbeds | None]],
         schedule: Schedule,
@@ -233,12 +239,12 @@ class Pipeline:
     def _denoise(
         self,
         plan: MemoryPlan,
-        request: GenerationRequest,
+        request: ValidRequest,
         rows: Mapping[str, list[tuple[Conditioning, Conditioning | None]]],
         parts: Mapping[str, Schedule],
         progress: Progress,
     ) -> Array:
-        noise = BatchNoise(request.noise_sources)
+        noise = BatchNoise(request.seeds)
         downscale = self.manifest.vae.downscale
         shape = (self.manifest.vae.latent_channels, request.height // downscale, request.width // downscale)
         latents = noise.normal(shape) if request.latents is None else request.latents
@@ -256,7 +262,7 @@ class Pipeline:
         return latents
 
     def _model(
-        self, runner: Runner, rows: Sequence[tuple[Conditioning, Conditioning | None]], request: GenerationRequest
+        self, runner: Runner, rows: Sequence[tuple[Conditioning, Conditioning | None]], request: ValidRequest
     ) -> Model:
         """The U-Net with its conditioning and guidance.
 
@@ -282,7 +288,7 @@ class Pipeline:
 
         return model
 
-    def _on_step(self, request: GenerationRequest, before: int, advance: Any) -> OnStep:
+    def _on_step(self, request: ValidRequest, before: int, advance: Any) -> OnStep:
         callback = request.callback_on_step_end
 
         def on_step(index: int, timestep: float, latents: Array) -> Any:
@@ -294,3 +300,9 @@ class Pipeline:
             return STOP if self._interrupted.is_set() else answer
 
         return on_step
+
+
+def _open_tokenizer(folder: Path, manifest: Manifest, encoder: str) -> Tokenizer:
+    name = tokenizer_of(encoder)
+    paths = [checked_path(folder, file) for file in manifest.tokenizers[name]]
+    return Tokenizer({path.name: path.read_bytes() for path in paths}, source=str(folder / name))

@@ -22,8 +22,8 @@ def decode(
         image = runner({"latents": (row[None] / np.float32(scaling_factor)).astype(np.float32)})["image"][0]
         if not np.isfinite(image).all():
             raise NumericError(
-                f"picture {index}: the VAE gave NaN or Inf, so there is no picture; rebuild the engine with the fp32 recipe, "
-                "or check the checkpoint's VAE"
+                f"picture {index}: the VAE gave NaN or Inf, so there is no picture; rebuild the engine with the fp32 "
+                "recipe, or check the checkpoint's VAE"
             )
         pictures.append(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1))
         done()

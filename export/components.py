@@ -1,4 +1,4 @@
-"""Which components an engine has, and for each one: its edge, its torch module, its weights and where they come from."""
+"""Which components an engine has, and for each: its edge, its torch module, its weights and where they come from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Assembly:
 def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
     """List the components in running order.
 
-    Base and refiner share text encoder 2 if their weights are equal (as published); a refiner whose own differs, because
-    the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are the base's.
+    Base and refiner share text encoder 2 if their weights are equal (as published); a refiner whose own differs,
+    because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are the base's.
     """
     checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
     digests = {
@@ -57,7 +57,7 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
         _text_encoder(base, "base", "text_encoder", "text_encoder"),
         _text_encoder(base, "base", "text_encoder_2", "text_encoder_2"),
     ]
-    text_encoders = {"base": ("text_encoder", "text_encoder_2")}
+    text_encoders: dict[str, tuple[str, ...]] = {"base": ("text_encoder", "text_encoder_2")}
     if refiner:
         shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"]
         name = "text_encoder_2" if shared else "refiner/text_encoder_2"

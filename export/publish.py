@@ -89,6 +89,11 @@ class Workspace:
         check_space(self._work, max(0, bytes_needed - present))
 
     @property
+    def folder(self) -> Path:
+        """The folder to be."""
+        return self._folder
+
+    @property
     def finished(self) -> frozenset[str]:
         """Components that an earlier, interrupted build has left finished."""
         return frozenset(self._state.components)

@@ -1,5 +1,5 @@
-"""One short unquantized run does three jobs: it shows calibration the activations, it gives the parity gate its samples,
-and its pictures are what the finished engine is held to."""
+"""One short unquantized run does three jobs: it shows calibration the activations, it gives the parity gate its
+samples, and its pictures are what the finished engine is held to."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -100,9 +100,7 @@ def run_reference(
         }
         pictures = short_run(Pipeline(manifest, runners, tokenizers), settings, size, progress)
         calibration = {name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()}
-    return Reference(
-        pictures=pictures, samples={n: r.samples for n, r in runners.items()}, calibration=calibration
-    )
+    return Reference(pictures=pictures, samples={n: r.samples for n, r in runners.items()}, calibration=calibration)
 
 
 def short_run(pipe: Pipeline, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:

@@ -22,7 +22,8 @@ def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None
     for name, entry in manifest.components.items():
         if entry.runner not in RUNNERS:
             raise IncompatibleError(
-                f"{name} needs the runner {entry.runner!r}, this release has {sorted(RUNNERS)}; install a newer pocketxl"
+                f"{name} needs the runner {entry.runner!r}, this release has {', '.join(RUNNERS)}; "
+                "install a newer pocketxl"
             )
         module, kind = RUNNERS[entry.runner]
         make: Callable[..., Any] = getattr(import_module(module, __name__), kind)

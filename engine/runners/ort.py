@@ -47,11 +47,12 @@ class OrtRunner:
                 os.fspath(model), _session_options(ort, self._threads), providers=["CPUExecutionProvider"]
             )
         except MemoryError as error:
-            raise MemoryBudgetError(f"{self.name}: not enough memory to load {self.weight_bytes / 1e9:.1f} GB") from error
+            size = f"{self.weight_bytes / 1e9:.1f} GB"
+            raise MemoryBudgetError(f"{self.name}: not enough memory to load {size}") from error
         except Exception as error:
             raise IncompatibleError(
-                f"{self.name}: ONNX Runtime {ort.__version__} cannot load {model}: {error}. Rebuild the engine with this "
-                "version, or install the version that engine.json names."
+                f"{self.name}: ONNX Runtime {ort.__version__} cannot load {model}: {error}. Rebuild the engine with "
+                "this version, or install the version that engine.json names."
             ) from error
 
     def release(self) -> None:
@@ -76,7 +77,9 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise IncompatibleError("this engine runs on ONNX Runtime; install it with: pip install 'pocketxl[cpu]'") from error
+        raise IncompatibleError(
+            "this engine runs on ONNX Runtime; install it with: pip install 'pocketxl[cpu]'"
+        ) from error
     return onnxruntime
 
 

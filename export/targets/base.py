@@ -27,6 +27,10 @@ class Target(Protocol):
         """The dtype that the master should be exported in: float32 or float16."""
 
     @property
+    def runs_here(self) -> bool:
+        """True if this machine can run what it builds, so that the gate can hold it to the reference."""
+
+    @property
     def recipes(self) -> tuple[str, ...]:
         """The recipes that this target can lower."""
 

@@ -27,6 +27,7 @@ class CpuTarget:
     name: str = "cpu"
     runner: str = "ort"
     dtype: str = "float32"
+    runs_here: bool = True
     recipes: tuple[str, ...] = ("fp32", "int8", "int8-weight")
 
     def lower(
