@@ -1,0 +1,22 @@
+"""Checkpoints that several tests only read."""
+
+from pathlib import Path
+
+import pytest
+
+from ..fixtures.checkpoints import tiny_checkpoint
+from ..fixtures.original_layout import write_single_file
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A diffusers folder of each kind, by kind."""
+    root = tmp_path_factory.mktemp("folders")
+    return {kind: tiny_checkpoint(root, kind) for kind in ("base", "refiner")}
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same checkpoints as single files in the original layout, by kind."""
+    root = tmp_path_factory.mktemp("files")
+    return {kind: write_single_file(folder, root / f"{kind}.safetensors") for kind, folder in tiny_folders.items()}
