@@ -1,0 +1,58 @@
+"""Batches for a step: which samples, at which noise levels, with which captions dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .latents import SHARES, Bucket
+from .noise import add_noise, alphas_cumprod, stratified_timesteps
+
+CAPTION_DROPOUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's batch; all samples come from one bucket. `dropped` marks those that are to see no caption."""
+
+    noisy: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    alpha_bar: Tensor
+    time_ids: Tensor
+    scores: Tensor
+    tokens: Tensor
+    tokens_2: Tensor
+    dropped: Tensor
+
+
+def draw_batch(
+    buckets: Sequence[Bucket],
+    size: int,
+    limits: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device,
+    dropout: float = CAPTION_DROPOUT,
+) -> Batch:
+    """Draw a batch with timesteps from ``[low, high)``; everything random comes from `generator`."""
+    bucket = buckets[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
+    rows = torch.randint(len(bucket.latents), (size,), generator=generator)
+    latents = bucket.latents[rows].float()
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = stratified_timesteps(size, limits, generator)
+    alpha_bar = alphas_cumprod()[timesteps]
+    noisy = add_noise(latents, noise, alpha_bar)
+    return Batch(
+        noisy=noisy.to(device, memory_format=torch.channels_last),
+        noise=noise.to(device),
+        timesteps=timesteps.to(device),
+        alpha_bar=alpha_bar.to(device),
+        time_ids=bucket.time_ids[rows].to(device),
+        scores=bucket.scores[rows].to(device),
+        tokens=bucket.tokens[rows].long().to(device),
+        tokens_2=bucket.tokens_2[rows].long().to(device),
+        dropped=(torch.rand(size, generator=generator) < dropout).to(device),
+    )

@@ -1,0 +1,34 @@
+"""The forward process: SDXL's schedule, and the weight of each noise level in the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEPS = 1000
+
+
+def alphas_cumprod() -> Tensor:
+    """Signal power left at each of the 1000 timesteps, float32 (scaled-linear betas, as in latent diffusion)."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Latents at a noise level: ``sqrt(a) x + sqrt(1 - a) e``, `alpha_bar` of shape (batch,)."""
+    power = alpha_bar.view(-1, 1, 1, 1)
+    return power.sqrt() * latents + (1 - power).sqrt() * noise
+
+
+def min_snr_weight(alpha_bar: Tensor, gamma: float = 5.0) -> Tensor:
+    """Loss weight of an epsilon prediction: ``min(snr, gamma) / snr`` (Hang et al., "Efficient Diffusion Training via
+    Min-SNR Weighting Strategy", 2023)."""
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=gamma) / snr
+
+
+def stratified_timesteps(batch: int, limits: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """One timestep from each of `batch` equal parts of ``[low, high)``: the loss varies less than with free draws."""
+    low, high = limits
+    places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    return (low + places * (high - low)).long().clamp(low, high - 1)

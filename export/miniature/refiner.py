@@ -1,0 +1,69 @@
+"""The refiner: a small U-Net for the last fifth of the noise levels, reading the base's second encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
+
+from .batches import Batch, draw_batch
+from .latents import Bucket
+from .noise import min_snr_weight
+from .text import encode_refiner
+from .trainer import step_generator
+
+LEVELS: Final = (0, 250)  # used below 200; a little more is learned so that its first step is not at the edge
+NEGATIVE_SCORE: Final = 2.5  # the pipelines' negative aesthetic score
+
+
+class RefinerLoss:
+    """The loss of one step: epsilon prediction, min-SNR weighted; a dropped caption is the empty one."""
+
+    def __init__(
+        self,
+        modules: nn.ModuleDict,
+        encoder: CLIPTextModelWithProjection,
+        empty: Tensor,
+        buckets: Sequence[Bucket],
+        *,
+        batch: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.modules = modules
+        self.encoder = encoder
+        self.empty = empty.long().to(device)
+        self.buckets = buckets
+        self.batch = batch
+        self.seed = seed
+        self.device = device
+
+    def __call__(self, step: int, progress: float) -> Tensor:
+        del progress
+        generator = step_generator(self.seed, step)
+        batch = draw_batch(self.buckets, self.batch, LEVELS, generator, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            prediction = predict_refiner(self.modules, self.encoder, self.empty, batch)
+        error = (prediction.float() - batch.noise).square().mean((1, 2, 3))
+        return (error * min_snr_weight(batch.alpha_bar)).mean()
+
+
+def predict_refiner(
+    modules: nn.ModuleDict, encoder: CLIPTextModelWithProjection, empty: Tensor, batch: Batch
+) -> Tensor:
+    """The refiner's noise prediction for a batch."""
+    tokens = torch.where(batch.dropped[:, None], empty, batch.tokens_2)
+    with torch.no_grad():
+        context, pooled = encode_refiner(encoder, tokens)
+    scores = torch.where(batch.dropped, NEGATIVE_SCORE, batch.scores)
+    ids = torch.cat([batch.time_ids[:, :4], scores[:, None]], 1)
+    output: Tensor = modules["unet"](
+        batch.noisy,
+        batch.timesteps,
+        encoder_hidden_states=context,
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
+    ).sample
+    return output
