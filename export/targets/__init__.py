@@ -3,8 +3,9 @@
 from ...engine.errors import RequestError
 from .base import Target
 from .cpu import CpuTarget
+from .rtx import RTX_TARGETS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (CpuTarget(),)}
+TARGETS: dict[str, Target] = {target.name: target for target in (CpuTarget(), *RTX_TARGETS)}
 
 
 def find_target(name: str) -> Target:
