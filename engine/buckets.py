@@ -1,7 +1,7 @@
 """The picture sizes that SDXL was finetuned on, by name.
 
-Source: the multi-aspect list of the SDXL report (Podell et al. 2023, 2307.01952, appendix I) and their mirror images: about 1024² pixels, sides
-in multiples of 64. Other sizes work; these are the ones that the model has seen.
+Source: the multi-aspect list of the SDXL report (Podell et al. 2023, 2307.01952, appendix I), each with its mirror:
+about 1024² pixels, sides in multiples of 64. Other sizes work; these are the ones that the model has seen.
 """
 
 from collections.abc import Mapping
