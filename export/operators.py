@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -179,7 +178,7 @@ def _elementwise(op: str) -> Rule:
     return rule
 
 
-_NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+_NEAREST: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 RULES: dict[Any, Rule] = {
     F.conv2d: conv2d,
@@ -194,7 +193,7 @@ RULES: dict[Any, Rule] = {
     upsample_like: resize_like,
     rows_at: gather_rows,
     torch.cat: concatenate,
-    Tensor.split: split,
+    torch.split: split,
     Tensor.chunk: chunk,
     Tensor.flatten: flatten,
     Tensor.transpose: transpose,
@@ -216,5 +215,5 @@ RULES: dict[Any, Rule] = {
     Tensor.sigmoid: _elementwise("Sigmoid"),
     # What a module may ask of a value: constants that it makes beside it hold data, hence the CPU.
     Tensor.dtype.__get__: lambda t, x: x.meta.dtype,  # type: ignore[attr-defined]
-    Tensor.device.__get__: lambda t, x: torch.device("cpu"),  # type: ignore[attr-defined]
+    Tensor.device.__get__: lambda t, x: torch.device("cpu"),
 }

@@ -1,9 +1,9 @@
 """Run a module's `forward` once on symbols and write down the ONNX node of every torch function it calls.
 
-Our modules are shaped for this: they call few functions, never read a size, and have no branches on data. So one table
-(`operators.py`) translates them, without tracing to torch's IR and lowering that: the full SDXL U-Net takes seconds
-instead of minutes, and the graph is exactly the one we mean. A function without a rule is an error, as is a size that is
-read. Tensors carry a meta tensor of example size, which only tells dtype and rank, and catches shape errors early.
+Our modules are shaped for this: they call few functions, never read a size, and have no branches on data. So one
+table (`operators.py`) translates them, without tracing to torch's own IR and lowering that: the full SDXL U-Net takes
+seconds instead of minutes, and the graph is exactly the one we mean. A function without a rule is an error, as is a
+size that is read. Tensors carry a meta tensor of example size, which tells dtype and rank and catches shape errors.
 """
 
 import inspect
@@ -39,7 +39,8 @@ class Traced(Tensor):
     @classmethod
     def of(cls, value: ir.Value, meta: Tensor, tracer: "Tracer") -> Self:
         """A tensor that stands for `value` and has the dtype and rank of `meta`."""
-        traced: Self = cls._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device="meta")  # type: ignore[attr-defined]
+        device = torch.device("meta")
+        traced: Self = cls._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device=device)
         traced.value, traced.meta, traced.tracer = value, meta, tracer
         return traced
 
@@ -61,9 +62,7 @@ class Traced(Tensor):
         return f"Traced({self.value.name})"
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Torch asks that this exists; nothing comes here, since `__torch_function__` answers first."""
         raise NotImplementedError(f"{func} was called on a traced value below torch's override protocol")
 

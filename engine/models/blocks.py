@@ -23,7 +23,7 @@ class Resnet(nn.Module):
         if time_vector is not None:
             hidden = hidden + time_vector[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + hidden
+        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + hidden  # type: ignore[no-any-return]
 
 
 class SelfAttention(nn.Module):

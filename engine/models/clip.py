@@ -69,17 +69,29 @@ class ClipLayer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
 
+class Positions(nn.Module):
+    """A learned vector per position. A module of its own, so that whoever fills weights layer by layer sees it run."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))
+
+    def forward(self) -> Tensor:
+        """`[count, width]`."""
+        return self.weight
+
+
 class ClipEmbeddings(nn.Module):
     """Token and position embeddings; prompts always fill all positions."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        self.position_embedding = nn.Embedding(config["max_position_embeddings"], config["hidden_size"])
+        self.position_embedding = Positions(config["max_position_embeddings"], config["hidden_size"])
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """`[batch, max_position_embeddings]` → `[batch, max_position_embeddings, width]`."""
-        return self.token_embedding(input_ids) + self.position_embedding.weight  # type: ignore[no-any-return]
+        return self.token_embedding(input_ids) + self.position_embedding()  # type: ignore[no-any-return]
 
 
 class ClipEncoder(nn.Module):

@@ -18,7 +18,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: boo
     if has_torch_function((query, key, value)):
         result: Tensor = handle_torch_function(attention, (query, key, value), query, key, value, heads, causal=causal)
         return result
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 

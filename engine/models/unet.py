@@ -4,8 +4,9 @@ Parameters have diffusers' `UNet2DConditionModel` names; those that the conditio
 by tests/engine/models/test_unet.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from .blocks import Downsample, Resnet, SpatialTransformer, Upsample
 
 
 class Stage(nn.Module):
-    """One level of the U-Net, or its middle: ResNets, a transformer after each (or none), a change of size at the end."""
+    """One level of the U-Net, or its middle: ResNets, each with a transformer or none, then a change of size."""
 
     def __init__(
         self,
@@ -95,11 +96,11 @@ class UNet(nn.Module):
         Inputs of another float dtype than the weights are cast to theirs.
         """
         dtype = self.conv_in.weight.dtype
-        times = iter(time_vectors.to(dtype).split(self.widths, dim=1))
+        times = iter(torch.split(time_vectors.to(dtype), self.widths, dim=1))
         prompt = (tensor.to(dtype) for tensor in key_values)
         x = self.conv_in(latents.to(dtype))
         skips = [x]
-        for stage in self.down_blocks:
+        for stage in cast("Iterable[Stage]", self.down_blocks):
             for resnet, transformer in stage.layers():
                 x = _layer(resnet, transformer, x, times, prompt)
                 skips.append(x)
@@ -108,7 +109,7 @@ class UNet(nn.Module):
                 skips.append(x)
         for resnet, transformer in self.mid_block.layers():
             x = _layer(resnet, transformer, x, times, prompt)
-        for stage in self.up_blocks:
+        for stage in cast("Iterable[Stage]", self.up_blocks):
             for resnet, transformer in stage.layers():
                 x = _layer(resnet, transformer, torch.cat([x, skips.pop()], dim=1), times, prompt)
             for upsampler in stage.upsamplers:

@@ -4,6 +4,7 @@ Held to diffusers by tests/engine/models/test_vae.py.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -52,9 +53,7 @@ class UpStage(nn.Module):
     def __init__(self, inputs: int, outputs: int, layers: int, *, groups: int, double: bool) -> None:
         super().__init__()
         widths = [inputs, *[outputs] * layers]
-        self.resnets = nn.ModuleList(
-            [Resnet(a, b, groups=groups, eps=EPS) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.resnets = nn.ModuleList([Resnet(a, b, groups=groups, eps=EPS) for a, b in pairwise(widths)])
         self.upsamplers = nn.ModuleList([Upsample(outputs)] if double else [])
 
     def forward(self, x: Tensor) -> Tensor:
