@@ -88,16 +88,17 @@ def _estimator(model: Model, schedule: Schedule) -> Estimator:
         scaled = latents * alpha if scaled_input else latents
         prediction = model(scaled, evaluation - schedule.begin)
         if schedule.prediction_type == "epsilon":
-            noise = prediction
-            clean: Array = (scaled - prediction * sigma) / alpha
+            clean, noise = (scaled - prediction * sigma) / alpha, prediction
         else:
-            noise = prediction * alpha + scaled * sigma
-            clean = scaled * alpha - prediction * sigma
-        if limit is not None:
-            clean = np.clip(clean, np.float32(-limit), np.float32(limit))
-        return Estimate(clean, noise)
+            clean, noise = scaled * alpha - prediction * sigma, prediction * alpha + scaled * sigma
+        return Estimate(_float32(clean) if limit is None else _float32(clean.clip(-limit, limit)), _float32(noise))
 
     return estimate
+
+
+def _float32(values: np.ndarray) -> Array:
+    # Changes nothing: a float32 array times a Python number is float32. numpy's types do not know it.
+    return np.asarray(values, dtype=np.float32)
 
 
 def _check_finite(latents: Array, schedule: Schedule, index: int) -> None:

@@ -27,8 +27,8 @@ def spaced(steps: int, spacing: str, settings: Mapping[str, Any], row: Sampler) 
     # The strided samplers lay one timestep more, and leave out the one that falls to (nearly) clean latents.
     count = steps + 1 if row.spacing == "strided" else steps
     if spacing == "leading":
-        even = np.arange(count, dtype=np.float64) * (trained // count) + settings["steps_offset"]
-        return even[::-1][:steps]
+        stride = trained // count
+        return np.asarray(np.arange(count)[::-1][:steps] * stride + settings["steps_offset"], dtype=np.float64)
     even = np.linspace(0, trained - 1, count)
     even = even.astype(np.float32).astype(np.float64) if row.spacing == "spread" else even.round()
     return even[::-1][:steps]

@@ -22,7 +22,7 @@ from . import placement
 from .errors import IncompatibleError, RequestError
 from .noise_levels import training_signal
 from .samplers.base import Sampler, Schedule
-from .samplers.table import find_sampler
+from .samplers.table import SAMPLERS, find_sampler
 
 __all__ = ["Schedule", "evaluation_timesteps", "make_schedule", "split"]
 
@@ -107,8 +107,9 @@ def split(schedule: Schedule, denoising_end: float) -> tuple[Schedule, Schedule]
 
     `denoising_end` in (0, 1) is the share of the trained timesteps that the base walks. By diffusers' rule
     (`denoising_end` of the base pipeline, `denoising_start` of the image-to-image one) the cut is the timestep
-    T - denoising_end·T; with Heun it may fall inside a step, which the second part then takes from its beginning. A
-    part may be empty. Base and refiner with unlike scheduler configs: split each one's own schedule.
+    T - denoising_end·T. Where a step has two evaluations it may fall between them (with heun it always does): the
+    second part then takes the half-done step from its beginning, as diffusers does. A part may be empty.
+    Base and refiner with unlike scheduler configs: split each one's own schedule.
     Raises `RequestError` for a share outside (0, 1).
     """
     if not 0 < denoising_end < 1:
@@ -117,7 +118,7 @@ def split(schedule: Schedule, denoising_end: float) -> tuple[Schedule, Schedule]
     cutoff = round(trained - denoising_end * trained)
     early = sum(t >= cutoff for t in schedule.timesteps)
     late = len(schedule.timesteps) - early
-    if len(schedule.timesteps) > schedule.steps and late % 2 == 0:
+    if SAMPLERS[schedule.sampler].again != "never" and late % 2 == 0:
         late += 1
     middle = len(schedule.timesteps) - late
     return (
@@ -136,8 +137,6 @@ def _from_spacing(name: str, steps: int, settings: Mapping[str, Any], row: Sampl
     spacing = settings["timestep_spacing"]
     if name == "sgm_uniform":
         spacing = "trailing"
-    elif row.name == "dpmpp_sde":
-        spacing = "linspace"  # the one way of its reference
     if row.spacing == "distilled" and name == "default":
         timesteps = placement.distilled(steps, settings)
     else:
@@ -146,7 +145,7 @@ def _from_spacing(name: str, steps: int, settings: Mapping[str, Any], row: Sampl
         timesteps = np.minimum(timesteps, len(ladder) - 1)
     levels, clean = placement.levels_at(timesteps, ladder, row), _final_level(settings, row, ladder)
     landings = placement.stride_landings(timesteps, ladder, steps, clean) if row.spacing == "integer" else None
-    return _assemble(row, name, settings, timesteps, np.append(levels, clean), landings, spacing)
+    return _assemble(row, name, settings, ladder, timesteps, np.append(levels, clean), landings, spacing)
 
 
 def _from_curve(name: str, steps: int, settings: Mapping[str, Any], row: Sampler) -> Schedule:
@@ -155,42 +154,51 @@ def _from_curve(name: str, steps: int, settings: Mapping[str, Any], row: Sampler
     if row.spacing == "spread":
         # These reach from the first spaced timestep to the last; the others over all that was trained.
         span = placement.levels_at(placement.spaced(steps, settings["timestep_spacing"], settings, row), ladder, row)
+    elif row.spacing == "distilled":
+        # Below the lowest distilled timestep an LCM returns its input.
+        span = span[: -(len(ladder) // settings["original_inference_steps"]) + 1 or None]
     levels = placement.curve(name, span, steps, settings)
     clean = _final_level(settings, row, ladder)
     if row.name == "unipc" and clean > 0:
         clean = float(levels[-1])
+    elif row.spacing == "integer":
+        clean = 0.0  # the curve itself goes down to the lowest trained level
     timesteps = placement.timesteps_at(levels, ladder, row, name)
-    return _assemble(row, name, settings, timesteps, np.append(levels, clean))
+    return _assemble(row, name, settings, ladder, timesteps, np.append(levels, clean))
 
 
 def _from_timesteps(timesteps: Levels, settings: Mapping[str, Any], row: Sampler) -> Schedule:
     ladder = _ladder(settings, keep_zero=row.spacing in ("integer", "distilled"))
     levels = placement.levels_at(timesteps, ladder, row)
-    return _assemble(row, "default", settings, timesteps, np.append(levels, _final_level(settings, row, ladder)))
+    sigmas = np.append(levels, _final_level(settings, row, ladder))
+    return _assemble(row, "default", settings, ladder, timesteps, sigmas)
 
 
 def _from_sigmas(sigmas: Ladder, settings: Mapping[str, Any], row: Sampler) -> Schedule:
-    timesteps = placement.timesteps_at(sigmas[:-1], _ladder(settings, keep_zero=False), row, "default")
-    return _assemble(row, "default", settings, timesteps, sigmas.astype(np.float64))
+    ladder = _ladder(settings, keep_zero=False)
+    timesteps = placement.timesteps_at(sigmas[:-1], ladder, row, "default")
+    return _assemble(row, "default", settings, ladder, timesteps, sigmas.astype(np.float64))
 
 
 def _assemble(
     row: Sampler,
     name: str,
     settings: Mapping[str, Any],
+    ladder: Ladder,
     timesteps: Levels,
     sigmas: Levels,
     landings: Levels | None = None,
     spacing: str | None = None,
 ) -> Schedule:
-    asked = [float(np.float32(t)) for t in timesteps]
-    levels = [float(np.float32(s)) for s in sigmas]
+    levels = _as_float32(sigmas)
     _check_levels(levels, settings, row, name)
-    if row.twice:
-        asked = asked[:1] + [t for t in asked[1:] for _ in range(2)]
-        called_at = levels[:1] + [s for s in levels[1:-1] for _ in range(2)]
-    else:
-        called_at = levels[:-1]
+    called_at, asked = sigmas[:-1], timesteps
+    if row.again == "end":
+        called_at, asked = np.repeat(called_at, 2)[1:], np.repeat(asked, 2)[1:]
+    elif row.again == "middle":
+        middles = np.sqrt(called_at[:-1] * called_at[1:])
+        called_at = _interleave(called_at, middles)
+        asked = _interleave(asked, placement.timesteps_at(middles, ladder, row, name))
     start = 1.0
     if row.scaled_input:
         start = max(levels)
@@ -201,15 +209,25 @@ def _assemble(
         name=name,
         prediction_type=settings["prediction_type"],
         num_train_timesteps=settings["num_train_timesteps"],
-        timesteps=tuple(asked),
-        evaluation_sigmas=tuple(called_at),
-        sigmas=tuple(levels),
-        landings=tuple(levels[1:]) if landings is None else tuple(landings.tolist()),
+        timesteps=_as_float32(asked),
+        evaluation_sigmas=_as_float32(called_at),
+        sigmas=levels,
+        landings=levels[1:] if landings is None else _as_float32(landings),
         init_noise_sigma=start,
         clip_sample_range=settings["clip_sample_range"] if row.clips and settings["clip_sample"] else None,
         timestep_scaling=settings["timestep_scaling"],
         end=len(asked),
     )
+
+
+def _as_float32(values: Levels) -> tuple[float, ...]:
+    return tuple(float(value) for value in values.astype(np.float32))
+
+
+def _interleave(whole: Levels, between: Levels) -> Levels:
+    woven = np.empty(len(whole) + len(between))
+    woven[::2], woven[1::2] = whole, between
+    return woven
 
 
 def _settings(config: Mapping[str, Any], row: Sampler) -> dict[str, Any]:

