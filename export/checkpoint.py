@@ -3,7 +3,6 @@
 Whatever reaches an engine (configurations, tokenizer bytes, tensors by name) is the same for all forms of one model.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,15 +46,6 @@ class Checkpoint(Settings):
     def digest(self, component: str) -> str:
         """SHA-256 over a component's tensors: the same for folder and single file. Reads the whole component once."""
         return self.weights(component).digest()
-
-    def stamp(self) -> str:
-        """SHA-256 over path, size and time of change of every weight file.
-
-        Nothing is read: while the stamp is the same, so are the digests.
-        """
-        files = sorted({path for weights in self.components.values() for path in weights.files()})
-        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def open_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:

@@ -256,14 +256,19 @@ def _check_fixed(
 
 
 def _reduce(data: Config, defaults: Mapping[str, Any], source: Path) -> Config:
-    """The entries that `defaults` lists, each of its default's type."""
+    """The entries that `defaults` lists, each of its default's type, and numbers above zero (token ids from zero)."""
     config: Config = {}
     for key, default in defaults.items():
         value = data[key] if data.get(key) is not None else default
         allowed = (int, list) if key in PER_LEVEL else (int, float) if type(default) is float else (type(default),)
-        if type(value) not in allowed or (isinstance(value, list) and not all(type(v) in (int, str) for v in value)):
+        parts = value if isinstance(value, list) else [value]
+        least = 0 if key.endswith("_token_id") else 1e-30
+        sound = all(type(p) in (str, bool) or (type(p) in (int, float) and least <= p < 1e30) for p in parts)
+        if type(value) not in allowed or not sound:
             names = " or ".join(kind.__name__ for kind in allowed)
-            raise IncompatibleError(f"{source}: {key} is {value!r}; {names} is allowed. Fetch the file again.")
+            raise IncompatibleError(
+                f"{source}: {key} is {value!r}; {names} above zero is allowed. Fetch the file again."
+            )
         config[key] = value
     return config
 

@@ -20,7 +20,7 @@ def snapshot(repository: str) -> Path:
     """
     try:
         import huggingface_hub
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise IncompatibleError(
             f"{repository} is on the hub, which needs huggingface_hub: install pocketxl[export]."
@@ -29,6 +29,8 @@ def snapshot(repository: str) -> Path:
         folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
         if _has_weights(folder) or huggingface_hub.constants.HF_HUB_OFFLINE:
             return folder
+    except HFValidationError as error:
+        raise StorageError(f"{repository} is neither a folder nor a name that the hub allows; check it.") from error
     except LocalEntryNotFoundError as error:
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise StorageError(

@@ -93,14 +93,6 @@ def test_names_of_older_libraries_are_brought_up_to_date(folder: Path) -> None:
     assert {component: open_checkpoint(folder).digest(component) for component in before} == before
 
 
-def test_stamp_follows_the_files(folder: Path) -> None:
-    stamp = open_checkpoint(folder).stamp()
-    assert open_checkpoint(folder).stamp() == stamp
-    file = folder / "vae/diffusion_pytorch_model.safetensors"
-    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
-    assert open_checkpoint(folder).stamp() != stamp
-
-
 def test_single_file_marks_of_v_prediction(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     marks = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
     file = write_single_file(tiny_folders["base"], tmp_path / "v.safetensors", extra=marks)

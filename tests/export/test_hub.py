@@ -42,6 +42,11 @@ def test_offline_says_so_and_what_to_do(cache: Path) -> None:
         open_checkpoint("owner/other")
 
 
+def test_name_that_the_hub_does_not_allow(cache: Path) -> None:
+    with pytest.raises(StorageError, match="neither a folder nor a name"):
+        open_checkpoint("owner/a--b")
+
+
 def test_unreachable_hub_is_a_storage_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(repository: str, *, local_files_only: bool = False, allow_patterns: object = None) -> str:
         if local_files_only:
