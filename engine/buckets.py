@@ -5,7 +5,6 @@ about 1024² pixels, sides in multiples of 64. Other sizes work; these are the o
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from .errors import RequestError
@@ -47,6 +46,8 @@ def size_of(name: str, *, native: int = 1024) -> Size:
     """
     size = BUCKETS.get(name.strip().lower())
     if size is None:
+        from difflib import get_close_matches
+
         near = get_close_matches(name[:64].strip().lower(), BUCKETS, n=1)
         raise RequestError(
             f"size {name[:64]!r} is not a bucket{f', did you mean {near[0]!r}' if near else ''}; "

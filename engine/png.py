@@ -2,7 +2,6 @@
 
 import io
 import os
-import secrets
 import struct
 import zlib
 from dataclasses import dataclass
@@ -36,6 +35,8 @@ def write_png(path: Path, image: npt.NDArray[np.uint8], parameters: str | None =
     The file appears under its name when it is complete, and replaces an older one only then; on errors and on Ctrl-C
     nothing is left behind. Raises `StorageError` with path and reason, `RequestError` for text that is not Unicode.
     """
+    import secrets
+
     data = encode_png(image, parameters)
     # The name is short whatever `path` is: the longest allowed name would have no room for a suffix.
     partial = path.with_name(f".{secrets.token_hex(6)}.part")

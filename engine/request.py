@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Self
 
 import numpy as np
@@ -77,6 +76,8 @@ class GenerationRequest:
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
         """Make a request from keywords. Raises `RequestError` for an unknown one, with advice, or without a prompt."""
+        from difflib import get_close_matches
+
         known = {field.name for field in fields(cls)}
         for name in keywords:
             if name not in known:

@@ -102,32 +102,33 @@ def encode(
     cache: Cache | None = None,
     use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
-    """Encode a tokenized prompt and its negative (None without guidance).
+    """Encode one tokenized prompt and its negative (None without guidance); see `encode_all`."""
+    return encode_all(runners, tokenizers, [tokens], cache=cache, use=use)[0]
 
-    Encoders run one after another, each inside `use(runner)` and only if `cache` lacks a chunk, so `use=Loaded` keeps
-    one encoder in memory at a time. Chunks run one by one: a result cannot depend on what else is encoded with it, even
-    where a quantized encoder takes its scales from the whole batch.
+
+def encode_all(
+    runners: Mapping[str, Runner],
+    tokenizers: Mapping[str, Tokenizer],
+    prompts: Sequence[PromptTokens],
+    *,
+    cache: Cache | None = None,
+    use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
+) -> list[tuple[PromptEmbeds, PromptEmbeds | None]]:
+    """Encode tokenized prompts, of base and refiner alike, and their negatives (None without guidance).
+
+    Encoders run one after another, each inside one `use(runner)` and only if `cache` lacks a chunk, so `use=Loaded`
+    loads each encoder once and keeps one in memory at a time. Chunks run one by one: a result cannot depend on what else is
+    encoded with it, even where a quantized encoder takes its scales from the whole batch.
     """
     cache = {} if cache is None else cache
-    for index, name in enumerate(tokens.text_encoders):
-        sides = (tokens.positive, tokens.negative) if tokens.negative is not None else (tokens.positive,)
-        wanted = [row for side in sides for row in side[index].ids]
-        if any((side[index].weights != 1).any() for side in sides):
-            wanted.append(tokenizers[name].empty(1).ids[0])
+    for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
+        wanted = [row for tokens in prompts for row in _rows(tokens, name, tokenizers)]
         missing = {key: row for row in wanted if (key := (name, row.tobytes())) not in cache}
         if missing:
             with use(runners[name]):
                 for key, row in missing.items():
                     cache[key] = runners[name]({"input_ids": row[None]})
-    positive = _assemble(tokenizers, tokens.text_encoders, tokens.positive, cache)
-    if tokens.zeros:
-        return positive, PromptEmbeds(
-            prompt_embeds=np.zeros_like(positive.prompt_embeds),
-            pooled_prompt_embeds=np.zeros_like(positive.pooled_prompt_embeds),
-        )
-    if tokens.negative is None:
-        return positive, None
-    return positive, _assemble(tokenizers, tokens.text_encoders, tokens.negative, cache)
+    return [_embeds(tokenizers, tokens, cache) for tokens in prompts]
 
 
 def encode_prompts(
@@ -160,6 +161,30 @@ def _pad(tokenizer: Tokenizer, chunks: Chunks, rows: int) -> Chunks:
     return Chunks(
         ids=np.concatenate([chunks.ids, filler.ids]), weights=np.concatenate([chunks.weights, filler.weights])
     )
+
+
+def _rows(tokens: PromptTokens, name: str, tokenizers: Mapping[str, Tokenizer]) -> list[np.ndarray]:
+    """The chunks that an encoder must see for a prompt, with the empty one where weights start from it."""
+    if name not in tokens.text_encoders:
+        return []
+    index = tokens.text_encoders.index(name)
+    sides = [side[index] for side in (tokens.positive, tokens.negative) if side is not None]
+    empty = [tokenizers[name].empty(1)] if any((side.weights != 1).any() for side in sides) else []
+    return [row for chunks in (*sides, *empty) for row in chunks.ids]
+
+
+def _embeds(
+    tokenizers: Mapping[str, Tokenizer], tokens: PromptTokens, cache: Cache
+) -> tuple[PromptEmbeds, PromptEmbeds | None]:
+    positive = _assemble(tokenizers, tokens.text_encoders, tokens.positive, cache)
+    if tokens.zeros:
+        return positive, PromptEmbeds(
+            prompt_embeds=np.zeros_like(positive.prompt_embeds),
+            pooled_prompt_embeds=np.zeros_like(positive.pooled_prompt_embeds),
+        )
+    if tokens.negative is None:
+        return positive, None
+    return positive, _assemble(tokenizers, tokens.text_encoders, tokens.negative, cache)
 
 
 def _assemble(

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import secrets
 from dataclasses import fields
 from typing import Any
 
@@ -141,6 +140,8 @@ def _seeds(request: GenerationRequest, images: int) -> tuple[int, ...]:
     if request.generator is None:
         seed: object = request.seed
         if seed is None:
+            import secrets
+
             # 32 bits: a number that people can copy, and every other interface accepts.
             seed = secrets.randbits(32)
     elif request.seed is not None:

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.runners.base import Loaded
 from pocketxl.engine.specs import TextEncoderArchitecture
-from pocketxl.engine.text import MAX_CHUNKS, encode_prompts, tokenize
+from pocketxl.engine.text import MAX_CHUNKS, encode_all, encode_prompts, tokenize
 from pocketxl.engine.tokenizer import Tokenizer
 from transformers import CLIPTokenizer
 
@@ -167,6 +167,20 @@ def test_one_encoder_is_loaded_at_a_time(model, runners):
     encode_prompts(runners, model.tokenizers, "a red cat", None, "sky", use=Loaded)
     assert [r.loads for r in runners.values()] == [1, 1]
     assert not any(r.loaded for r in runners.values())
+
+
+def test_many_prompts_load_each_encoder_once(model, runners):
+    texts = [("a red cat", None, "sky"), ("(blue:1.2) dog", None, None)]
+    tokens = [tokenize(model.tokenizers, *text) for text in texts]
+    tokens += [tokenize(model.tokenizers, *text, text_encoders=("text_encoder_2",)) for text in texts]
+    together = encode_all(runners, model.tokenizers, tokens, use=Loaded)
+    assert [r.loads for r in runners.values()] == [1, 1]
+    for (positive, negative), text in zip(together[:2], texts, strict=True):
+        alone, without = encode_prompts(runners, model.tokenizers, *text)
+        np.testing.assert_array_equal(positive.prompt_embeds, alone.prompt_embeds)
+        np.testing.assert_array_equal(negative.pooled_prompt_embeds, without.pooled_prompt_embeds)
+    for base, refiner in zip(together[:2], together[2:], strict=True):
+        np.testing.assert_array_equal(base[0].prompt_embeds[..., 64:], refiner[0].prompt_embeds)
 
 
 def test_weights_of_one_change_no_bit(model, runners):
