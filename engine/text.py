@@ -117,8 +117,8 @@ def encode_all(
     """Encode tokenized prompts, of base and refiner alike, and their negatives (None without guidance).
 
     Encoders run one after another, each inside one `use(runner)` and only if `cache` lacks a chunk, so `use=Loaded`
-    loads each encoder once and keeps one in memory at a time. Chunks run one by one: a result cannot depend on what else is
-    encoded with it, even where a quantized encoder takes its scales from the whole batch.
+    loads each encoder once and keeps one in memory at a time. Chunks run one by one: a result cannot depend on what
+    else is encoded with it, even where a quantized encoder takes its scales from the whole batch.
     """
     cache = {} if cache is None else cache
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
