@@ -204,6 +204,7 @@ def test_the_graph_has_the_documented_forms() -> None:
     assert len([n for n in graph if n.op_type == "InstanceNormalization"]) == len(
         [m for m in pair.unet.modules() if isinstance(m, nn.GroupNorm)]
     )
+    assert all(list(o.uses()) or o.is_graph_output() for node in graph for o in node.outputs), "dead nodes"
     names = [node.name for node in graph]
     assert len(set(names)) == len(names)
     assert "down_blocks.1.attentions.0.transformer_blocks.0.attn1/Attention" in names
