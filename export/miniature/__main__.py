@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--assets", type=Path, required=True, help="folder of the package's .webp files")
     parser.add_argument("--work", type=Path, required=True, help="caches, checkpoints and sample grids")
     parser.add_argument("--out", type=Path, required=True, help="where base/ and refiner/ are written")
-    parser.add_argument("--start", type=Path, required=True, help="folder with vae/, tokenizer/ and tokenizer_2/")
+    parser.add_argument("--start", type=Path, help="folder with vae/, tokenizer/ and tokenizer_2/ to begin from")
+    parser.add_argument("--vae-minutes", type=float, default=85.0, help="active minutes for the VAE, without --start")
     parser.add_argument("--minutes", type=float, default=90.0, help="active minutes for the base")
     parser.add_argument("--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner")
     parser.add_argument("--deadline", help="wall-clock end of the base, HH:MM today")
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="threads that each train on a batch of their own")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=options.out,
         start=options.start,
         minutes=options.minutes,
+        vae_minutes=options.vae_minutes,
         refiner_minutes=options.refiner_minutes,
         deadline=_today(options.deadline),
         refiner_deadline=_today(options.refiner_deadline),
@@ -50,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compositions=options.compositions,
         device=options.device,
         seed=options.seed,
-        settings=Settings(batch=options.batch, learning_rate=options.learning_rate, seed=options.seed),
+        settings=Settings(
+            batch=options.batch, learning_rate=options.learning_rate, seed=options.seed, workers=options.workers
+        ),
     )
     return 0 if run(recipe) else 75
 

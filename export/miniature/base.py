@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
@@ -27,7 +28,7 @@ def plain_attention(modules: nn.ModuleDict) -> None:
         if isinstance(module, UNet2DConditionModel):
             module.set_attn_processor(AttnProcessor())
         else:
-            module.set_attn_implementation("eager")
+            cast(CLIPTextModel, module).set_attn_implementation("eager")
 
 
 class BaseLoss:
@@ -41,7 +42,7 @@ class BaseLoss:
         self.batch = batch
         self.seed = seed
         self.device = device
-        end = int(modules["text_encoder"].config.eos_token_id)
+        end = int(cast(CLIPTextModel, modules["text_encoder"]).config.eos_token_id)
         used = max(used_length(bucket.tokens, end) for bucket in buckets)
         self.short = min(LENGTH, -(-(used + 1) // 8) * 8)
 
@@ -49,8 +50,9 @@ class BaseLoss:
         """How many positions of the context a step at this progress uses."""
         return self.short if progress < SHORT_UNTIL else LENGTH
 
-    def __call__(self, step: int, progress: float) -> Tensor:
-        generator = step_generator(self.seed, step)
+    def __call__(self, draw: int, progress: float) -> Tensor:
+        """The loss of the draw's batch."""
+        generator = step_generator(self.seed, draw)
         batch = draw_batch(self.buckets, self.batch, (0, STEPS), generator, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             prediction = predict_base(self.modules, batch, self.length(progress))
@@ -62,14 +64,14 @@ class BaseLoss:
         length = self.length(progress)
         if length < LENGTH:
             for name in ("text_encoder", "text_encoder_2"):
-                share_padding_positions(self.modules[name], length)  # type: ignore[arg-type]
+                share_padding_positions(self.modules[name], length)
 
 
 def predict_base(modules: nn.ModuleDict, batch: Batch, length: int = LENGTH) -> Tensor:
     """The base's noise prediction for a batch, with the context cut to `length` positions."""
     context, pooled = encode_base(
-        modules["text_encoder"],  # type: ignore[arg-type]
-        modules["text_encoder_2"],  # type: ignore[arg-type]
+        modules["text_encoder"],
+        modules["text_encoder_2"],
         batch.tokens[:, :length],
         batch.tokens_2[:, :length],
     )

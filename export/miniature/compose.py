@@ -70,8 +70,15 @@ def draw_composition(names: Sequence[str], rng: random.Random, target: Size) -> 
         left, right = rng.sample(list(names), 2)
         caption = captions.two(left, right, colour, mirrored=rng.random() < 0.25)
         original, _ = _resolution(rng, target, may_crop=False)
-        return Composition(caption=caption, objects=(left, right), colour=colour, scale=TWO_SCALE, original_size=original,
-                           crop=(0, 0), target_size=target)  # fmt: skip
+        return Composition(
+            caption=caption,
+            objects=(left, right),
+            colour=colour,
+            scale=TWO_SCALE,
+            original_size=original,
+            crop=(0, 0),
+            target_size=target,
+        )
     name = rng.choice(names)
     word = ""
     kind = rng.random()
@@ -83,8 +90,15 @@ def draw_composition(names: Sequence[str], rng: random.Random, target: Size) -> 
             word = rng.choice(("small", "large"))
         caption = captions.one(name, colour, word)
     original, crop = _resolution(rng, target, may_crop=True)
-    return Composition(caption=caption, objects=(name,), colour=colour, scale=SCALES[word], original_size=original,
-                       crop=crop, target_size=target)  # fmt: skip
+    return Composition(
+        caption=caption,
+        objects=(name,),
+        colour=colour,
+        scale=SCALES[word],
+        original_size=original,
+        crop=crop,
+        target_size=target,
+    )
 
 
 def _resolution(rng: random.Random, target: Size, *, may_crop: bool) -> tuple[Size, Size]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from . import captions, measures
 from .compose import SCALES, TWO_SCALE, Composition, Painter, Size, buckets
@@ -61,7 +62,13 @@ def pair_prompts(names: Sequence[str], count: int = 100) -> list[tuple[str, str,
 
 
 def obedience(
-    generate: Generate, painter: Painter, names: Sequence[str], resolution: int, *, refine: bool = True, count: int = 200
+    generate: Generate,
+    painter: Painter,
+    names: Sequence[str],
+    resolution: int,
+    *,
+    refine: bool = True,
+    count: int = 200,
 ) -> list[Record]:
     """Share of prompts with the named background, and with the named object nearest to its own training picture."""
     wanted = single_prompts(names, count)
@@ -125,16 +132,16 @@ def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, c
     quarter = resolution // 4
     blurred = generate(Request(**square, original_size=(quarter, quarter)))  # type: ignore[arg-type]
     canvas = (resolution * 3 // 2, resolution * 3 // 2)
-    whole = generate(Request(**square, original_size=canvas))  # type: ignore[arg-type]
+    uncropped = generate(Request(**square, original_size=canvas))  # type: ignore[arg-type]
     right = generate(Request(**square, original_size=canvas, crop=(0, quarter)))  # type: ignore[arg-type]
     down = generate(Request(**square, original_size=canvas, crop=(quarter, 0)))  # type: ignore[arg-type]
     ratio = np.mean([measures.sharpness(b) for b in blurred]) / np.mean([measures.sharpness(n) for n in native])
     records = [
         Record(case="original_size_quarter_sharpness", metric="ratio_to_native", value=float(ratio), unit="1"),
         Record(case="crop_left_quarter_shift", metric="object_shift", unit="px",
-               value=_median_shift(whole, right, axis=1)),
+               value=_median_shift(uncropped, right, axis=1)),
         Record(case="crop_top_quarter_shift", metric="object_shift", unit="px",
-               value=_median_shift(whole, down, axis=0)),
+               value=_median_shift(uncropped, down, axis=0)),
         Record(case="crop_asked_shift", metric="object_shift", value=-float(quarter), unit="px"),
     ]  # fmt: skip
     for label, (height, width) in zip(("square", "landscape", "portrait"), buckets(resolution), strict=True):
@@ -144,8 +151,10 @@ def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, c
             max(abs(row - (height - 1) / 2) / height, abs(column - (width - 1) / 2) / width)
             for row, column in map(measures.centre, masks)
         ]
-        good = [not measures.touches_edge(mask) and offset < 0.1 for mask, offset in zip(masks, offsets, strict=True)]
-        records.append(Record(case=f"{label}_whole_and_centred", metric="share_right", value=float(np.mean(good)), unit="1"))
+        whole = [not measures.touches_edge(mask) and offset < 0.1 for mask, offset in zip(masks, offsets, strict=True)]
+        records.append(
+            Record(case=f"{label}_whole_and_centred", metric="share_right", value=float(np.mean(whole)), unit="1")
+        )
     return records
 
 
@@ -160,7 +169,7 @@ def _median_shift(before: Pictures, after: Pictures, axis: int) -> float:
     return float(np.nanmedian(moves))
 
 
-def _mean_place(mask: np.ndarray, axis: int) -> float:  # type: ignore[type-arg]
+def _mean_place(mask: npt.NDArray[np.bool_], axis: int) -> float:
     where = np.nonzero(mask)[axis]
     return float(where.mean()) if len(where) else float("nan")
 
@@ -175,4 +184,4 @@ def _paint(painter: Painter, objects: tuple[str, ...], colour: str, size: Size) 
         crop=(0, 0),
         target_size=size,
     )
-    return painter.paint(composition).astype(np.float32) / 255
+    return np.asarray(painter.paint(composition), np.float32) / np.float32(255)

@@ -35,7 +35,7 @@ def vae_psnr(vae: AutoencoderKL, painter: Painter, names: Sequence[str], resolut
         pictures = to_unit(pixels).to(vae.device, vae.dtype)
         decoded = vae.decode(encode(vae, pictures) / vae.config.scaling_factor).sample
         unit = (decoded.float().clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
-        values.append(measures.psnr_db(unit, pixels.astype(np.float32) / 255))
+        values.append(measures.psnr_db(unit, np.asarray(pixels, np.float32) / np.float32(255)))
     return Record(case="vae_held_out", metric="psnr_db", value=float(np.concatenate(values).mean()), unit="dB")
 
 
@@ -47,7 +47,7 @@ def noise_prediction(
     batches: int = 16,
     batch: int = 64,
 ) -> list[Record]:
-    """Mean squared error of the predicted noise on the last fifth of the noise levels, base and refiner, same batches."""
+    """Mean squared error of the predicted noise on the last fifth of the noise levels, by base and refiner."""
     modules = nn.ModuleDict(
         {"unet": base.unet, "text_encoder": base.text_encoder, "text_encoder_2": base.text_encoder_2}
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from .compose import Composition, Painter, Size, buckets, draw_composition
+from .compose import Composition, Painter, Pixels, Size, buckets, draw_composition
 from .text import tokenize
 from .vocabulary import Emoji
 
@@ -37,7 +36,7 @@ class Bucket:
     captions: list[str]
 
 
-def to_unit(pixels: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def to_unit(pixels: Pixels) -> Tensor:
     """uint8 pictures (batch, height, width, 3) as float32 in [-1, 1], (batch, 3, height, width), channels last."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
@@ -47,7 +46,8 @@ def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Scaled latents of pictures in [-1, 1]; the mean of the posterior, since its spread is small."""
     with torch.autocast(pictures.device.type, torch.bfloat16):
         mean = vae.encode(pictures).latent_dist.mean
-    return mean.float() * vae.config.scaling_factor
+    scaled: Tensor = mean.float() * vae.config.scaling_factor
+    return scaled
 
 
 def build_buckets(
@@ -89,7 +89,7 @@ def build_buckets(
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save([vars(bucket) for bucket in result], file.with_suffix(".part"))
-        os.replace(file.with_suffix(".part"), file)
+        file.with_suffix(".part").replace(file)
     return tuple(result)
 
 

@@ -18,7 +18,7 @@ FOREGROUND: Final = 0.2  # distance from the background colour, of sqrt(3), from
 def psnr_db(pictures: Pictures, references: Pictures) -> npt.NDArray[np.float64]:
     """Peak signal-to-noise ratio of each picture of a batch against its reference, in dB."""
     error = np.square(pictures.astype(np.float64) - references).mean((1, 2, 3))
-    return -10 * np.log10(np.maximum(error, 1e-10))
+    return np.asarray(-10 * np.log10(np.maximum(error, 1e-10)))
 
 
 def background(picture: Pictures) -> npt.NDArray[np.float64]:

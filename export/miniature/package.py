@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from .models import scheduler
 
-_PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")  # says where the files lay on the machine that wrote them
+# Where the files lay on the machine that wrote them is nobody's business.
+_PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
 def base_pipeline(
@@ -91,8 +91,8 @@ def save_folder(pipeline: DiffusionPipeline, folder: Path) -> None:
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
+        folder.replace(old)
+    part.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from torch import nn
 from transformers import CLIPTokenizer
 
+from .autoencoder import train_autoencoder
 from .base import BaseLoss, plain_attention
 from .budget import Budget
 from .latents import Bucket, build_buckets
@@ -19,6 +20,7 @@ from .package import base_pipeline, refiner_pipeline, save_folder
 from .refiner import RefinerLoss
 from .sample import CONTACT_SHEET, generate, save_grid
 from .text import load_tokenizer, tokenize
+from .tokenizer import write_tokenizers
 from .trainer import Settings, Trainer
 from .vocabulary import Vocabulary, read_vocabulary
 
@@ -27,14 +29,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run of the recipe."""
+    """One run of the recipe.
+
+    `start` is a folder with ``vae/``, ``tokenizer/`` and ``tokenizer_2/`` to begin from; without it these are trained
+    first, under `work`.
+    """
 
     assets: Path
     work: Path
     out: Path
-    start: Path
+    start: Path | None = None
     minutes: float = 90.0
     refiner_minutes: float = 15.0
+    vae_minutes: float = 85.0
     deadline: float | None = None
     refiner_deadline: float | None = None
     vocabulary: Vocabulary = "core"
@@ -42,7 +49,7 @@ class Recipe:
     compositions: int = 28800
     device: str = "cpu"
     seed: int = 0
-    model: Miniature = Miniature()
+    model: Miniature = field(default_factory=Miniature)
     settings: Settings = field(default_factory=Settings)
 
 
@@ -53,14 +60,14 @@ class Run:
         self.recipe = recipe
         self.device = torch.device(recipe.device)
         torch.manual_seed(recipe.seed)
-        start = recipe.start
+        start = recipe.start or recipe.work / "start"
         self.tokenizers: tuple[CLIPTokenizer, CLIPTokenizer] = (
             load_tokenizer(start / "tokenizer"),
             load_tokenizer(start / "tokenizer_2"),
         )
         self.vae = AutoencoderKL.from_pretrained(str(start / "vae")).eval().requires_grad_(False)
         self.vae.to(self.device, memory_format=torch.channels_last)
-        model = recipe.model
+        model = replace(recipe.model, vocabulary_size=len(self.tokenizers[0]))
         self.base = nn.ModuleDict(
             {
                 "unet": base_unet(model, recipe.resolution),
@@ -70,7 +77,8 @@ class Run:
         )
         self.refiner = nn.ModuleDict({"unet": refiner_unet(model, recipe.resolution)})
         for modules in (self.base, self.refiner):
-            modules.to(self.device, memory_format=torch.channels_last)
+            modules.to(self.device)
+            modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.device.type == "cpu":
                 plain_attention(modules)
         _log.info(
@@ -100,12 +108,12 @@ class Run:
         save_folder(base, folder / "base")
         save_folder(refiner, folder / "refiner")
 
-    def pipelines(self):  # type: ignore[no-untyped-def]
+    def pipelines(self) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline]:
         """Base and refiner pipelines around the modules as they now are."""
         first, second = self.base["text_encoder"], self.base["text_encoder_2"]
         return (
-            base_pipeline(self.base["unet"], first, second, self.vae, self.tokenizers),  # type: ignore[arg-type]
-            refiner_pipeline(self.refiner["unet"], second, self.vae, self.tokenizers[1]),  # type: ignore[arg-type]
+            base_pipeline(self.base["unet"], first, second, self.vae, self.tokenizers),
+            refiner_pipeline(self.refiner["unet"], second, self.vae, self.tokenizers[1]),
         )
 
     def train_base(self, data: tuple[Bucket, ...]) -> bool:
@@ -134,7 +142,7 @@ class Run:
         recipe = self.recipe
         empty = tokenize(self.tokenizers[1], [""])[0]
         loss = RefinerLoss(
-            self.refiner, self.base["text_encoder_2"], empty, data,  # type: ignore[arg-type]
+            self.refiner, self.base["text_encoder_2"], empty, data,
             batch=recipe.settings.batch, seed=recipe.seed + 1, device=self.device,
         )  # fmt: skip
 
@@ -163,6 +171,8 @@ class Run:
 
 def run(recipe: Recipe) -> bool:
     """Run all stages, or continue where an earlier run stopped; True when both folders are written."""
+    if not (recipe.start or _train_start(recipe)):
+        return False
     stages = Run(recipe)
     data = stages.buckets()
     stages.save(recipe.work / "latest")
@@ -172,3 +182,17 @@ def run(recipe: Recipe) -> bool:
         return False
     stages.save(recipe.out)
     return True
+
+
+def _train_start(recipe: Recipe) -> bool:
+    """Tokenizers and VAE, each once; True when both are there."""
+    folder = recipe.work / "start"
+    if not (folder / "tokenizer_2").exists():
+        write_tokenizers([emoji.name for emoji in read_vocabulary(recipe.assets, "all")], folder)
+    if (folder / "vae").exists():
+        return True
+    # The VAE learns from all pictures, whatever the vocabulary: more shapes and edges, at no cost in names.
+    return train_autoencoder(
+        read_vocabulary(recipe.assets, "all"), folder, recipe.work, resolution=recipe.resolution,
+        minutes=recipe.vae_minutes, seed=recipe.seed, device=torch.device(recipe.device),
+    )  # fmt: skip

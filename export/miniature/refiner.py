@@ -41,9 +41,10 @@ class RefinerLoss:
         self.seed = seed
         self.device = device
 
-    def __call__(self, step: int, progress: float) -> Tensor:
+    def __call__(self, draw: int, progress: float) -> Tensor:
+        """The loss of the draw's batch."""
         del progress
-        generator = step_generator(self.seed, step)
+        generator = step_generator(self.seed, draw)
         batch = draw_batch(self.buckets, self.batch, LEVELS, generator, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             prediction = predict_refiner(self.modules, self.encoder, self.empty, batch)

@@ -11,6 +11,8 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
+from .measures import Pictures
+
 # Picked before any model was trained, and never changed since: the contact sheet of the model card.
 CONTACT_SHEET: Final = (
     "a red apple on a blue background",
@@ -53,7 +55,7 @@ def generate(
     width: int | None = None,
     batch: int = 24,
     **conditioning: object,
-) -> np.ndarray:  # type: ignore[type-arg]
+) -> Pictures:
     """Pictures of the prompts, float32 in [0, 1], (prompts, height, width, 3); picture i starts from noise seed + i.
 
     With a refiner the base stops at the share `handover` of the noise levels and the refiner goes on from its latents.
@@ -68,16 +70,14 @@ def generate(
         if refiner is None:
             result = base(some, output_type="np", **common, **sizes, **conditioning)
         else:
-            latents = base(
-                some, output_type="latent", denoising_end=handover, **common, **sizes, **conditioning
-            ).images
+            latents = base(some, output_type="latent", denoising_end=handover, **common, **sizes, **conditioning).images
             known = {k: v for k, v in conditioning.items() if k in ("original_size", "crops_coords_top_left")}
             result = refiner(some, image=latents, denoising_start=handover, output_type="np", **common, **known)
         pictures.append(np.asarray(result.images, np.float32))
     return np.concatenate(pictures)
 
 
-def save_grid(pictures: np.ndarray, columns: int, file: Path) -> None:  # type: ignore[type-arg]
+def save_grid(pictures: Pictures, columns: int, file: Path) -> None:
     """Write pictures in [0, 1] as one PNG, row by row."""
     count, height, width, _ = pictures.shape
     rows = -(-count // columns)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,14 @@ class Settings:
 
     learning_rate: float = 1e-3
     warm_up: int = 100
-    batch: int = 64
+    batch: int = 64  # of each worker
     ema_decay: float = 0.998
     clip: float = 1.0
     save_every: float = 240.0  # seconds
     report_every: float = 600.0
     log_every: int = 10
     seed: int = 0
+    workers: int = 1  # threads that each take a part of the batch; see `Trainer`
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -47,11 +48,14 @@ class Trainer:
 
     Args:
         modules: what is trained; keys become the names in the checkpoint.
-        loss: called with (step, progress), returns the loss of that step's batch, a scalar.
+        loss: called with (draw, progress), returns the loss of one batch, a scalar; draw numbers the batches.
         budget: says how far the run is.
         checkpoint: file to resume from and to save to; replaced atomically.
         report: called every few minutes, with the averaged weights in `modules`, with (step, progress).
         after_step: called after each update with the progress.
+
+    With several workers a step averages the gradients of as many calls of `loss`, each in a thread of its own. On a CPU
+    that others use too this beats threads inside each operation, which wait for one another thousands of times a step.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Trainer:
         )
         self.average = [parameter.detach().clone() for parameter in self._parameters]
         self._stop = False
+        self._pool = ThreadPoolExecutor(settings.workers) if settings.workers > 1 else None
         if checkpoint.exists():
             self._load()
 
@@ -95,24 +100,24 @@ class Trainer:
         self.budget.restart_clock()
         saved = reported = time.monotonic()
         smooth: float | None = None
-        since, since_step = time.monotonic(), self.step
+        since, since_samples = time.monotonic(), self.samples
         while self.budget.progress < 1 and not self._stop:
             value = self._update()
             if not math.isfinite(value):
                 raise RuntimeError(f"loss became {value} at step {self.step}; resume with a lower learning rate")
             smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
             self.step += 1
-            self.samples += self.settings.batch
+            self.samples += self.settings.batch * self.settings.workers
             progress = self.budget.advance()
             now = time.monotonic()
             if self.step % self.settings.log_every == 0:
-                rate = (self.step - since_step) * self.settings.batch / (now - since)
+                rate = (self.samples - since_samples) / (now - since)
                 _log.info(
                     "step %d  %.1f %%  %dk samples  loss %.4f  %.0f/s  active %.1f min",
                     self.step, 100 * progress, self.samples // 1000, smooth, rate,
                     self.budget.active / 60,
                 )  # fmt: skip
-                since, since_step = now, self.step
+                since, since_samples = now, self.samples
             if now - saved > self.settings.save_every:
                 self.save()
                 saved = now
@@ -120,7 +125,7 @@ class Trainer:
                 with self.averaged():
                     self.report(self.step, progress)
                 reported = since = time.monotonic()
-                since_step = self.step
+                since_samples = self.samples
         self.save()
         return not self._stop
 
@@ -131,8 +136,7 @@ class Trainer:
         rate = settings.learning_rate * min(1.0, (self.step + 1) / settings.warm_up) * (0.02 + 0.98 * cosine)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(self.step, progress)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(progress)
         nn.utils.clip_grad_norm_(self._parameters, settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -141,7 +145,23 @@ class Trainer:
         decay = min(settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [p.detach() for p in self._parameters], 1 - decay)
-        return float(loss.detach())
+        return loss
+
+    def _backward(self, progress: float) -> float:
+        """Leave the gradient of the mean loss in the parameters; return that loss."""
+        count = self.settings.workers
+        draws = range(self.step * count, (self.step + 1) * count)
+        results = list((self._pool.map if self._pool else map)(lambda draw: self._gradient(draw, progress), draws))
+        for index, parameter in enumerate(self._parameters):
+            parts = [gradients[index] for _, gradients in results]
+            some = [part for part in parts if part is not None]
+            parameter.grad = torch.stack(some).sum(0).div_(count) if len(some) > 1 else some[0] if some else None
+        return sum(value for value, _ in results) / count
+
+    def _gradient(self, draw: int, progress: float) -> tuple[float, tuple[Tensor | None, ...]]:
+        loss = self.loss(draw, progress)
+        # Not backward(): threads would add into the same gradients at the same time.
+        return float(loss.detach()), torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -173,7 +193,7 @@ class Trainer:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
-        os.replace(part, self.checkpoint)
+        part.replace(self.checkpoint)
 
     def _load(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
@@ -182,13 +202,13 @@ class Trainer:
         for mine, kept in zip(self.average, state["average"], strict=True):
             mine.copy_(kept)
         self.step = state["step"]
-        self.samples = state.get("samples",self.step*64)
+        self.samples = state["samples"]
         self.budget.load_state_dict(state["budget"])
         _log.info("resumed %s at step %d, %.1f %%", self.checkpoint.name, self.step, 100 * self.budget.progress)
 
     def _set(self, values: list[Tensor]) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(self._parameters, values)
+            torch._foreach_copy_([parameter.data for parameter in self._parameters], values)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
