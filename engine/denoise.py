@@ -64,7 +64,8 @@ def denoise(
     walk = SAMPLERS[schedule.sampler].walk(latents, _estimator(model, schedule), schedule, noise, eta)
     if not schedule.evaluations:
         return latents
-    latents = next(walk)
+    with np.errstate(over="ignore", invalid="ignore"):  # numpy's warning would only come before the error
+        latents = next(walk)
     for evaluation in schedule.evaluations:
         index, timestep = evaluation - schedule.begin, schedule.timesteps[evaluation]
         _check_finite(latents, schedule, index)
@@ -74,7 +75,8 @@ def denoise(
         if isinstance(answer, np.ndarray):
             latents = _check_replacement(answer, latents)
         if evaluation + 1 < schedule.end:
-            latents = walk.send(latents)
+            with np.errstate(over="ignore", invalid="ignore"):
+                latents = walk.send(latents)
     return latents
 
 

@@ -37,7 +37,10 @@ def training_signal(config: Mapping[str, Any], *, keep_zero: bool) -> Array:
 def _betas(config: Mapping[str, Any]) -> Array:
     count, start, end = config["num_train_timesteps"], config["beta_start"], config["beta_end"]
     if config["trained_betas"] is not None:
-        return np.asarray(config["trained_betas"], dtype=np.float32)
+        trained = np.asarray(config["trained_betas"], dtype=np.float32)
+        if trained.shape != (count,) or not ((trained >= 0) & (trained <= 1)).all():
+            raise IncompatibleError(f"the checkpoint's trained_betas must be {count} numbers between 0 and 1.")
+        return trained
     if config["beta_schedule"] == "linear":
         return _linspace(start, end, count)
     if config["beta_schedule"] == "scaled_linear":

@@ -243,7 +243,7 @@ def _settings(config: Mapping[str, Any], row: Sampler) -> dict[str, Any]:
 
 def _ladder(settings: Mapping[str, Any], *, keep_zero: bool) -> Ladder:
     signal = training_signal(settings, keep_zero=keep_zero)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         ladder: Ladder = np.sqrt((np.float32(1) - signal) / signal)
     return ladder
 
@@ -286,6 +286,8 @@ def _custom_sigmas(sigmas: Sequence[float]) -> Ladder:
 
 
 def _check_levels(levels: Sequence[float], settings: Mapping[str, Any], row: Sampler, name: str) -> None:
+    if not all(isfinite(level) for level in levels[1:]):
+        raise IncompatibleError("the checkpoint's scheduler config gives noise levels that are not finite.")
     if isinf(levels[0]) and settings["prediction_type"] == "epsilon":
         raise IncompatibleError(
             f"the checkpoint begins at zero signal and predicts noise, of which {row.name} can make nothing; "
@@ -297,5 +299,3 @@ def _check_levels(levels: Sequence[float], settings: Mapping[str, Any], row: Sam
             f"{len(levels) - 1} steps of {row.name} do not fit on schedule {name!r}: two would have the same noise "
             "level; take fewer steps, or schedule 'sgm_uniform'."
         )
-    if not all(isfinite(level) for level in levels[1:]):
-        raise IncompatibleError("the checkpoint's scheduler config gives noise levels that are not finite.")

@@ -26,8 +26,8 @@ def dpmpp_sde(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, e
             x = yield _ancestral(x, clean, sigma, schedule.evaluation_sigmas[evaluation + 1], path)
         else:
             middle = schedule.evaluation_sigmas[evaluation]
-            rest = noise.normal(x.shape[1:]) * sqrt(middle - landing)
-            whole: Array = (path * sqrt(sigma - middle) + rest) / sqrt(sigma - landing)
+            share = (sigma - middle) / (sigma - landing)
+            whole: Array = path * sqrt(share) + noise.normal(x.shape[1:]) * sqrt(1 - share)
             x = yield _ancestral(start, clean, sigma, landing, whole)
 
 
