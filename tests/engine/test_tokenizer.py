@@ -94,6 +94,12 @@ def test_one_chunk_equals_transformers_padded_ids(pair, text):
     assert (chunks.weights == 1).all()
 
 
+def test_empty_chunks_are_those_of_an_empty_prompt(pair):
+    ours, theirs = pair
+    expected = theirs("", padding="max_length", max_length=77, return_tensors="np").input_ids
+    np.testing.assert_array_equal(ours.empty(3).ids, np.repeat(expected, 3, axis=0))
+
+
 def test_public_ids_are_the_known_ones(tmp_path):
     write_tokenizer(tmp_path / "t", pad="<|endoftext|>")
     write_public_vocabulary(tmp_path / "t")
