@@ -6,13 +6,15 @@ manifest alone: no weights are read.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import MemoryBudgetError, RequestError
 from .manifest import Manifest
 
 GiB = 1 << 30
+LEAST = 0
+"""A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 # The interpreter, numpy, the tokenizer and ONNX Runtime's library before the first weight: measured as the resident set
@@ -80,7 +82,9 @@ def make_plan(
     guidance: bool = True,
     budget: int | None = None,
 ) -> MemoryPlan:
-    """Plan a picture of `width` × `height` pixels within `budget` bytes (None: keep everything loaded).
+    """Plan a picture of `width` × `height` pixels within `budget` bytes.
+
+    `budget` None keeps everything loaded, `LEAST` keeps nothing.
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
@@ -96,6 +100,8 @@ def make_plan(
                           budget=budget)  # fmt: skip
         if budget is None or plan.peak_bytes <= budget:
             return plan
+    if budget == LEAST:
+        return plan
     raise MemoryBudgetError(
         f"{width}x{height} needs at least {format_bytes(plan.peak_bytes)} (phase "
         f"'{max(plan.table(), key=lambda row: int(str(row['total_bytes'])))['phase']}'), the budget is "
@@ -158,14 +164,16 @@ def format_bytes(count: int) -> str:
     return f"{count / GiB:.2f} GiB" if count >= GiB else f"{count / (1 << 20):.0f} MiB"
 
 
-def format_table(rows: Sequence[Mapping[str, object]]) -> str:
+def format_table(plan: MemoryPlan) -> str:
     """The plan as aligned text, one line a phase."""
     head = f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"
     lines = [head]
-    for row in rows:
+    for row in plan.table():
         sizes = "".join(
             f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes")
         )
         names = row["resident"]
-        lines.append(f"{row['phase']:<24}{sizes}  {', '.join(names) if isinstance(names, list) else names}")
+        everything = names == sorted(plan.weights)
+        shown = "everything" if everything else ", ".join(names) if isinstance(names, list) else ""
+        lines.append(f"{row['phase']:<24}{sizes}  {shown}")
     return "\n".join(lines)

@@ -5,8 +5,10 @@ picture = pipe("a red apple", seed=7).images[0]
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +29,7 @@ from .runners import open_runners
 from .runners.base import Runner
 from .samplers.base import Array, Schedule
 from .schedule import evaluation_timesteps, make_schedule, split
-from .text import Cache, PromptEmbeds, encode, tokenize
+from .text import PromptEmbeds, PromptTokens, encode_all, tokenize
 from .tokenizer import Tokenizer
 from .vae import decode, to_pil
 from .validation import validate
@@ -157,8 +159,9 @@ class Pipeline:
         """The models that take part, in running order."""
         return ("base", "refiner") if request.refiner else ("base",)
 
-    def _tokenize(self, request: ValidRequest, kinds: Sequence[str]) -> dict[str, list[Any]]:
-        tokens: dict[str, list[Any]] = {}
+    def _tokenize(self, request: ValidRequest, kinds: Sequence[str]) -> dict[str, list[PromptTokens]]:
+        """Per model: every prompt as tokens."""
+        tokens: dict[str, list[PromptTokens]] = {}
         for kind in kinds:
             model = self.manifest.models[kind]
             tokens[kind] = [
@@ -177,22 +180,21 @@ class Pipeline:
         return tokens
 
     def _encode(
-        self, plan: MemoryPlan, tokens: Mapping[str, list[Any]], progress: Progress
+        self, plan: MemoryPlan, tokens: Mapping[str, list[PromptTokens]], progress: Progress
     ) -> dict[str, list[tuple[PromptEmbeds, PromptEmbeds | None]]]:
-        cache: Cache = {}
+        """Per model: every prompt's embeddings. All prompts together, so that each encoder is loaded once."""
+        prompts = [prompt for per_kind in tokens.values() for prompt in per_kind]
+        encoders = {name for prompt in prompts for name in prompt.text_encoders}
+        with track(progress, "encode", total=len(encoders), unit="encoder") as advance:
 
-        def use(runner: Runner) -> Any:
-            return self._residency.phase(plan, runner.name)
+            @contextmanager
+            def use(runner: Runner) -> Iterator[None]:
+                with self._residency.phase(plan, runner.name):
+                    yield
+                advance()
 
-        count = sum(len(per_kind) for per_kind in tokens.values())
-        embeds: dict[str, list[tuple[PromptEmbeds, PromptEmbeds | None]]] = {}
-        with track(progress, "encode", total=count, unit="prompt") as advance:
-            for kind, prompts in tokens.items():
-                embeds[kind] = []
-                for prompt in prompts:
-                    embeds[kind].append(encode(self.runners, self._tokenizers, prompt, cache=cache, use=use))
-                    advance()
-        return embeds
+            embeds = iter(encode_all(self.runners, self._tokenizers, prompts, use=use))
+        return {kind: list(islice(embeds, len(per_kind))) for kind, per_kind in tokens.items()}
 
     def _schedules(self, request: ValidRequest, kinds: Sequence[str]) -> dict[str, Schedule]:
         whole = {

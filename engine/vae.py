@@ -30,8 +30,13 @@ def decode(
     return np.stack(pictures)
 
 
+def to_uint8(pictures: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] → uint8, rounded as diffusers does."""
+    return np.asarray((pictures * 255).round().astype(np.uint8))
+
+
 def to_pil(pictures: np.ndarray) -> list[Any]:
-    """Pictures in [0, 1] → PIL images, rounded as diffusers does. Needs the package pillow."""
+    """Pictures in [0, 1] → PIL images. Needs the package pillow."""
     from PIL import Image
 
-    return [Image.fromarray((picture * 255).round().astype(np.uint8)) for picture in pictures]
+    return [Image.fromarray(picture) for picture in to_uint8(pictures)]

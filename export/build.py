@@ -16,6 +16,7 @@ from typing import Any
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.files import FileEntry
 from ..engine.manifest import ActivationModel, ComponentEntry, Manifest
+from ..engine.memory import LEAST
 from ..engine.pipeline import Pipeline, tokenizer_of
 from ..engine.progress import Progress, Silent, track
 from ..engine.runners import open_runners
@@ -234,7 +235,7 @@ class _Job:
 
         runners = open_runners(folder, manifest)
         figures = check_components(runners, self.assembly, self.recipe, self.reference, self.progress)
-        pipe = Pipeline(manifest, runners, self.tokenizers, memory_budget=1)
+        pipe = Pipeline(manifest, runners, self.tokenizers, memory_budget=LEAST)
         pictures = short_run(pipe, self.recipe.calibration, self.size, self._stage("check"))
         quality = check_pictures(self.recipe, self.reference.pictures, pictures)
         components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}

@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
         emit("plan", width=plan.width, height=plan.height, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
         return 0
-    say(format_table(plan.table()))
+    say(format_table(plan))
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
     say(f"predicted peak for {plan.width}x{plan.height}: {format_bytes(plan.peak_bytes)}{fits}")
     released = sorted({name for phase in plan.phases for name in phase.components} - plan.keep)

@@ -1,0 +1,73 @@
+"""PocketXL's runtime: SDXL base and refiner from an engine folder, on ONNX Runtime or TensorRT, without torch.
+
+    from pocketxl.engine import Pipeline
+    Pipeline.load()("a red apple on a blue background").images[0].save("apple.png")
+
+Importing this package loads nothing yet, each name when it is first used; the pipeline itself needs numpy and the
+standard library, and everything else waits until a picture needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .buckets import size_of
+    from .errors import (
+        IncompatibleError,
+        IntegrityError,
+        MemoryBudgetError,
+        NumericError,
+        PocketXLError,
+        QualityError,
+        RequestError,
+        StorageError,
+    )
+    from .memory import MemoryPlan
+    from .pipeline import Output, Pipeline
+    from .progress import ProgressEvent
+
+_HOMES = {
+    "buckets": ("size_of",),
+    "errors": (
+        "IncompatibleError",
+        "IntegrityError",
+        "MemoryBudgetError",
+        "NumericError",
+        "PocketXLError",
+        "QualityError",
+        "RequestError",
+        "StorageError",
+    ),
+    "memory": ("MemoryPlan",),
+    "pipeline": ("Output", "Pipeline"),
+    "progress": ("ProgressEvent",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "IncompatibleError",
+    "IntegrityError",
+    "MemoryBudgetError",
+    "MemoryPlan",
+    "NumericError",
+    "Output",
+    "Pipeline",
+    "PocketXLError",
+    "ProgressEvent",
+    "QualityError",
+    "RequestError",
+    "StorageError",
+    "size_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,71 @@
+"""`pocketxl inspect`: what an engine folder or a picture says about itself."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import StorageError
+from ..infotext import parse
+from ..manifest import read_manifest
+from ..memory import format_bytes
+from ..miniature import engine_folder
+from ..png import read_png
+from .base import Command, emit, say
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", nargs="?", help="engine folder or PNG file (default: the bundled miniature)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _run(args: argparse.Namespace) -> int:
+    path = engine_folder(args.path)
+    if not path.exists():
+        raise StorageError(f"{path} does not exist; give an engine folder or a PNG file")
+    if path.is_dir():
+        _engine(path, args.json)
+    else:
+        _picture(path, args.json)
+    return 0
+
+
+def _picture(path: Path, as_json: bool) -> None:
+    header = read_png(path)
+    settings = parse(header.parameters) if header.parameters is not None else {}
+    if as_json:
+        emit("picture", path=str(path), width=header.width, height=header.height, parameters=settings)
+    elif header.parameters is None:
+        say(f"{path}: {header.width}x{header.height}, no generation parameters inside")
+    else:
+        say(header.parameters)
+
+
+def _engine(folder: Path, as_json: bool) -> None:
+    manifest = read_manifest(folder)
+    size = sum(file.size for file in manifest.files)
+    if as_json:
+        emit(
+            "engine", path=str(folder), target=manifest.target, recipe=manifest.recipe, models=sorted(manifest.models),
+            native_size=manifest.native_size, size_bytes=size, quality=dict(manifest.quality),
+            components={
+                name: {"weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality)}
+                for name, entry in manifest.components.items()
+            },
+            tools=dict(manifest.tools), created_by=manifest.created_by,
+        )  # fmt: skip
+        return
+    say(f"{folder}: {' + '.join(sorted(manifest.models))}, {manifest.recipe} for {manifest.target}, "
+        f"{format_bytes(size)}, native {manifest.native_size}x{manifest.native_size}")  # fmt: skip
+    for name, entry in manifest.components.items():
+        error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
+        say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")
+    if manifest.quality:
+        say(f"short run against the unquantized model: {manifest.quality['psnr_db']:.1f} dB")
+    say(f"made by {manifest.created_by} with " + ", ".join(f"{n} {v}" for n, v in sorted(manifest.tools.items())))
+
+
+command = Command(
+    help="show what an engine folder holds, or the settings inside a picture",
+    example="pocketxl inspect apple.png",
+    configure=_configure,
+    run=_run,
+)

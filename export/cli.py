@@ -1,0 +1,76 @@
+"""`pocketxl build`: checkpoint → engine folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..engine.commands.base import Command, emit, say
+from ..engine.memory import format_bytes
+from ..engine.progress import Bars, JsonLines, Progress
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    from .recipes import RECIPES
+    from .targets import TARGETS
+
+    parser.add_argument("source", help="SDXL base: diffusers folder, single-file .safetensors, or hub id")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="engine folder to make")
+    parser.add_argument("--refiner", help="SDXL refiner, in any of the same forms")
+    parser.add_argument("--target", default="cpu", help=f"what it is to run on: {', '.join(TARGETS)} (default: cpu)")
+    parser.add_argument(
+        "--recipe", default="int8", help=f"how weights are stored: {', '.join(RECIPES)} (default: int8)"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="diffusers folder that describes a single file other than public SDXL base"
+    )
+    parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
+    parser.add_argument(
+        "--calibration-size",
+        type=int,
+        help="width and height of the calibration pictures (default: native, at most 512)",
+    )
+    parser.add_argument("--json", action="store_true", help="progress and result as one JSON object per line")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .build import build
+
+    progress: Progress = JsonLines(sys.stdout) if args.json else Bars()
+    report = build(
+        args.source,
+        args.output,
+        refiner=args.refiner,
+        target=args.target,
+        recipe=args.recipe,
+        config=args.config,
+        refiner_config=args.refiner_config,
+        calibration_size=args.calibration_size,
+        progress=progress,
+    )
+    manifest = report.manifest
+    size = sum(file.size for file in manifest.files)
+    if args.json:
+        emit(
+            "built", engine=str(report.folder), cached=report.cached, reasons=report.reasons, size_bytes=size,
+            quality=manifest.quality, components={n: dict(c.quality) for n, c in manifest.components.items()},
+        )  # fmt: skip
+        return 0
+    if report.cached:
+        say(f"{report.folder} is up to date: same weights, recipe, target and versions")
+        return 0
+    for reason in report.reasons:
+        say(f"built because: {reason}")
+    for name, entry in manifest.components.items():
+        error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "not run on this machine"
+        say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}")
+    psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
+    say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
+    return 0
+
+
+command = Command(
+    help="turn an SDXL checkpoint into an engine folder",
+    example="pocketxl build sd_xl_base_1.0.safetensors --refiner sd_xl_refiner_1.0.safetensors -o my-engine",
+    configure=_configure,
+    run=_run,
+)
