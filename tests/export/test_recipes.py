@@ -60,7 +60,7 @@ def test_every_recipe_has_a_threshold_for_every_component(recipe: Recipe) -> Non
 
 
 def test_unknown_recipe_lists_those_that_there_are() -> None:
-    with pytest.raises(RequestError, match="int4.*fp32.*int8.*int8-weight"):
+    with pytest.raises(RequestError, match=r"int4.*fp32.*int8.*int8-weight"):
         find_recipe("int4")
 
 
