@@ -5,7 +5,8 @@ from .base import Target
 from .cpu import CpuTarget
 from .rtx import RTX_TARGETS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (CpuTarget(), *RTX_TARGETS)}
+_ROWS: tuple[Target, ...] = (CpuTarget(), *RTX_TARGETS)
+TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}
 
 
 def find_target(name: str) -> Target:
