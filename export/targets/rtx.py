@@ -119,6 +119,7 @@ def build_engine(
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
         raise IncompatibleError(f"{component}: {_parser_error(parser)}")
+    _allow_decomposition(trt, network)
     config = builder.create_builder_config()
     # Lets the runtime keep only part of the weights on the GPU; costs nothing where it is not used.
     config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
@@ -135,6 +136,18 @@ def build_engine(
         raise writer.failure
     if not built:
         raise IncompatibleError(f"{component}: TensorRT for RTX cannot build it for {architecture}: {log.summary()}")
+
+
+def _allow_decomposition(trt: Any, network: Any) -> None:
+    """Let attention without a dedicated kernel (in float32, or with odd heads) be built of matrix products.
+
+    Without this the builder refuses such an attention.
+    """
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to cast, as in NVIDIA's own samples
+            layer.attention.decomposable = True
 
 
 def import_tensorrt() -> Any:
