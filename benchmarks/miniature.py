@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
 from pocketxl.export.miniature import evaluate, held_out
 from pocketxl.export.miniature.compose import Painter
 from pocketxl.export.miniature.latents import build_buckets

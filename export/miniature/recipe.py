@@ -17,7 +17,7 @@ from .budget import Budget
 from .latents import Bucket, build_buckets
 from .models import Miniature, base_unet, parameter_count, refiner_unet, text_encoder, text_encoder_2
 from .package import base_pipeline, refiner_pipeline, save_folder
-from .refiner import RefinerLoss
+from .refiner import RefinerLoss, start_from_base
 from .sample import CONTACT_SHEET, generate, save_grid
 from .text import load_tokenizer, tokenize
 from .tokenizer import write_tokenizers
@@ -141,6 +141,8 @@ class Run:
         """Train the refiner on the finished encoder; True when finished."""
         recipe = self.recipe
         empty = tokenize(self.tokenizers[1], [""])[0]
+        copied = start_from_base(self.refiner["unet"], self.base["unet"], recipe.model.text.width)
+        _log.info("refiner starts with %d tensors of the base", copied)
         loss = RefinerLoss(
             self.refiner, self.base["text_encoder_2"], empty, data,
             batch=recipe.settings.batch, seed=recipe.seed + 1, device=self.device,

@@ -19,6 +19,31 @@ LEVELS: Final = (0, 250)  # used below 200; a little more is learned so that its
 NEGATIVE_SCORE: Final = 2.5  # the pipelines' negative aesthetic score
 
 
+def start_from_base(refiner: nn.Module, base: nn.Module, first_width: int) -> int:
+    """Copy what the two U-Nets have in common; return how many tensors. What the refiner lacks stays as it is.
+
+    Near the picture both do the same work, so a refiner that begins there needs a fraction of the steps. Of the base's
+    context it reads the second encoder's columns only (from `first_width` on), of its added embedding the pooled text
+    and the ids before the last.
+    """
+    mine, theirs = refiner.state_dict(), base.state_dict()
+    copied = 0
+    for name, tensor in mine.items():
+        source = theirs.get(name)
+        if source is None:
+            continue
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            source = source[:, first_width:]
+        if source.shape == tensor.shape:
+            tensor.copy_(source)
+            copied += 1
+        elif name == "add_embedding.linear_1.weight":
+            known = tensor.shape[1] - (source.shape[1] - tensor.shape[1])  # the last id, the score, is new
+            tensor[:, :known] = source[:, :known]
+            copied += 1
+    return copied
+
+
 class RefinerLoss:
     """The loss of one step: epsilon prediction, min-SNR weighted; a dropped caption is the empty one."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+
 from pocketxl.export.miniature.models import Miniature, TextShape, UNetShape
 from pocketxl.export.miniature.vocabulary import Emoji
 

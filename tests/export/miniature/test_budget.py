@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+
 from pocketxl.export.miniature.budget import Budget
 
 

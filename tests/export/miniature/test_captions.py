@@ -1,6 +1,7 @@
 """The grammar of captions."""
 
 import pytest
+
 from pocketxl.export.miniature import captions
 
 

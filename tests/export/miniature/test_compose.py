@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+
 from pocketxl.export.miniature.captions import COLOURS
 from pocketxl.export.miniature.compose import Composition, Painter, Size, buckets, draw_composition
 from pocketxl.export.miniature.measures import centre, foreground

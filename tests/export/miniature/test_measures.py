@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from pocketxl.export.miniature import evaluate, measures
 from pocketxl.export.miniature.captions import COLOURS
 from pocketxl.export.miniature.compose import Composition, Painter

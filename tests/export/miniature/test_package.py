@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from safetensors.torch import load_file
+
 from pocketxl.export.miniature.autoencoder import autoencoder
 from pocketxl.export.miniature.models import (
     Miniature,
@@ -20,7 +22,6 @@ from pocketxl.export.miniature.package import base_pipeline, refiner_pipeline, s
 from pocketxl.export.miniature.sample import generate
 from pocketxl.export.miniature.text import load_tokenizer, tokenize
 from pocketxl.export.miniature.tokenizer import write_tokenizers
-from safetensors.torch import load_file
 
 NAMES = ("red apple", "robot", "pizza", "owl")
 

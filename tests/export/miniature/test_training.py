@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from pocketxl.export.miniature.base import BaseLoss, plain_attention, predict_base
 from pocketxl.export.miniature.batches import draw_batch
 from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.latents import SHARES, Bucket
 from pocketxl.export.miniature.models import Miniature, base_unet, refiner_unet, text_encoder, text_encoder_2
 from pocketxl.export.miniature.noise import add_noise, alphas_cumprod, min_snr_weight, stratified_timesteps
-from pocketxl.export.miniature.refiner import RefinerLoss
+from pocketxl.export.miniature.refiner import RefinerLoss, start_from_base
 from pocketxl.export.miniature.text import padding_mask
 from pocketxl.export.miniature.trainer import Settings, Trainer, step_generator
-from torch import nn
 
 END = 599
 
@@ -155,3 +156,16 @@ def test_noise_keeps_its_share() -> None:
     assert add_noise(signal, noise, torch.tensor([0.25, 1.0])).flatten().tolist() == [0.5, 1.0]
     assert min_snr_weight(torch.tensor([0.5])).item() == pytest.approx(1.0)
     assert min_snr_weight(torch.tensor([10 / 11])).item() == pytest.approx(0.5)
+
+
+def test_the_refiner_starts_from_what_it_shares_with_the_base(toy: Miniature) -> None:
+    base, refiner = base_unet(toy, 32), refiner_unet(toy, 32)
+    assert start_from_base(refiner, base, toy.text.width) > 40
+    mine, theirs = refiner.state_dict(), base.state_dict()
+    assert torch.equal(mine["conv_out.weight"], theirs["conv_out.weight"])
+    key = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    assert torch.equal(mine[key], theirs[key][:, toy.text.width :])
+    pooled_and_ids = toy.text_2.width + 4 * toy.size_embedding
+    name = "add_embedding.linear_1.weight"
+    assert torch.equal(mine[name][:, :pooled_and_ids], theirs[name][:, :pooled_and_ids])
+    assert not torch.equal(mine[name], theirs[name][:, : mine[name].shape[1]])

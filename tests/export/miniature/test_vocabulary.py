@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from pocketxl.export.miniature.vocabulary import code_points, core_names, is_wanted, name_of, read_vocabulary
 
 pytest.importorskip("emoji")
