@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..engine.specs import ComponentSpec
@@ -24,7 +25,20 @@ class Component:
     """Whose weights it is made from, for the build key: `base.unet`, `refiner.text_encoder_2`, …"""
     configuration: Any
     """What else shapes it, for the build key."""
-    weights: Weights
+    part: Weights
+    """All weights of `source`."""
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Those of `part` that the module uses; `IntegrityError` names the missing ones of an incomplete checkpoint.
+
+        Found when they are asked for: making the module costs the import of torch, which a cache hit has no time for.
+        """
+        import torch
+
+        with torch.device("meta"):
+            used = list(self.module().state_dict())
+        return self.part.only(used)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +100,14 @@ def _text_encoder(checkpoint: Checkpoint, kind: str, part: str, name: str) -> Co
         return ClipTextEncoder(config, pooled=pooled)
 
     spec = checkpoint.text_encoder_architecture(part).component()
-    return _component(name, spec, module, f"{kind}.{part}", config, checkpoint.weights(part))
+    return Component(
+        name=name,
+        spec=spec,
+        module=module,
+        source=f"{kind}.{part}",
+        configuration=config,
+        part=checkpoint.weights(part),
+    )
 
 
 def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
@@ -103,8 +124,10 @@ def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
         return UNet(arch)
 
     return [
-        _component(f"{kind}/conditioner", arch.conditioner(), conditioner, f"{kind}.unet", arch, weights),
-        _component(f"{kind}/unet", arch.unet(), unet, f"{kind}.unet", arch, weights),
+        Component(
+            name=f"{kind}/{part}", spec=spec, module=module, source=f"{kind}.unet", configuration=arch, part=weights
+        )
+        for part, spec, module in (("conditioner", arch.conditioner(), conditioner), ("unet", arch.unet(), unet))
     ]
 
 
@@ -115,17 +138,11 @@ def _vae(checkpoint: Checkpoint) -> Component:
         return VaeDecoder(checkpoint.vae_config)
 
     spec = checkpoint.vae_architecture.decoder()
-    return _component("vae_decoder", spec, module, "base.vae", checkpoint.vae_config, checkpoint.weights("vae"))
-
-
-def _component(
-    name: str, spec: ComponentSpec, module: "Callable[[], nn.Module]", source: str, configuration: Any, weights: Weights
-) -> Component:
-    """With only those weights that the module uses; names the missing ones if the checkpoint is not complete."""
-    import torch
-
-    with torch.device("meta"):
-        used = list(module().state_dict())
     return Component(
-        name=name, spec=spec, module=module, source=source, configuration=configuration, weights=weights.only(used)
+        name="vae_decoder",
+        spec=spec,
+        module=module,
+        source="base.vae",
+        configuration=checkpoint.vae_config,
+        part=checkpoint.weights("vae"),
     )

@@ -1,6 +1,5 @@
 """A component on ONNX Runtime's CPU provider."""
 
-import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ class OrtRunner:
         """Drop the session and give its memory back to the system."""
         if self.loaded:
             self._session = None
-            gc.collect()
             _trim_heap()
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
