@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..export.tokenizer_files import parse_merges, read_tokenizer
+from pocketxl.export import tokenizer_files
+from pocketxl.export.tokenizer_files import parse_merges, read_tokenizer
 
-CONFIGS = Path(__file__).resolve().parent.parent / "export" / "configs"
+CONFIGS = Path(tokenizer_files.__file__).parent / "configs"
 # The last layer of every residual branch is scaled down by this: a hundred of them must not blow the sum up.
 BRANCH_ENDS = ("to_out.0", "ff.net.2", "proj_out", "conv2", "out_proj", "fc2")
 BRANCH_GAIN = 0.3

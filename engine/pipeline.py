@@ -19,7 +19,7 @@ from .conditioning import Conditioning, condition, time_ids
 from .denoise import STOP, Model, OnStep, denoise
 from .guidance import guide
 from .manifest import Manifest, checked_path, read_manifest
-from .memory import MemoryPlan, make_plan, parse_bytes
+from .memory import LEAST, MemoryPlan, make_plan, parse_bytes
 from .miniature import engine_folder
 from .noise import BatchNoise
 from .progress import Progress, Silent, track
@@ -78,12 +78,13 @@ class Pipeline:
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
-        `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed.
+        `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed
+        (`memory.LEAST`: all of them, always).
         `threads`: inside one operator (None: one per core). Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
-        budget = None if memory_budget is None else parse_bytes(memory_budget)
+        budget = memory_budget if memory_budget in (None, LEAST) else parse_bytes(memory_budget)
         tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.text_encoders}
         runners = open_runners(folder, manifest, threads=threads)
         return cls(manifest, runners, tokenizers, memory_budget=budget, name=folder.resolve().name)

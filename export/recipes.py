@@ -50,8 +50,8 @@ class Rule:
 class CalibrationSettings:
     """How much of a real denoising run is watched for activation ranges."""
 
-    prompts: int = 4
-    steps: int = 8
+    prompts: int = 2
+    steps: int = 6
 
 
 @dataclass(frozen=True, kw_only=True)
