@@ -49,3 +49,7 @@ TENSORRT_FP16_RELATIVE = 1e-2
 # Measured over predicted working memory, either way: ONNX Runtime's blocked convolution layouts and packed operands
 # against plain liveness. Measured 0.91 (U-Net) and 1.01 (VAE decoder).
 ACTIVATION_BYTES_FACTOR = 1.35
+
+# Whole pictures in [0, 1] against diffusers', mean absolute difference: float32 sums in another order, through 20 steps.
+# Measured 6e-7 at most, over all samplers; a point of the refiner's aesthetic score is 6e-5, a prompt's word 4e-2.
+PICTURE_MEAN = 1e-5

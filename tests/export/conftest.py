@@ -4,15 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..fixtures.checkpoints import tiny_checkpoint
 from ..fixtures.original_layout import write_single_file
-
-
-@pytest.fixture(scope="session")
-def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A diffusers folder of each kind, by kind."""
-    root = tmp_path_factory.mktemp("folders")
-    return {kind: tiny_checkpoint(root, kind) for kind in ("base", "refiner")}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,41 @@
+"""Checkpoints and engines that several tests only read: made once a session."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from .fixtures.checkpoints import tiny_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A diffusers folder of each kind, by kind."""
+    root = tmp_path_factory.mktemp("folders")
+    return {kind: tiny_checkpoint(root, kind) for kind in ("base", "refiner")}
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine folder of both, recipe fp32."""
+    return _build(tiny_folders, tmp_path_factory, "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_int8_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine folder of both, recipe int8."""
+    return _build(tiny_folders, tmp_path_factory, "int8")
+
+
+def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: str) -> Path:
+    from pocketxl.export.build import build
+    from pocketxl.export.recipes import RECIPES
+
+    engine = factory.mktemp("engines") / recipe
+    # Random weights suffer more from 8 bits than trained ones; whether a recipe is good enough is not asked here.
+    free = replace(RECIPES[recipe], min_psnr_db=0.0, max_relative_error=defaultdict(lambda: 1.0))
+    with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
+        build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe)
+    return engine
