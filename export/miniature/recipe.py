@@ -177,7 +177,8 @@ def run(recipe: Recipe) -> bool:
         return False
     stages = Run(recipe)
     data = stages.buckets()
-    stages.save(recipe.work / "latest")
+    if not (recipe.work / "latest").exists():
+        stages.save(recipe.work / "latest")  # the final shapes, for whoever builds on them already
     if not stages.train_base(data):
         return False
     if not stages.train_refiner(data):
