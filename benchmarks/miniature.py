@@ -113,13 +113,11 @@ def of_diffusers(
     """Pictures by the diffusers pipelines."""
 
     def make(request: evaluate.Request) -> Pictures:
-        ids: dict[str, object] = {"crops_coords_top_left": request.crop}
-        if request.original_size is not None:
-            ids["original_size"] = request.original_size
         _say(request, REFERENCE)
         return generate(
             base, refiner if request.refine else None, request.prompts, seed=request.seed, steps=steps,
-            height=request.height, width=request.width, batch=BATCH, **ids,
+            height=request.height, width=request.width, original_size=request.original_size, crop=request.crop,
+            batch=BATCH,
         )  # fmt: skip
 
     return make

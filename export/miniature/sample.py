@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
+from .compose import Size
 from .measures import Pictures
 
 # Picked before any model was trained, and never changed since: the contact sheet of the model card.
@@ -53,8 +54,9 @@ def generate(
     handover: float = 0.8,
     height: int | None = None,
     width: int | None = None,
+    original_size: Size | None = None,
+    crop: Size = (0, 0),
     batch: int = 24,
-    **conditioning: object,
 ) -> Pictures:
     """Pictures of the prompts, float32 in [0, 1], (prompts, height, width, 3); picture i starts from noise seed + i.
 
@@ -67,12 +69,14 @@ def generate(
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]
         common = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "generator": generators}
         sizes = {"height": height, "width": width}
+        ids: dict[str, Any] = {"crops_coords_top_left": crop}
+        if original_size is not None:
+            ids["original_size"] = original_size
         if refiner is None:
-            result = base(some, output_type="np", **common, **sizes, **conditioning)
+            result = base(some, output_type="np", **common, **sizes, **ids)
         else:
-            latents = base(some, output_type="latent", denoising_end=handover, **common, **sizes, **conditioning).images
-            known = {k: v for k, v in conditioning.items() if k in ("original_size", "crops_coords_top_left")}
-            result = refiner(some, image=latents, denoising_start=handover, output_type="np", **common, **known)
+            latents = base(some, output_type="latent", denoising_end=handover, **common, **sizes, **ids).images
+            result = refiner(some, image=latents, denoising_start=handover, output_type="np", **common, **ids)
         pictures.append(np.asarray(result.images, np.float32))
     return np.concatenate(pictures)
 

@@ -55,7 +55,7 @@ def test_an_object_is_centred_on_the_named_colour(vocabulary: tuple[Emoji, ...])
     picture = Painter(vocabulary).paint(_composition(("ruby",)))
     assert tuple(picture[0, 0]) == COLOURS["white"]
     assert tuple(picture[32, 32]) == (255, 0, 0)
-    assert centre(foreground(picture.astype(np.float32) / 255, (1, 1, 1))) == (31.5, 31.5)
+    assert centre(foreground(picture.astype(np.float32) / np.float32(255), (1, 1, 1))) == (31.5, 31.5)
 
 
 def test_two_objects_stand_left_and_right(vocabulary: tuple[Emoji, ...]) -> None:
@@ -67,7 +67,7 @@ def test_two_objects_stand_left_and_right(vocabulary: tuple[Emoji, ...]) -> None
 def test_crop_ids_move_the_object_by_as_many_pixels(vocabulary: tuple[Emoji, ...]) -> None:
     painter = Painter(vocabulary)
     moved = painter.paint(_composition(("ruby",), original=(96, 96), crop=(8, 12)))
-    assert centre(foreground(moved.astype(np.float32) / 255, (1, 1, 1))) == (23.5, 19.5)
+    assert centre(foreground(moved.astype(np.float32) / np.float32(255), (1, 1, 1))) == (23.5, 19.5)
 
 
 def test_a_small_original_is_blurred(vocabulary: tuple[Emoji, ...]) -> None:
@@ -79,4 +79,4 @@ def test_a_small_original_is_blurred(vocabulary: tuple[Emoji, ...]) -> None:
 def test_landscape_keeps_the_object_whole(vocabulary: tuple[Emoji, ...]) -> None:
     picture = Painter(vocabulary).paint(_composition(("ruby",), target=(48, 80)))
     assert picture.shape == (48, 80, 3)
-    assert centre(foreground(picture.astype(np.float32) / 255, (1, 1, 1))) == (23.5, 39.5)
+    assert centre(foreground(picture.astype(np.float32) / np.float32(255), (1, 1, 1))) == (23.5, 39.5)

@@ -135,7 +135,7 @@ def test_the_refiner_learns(toy: Miniature, data: tuple[Bucket, ...]) -> None:
     loss = RefinerLoss(
         modules, encoder, torch.full((77,), END), data, batch=2, seed=0, device=torch.device("cpu")
     )(0, 0.0)  # fmt: skip
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in modules.parameters())
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
