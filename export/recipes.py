@@ -97,8 +97,12 @@ _TEXT_ENCODER = (
     _rule(Kind.EMBEDDING, r".*token_embedding", Format.W8),
 )
 _CONDITIONER = (_rule(Kind.LINEAR, r".*\.attn2\.to_[kv]", Format.W8),)
-# The first and last convolution hold 0.1 % of the work and touch the latents themselves.
+# The first and last convolution touch the latents themselves: 0.1 % of the work.
 _KEEP_EDGES = (_rule(Kind.CONV, r"conv_in|conv_out", Format.KEEP),)
+# These see the residual stream, which no norm has tamed, in one range per tensor. On a trained miniature the shortcuts
+# alone made 4.9 of the U-Net's 5.9 % error, up- and downsampling 2.8, all other convolutions 1.8, all linears 0.7.
+# Shortcuts and downsampling are 1.3 % of the work in floats; upsampling would cost a tenth of the time.
+_KEEP_RESIDUAL_STREAM = (_rule(Kind.CONV, r".*\.conv_shortcut|.*\.downsamplers\.0\.conv", Format.KEEP),)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -121,6 +125,7 @@ RECIPES: dict[str, Recipe] = {
             rules={
                 "unet": (
                     *_KEEP_EDGES,
+                    *_KEEP_RESIDUAL_STREAM,
                     _rule(Kind.CONV, r".*", Format.W8A8_STATIC),
                     _rule(Kind.LINEAR, r".*", Format.W8A8_DYNAMIC),
                 ),
