@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .request import ValidRequest
-from .runners.base import Runner
+from .runners.base import Runner, check_outputs
 from .text import PromptEmbeds
 
 
@@ -30,7 +30,10 @@ class Conditioning:
 
 
 def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], timesteps: np.ndarray) -> Conditioning:
-    """Run a conditioner for one prompt. `timesteps`: (steps,), in the order of the model's evaluations."""
+    """Run a conditioner for one prompt. `timesteps`: (steps,), in the order of the model's evaluations.
+
+    Raises `NumericError` for NaN or Inf.
+    """
     outputs = runner(
         {
             "prompt_embeds": embeds.prompt_embeds,
@@ -39,6 +42,7 @@ def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], t
             "timesteps": np.asarray(timesteps, dtype=np.float32),
         }
     )
+    check_outputs(runner.name, outputs)
     return Conditioning(time_vectors=outputs.pop("time_vectors"), key_values=outputs)
 
 

@@ -10,7 +10,7 @@ What goes from one part to the next are the latents as diffusers' scheduler hold
 """
 
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,13 +31,14 @@ class Model(Protocol):
         """
 
 
-class Stop(Enum):
-    """What `on_step` returns to end the loop early, with the latents as they are."""
+@dataclass(frozen=True)
+class Stop:
+    """What `on_step` returns to end the loop early, with these latents or (None) as they are."""
 
-    STOP = "stop"
+    latents: Array | None = None
 
 
-STOP = Stop.STOP
+STOP = Stop()
 
 OnStep = Callable[[int, float, Array], Array | Stop | None]
 """(evaluation, timestep, latents) → None to go on, latents to go on with, or `STOP`. May raise; that ends the loop."""
@@ -57,7 +58,8 @@ def denoise(
     `latents`: (pictures, C, H, W) float32, at the part's first noise level: unit variance times
     `schedule.init_noise_sigma` at the start, or what the part before returned. `eta` (0..1) matters to ddim alone.
     `on_step` is called after every evaluation, as diffusers calls `callback_on_step_end` (with Heun: twice a step).
-    Raises `NumericError` at the first NaN or Inf, naming the step, and `RequestError` for a bad `eta` or replacement.
+    Raises `NumericError` at the first NaN or Inf, naming the evaluation (counted in the whole schedule), and
+    `RequestError` for a bad `eta` or replacement.
     """
     if not 0 <= eta <= 1:
         raise RequestError(f"eta is {eta}; it must lie between 0 (deterministic) and 1.")
@@ -68,12 +70,13 @@ def denoise(
         latents = next(walk)
     for evaluation in schedule.evaluations:
         index, timestep = evaluation - schedule.begin, schedule.timesteps[evaluation]
-        _check_finite(latents, schedule, index)
+        _check_finite(latents, schedule, evaluation)
         answer = on_step(index, timestep, latents) if on_step else None
-        if answer is STOP:
+        replacement = answer.latents if isinstance(answer, Stop) else answer
+        if replacement is not None:
+            latents = _check_replacement(replacement, latents)
+        if isinstance(answer, Stop):
             return latents
-        if isinstance(answer, np.ndarray):
-            latents = _check_replacement(answer, latents)
         if evaluation + 1 < schedule.end:
             with np.errstate(over="ignore", invalid="ignore"):
                 latents = walk.send(latents)
@@ -89,6 +92,7 @@ def _estimator(model: Model, schedule: Schedule) -> Estimator:
         alpha, sigma = signal_and_noise(schedule.evaluation_sigmas[evaluation])
         scaled = latents * alpha if scaled_input else latents
         prediction = model(scaled, evaluation - schedule.begin)
+        _check_finite(prediction, schedule, evaluation)  # here too: clipping makes a number of Inf
         if schedule.prediction_type == "epsilon":
             clean, noise = (scaled - prediction * sigma) / alpha, prediction
         else:
@@ -103,12 +107,11 @@ def _float32(values: np.ndarray) -> Array:
     return np.asarray(values, dtype=np.float32)
 
 
-def _check_finite(latents: Array, schedule: Schedule, index: int) -> None:
-    if not np.isfinite(latents).all():
-        total = schedule.end - schedule.begin
+def _check_finite(values: Array, schedule: Schedule, evaluation: int) -> None:
+    if not np.isfinite(values).all():
         raise NumericError(
-            f"NaN or Inf in the latents after evaluation {index + 1} of {total} "
-            f"({schedule.sampler}, timestep {schedule.timesteps[schedule.begin + index]:g}); "
+            f"NaN or Inf in the latents after evaluation {evaluation + 1} of {len(schedule.timesteps)} "
+            f"({schedule.sampler}, timestep {schedule.timesteps[evaluation]:g}); "
             "try another recipe or a lower guidance_scale."
         )
 
@@ -116,4 +119,8 @@ def _check_finite(latents: Array, schedule: Schedule, index: int) -> None:
 def _check_replacement(answer: Array, latents: Array) -> Array:
     if answer.shape != latents.shape:
         raise RequestError(f"on_step returned latents of shape {answer.shape}; they must stay {latents.shape}.")
-    return answer.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        replacement = answer.astype(np.float32, copy=False)
+    if not np.isfinite(replacement).all():
+        raise NumericError("on_step returned latents with NaN or Inf; return finite ones, or None to go on.")
+    return replacement

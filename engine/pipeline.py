@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from .conditioning import Conditioning, condition, time_ids
-from .denoise import STOP, Model, OnStep, denoise
+from .denoise import Model, OnStep, Stop, denoise
+from .errors import RequestError
 from .guidance import guide
 from .manifest import Manifest, checked_path, read_manifest
 from .memory import LEAST, MemoryPlan, make_plan, parse_bytes
@@ -70,6 +71,7 @@ class Pipeline:
         self._budget = memory_budget
         self._residency = Residency(runners)
         self._lock = threading.Lock()
+        self._caller: int | None = None
         self._interrupted = threading.Event()
 
     @classmethod
@@ -102,7 +104,7 @@ class Pipeline:
             latent_channels=self.manifest.vae.latent_channels,
             downscale=self.manifest.vae.downscale,
         )
-        with self._lock:
+        with self._exclusive():
             self._interrupted.clear()
             return self._generate(request, progress or Silent())
 
@@ -118,7 +120,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release all memory; the pipeline can be called again and loads anew."""
-        with self._lock:
+        with self._exclusive():
             self._residency.release_all()
 
     def __enter__(self) -> Self:
@@ -128,6 +130,18 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One call at a time; a call out of a running one (out of its callback) would wait for itself."""
+        if self._caller == threading.get_ident():
+            raise RequestError("the pipeline is busy with the call that this callback belongs to; return from it first")
+        with self._lock:
+            self._caller = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._caller = None
 
     def _generate(self, request: ValidRequest, progress: Progress) -> Output:
         kinds = self._kinds(request)
@@ -296,13 +310,27 @@ class Pipeline:
 
         def on_step(index: int, timestep: float, latents: Array) -> Any:
             advance()
-            answer = None
+            changed = None
             if callback is not None:
-                changed = callback(self, before + index, timestep, {"latents": latents})
-                answer = changed.get("latents") if isinstance(changed, Mapping) else None
-            return STOP if self._interrupted.is_set() else answer
+                changed = _replacement(callback(self, before + index, timestep, {"latents": latents}))
+            return Stop(changed) if self._interrupted.is_set() else changed
 
         return on_step
+
+
+def _replacement(answer: object) -> Array | None:
+    """The latents in what a callback returned: None, or a mapping with the key `latents`, as in diffusers."""
+    if answer is None:
+        return None
+    if not isinstance(answer, Mapping) or not set(answer) <= {"latents"}:
+        given = sorted(map(str, answer)) if isinstance(answer, Mapping) else type(answer).__name__
+        raise RequestError(f"callback_on_step_end returned {given}; return None or {{'latents': array}}")
+    if "latents" not in answer:
+        return None
+    latents = np.asarray(answer["latents"])
+    if latents.dtype.kind != "f":
+        raise RequestError(f"callback_on_step_end returned latents of type {latents.dtype}; return floats")
+    return latents
 
 
 def _open_tokenizer(folder: Path, manifest: Manifest, encoder: str) -> Tokenizer:

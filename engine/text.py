@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import RequestError
 from .prompt import parse_prompt
-from .runners.base import Runner
+from .runners.base import Runner, check_outputs
 from .tokenizer import Chunks, Tokenizer
 
 MAX_CHUNKS = 16
@@ -119,6 +119,7 @@ def encode_all(
     Encoders run one after another, each inside one `use(runner)` and only if `cache` lacks a chunk, so `use=Loaded`
     loads each encoder once and keeps one in memory at a time. Chunks run one by one: a result cannot depend on what
     else is encoded with it, even where a quantized encoder takes its scales from the whole batch.
+    Raises `NumericError` for NaN or Inf in an encoder's outputs.
     """
     cache = {} if cache is None else cache
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
@@ -127,7 +128,9 @@ def encode_all(
         if missing:
             with use(runners[name]):
                 for key, row in missing.items():
-                    cache[key] = runners[name]({"input_ids": row[None]})
+                    outputs = runners[name]({"input_ids": row[None]})
+                    check_outputs(name, outputs)
+                    cache[key] = outputs
     return [_embeds(tokenizers, tokens, cache) for tokens in prompts]
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import NumericError, RequestError
 from ..specs import ComponentSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -85,3 +85,16 @@ def check_inputs(name: str, spec: ComponentSpec, inputs: Arrays) -> dict[str, in
                 + (f" with {sizes}" if sizes else "")
             )
     return sizes
+
+
+def check_outputs(name: str, outputs: Arrays) -> None:
+    """Raise `NumericError` for NaN or Inf in `outputs`.
+
+    For all that goes on into another component: its integer kernels would make ordinary numbers of NaN, and a wrong
+    picture of those.
+    """
+    for output, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise NumericError(
+                f"{name} gave NaN or Inf ({output}); rebuild the engine with the fp32 recipe, or check the checkpoint"
+            )
