@@ -25,6 +25,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "size": (1, 1 << 16),
     "crop": (0, 1 << 16),
     "seed": (0, 2**64 - 1),
+    "threads": (1, 256),
 }
 """Least and greatest allowed value. Steps are bounded by the trained timesteps; the rest keeps a typing error from
 asking for terabytes (what fits into memory is the memory plan's question)."""

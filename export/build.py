@@ -34,6 +34,8 @@ CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
 cores and four times that at 1024², and ranges of activations behind normalisation layers hardly change with size."""
 
+MOST_CALIBRATION_PIXELS = 2048
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
@@ -65,6 +67,8 @@ def build(
     as it was.
     """
     progress = progress or Silent()
+    if refiner_config is not None and refiner is None:
+        raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     job = _Job(
         base=_open(source, "base", config),
         refiner=None if refiner is None else _open(refiner, "refiner", refiner_config),
@@ -111,9 +115,11 @@ class _Job:
             )
         self.target, self.recipe, self.progress = target, recipe, progress
         native = base.architecture.unet.sample_size * base.vae_architecture.downscale
-        self.size = calibration_size or min(native, CALIBRATION_PIXELS)
-        if self.size < 8 or self.size % 8:
-            raise RequestError(f"calibration size {self.size} must be a positive multiple of 8, for example 512")
+        self.size = min(native, CALIBRATION_PIXELS) if calibration_size is None else calibration_size
+        if not 8 <= self.size <= MOST_CALIBRATION_PIXELS or self.size % 8:
+            raise RequestError(
+                f"calibration size is {self.size}; it must be a multiple of 8 from 8 to {MOST_CALIBRATION_PIXELS}"
+            )
         with track(progress, "read", total=None, unit="checkpoint"):
             self.assembly = assemble(base, refiner, _digest)
         self.tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}

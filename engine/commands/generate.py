@@ -14,6 +14,7 @@ from ..parameters import describe
 from ..pipeline import Output, Pipeline
 from ..png import write_png
 from ..progress import Bars, JsonLines, Progress, Silent
+from ..samplers.table import SAMPLERS, SCHEDULES
 from ..vae import to_uint8
 from .base import Command, emit, say
 
@@ -26,10 +27,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="the same seed makes the same picture (default: a new one each time)")
     parser.add_argument("-n", "--images", type=int, default=1, help="how many pictures; seeds count up from --seed")
     parser.add_argument("--steps", type=int, default=30, help="number of inference steps (default: 30)")
-    parser.add_argument("--guidance-scale", type=float, default=5.0, help="how strictly to follow the prompt (5)")
+    parser.add_argument("--guidance-scale", type=float, default=5.0, help="how strictly to follow it (default: 5)")
     parser.add_argument("--guidance-rescale", type=float, default=0.0, help="against overexposure, 0 to 1 (default: 0)")
-    parser.add_argument("--sampler", default="euler", help="euler, euler_a, heun, dpmpp_2m, unipc, … (default: euler)")
-    parser.add_argument("--schedule", default="default", help="default, karras, exponential, sgm_uniform")
+    parser.add_argument("--sampler", default="euler", help=f"{', '.join(SAMPLERS)} (default: euler)")
+    parser.add_argument("--schedule", default="default", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--width", type=int, help="pixels, a multiple of 8 (default: the model's native size)")
     parser.add_argument("--height", type=int, help="pixels, a multiple of 8 (default: the model's native size)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
@@ -44,7 +45,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     progress: Progress = JsonLines(sys.stdout) if args.json else Silent() if args.quiet else Bars()
     paths = _paths(args.output, args.images)
-    budget = parse_bytes(args.budget) if args.budget else None
+    budget = None if args.budget is None else parse_bytes(args.budget)
     with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads) as pipe:
         output = pipe(args.prompt, progress=progress, **_options(args, pipe))
     for index, path in enumerate(paths):

@@ -5,6 +5,8 @@ import argparse
 from ..manifest import read_manifest
 from ..memory import format_bytes, format_table, make_plan, parse_bytes
 from ..miniature import engine_folder
+from ..request import GenerationRequest
+from ..validation import validate
 from .base import Command, emit, say
 
 
@@ -21,15 +23,25 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     manifest = read_manifest(engine_folder(args.engine))
-    native = manifest.native_size
+    request = validate(
+        GenerationRequest(
+            prompt="",
+            width=args.width,
+            height=args.height,
+            num_inference_steps=args.steps,
+            num_images_per_prompt=args.images,
+        ),
+        native_size=manifest.native_size,
+        downscale=manifest.vae.downscale,
+    )
     plan = make_plan(
         manifest,
-        width=args.width or native,
-        height=args.height or native,
-        steps=args.steps,
-        images=args.images,
+        width=request.width,
+        height=request.height,
+        steps=request.num_inference_steps,
+        images=request.images,
         refiner=not args.no_refiner,
-        budget=parse_bytes(args.budget) if args.budget else None,
+        budget=None if args.budget is None else parse_bytes(args.budget),
     )
     if args.json:
         emit("plan", width=plan.width, height=plan.height, phases=plan.table(), keep=sorted(plan.keep),

@@ -87,9 +87,8 @@ class ClipEmbeddings(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         # With a weight of its own: the random one, on the meta device, costs seconds (the import of torch's compiler).
-        self.token_embedding = nn.Embedding.from_pretrained(
-            torch.empty(config["vocab_size"], config["hidden_size"]), freeze=False
-        )
+        words, width = config["vocab_size"], config["hidden_size"]
+        self.token_embedding = nn.Embedding(words, width, _weight=torch.empty(words, width))
         self.position_embedding = Positions(config["max_position_embeddings"], config["hidden_size"])
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompatibleError
+from ..limits import integer
 from ..manifest import Manifest
 from .base import Runner
 
@@ -17,7 +18,12 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
 
 
 def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None) -> dict[str, Runner]:
-    """One runner per component, nothing loaded yet. Raises `IncompatibleError` for a kind that this release lacks."""
+    """One runner per component, nothing loaded yet.
+
+    Raises `IncompatibleError` for a kind that this release lacks, `RequestError` for a senseless number of threads.
+    """
+    if threads is not None:
+        integer("threads", threads)  # a hundred thousand would take the whole machine down
     runners: dict[str, Runner] = {}
     for name, entry in manifest.components.items():
         if entry.runner not in RUNNERS:

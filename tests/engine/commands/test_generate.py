@@ -1,0 +1,300 @@
+"""`pocketxl generate` as a user meets it: the picture, its settings, and one clear line for all that is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from pocketxl.engine.infotext import parse
+from pocketxl.engine.manifest import read_manifest
+from pocketxl.engine.parameters import keywords
+from pocketxl.engine.pipeline import Pipeline
+from pocketxl.engine.png import read_png
+
+from ...fixtures.command_line import run
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.png"
+
+
+def nothing_deserialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **keywords: object) -> None:
+        raise AssertionError(f"a model file was read: {args}")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+
+
+REFUSED = [
+    (("--width", "63"), 2, "use 56 or 64"),
+    (("--width", "0"), 2, "width is 0"),
+    (("--height", "-8"), 2, "height is -8"),
+    (("--height", "100000"), 2, "8 to 8192"),
+    (("--steps", "0"), 2, "1 to 1000"),
+    (("--steps", "-1"), 2, "1 to 1000"),
+    (("--steps", "99999999"), 2, "1 to 1000"),
+    (("--guidance-scale", "nan"), 2, "guidance_scale is nan"),
+    (("--guidance-scale", "inf"), 2, "guidance_scale is inf"),
+    (("--guidance-scale", "-1"), 2, "0 to 100"),
+    (("--guidance-rescale", "nan"), 2, "guidance_rescale is nan"),
+    (("--sampler", "magic"), 2, "euler, euler_a"),
+    (("--schedule", "magic"), 2, "karras"),
+    (("--seed", "-1"), 2, "seed is -1"),
+    (("--seed", str(2**64)), 2, "seed is"),
+    (("-n", "0"), 2, "1 to 64"),
+    (("-n", "1000"), 2, "1 to 64"),
+    (("--threads", "0"), 2, "1 to 256"),
+    (("--threads", "100000"), 2, "1 to 256"),
+    (("--aspect", "5"), 2, "3:2"),
+    (("--aspect", "3:2", "--width", "64"), 2, "--width"),
+    (("--denoising-end", "1.5"), 2, "below 1"),
+    (("--budget", "lots"), 2, "4GiB"),
+    (("--budget", ""), 2, "4GiB"),
+    (("--budget", "0"), 2, "4GiB"),
+    (("--budget", "1MB"), 4, "raise the budget"),
+    (("-o", "out.jpg"), 2, ".png"),
+    (("-o", ""), 2, ".png"),
+    (("-o", "nowhere/out.png"), 5, "nowhere"),
+    (("--engine", "nowhere"), 6, "pocketxl build"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"), REFUSED, ids=lambda v: " ".join(v) if isinstance(v, tuple) else ""
+)
+def test_bad_values_are_refused_before_anything_is_loaded(
+    options: tuple[str, ...],
+    status: int,
+    says: str,
+    tiny_engine: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nothing_deserialised(monkeypatch)
+    monkeypatch.chdir(out.parent)
+    shown = run(capsys, "generate", "a cat", "--engine", tiny_engine, "-o", out, *options, "--json")
+    assert shown.status == status
+    assert says in shown.complaint()
+    (event,) = shown.events()
+    assert (event["event"], event["exit_code"]) == ("error", status)
+    assert not list(out.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a\udc80b", "(a cat:999)", "cat " * 2500, "x" * 32_001],
+    ids=["surrogate", "weight", "10,000 characters", "too long"],
+)
+def test_prompts_that_are_no_prompts_are_refused(
+    prompt: str, tiny_engine: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "generate", prompt, "--engine", tiny_engine, "-o", out)
+    assert shown.status == 2
+    assert shown.complaint()
+
+
+@pytest.mark.parametrize("prompt", ["", "cat " * 1100, "a\x00b\u202e, (unbalanced"], ids=["empty", "long", "odd"])
+def test_empty_long_and_odd_prompts_make_pictures(
+    prompt: str, tiny_engine: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("generate", prompt, "--engine", tiny_engine, "-o", out, "--steps", "1", "--threads", "1")
+    shown = run(capsys, *command, "--no-refiner")
+    assert shown.status == 0, shown.err
+    text = read_png(out).parameters
+    assert text is not None
+    assert parse(text)["Prompt"] == prompt
+
+
+@pytest.mark.parametrize("place", ["folder", "too long", "no permission"])
+def test_a_picture_that_cannot_be_written_is_told_and_leaves_nothing(
+    place: str, tiny_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = {
+        "folder": tmp_path / "d.png",
+        "too long": tmp_path / f"{'x' * 300}.png",
+        "no permission": Path("/proc/x.png"),
+    }[place]
+    if place == "folder":
+        out.mkdir()
+    before = list(tmp_path.rglob("*"))
+    shown = run(capsys, "generate", "a cat", "--engine", tiny_engine, "-o", out, "--steps", "1", "--no-refiner")
+    assert shown.status == 5
+    assert str(out)[:60] in shown.complaint()
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_a_picture_can_be_made_again_from_the_settings_inside_it(
+    tiny_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    options = [
+        "--steps",
+        "3",
+        "--sampler",
+        "dpmpp_2m",
+        "--schedule",
+        "karras",
+        "--guidance-scale",
+        "6.25",
+        "--width",
+        "72",
+    ]
+    command = (
+        "generate",
+        'a red cat, (sky:1.3): "blue"',
+        "--engine",
+        tiny_engine,
+        "--negative-prompt",
+        "dog",
+        "--threads",
+        "1",
+    )
+    assert run(capsys, *command, *options, "-o", first).status == 0  # a seed of its own, and the refiner
+    shown = run(capsys, "inspect", first, "--json")
+    settings = shown.events()[0]["parameters"]
+    wanted = keywords(settings)
+    with Pipeline.load(tiny_engine, threads=1) as pipe:
+        picture = pipe(**wanted, output_type="np")
+    assert (picture.request.width, picture.request.sampler, picture.request.refiner) == (72, "dpmpp_2m", True)
+    assert run(capsys, *command, *options, "--seed", settings["Seed"], "-o", again).status == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert read_png(first).parameters in run(capsys, "inspect", first).out
+    from PIL import Image
+
+    from pocketxl.engine.vae import to_uint8
+
+    assert Image.open(first).tobytes() == to_uint8(picture.images[0]).tobytes()
+
+
+def test_json_tells_stages_in_order_and_then_each_picture(
+    tiny_engine: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("generate", "a cat", "--engine", tiny_engine, "-o", out, "--steps", "2", "-n", "2", "--seed", "5")
+    shown = run(capsys, *command, "--json", "--threads", "1")
+    events = shown.events()
+    assert shown.status == 0
+    assert shown.err == ""
+    stages = [event["stage"] for event in events if event["event"] == "progress"]
+    assert list(dict.fromkeys(stages)) == ["encode", "denoise", "decode"]
+    for stage in set(stages):
+        steps = [e for e in events if e.get("stage") == stage]
+        assert (steps[0]["step"], steps[-1]["done"], steps[-1]["step"]) == (0, True, steps[-1]["total"])
+        assert [e["done"] for e in steps].count(True) == 1
+    pictures = [event for event in events if event["event"] == "picture"]
+    assert events[-2:] == pictures
+    assert [(Path(p["path"]).name, p["seed"]) for p in pictures] == [("out-1.png", 5), ("out-2.png", 6)]
+    assert all(Path(p["path"]).is_file() for p in pictures)
+
+
+def engine_files() -> list[str]:
+    """Every file of an engine of base and refiner; held to the real folder by the test below."""
+    models = ("text_encoder", "text_encoder_2", "vae_decoder")
+    models += tuple(f"{kind}/{part}" for kind in ("base", "refiner") for part in ("conditioner", "unet"))
+    tokenizers = [f"{name}/{file}" for name in ("tokenizer", "tokenizer_2") for file in TOKENIZER_FILES]
+    return ["engine.json", *tokenizers, *(f"{m}/{f}" for m in models for f in ("model.onnx", "model.onnx.data"))]
+
+
+TOKENIZER_FILES = ("merges.txt", "tokenizer_config.json", "vocab.json")
+
+
+def test_the_list_of_files_is_that_of_an_engine(tiny_engine: Path) -> None:
+    assert sorted(engine_files()) == sorted(["engine.json", *(f.path for f in read_manifest(tiny_engine).files)])
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("file", engine_files())
+def test_one_flipped_byte_is_found_before_the_file_is_read(
+    file: str,
+    harm: str,
+    tiny_engine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine = linked(tiny_engine, tmp_path / "engine")
+    victim = engine / file
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.unlink()
+    if harm != "remove":
+        victim.write_bytes(content if harm == "flip" else content[:-1])
+    sessions = watch_sessions(monkeypatch)
+    verified = run(capsys, "verify", engine)
+    assert verified.status == 6
+    assert victim.name in verified.complaint()
+    assert not sessions
+    made = run(
+        capsys, "generate", "a cat", "--engine", engine, "-o", tmp_path / "x.png", "--steps", "2", "--threads", "1"
+    )
+    assert made.status == 6
+    assert victim.name in made.complaint()
+    assert str(victim.parent) not in {str(Path(path).parent) for path in sessions}
+    assert not (tmp_path / "x.png").exists()
+
+
+def linked(engine: Path, copy: Path) -> Path:
+    """A copy of an engine folder that shares its files with it."""
+    for path in engine.rglob("*"):
+        target = copy / path.relative_to(engine)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+    return copy
+
+
+def watch_sessions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The model files that ONNX Runtime was given, as they come."""
+    seen: list[str] = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, *args: object, **options: object) -> object:
+        seen.append(path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("package", "stage"), [("onnxruntime", "load"), ("tokenizers", "load"), ("PIL", "write"), ("tqdm", "bars")]
+)
+def test_a_missing_package_is_named_with_its_extra(
+    package: str,
+    stage: str,
+    tiny_engine: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    shown = run(capsys, "generate", "a cat", "--engine", tiny_engine, "-o", out, "--steps", "1", "--no-refiner")
+    assert shown.status == 3
+    assert "pocketxl[cpu]" in shown.complaint()
+    assert not out.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_leaves_no_half_written_picture(tiny_engine: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.png"
+    out.write_bytes(b"an older picture")
+    command = [sys.executable, "-m", "pocketxl.engine.cli", "generate", "a cat", "--engine", str(tiny_engine)]
+    command += ["-o", str(out), "--steps", "1000", "--json", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while '"denoise", "step": 2' not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert err.splitlines() == ["pocketxl: interrupted; nothing half-written was left"]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x.png": b"an older picture"}
