@@ -23,7 +23,7 @@ from ..engine.runners import open_runners
 from ..engine.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, open_checkpoint
 from .components import Component, assemble
-from .keys import build_parts, cached_digest, component_key, library_versions
+from .keys import build_parts, cached_digest, component_key
 from .publish import Finished, Workspace, find_engine, workspace
 from .recipes import Recipe, find_recipe
 from .reference import Reference, run_reference, short_run, skeleton
@@ -230,7 +230,7 @@ class _Job:
             vae=base.vae_architecture,
             components=components,
             tokenizers=tokenizers,
-            tools=library_versions(),
+            tools={name.removeprefix("library "): v for name, v in self.parts.items() if name.startswith("library ")},
             build_key=self.parts,
             created_by=f"pocketxl {metadata.version('pocketxl')}",
         )
