@@ -327,7 +327,10 @@ def _replacement(answer: object) -> Array | None:
         raise RequestError(f"callback_on_step_end returned {given}; return None or {{'latents': array}}")
     if "latents" not in answer:
         return None
-    latents = np.asarray(answer["latents"])
+    try:
+        latents = np.asarray(answer["latents"])
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or in bfloat16
+        raise RequestError(f"callback_on_step_end returned latents that numpy cannot read ({error})") from error
     if latents.dtype.kind != "f":
         raise RequestError(f"callback_on_step_end returned latents of type {latents.dtype}; return floats")
     return latents
