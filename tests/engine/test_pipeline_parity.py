@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.pipeline import Pipeline
+from pocketxl.engine.samplers.table import SAMPLERS
 
 from ..fixtures.schedulers import PAIRS
 from ..tolerances import PICTURE_MEAN
@@ -20,21 +21,27 @@ PROMPTS = ["a red cat", "blue sky and a dog", "dog"]
 NEGATIVE = "a blue dog"
 SEEDS = [11, 5, 2**31 + 7]
 SIZES = {"square": (64, 64), "3:2": (64, 96)}  # height, width
-# Alone or on to the refiner, size, pictures; neighbours differ in all three, so that every sampler meets each value.
-SHAPES = [
-    ("base", "square", 1), ("refiner", "3:2", 3), ("base", "3:2", 3), ("refiner", "square", 1),
-    ("base", "square", 3), ("refiner", "3:2", 1), ("base", "3:2", 1), ("refiner", "square", 3),
-]  # fmt: skip
+# Alone or on to the refiner, size, pictures.
+SHAPES = list(product(("base", "refiner"), SIZES, (1, 3)))
 
 
 def cases() -> list[Any]:
-    """Every pair with every shape; one shape a pair, in turn, is not slow. LCM has one schedule, so a second shape."""
-    made = []
-    for (index, pair), (turn, shape) in product(enumerate(PAIRS), enumerate(SHAPES)):
-        quick = turn == index % len(SHAPES) or (pair[0] == "lcm" and turn == (index + 1) % len(SHAPES))
-        name = "-".join(map(str, (*pair, *shape)))
-        made.append(pytest.param(*pair, *shape, id=name, marks=() if quick else pytest.mark.slow))
-    return made
+    """Every pair with every shape. Two of each sampler are not slow: opposite corners, and with another schedule."""
+    pairs = {name: [pair for pair in PAIRS if pair[0] == name] for name in SAMPLERS}
+    quick = set()
+    for turn, own in enumerate(pairs.values()):
+        corner = SHAPES[turn % len(SHAPES)]
+        opposite = SHAPES[-1 - turn % len(SHAPES)]
+        quick |= {(own[0], corner), (own[1 + turn % 3 if len(own) > 3 else -1], opposite)}
+    return [
+        pytest.param(
+            *pair,
+            *shape,
+            id="-".join(map(str, (*pair, *shape))),
+            marks=() if (pair, shape) in quick else pytest.mark.slow,
+        )
+        for pair, shape in product(PAIRS, SHAPES)
+    ]
 
 
 def starting_latents(images: int, height: int, width: int) -> np.ndarray:
@@ -57,7 +64,6 @@ def test_equals_diffusers(
     last: str,
     size: str,
     images: int,
-    record_property: Any,
 ) -> None:
     height, width = SIZES[size]
     refiner = last == "refiner"
@@ -79,6 +85,4 @@ def test_equals_diffusers(
         "refiner": refiner,
         "output_type": "np",
     }
-    found = difference(pipe(**options).images, experts(**options))
-    record_property("difference", found)
-    assert found <= PICTURE_MEAN
+    assert difference(pipe(**options).images, experts(**options)) <= PICTURE_MEAN
