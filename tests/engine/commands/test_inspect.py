@@ -1,0 +1,41 @@
+"""`pocketxl inspect` and `verify` on engines, pictures, and things that are neither."""
+
+from pathlib import Path
+
+import pytest
+
+from pocketxl.engine.manifest import read_manifest
+
+from ...fixtures.command_line import files, run
+
+
+def test_an_engine_tells_its_components_and_figures(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = read_manifest(tiny_engine)
+    (event,) = run(capsys, "inspect", tiny_engine, "--json").events()
+    assert set(event["components"]) == set(manifest.components)
+    assert event["quality"] == dict(manifest.quality)
+    text = run(capsys, "inspect", tiny_engine).out
+    assert all(name in text for name in (*manifest.components, "fp32 for cpu", "relative error", "native 64x64"))
+
+
+def test_verify_counts_every_file(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (event,) = run(capsys, "verify", tiny_engine, "--json").events()
+    found = files(tiny_engine)
+    assert (event["files"], event["bytes"]) == (len(found), sum(map(len, found.values())))
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "plan"])
+@pytest.mark.parametrize(
+    ("what", "statuses"), [("missing", {5, 6}), ("empty folder", {6}), ("text file", {6})], ids=lambda v: str(v)
+)
+def test_what_is_no_engine_is_told_in_one_line(
+    command: str, what: str, statuses: set[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "thing"
+    if what == "empty folder":
+        path.mkdir()
+    elif what == "text file":
+        path.write_text("dear")
+    shown = run(capsys, command, path)
+    assert shown.status in statuses
+    assert str(path) in shown.complaint()
