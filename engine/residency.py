@@ -15,6 +15,8 @@ class Residency:
 
     def make_room(self, plan: MemoryPlan) -> None:
         """Release what an earlier plan kept and this one does not."""
+        if plan.budget is None:
+            return  # a component that this call does not use may stay for the next one
         for name, runner in self._runners.items():
             if runner.loaded and name not in plan.keep:
                 runner.release()

@@ -1,6 +1,6 @@
 """Checkpoints and engines that several tests only read: made once a session."""
 
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -8,6 +8,14 @@ from unittest.mock import patch
 import pytest
 
 from .fixtures.checkpoints import tiny_checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Builds remember digests here, not in the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETXL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +43,9 @@ def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: st
 
     engine = factory.mktemp("engines") / recipe
     # Random weights suffer more from 8 bits than trained ones; whether a recipe is good enough is not asked here.
-    free = replace(RECIPES[recipe], min_psnr_db=0.0, max_relative_error=defaultdict(lambda: 1.0))
+    free = replace(
+        RECIPES[recipe], min_psnr_db=0.0, max_relative_error=dict.fromkeys(RECIPES[recipe].max_relative_error, 1.0)
+    )
     with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
         build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe)
     return engine

@@ -33,7 +33,7 @@ def _sources(floor: str) -> list[Path]:
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_a_floor_imports_only_the_floors_below(floor: str) -> None:
-    above = FLOORS[FLOORS.index(floor) + 1 :] + ("tests", "benchmarks")
+    above = (*FLOORS[FLOORS.index(floor) + 1 :], "tests", "benchmarks")
     for path in _sources(floor):
         for name in _imports(path):
             assert not any(name.startswith(f"pocketxl.{upper}") for upper in above), f"{path} imports {name}"

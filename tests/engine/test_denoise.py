@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pocketxl.engine.denoise import STOP, denoise
 from pocketxl.engine.errors import NumericError, RequestError
 from pocketxl.engine.noise import BatchNoise

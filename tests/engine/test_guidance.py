@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
+
 from pocketxl.engine.guidance import guide
 
 

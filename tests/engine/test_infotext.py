@@ -3,6 +3,7 @@ import time
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from pocketxl.engine.errors import IntegrityError, RequestError
 from pocketxl.engine.infotext import MAX_CHARACTERS, parse, write
 from pocketxl.engine.parameters import describe, keywords

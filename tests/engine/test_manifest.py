@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from pocketxl.engine import files, manifest
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, NumericError
 from pocketxl.engine.files import FileEntry, entry_of

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.noise import BatchNoise, NoiseStream
 

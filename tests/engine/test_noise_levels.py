@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from pocketxl.engine.noise_levels import training_signal
 from pocketxl.engine.schedule import COMMON_DEFAULTS
 

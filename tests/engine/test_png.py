@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
 from pocketxl.engine import png
 from pocketxl.engine.errors import IntegrityError, RequestError, StorageError
 from pocketxl.engine.png import PngHeader, encode_png, read_png, write_png

@@ -2,6 +2,7 @@ import io
 import json
 
 import pytest
+
 from pocketxl.engine.progress import Bars, JsonLines, Silent, track
 
 

@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.prompt import WEIGHT_RANGE, parse_prompt
 

@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pocketxl.engine.buckets import BUCKETS, size_of
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.limits import LIMITS

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pocketxl.engine.errors import IncompatibleError, RequestError
 from pocketxl.engine.samplers.table import SAMPLERS
 from pocketxl.engine.schedule import evaluation_timesteps, make_schedule, split

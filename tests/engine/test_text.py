@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from transformers import CLIPTokenizer
+
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.runners.base import Loaded
 from pocketxl.engine.specs import TextEncoderArchitecture
 from pocketxl.engine.text import MAX_CHUNKS, encode_all, encode_prompts, tokenize
 from pocketxl.engine.tokenizer import Tokenizer
-from transformers import CLIPTokenizer
 
 from .. import tolerances
 from ..fixtures.checkpoints import tiny_modules, write_tokenizer

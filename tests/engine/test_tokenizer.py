@@ -3,13 +3,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pocketxl.export
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+import pocketxl.export
 from pocketxl.engine.errors import IntegrityError, RequestError
 from pocketxl.engine.tokenizer import FILES, Tokenizer
-from transformers import CLIPTokenizer
 
 from ..fixtures.checkpoints import write_tokenizer
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pocketxl.export import keys
 from pocketxl.export.recipes import RECIPES
 

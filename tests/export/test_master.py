@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from torch import Tensor, nn
+
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.clip import ClipTextEncoder
 from pocketxl.engine.models.conditioner import Conditioner
@@ -20,7 +22,6 @@ from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import ComponentSpec, TensorSpec
 from pocketxl.export.configuration import unet_architecture, unet_config
 from pocketxl.export.master import attach, export_master
-from torch import Tensor, nn
 
 from ..fixtures.compare import relative_error
 from ..fixtures.networks import (

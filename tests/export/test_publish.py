@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pocketxl.engine.errors import IntegrityError, StorageError
 from pocketxl.engine.files import FileEntry
 from pocketxl.engine.manifest import ActivationModel, ComponentEntry, Manifest, read_manifest, verify

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from pocketxl.engine.denoise import denoise
 from pocketxl.engine.noise import BatchNoise
 from pocketxl.engine.samplers.table import SAMPLERS

@@ -6,6 +6,7 @@ ends; a stochastic sampler ends somewhere in the same distribution.
 
 import numpy as np
 import pytest
+
 from pocketxl.engine.denoise import denoise
 from pocketxl.engine.noise import BatchNoise
 from pocketxl.engine.samplers.base import Schedule, signal_and_noise

@@ -1,6 +1,7 @@
 """Names: ours, A1111's, and what an unknown one is told."""
 
 import pytest
+
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.samplers.table import SAMPLERS, SCHEDULES, find_sampler
 
