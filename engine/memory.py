@@ -20,9 +20,11 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 <
 # The interpreter, numpy, the tokenizer and ONNX Runtime's library before the first weight: measured as the resident set
 # of a process that has loaded the bundled engine's tokenizer and an empty session.
 RUNTIME_BYTES = 150 << 20
-# ONNX Runtime's arena takes more than what is alive, because free stretches seldom fit: 1.05 times for U-Nets, 1.32 for
-# SDXL's VAE at 512x512.
-ARENA_OVERHEAD = 1.35
+# What ONNX Runtime takes beyond the weights' bytes (the graph, packed copies) and beyond what is alive (free stretches
+# of its arena seldom fit). Measured on full-size SDXL: 1.15 for the U-Nets, 1.05 for their arena, 1.52 for the VAE's at
+# 1024x1024 (benchmarks/results/2026-11-22-full-size-epyc-2-cores.json). A plan should rather promise too little.
+WEIGHT_OVERHEAD = 1.15
+ARENA_OVERHEAD = 1.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def make_plan(
     phases = _phases(manifest, width=width, height=height, steps=steps, images=images, tokens=tokens, refiner=refiner,
                      guidance=guidance)  # fmt: skip
     used = {name for phase in phases for name in phase.components}
-    weights = {name: manifest.components[name].weight_bytes for name in sorted(used)}
+    weights = {name: int(WEIGHT_OVERHEAD * manifest.components[name].weight_bytes) for name in sorted(used)}
     order = _given_up_in_order(used)
     for given_up in range(len(order) + 1):
         plan = MemoryPlan(width=width, height=height, phases=phases, keep=frozenset(order[given_up:]), weights=weights,
