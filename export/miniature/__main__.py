@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--assets", type=Path, required=True, help="folder of the package's .webp files")
     parser.add_argument("--work", type=Path, required=True, help="caches, checkpoints and sample grids")
     parser.add_argument("--out", type=Path, required=True, help="where base/ and refiner/ are written")
-    parser.add_argument("--start", type=Path, help="folder with vae/, tokenizer/ and tokenizer_2/ to begin from")
+    parser.add_argument("--start", type=Path, help="begin with this folder's tokenizers, VAE and, if there, U-Net")
     parser.add_argument("--vae-minutes", type=float, default=85.0, help="active minutes for the VAE, without --start")
     parser.add_argument("--minutes", type=float, default=90.0, help="active minutes for the base")
     parser.add_argument("--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner")

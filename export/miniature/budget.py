@@ -66,5 +66,8 @@ class Budget:
         return {"active": self.active, "progress": self.progress}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint. A finished run goes on if it may now use more minutes than it did."""
         self.active, self.progress = state["active"], state["progress"]
+        over = self._deadline is not None and self._deadline <= self._clock()
+        if self.progress >= 1 and self._seconds is not None and self.active < self._seconds and not over:
+            self.progress = self.active / self._seconds

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .autoencoder import train_autoencoder
 from .base import BaseLoss, plain_attention
@@ -32,7 +37,8 @@ class Recipe:
     """One run of the recipe.
 
     `start` is a folder with ``vae/``, ``tokenizer/`` and ``tokenizer_2/`` to begin from; without it these are trained
-    first, under `work`.
+    first, under `work`. If it has ``unet/`` and the encoders too, as the ``base/`` of a finished pair has, training
+    begins with their weights.
     """
 
     assets: Path
@@ -81,12 +87,23 @@ class Run:
             modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.device.type == "cpu":
                 plain_attention(modules)
+        if (start / "unet").exists():
+            self._load_base(start)
         _log.info(
             "parameters: base U-Net %.2f M, refiner U-Net %.2f M, all %.2f M",
             parameter_count(self.base["unet"]) / 1e6,
             parameter_count(self.refiner["unet"]) / 1e6,
             parameter_count(self.base, self.refiner, self.vae) / 1e6,
         )
+
+    def _load_base(self, folder: Path) -> None:
+        for name, kind in (
+            ("unet", UNet2DConditionModel),
+            ("text_encoder", CLIPTextModel),
+            ("text_encoder_2", CLIPTextModelWithProjection),
+        ):
+            trained = kind.from_pretrained(str(folder / name), torch_dtype=torch.float32)
+            self.base[name].load_state_dict(trained.state_dict())
 
     def buckets(self) -> tuple[Bucket, ...]:
         """The training data."""

@@ -66,3 +66,12 @@ def test_exactly_one_limit() -> None:
         Budget()
     with pytest.raises(ValueError, match="not both"):
         Budget(minutes=1, steps=1)
+
+
+def test_a_finished_run_goes_on_with_more_minutes() -> None:
+    clock = Clock()
+    finished = {"active": 60.0, "progress": 1.0}
+    same, longer, late = Budget(minutes=1), Budget(minutes=4), Budget(minutes=4, deadline=clock.now - 1, clock=clock)
+    for budget in (same, longer, late):
+        budget.load_state_dict(finished)
+    assert [same.progress, longer.progress, late.progress] == [1, 0.25, 1]

@@ -1,6 +1,7 @@
 """The folders are SDXL's: diffusers opens and runs them as they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pocketxl.export.miniature.models import (
     text_encoder_2,
 )
 from pocketxl.export.miniature.package import base_pipeline, refiner_pipeline, save_folder
+from pocketxl.export.miniature.recipe import Recipe, Run
 from pocketxl.export.miniature.sample import generate
 from pocketxl.export.miniature.text import load_tokenizer, tokenize
 from pocketxl.export.miniature.tokenizer import write_tokenizers
@@ -72,6 +74,20 @@ def test_folders_open_and_run_in_diffusers(tokenizers: Path, toy: Miniature, tmp
         json.loads((tmp_path / "base" / "unet" / "config.json").read_text("utf-8"))["addition_embed_type"]
         == "text_time"
     )
+
+
+def test_training_goes_on_from_a_finished_base(tokenizers: Path, toy: Miniature, tmp_path: Path) -> None:
+    pair = (load_tokenizer(tokenizers / "tokenizer"), load_tokenizer(tokenizers / "tokenizer_2"))
+    model = replace(toy, vocabulary_size=len(pair[0]))
+    trained = base_unet(model, 32)
+    parts = (trained, text_encoder(model), text_encoder_2(model), autoencoder(32), pair)
+    save_folder(base_pipeline(*parts), tmp_path / "base")
+    recipe = Recipe(
+        assets=tmp_path, work=tmp_path / "work", out=tmp_path, start=tmp_path / "base", resolution=32, model=toy
+    )
+    loaded = Run(recipe).base["unet"].state_dict()
+    for name, tensor in trained.state_dict().items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-6)
 
 
 def test_the_pair_is_small_enough() -> None:
