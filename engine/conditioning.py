@@ -29,6 +29,14 @@ class Conditioning:
         return {"time_vectors": self.time_vectors[evaluation], **self.key_values}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guided:
+    """One prompt's conditioning, and its negative's (None without guidance)."""
+
+    positive: Conditioning
+    negative: Conditioning | None
+
+
 def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], timesteps: np.ndarray) -> Conditioning:
     """Run a conditioner for one prompt. `timesteps`: (steps,), in the order of the model's evaluations.
 

@@ -20,6 +20,11 @@ _MAX_FILE_BYTES = 16 << 20
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
+def tokenizer_of(text_encoder: str) -> str:
+    """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
+    return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
     """A tokenized prompt. `ids`: (n, 77) int64, each row begin, up to 75 tokens, end, padding. `weights`: (n, 77)."""

@@ -17,10 +17,10 @@ from ..engine.errors import IncompatibleError, RequestError
 from ..engine.files import FileEntry
 from ..engine.manifest import ActivationModel, ComponentEntry, Manifest
 from ..engine.memory import LEAST
-from ..engine.pipeline import Pipeline, tokenizer_of
+from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
 from ..engine.runners import open_runners
-from ..engine.tokenizer import Tokenizer
+from ..engine.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint import Checkpoint, open_checkpoint
 from .components import Component, assemble
 from .keys import build_parts, cached_digest, component_key
