@@ -1,7 +1,7 @@
 """prompt_embeds, sizes and timesteps → `Conditioning`: all that a U-Net needs besides the latents, computed once.
 
 Cross-attention keys and values depend on the prompt alone, time projections on (timestep, pooled text, sizes) alone.
-Computing both before the loop is exact and takes 13-14 % of the base U-Net's weights out of it (docs/structure.md).
+Computing both before the loop is exact and takes 14 % of the base U-Net's weights out of it (docs/structure.md).
 """
 
 from collections.abc import Mapping, Sequence
