@@ -21,7 +21,7 @@ from pocketxl.export.publish import Workspace
 from pocketxl.export.recipes import RECIPES, CalibrationSettings, Recipe
 from pocketxl.export.weights import Weights
 
-from ..fixtures.command_line import files, run
+from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
 
 SHORT = CalibrationSettings(prompts=1, steps=2)
@@ -274,17 +274,7 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
     engine = tmp_path / "engine"
     shutil.copytree(tiny_engine, engine)
     before = files(engine)
-    command = [
-        sys.executable,
-        "-m",
-        "pocketxl.engine.cli",
-        "build",
-        str(tiny_folders["base"]),
-        "-o",
-        str(engine),
-        "--json",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start_command("build", str(tiny_folders["base"]), "-o", str(engine), "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         while '"lower", "step": 1' not in process.stdout.readline():

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pocketxl.engine.parameters import keywords
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.png import read_png
 
-from ...fixtures.command_line import run
+from ...fixtures.command_line import run, start_command
 
 
 @pytest.fixture
@@ -285,9 +284,8 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_ctrl_c_leaves_no_half_written_picture(tiny_engine: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.png"
     out.write_bytes(b"an older picture")
-    command = [sys.executable, "-m", "pocketxl.engine.cli", "generate", "a cat", "--engine", str(tiny_engine)]
-    command += ["-o", str(out), "--steps", "1000", "--json", "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    rest = ["-o", str(out), "--steps", "1000", "--json", "--threads", "1"]
+    with start_command("generate", "a cat", "--engine", str(tiny_engine), *rest) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         while '"denoise", "step": 2' not in process.stdout.readline():
