@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .latents import SHARES, Bucket
-from .noise import add_noise, alphas_cumprod, stratified_timesteps
+from .noise import Levels, add_noise, alphas_cumprod, stratified_timesteps
 
 CAPTION_DROPOUT = 0.1
 
@@ -32,17 +32,17 @@ class Batch:
 def draw_batch(
     buckets: Sequence[Bucket],
     size: int,
-    limits: tuple[int, int],
+    levels: Levels,
     generator: torch.Generator,
     device: torch.device,
     dropout: float = CAPTION_DROPOUT,
 ) -> Batch:
-    """Draw a batch with timesteps from ``[low, high)``; everything random comes from `generator`."""
+    """Draw a batch that spreads over the noise levels as `levels` says; everything random comes from `generator`."""
     bucket = buckets[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
     rows = torch.randint(len(bucket.latents), (size,), generator=generator)
     latents = bucket.latents[rows].float()
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = stratified_timesteps(size, limits, generator)
+    timesteps = stratified_timesteps(size, levels, generator)
     alpha_bar = alphas_cumprod()[timesteps]
     noisy = add_noise(latents, noise, alpha_bar)
     return Batch(

@@ -17,11 +17,12 @@ from .batches import draw_batch
 from .compose import Painter, buckets, draw_composition
 from .evaluate import SEED, Record
 from .latents import Bucket, encode, to_unit
+from .noise import Levels
 from .refiner import predict_refiner
 from .text import tokenize
 from .trainer import step_generator
 
-LAST_FIFTH: Final = (0, 200)
+LAST_FIFTH: Final[Levels] = ((0.0, 0), (1.0, 200))
 
 
 @torch.no_grad()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import torch
 from torch import Tensor
 
 STEPS = 1000
+
+# How a batch spreads over the noise levels: corners (share of the batch, timestep below which that share lies).
+Levels = tuple[tuple[float, int], ...]
+EVEN: Final[Levels] = ((0.0, 0), (1.0, STEPS))
 
 
 def alphas_cumprod() -> Tensor:
@@ -27,8 +34,9 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float = 5.0) -> Tensor:
     return snr.clamp(max=gamma) / snr
 
 
-def stratified_timesteps(batch: int, limits: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """One timestep from each of `batch` equal parts of ``[low, high)``: the loss varies less than with free draws."""
-    low, high = limits
+def stratified_timesteps(batch: int, levels: Levels, generator: torch.Generator) -> Tensor:
+    """One timestep from each of `batch` equal shares of the levels: the loss varies less than with free draws."""
     places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    return (low + places * (high - low)).long().clamp(low, high - 1)
+    shares, corners = zip(*levels, strict=True)
+    timesteps = torch.from_numpy(np.interp(places.numpy(), shares, corners)).long()
+    return timesteps.clamp(corners[0], corners[-1] - 1)

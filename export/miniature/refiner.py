@@ -11,11 +11,11 @@ from transformers import CLIPTextModelWithProjection
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
-from .noise import min_snr_weight
+from .noise import Levels, min_snr_weight
 from .text import encode_refiner
 from .trainer import step_generator
 
-LEVELS: Final = (0, 250)  # used below 200; a little more is learned so that its first step is not at the edge
+LEVELS: Final[Levels] = ((0.0, 0), (1.0, 250))  # used below 200; a little more is learned so that its first step is not at the edge
 NEGATIVE_SCORE: Final = 2.5  # the pipelines' negative aesthetic score
 
 

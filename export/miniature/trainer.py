@@ -153,15 +153,18 @@ class Trainer:
         draws = range(self.step * count, (self.step + 1) * count)
         results = list((self._pool.map if self._pool else map)(lambda draw: self._gradient(draw, progress), draws))
         for index, parameter in enumerate(self._parameters):
-            parts = [gradients[index] for _, gradients in results]
-            some = [part for part in parts if part is not None]
-            parameter.grad = torch.stack(some).sum(0).div_(count) if len(some) > 1 else some[0] if some else None
+            parameter.grad = None
+            for _, gradients in results:
+                part = gradients[index]
+                if part is not None:
+                    parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
         return sum(value for value, _ in results) / count
 
     def _gradient(self, draw: int, progress: float) -> tuple[float, tuple[Tensor | None, ...]]:
         loss = self.loss(draw, progress)
         # Not backward(): threads would add into the same gradients at the same time.
-        return float(loss.detach()), torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss / self.settings.workers, self._parameters, allow_unused=True)
+        return float(loss.detach()), gradients
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from pocketxl.export.miniature.batches import draw_batch
 from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.latents import SHARES, Bucket
 from pocketxl.export.miniature.models import Miniature, base_unet, refiner_unet, text_encoder, text_encoder_2
-from pocketxl.export.miniature.noise import add_noise, alphas_cumprod, min_snr_weight, stratified_timesteps
+from pocketxl.export.miniature.noise import EVEN, add_noise, alphas_cumprod, min_snr_weight, stratified_timesteps
 from pocketxl.export.miniature.refiner import RefinerLoss, start_from_base
 from pocketxl.export.miniature.text import padding_mask
 from pocketxl.export.miniature.trainer import Settings, Trainer, step_generator
@@ -98,7 +98,7 @@ def test_averaged_weights_are_put_back(toy: Miniature, data: tuple[Bucket, ...],
 def test_a_cut_context_stands_for_the_whole_one(toy: Miniature, data: tuple[Bucket, ...]) -> None:
     """Where all padding states are alike, cutting them changes nothing but rounding."""
     modules = _modules(toy).eval()
-    batch = draw_batch(data, 2, (0, 1000), step_generator(0, 0), torch.device("cpu"), dropout=0.0)
+    batch = draw_batch(data, 2, EVEN, step_generator(0, 0), torch.device("cpu"), dropout=0.0)
     unet = modules["unet"]
     context = torch.randn(2, 77, 40)
     context[:, 8:] = context[:, 7:8]
@@ -117,7 +117,7 @@ def test_a_cut_context_stands_for_the_whole_one(toy: Miniature, data: tuple[Buck
 
 def test_a_dropped_caption_is_zeros_as_in_the_pipeline(toy: Miniature, data: tuple[Bucket, ...]) -> None:
     modules = _modules(toy).eval()
-    batch = draw_batch(data, 2, (0, 1000), step_generator(0, 0), torch.device("cpu"), dropout=1.0)
+    batch = draw_batch(data, 2, EVEN, step_generator(0, 0), torch.device("cpu"), dropout=1.0)
     with torch.no_grad():
         dropped = predict_base(modules, batch)
         zeros = modules["unet"](
@@ -147,8 +147,15 @@ def test_the_schedule_is_sdxls() -> None:
 
 
 def test_noise_levels_cover_the_range() -> None:
-    drawn = stratified_timesteps(100, (0, 1000), torch.Generator().manual_seed(0))
+    drawn = stratified_timesteps(100, EVEN, torch.Generator().manual_seed(0))
     assert (drawn // 10 == torch.arange(100)).all()
+
+
+def test_noise_levels_keep_their_shares() -> None:
+    drawn = stratified_timesteps(100, ((0.0, 0), (0.1, 200), (1.0, 1000)), torch.Generator().manual_seed(0))
+    assert int((drawn < 200).sum()) == 10
+    assert int((drawn < 600).sum()) == 55
+    assert drawn.max() < 1000
 
 
 def test_noise_keeps_its_share() -> None:
