@@ -1,11 +1,15 @@
 """Checkpoints and engines that several tests only read: made once a session."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+
+# Before anything imports Triton, which reads it once: kernels run in its interpreter. For those on a GPU set it to 0.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from .fixtures.checkpoints import tiny_checkpoint
 

@@ -1,0 +1,128 @@
+"""Launches of the 8-bit linears, from shapes and dtypes alone."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..architecture import Architecture
+from ..configs import lookup
+from ..errors import require
+from ..launch import Buffer, Constant, Launch, Plan, cdiv
+
+# int32 sums of int8 products are exact up to this depth.
+MAX_K: Final = (2**31 - 1) // (128 * 128)
+FLOATS: Final = ("float16", "bfloat16", "float32")
+
+
+def plan_linear_w8a8(
+    *,
+    m: int,
+    n: int,
+    k: int,
+    arch: Architecture,
+    dtype: str = "int8",
+    out_dtype: str = "float16",
+    bias: bool = True,
+    residual: bool = False,
+) -> Plan:
+    """The plan of `linear_w8a8`: x (m, k) by weight (n, k) to (m, n).
+
+    Raises:
+        UnsupportedShapeError: a constraint does not hold.
+    """
+    _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
+    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n)
+    inputs = _operands(m, n, k, dtype, out_dtype, bias)
+    if residual:
+        inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
+    launch = Launch(
+        kernel="linear.linear_w8a8_kernel",
+        arguments={
+            **{name: name if name in inputs else None for name in (*_POINTERS, "bias", "residual")},
+            "out": "out", "M": m, "N": n, "K": k,
+        },
+        constants=_constants(config, k),
+        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"]), 1, 1),
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        varying=frozenset({"M"}),
+        instruction="s8" if dtype == "int8" else "e4m3",
+    )  # fmt: skip
+    return Plan(
+        op="linear_w8a8",
+        inputs=inputs,
+        outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},
+        launches=(launch,),
+        operations={dtype: 2 * m * n * k},
+    )
+
+
+def plan_geglu_linear_w8a8(
+    *,
+    m: int,
+    n: int,
+    k: int,
+    arch: Architecture,
+    dtype: str = "int8",
+    out_dtype: str = "float16",
+    bias: bool = True,
+) -> Plan:
+    """The plan of `geglu_linear_w8a8`: x (m, k) by weight (2n, k), value rows first, to (m, n).
+
+    Raises:
+        UnsupportedShapeError: a constraint does not hold.
+    """
+    _check("geglu_linear_w8a8", m, n, k, dtype, out_dtype, arch)
+    config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n)
+    inputs = _operands(m, 2 * n, k, dtype, out_dtype, bias)
+    launch = Launch(
+        kernel="linear.geglu_linear_w8a8_kernel",
+        arguments={
+            **{name: name if name in inputs else None for name in (*_POINTERS, "bias")},
+            "out": "out", "M": m, "N": n, "K": k,
+        },
+        constants=_constants(config, k),
+        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"]), 1, 1),
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        varying=frozenset({"M"}),
+        instruction="s8" if dtype == "int8" else "e4m3",
+    )  # fmt: skip
+    return Plan(
+        op="geglu_linear_w8a8",
+        inputs=inputs,
+        outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},
+        launches=(launch,),
+        operations={dtype: 4 * m * n * k},
+    )
+
+
+_POINTERS: Final = ("x", "x_scale", "weight", "weight_scale")
+
+
+def _operands(m: int, n: int, k: int, dtype: str, out_dtype: str, bias: bool) -> dict[str, Buffer]:
+    operands = {
+        "x": Buffer(shape=(m, k), dtype=dtype),
+        "x_scale": Buffer(shape=(m,), dtype="float32"),
+        "weight": Buffer(shape=(n, k), dtype=dtype),
+        "weight_scale": Buffer(shape=(n,), dtype="float32"),
+    }
+    if bias:
+        operands["bias"] = Buffer(shape=(n,), dtype=out_dtype)
+    return operands
+
+
+def _constants(config: Mapping[str, int], k: int) -> dict[str, Constant]:
+    return {
+        **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
+        "EVEN_K": k % config["BLOCK_K"] == 0,
+    }
+
+
+def _check(op: str, m: int, n: int, k: int, dtype: str, out_dtype: str, arch: Architecture) -> None:
+    shape = {"m": m, "n": n, "k": k, "dtype": dtype, "out_dtype": out_dtype, "sm": arch.sm}
+    require(m >= 1 and n >= 1, op, shape, "there must be at least one row and one column")
+    require(k >= 16 and k % 16 == 0, op, shape, "k must be a multiple of 16, so that rows begin at 16 bytes")
+    require(k <= MAX_K, op, shape, f"sums are exact in 32 bits up to k = {MAX_K} only")
+    require(dtype in ("int8", "float8_e4m3fn"), op, shape, "operands are int8 or float8_e4m3fn")
+    require(dtype == "int8" or arch.fp8, op, shape, "float8 matrix instructions begin with sm_89; use int8")
+    require(out_dtype in FLOATS, op, shape, f"the output is one of {', '.join(FLOATS)}")

@@ -1,0 +1,136 @@
+"""The 8-bit linears as torch ops: eager, compiled, exported, in CUDA graphs, and on a CPU."""
+
+import torch
+from torch import Tensor
+
+from ..execute import architecture_of, dtype_name, execute, runs_kernels
+from .launch import plan_geglu_linear_w8a8, plan_linear_w8a8
+from .reference import geglu_linear_w8a8_ref, linear_w8a8_ref
+
+
+@torch.library.triton_op("pocketxl::linear_w8a8", mutates_args={})
+def linear_w8a8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    """A linear layer on 8-bit operands: ``x_scale * weight_scale * (x @ weight^T) + bias + residual``.
+
+    Sums are int32 (exact) for int8, float32 for float8; the epilogue is float32 and rounds once.
+
+    Args:
+        x: (…, k), int8 or float8_e4m3fn.
+        x_scale: (…), float32: of each token.
+        weight: (n, k), the dtype of `x`.
+        weight_scale: (n,), float32: of each output channel.
+        bias: (n,), `out_dtype`.
+        residual: (…, n), `out_dtype`, added at the end.
+        out_dtype: float16, bfloat16 or float32.
+
+    Returns:
+        (…, n). A NaN in a scale gives NaN in its row or column.
+
+    Raises:
+        UnsupportedShapeError: k is no multiple of 16, or the GPU has no float8.
+    """
+    if not runs_kernels(x):
+        return linear_w8a8_ref(x, x_scale, weight, weight_scale, bias, residual).to(out_dtype)
+    lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0]
+    inputs = _inputs(x, x_scale, weight, weight_scale, bias)
+    if residual is not None:
+        inputs["residual"] = residual.reshape(-1, n).contiguous()
+    plan = plan_linear_w8a8(
+        m=inputs["x"].shape[0],
+        n=n,
+        k=k,
+        arch=architecture_of(x),
+        dtype=dtype_name(x.dtype),
+        out_dtype=dtype_name(out_dtype),
+        bias=bias is not None,
+        residual=residual is not None,
+    )
+    return execute(plan, inputs)["out"].reshape(*lead, n)
+
+
+@linear_w8a8.register_fake
+def _(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=out_dtype)
+
+
+@torch.library.triton_op("pocketxl::geglu_linear_w8a8", mutates_args={})
+def geglu_linear_w8a8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    """GEGLU's projection on 8-bit operands: ``value * gelu(gate)`` with the exact (erf) GELU.
+
+    Args:
+        x: (…, k), int8 or float8_e4m3fn.
+        x_scale: (…), float32: of each token.
+        weight: (2n, k), the dtype of `x`: the value's rows, then the gate's, as in diffusers.
+        weight_scale: (2n,), float32.
+        bias: (2n,), `out_dtype`.
+        out_dtype: float16, bfloat16 or float32.
+
+    Returns:
+        (…, n).
+
+    Raises:
+        UnsupportedShapeError: k is no multiple of 16, or the GPU has no float8.
+    """
+    if not runs_kernels(x):
+        return geglu_linear_w8a8_ref(x, x_scale, weight, weight_scale, bias).to(out_dtype)
+    lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0] // 2
+    inputs = _inputs(x, x_scale, weight, weight_scale, bias)
+    plan = plan_geglu_linear_w8a8(
+        m=inputs["x"].shape[0],
+        n=n,
+        k=k,
+        arch=architecture_of(x),
+        dtype=dtype_name(x.dtype),
+        out_dtype=dtype_name(out_dtype),
+        bias=bias is not None,
+    )
+    return execute(plan, inputs)["out"].reshape(*lead, n)
+
+
+@geglu_linear_w8a8.register_fake
+def _(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0] // 2), dtype=out_dtype)
+
+
+def _inputs(
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None
+) -> dict[str, Tensor]:
+    inputs = {
+        "x": x.reshape(-1, x.shape[-1]).contiguous(),
+        "x_scale": x_scale.reshape(-1).contiguous(),
+        "weight": weight.contiguous(),
+        "weight_scale": weight_scale.contiguous(),
+    }
+    if bias is not None:
+        inputs["bias"] = bias.contiguous()
+    return inputs
