@@ -1,13 +1,15 @@
 """How well the miniature obeys: ``python -m benchmarks.miniature --assets DIR --base DIR --refiner DIR``.
 
 Fixed prompts and seeds; prompts and measures are in ``pocketxl.export.miniature.evaluate``. The pictures come from
-diffusers in float32 and, with ``--engine``, from built engines too, which are also compared with diffusers picture by
-picture. The last line on standard output is one JSON object. ``--sheet FILE`` also writes the contact sheet.
+diffusers in float32 and, with ``--engine``, from built engines too. Engines are several times as fast, so
+``--engines-only`` leaves diffusers the contact sheet and the figures that need no sampling. Each system's pictures are
+compared with those of the systems before it, seed by seed. The last line on standard output is one JSON object.
+``--sheet FILE`` also writes the contact sheet.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from pocketxl.export.miniature.vocabulary import read_vocabulary
 from . import report
 
 PARTS = ("vae", "noise", "single", "base_only", "pairs", "conditioning", "sheet")
+ONCE = ("base_only", "conditioning")  # say what the model learned; the first system that samples shows it
 REFERENCE = "diffusers-fp32"
 BATCH = 24
 
@@ -45,9 +48,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="single-object prompts; half as many with two objects")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--sheet", type=Path, help="where to write the contact sheet of the last system")
     options = parser.parse_args()
 
+    if options.threads:
+        torch.set_num_threads(options.threads)
     base = StableDiffusionXLPipeline.from_pretrained(str(options.base), torch_dtype=torch.float32)
     refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(str(options.refiner), torch_dtype=torch.float32)
     for pipeline in (base, refiner):
@@ -58,41 +64,74 @@ def main() -> int:
     painter = Painter(vocabulary)
     size = options.resolution
 
-    systems = {REFERENCE: of_diffusers(base, refiner, options.steps)}
-    systems |= {folder.name: of_engine(Pipeline.load(folder), options.steps) for folder in options.engine}
     records: list[report.Record] = []
-    sheets: dict[str, Pictures] = {}
+
+    def keep(system: str, found: Sequence[evaluate.Record]) -> None:
+        for one in found:
+            records.append(
+                report.Record(case=one.case, system=system, metric=one.metric, value=one.value, unit=one.unit)
+            )
+            print(f"{system}: {one.case} {one.metric} {one.value:.4g}", file=sys.stderr, flush=True)
+
+    if "vae" in options.parts:
+        keep(REFERENCE, [held_out.vae_psnr(base.vae, painter, names, size)])
+    if "noise" in options.parts:
+        data = build_buckets(
+            vocabulary, base.vae, (base.tokenizer, base.tokenizer_2), resolution=size, count=1000,
+            seed=evaluate.SEED, cache=None, device=torch.device(options.device),
+        )  # fmt: skip
+        keep(REFERENCE, held_out.noise_prediction(base, refiner, data))
+
+    systems = {REFERENCE: of_diffusers(base, refiner, options.steps)}
+    for folder in options.engine:
+        systems[folder.name] = of_engine(Pipeline.load(folder, threads=options.threads), options.steps)
+    made: dict[str, dict[evaluate.Request, Pictures]] = {}
+    parts = set(options.parts)
     for system, make in systems.items():
-        found: list[evaluate.Record] = []
-        if system == REFERENCE and "vae" in options.parts:
-            found.append(held_out.vae_psnr(base.vae, painter, names, size))
-        if system == REFERENCE and "noise" in options.parts:
-            data = build_buckets(
-                vocabulary, base.vae, (base.tokenizer, base.tokenizer_2), resolution=size, count=1000,
-                seed=evaluate.SEED, cache=None, device=torch.device(options.device),
-            )  # fmt: skip
-            found += held_out.noise_prediction(base, refiner, data)
+        made[system] = {}
+        remembered = remembering(make, made[system])
         if system != REFERENCE or not options.engines_only:
-            found += obey(make, painter, names, size, options.parts, options.count)
-        if "sheet" in options.parts:
-            sheets[system] = make(evaluate.Request(prompts=CONTACT_SHEET, height=size, width=size, seed=0))
-            values = measures.psnr_db(sheets[system], sheets[REFERENCE])
-            if system != REFERENCE:
-                found.append(
-                    evaluate.Record(case="same_seeds", metric="psnr_db", value=float(values.mean()), unit="dB")
-                )
+            keep(system, obey(remembered, painter, names, size, parts, options.count))
+            parts -= set(ONCE)
+        if "sheet" in parts:
+            sheet = remembered(evaluate.Request(prompts=CONTACT_SHEET, height=size, width=size, seed=0))
             if options.sheet:
-                save_grid(sheets[system], 8, options.sheet)
-        records += [
-            report.Record(case=one.case, system=system, metric=one.metric, value=one.value, unit=one.unit)
-            for one in found
-        ]
+                save_grid(sheet, 8, options.sheet)
+        for other in list(made)[:-1]:
+            keep(system, same_seeds(made[system], made[other], other))
     report.finish("miniature", records)
     return 0
 
 
+def remembering(make: evaluate.Generate, made: dict[evaluate.Request, Pictures]) -> evaluate.Generate:
+    """Make each picture once, and keep it for comparisons."""
+
+    def remembered(request: evaluate.Request) -> Pictures:
+        if request not in made:
+            made[request] = make(request)
+        return made[request]
+
+    return remembered
+
+
+def same_seeds(
+    mine: dict[evaluate.Request, Pictures], theirs: dict[evaluate.Request, Pictures], other: str
+) -> list[evaluate.Record]:
+    """Mean PSNR over all pictures that both systems made from the same prompts and seeds."""
+    common = [request for request in mine if request in theirs]
+    if not common:
+        return []
+    values = np.concatenate([measures.psnr_db(mine[request], theirs[request]) for request in common])
+    case = f"same_seeds_as_{other}"
+    return [
+        evaluate.Record(case=case, metric="mean_psnr_db", value=float(values.mean()), unit="dB"),
+        evaluate.Record(case=case, metric="least_psnr_db", value=float(values.min()), unit="dB"),
+        evaluate.Record(case=case, metric="pictures", value=len(values), unit="1"),
+    ]
+
+
 def obey(
-    make: evaluate.Generate, painter: Painter, names: Sequence[str], size: int, parts: Sequence[str], count: int
+    make: evaluate.Generate, painter: Painter, names: Sequence[str], size: int, parts: Set[str], count: int
 ) -> list[evaluate.Record]:
     """The figures that only need pictures."""
     found: list[evaluate.Record] = []

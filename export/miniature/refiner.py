@@ -15,7 +15,8 @@ from .noise import Levels, min_snr_weight
 from .text import encode_refiner
 from .trainer import step_generator
 
-LEVELS: Final[Levels] = ((0.0, 0), (1.0, 250))  # used below 200; a little more is learned so that its first step is not at the edge
+# Used below 200; a little more is learned so that its first step is not at the edge.
+LEVELS: Final[Levels] = ((0.0, 0), (1.0, 250))
 NEGATIVE_SCORE: Final = 2.5  # the pipelines' negative aesthetic score
 
 
