@@ -42,7 +42,7 @@ def architecture(sm: int) -> Architecture:
         return ARCHITECTURES[sm]
     known = ", ".join(f"sm_{item.sm} ({item.examples})" for item in _ALL)
     hint = (
-        "Triton has no matrix instructions for Turing; build a TensorRT engine instead: pocketxl build --target rtx-sm75"
+        "Triton has no matrix instructions for Turing; build a TensorRT engine: pocketxl build --target rtx-sm75"
         if sm == 75
         else "build a TensorRT engine instead (pocketxl build --target rtx-sm…), or run float16 in torch"
     )

@@ -44,7 +44,7 @@ def runs_kernels(tensor: Tensor) -> bool:
 
 
 @cache
-def kernel_function(kernel: str) -> Any:  # noqa: ANN401 - Triton's own class depends on the interpreter
+def kernel_function(kernel: str) -> Any:
     """The Triton function of ``folder.function``."""
     folder, name = kernel.split(".")
     return getattr(importlib.import_module(f".{folder}.kernel", __package__), name)
@@ -73,7 +73,5 @@ def execute(plan: Plan, inputs: Mapping[str, Tensor], allocate: Allocate = torch
         arguments = {
             name: tensors[value] if isinstance(value, str) else value for name, value in launch.arguments.items()
         }
-        function[launch.grid](
-            **arguments, **launch.constants, num_warps=launch.num_warps, num_stages=launch.num_stages
-        )
+        function[launch.grid](**arguments, **launch.constants, num_warps=launch.num_warps, num_stages=launch.num_stages)
     return {name: made[name] for name in plan.outputs}

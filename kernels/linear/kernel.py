@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
-    """Row and column of this program's tile; tiles run down GROUP_M rows first, so that weights stay in the L2 cache."""
+    """Row and column of this program's tile; tiles run down GROUP_M rows first: weights stay in the L2 cache."""
     program = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)

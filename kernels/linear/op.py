@@ -56,7 +56,7 @@ def linear_w8a8(
     return execute(plan, inputs)["out"].reshape(*lead, n)
 
 
-@linear_w8a8.register_fake
+@linear_w8a8.register_fake  # type: ignore[untyped-decorator]
 def _(
     x: Tensor,
     x_scale: Tensor,
@@ -110,7 +110,7 @@ def geglu_linear_w8a8(
     return execute(plan, inputs)["out"].reshape(*lead, n)
 
 
-@geglu_linear_w8a8.register_fake
+@geglu_linear_w8a8.register_fake  # type: ignore[untyped-decorator]
 def _(
     x: Tensor,
     x_scale: Tensor,
@@ -122,9 +122,7 @@ def _(
     return x.new_empty((*x.shape[:-1], weight.shape[0] // 2), dtype=out_dtype)
 
 
-def _inputs(
-    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None
-) -> dict[str, Tensor]:
+def _inputs(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
     inputs = {
         "x": x.reshape(-1, x.shape[-1]).contiguous(),
         "x_scale": x_scale.reshape(-1).contiguous(),
