@@ -1,7 +1,7 @@
 """Tile sizes, warps and stages: one table per op, a row per architecture and shape, read from JSON.
 
-A table is a list of rows ``{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}``. `shape` may be
-empty (any shape), `rows` null (any number). The tuning command writes such rows; nothing is tuned at a first use.
+A table is a list of rows ``{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}``. `shape` names what
+the row is for and may be empty (any shape), `rows` may be null (any number). The tuning command writes such rows; nothing is tuned at a first use.
 """
 
 import json
@@ -21,7 +21,7 @@ class Row:
     """One row: for up to `rows` rows of a `shape` on an architecture, this configuration."""
 
     sm: int
-    shape: tuple[tuple[str, int], ...]
+    shape: Mapping[str, int]
     rows: int | None
     config: Mapping[str, int]
 
@@ -31,24 +31,22 @@ def table(op: str) -> tuple[Row, ...]:
     """The rows of an op's table."""
     with (FOLDER / f"{op}.json").open(encoding="utf-8") as file:
         data = json.load(file)
-    return tuple(
-        Row(sm=row["sm"], shape=tuple(sorted(row["shape"].items())), rows=row["rows"], config=row["config"])
-        for row in data
-    )
+    return tuple(Row(sm=row["sm"], shape=row["shape"], rows=row["rows"], config=row["config"]) for row in data)
 
 
 def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
-    """The configuration for a shape: rows for exactly this shape come first, then those for any.
+    """The configuration for a shape: of the rows that fit it, those that name most of it.
 
     Among them the one with the smallest `rows` that holds the asked number, else the largest.
 
     Raises:
         KernelError: the table has no row for the architecture.
     """
-    key = tuple(sorted(shape.items()))
-    for wanted in (key, ()):
-        found = [row for row in table(op) if row.sm == sm and row.shape == wanted]
-        if found:
-            found.sort(key=lambda row: float("inf") if row.rows is None else row.rows)
-            return next((row for row in found if row.rows is None or row.rows >= rows), found[-1]).config
-    raise KernelError(f"no configuration of {op} for sm_{sm} in {op}.json")
+    asked = shape.items()
+    found = [row for row in table(op) if row.sm == sm and row.shape.items() <= asked]
+    if not found:
+        raise KernelError(f"no configuration of {op} for sm_{sm} in {op}.json")
+    closest = max(len(row.shape) for row in found)
+    found = [row for row in found if len(row.shape) == closest]
+    found.sort(key=lambda row: float("inf") if row.rows is None else row.rows)
+    return next((row for row in found if row.rows is None or row.rows >= rows), found[-1]).config

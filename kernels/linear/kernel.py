@@ -51,11 +51,13 @@ def linear_w8a8_kernel(
     value = value * tl.load(weight_scale + columns, mask=in_columns, other=0.0)[None, :]
     if bias is not None:
         value += tl.load(bias + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
-    places = rows.to(tl.int64)[:, None] * N + columns[None, :]
+    # The tile's corner takes 64 bits, places in it 32: half the registers of 64 bits everywhere.
+    corner = tile_m.to(tl.int64) * BLOCK_M * N + tile_n * BLOCK_N
+    places = tl.arange(0, BLOCK_M)[:, None] * N + tl.arange(0, BLOCK_N)[None, :]
     inside = in_rows[:, None] & in_columns[None, :]
     if residual is not None:
-        value += tl.load(residual + places, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + places, value.to(out.dtype.element_ty), mask=inside)
+        value += tl.load(residual + corner + places, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + corner + places, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -98,5 +100,6 @@ def geglu_linear_w8a8_kernel(
         value += tl.load(bias + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
         gate += tl.load(bias + N + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
     gated = value * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
-    places = rows.to(tl.int64)[:, None] * N + columns[None, :]
-    tl.store(out + places, gated.to(out.dtype.element_ty), mask=in_rows[:, None] & in_columns[None, :])
+    corner = tile_m.to(tl.int64) * BLOCK_M * N + tile_n * BLOCK_N
+    places = tl.arange(0, BLOCK_M)[:, None] * N + tl.arange(0, BLOCK_N)[None, :]
+    tl.store(out + corner + places, gated.to(out.dtype.element_ty), mask=in_rows[:, None] & in_columns[None, :])

@@ -30,7 +30,7 @@ def plan_linear_w8a8(
         UnsupportedShapeError: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n)
+    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, residual=int(residual))
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
