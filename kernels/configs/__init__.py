@@ -1,12 +1,15 @@
 """Tile sizes, warps and stages: one table per op, a row per architecture and shape, read from JSON.
 
-A table is a list of rows ``{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}``. `shape` names what
-the row is for and may be empty (any shape), `rows` may be null (any number). The tuning command writes such rows; nothing is tuned at a first use.
+A table is a list of rows ``{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}``. `shape` names
+what the row is for and may be empty (any shape), `rows` may be null (any number). The tuning command writes such rows;
+nothing is tuned at a first use.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -34,6 +37,29 @@ def table(op: str) -> tuple[Row, ...]:
     return tuple(Row(sm=row["sm"], shape=row["shape"], rows=row["rows"], config=row["config"]) for row in data)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A configuration that is tried in place of the table's, and the (rows, shape) that were asked of it."""
+
+    op: str
+    config: Mapping[str, int] | None
+    asked: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+
+
+_TRIAL: Final[ContextVar[Trial | None]] = ContextVar("trial", default=None)
+
+
+@contextmanager
+def trying(op: str, config: Mapping[str, int] | None = None) -> Iterator[Trial]:
+    """Within, lookups of `op` give `config` (None: the table's) and are noted: how the tuning command makes plans."""
+    trial = Trial(op=op, config=config)
+    token = _TRIAL.set(trial)
+    try:
+        yield trial
+    finally:
+        _TRIAL.reset(token)
+
+
 def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
     """The configuration for a shape: of the rows that fit it, those that name most of it.
 
@@ -42,6 +68,10 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
     Raises:
         KernelError: the table has no row for the architecture.
     """
+    if (trial := _TRIAL.get()) and trial.op == op:
+        trial.asked.append((rows, shape))
+        if trial.config is not None:
+            return trial.config
     asked = shape.items()
     found = [row for row in table(op) if row.sm == sm and row.shape.items() <= asked]
     if not found:
