@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="caches, checkpoints and sample grids")
     parser.add_argument("--out", type=Path, required=True, help="where base/ and refiner/ are written")
     parser.add_argument("--start", type=Path, help="begin with this folder's tokenizers, VAE and, if there, U-Net")
+    parser.add_argument("--start-refiner", type=Path, help="and with this refiner's U-Net")
     parser.add_argument("--vae-minutes", type=float, default=85.0, help="active minutes for the VAE, without --start")
     parser.add_argument("--minutes", type=float, default=90.0, help="active minutes for the base")
     parser.add_argument("--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner")
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work=options.work,
         out=options.out,
         start=options.start,
+        start_refiner=options.start_refiner,
         minutes=options.minutes,
         vae_minutes=options.vae_minutes,
         refiner_minutes=options.refiner_minutes,

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    ModelMixin,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
 from .autoencoder import train_autoencoder
 from .base import BaseLoss, plain_attention
@@ -38,13 +39,15 @@ class Recipe:
 
     `start` is a folder with ``vae/``, ``tokenizer/`` and ``tokenizer_2/`` to begin from; without it these are trained
     first, under `work`. If it has ``unet/`` and the encoders too, as the ``base/`` of a finished pair has, training
-    begins with their weights.
+    begins with their weights. `start_refiner` is that pair's ``refiner/``; without it the refiner begins as a copy of
+    what it shares with the base.
     """
 
     assets: Path
     work: Path
     out: Path
     start: Path | None = None
+    start_refiner: Path | None = None
     minutes: float = 90.0
     refiner_minutes: float = 15.0
     vae_minutes: float = 85.0
@@ -89,6 +92,8 @@ class Run:
                 plain_attention(modules)
         if (start / "unet").exists():
             self._load_base(start)
+        if recipe.start_refiner:
+            _load(self.refiner["unet"], UNet2DConditionModel, recipe.start_refiner / "unet")
         _log.info(
             "parameters: base U-Net %.2f M, refiner U-Net %.2f M, all %.2f M",
             parameter_count(self.base["unet"]) / 1e6,
@@ -102,8 +107,7 @@ class Run:
             ("text_encoder", CLIPTextModel),
             ("text_encoder_2", CLIPTextModelWithProjection),
         ):
-            trained = kind.from_pretrained(str(folder / name), torch_dtype=torch.float32)
-            self.base[name].load_state_dict(trained.state_dict())
+            _load(self.base[name], kind, folder / name)
 
     def buckets(self) -> tuple[Bucket, ...]:
         """The training data."""
@@ -152,14 +156,16 @@ class Run:
         trainer.finish()
         self.base.eval().requires_grad_(False)
         self._grid(f"base-{trainer.step:06d}", with_refiner=False)
+        self.save(recipe.work / "latest")
         return True
 
     def train_refiner(self, data: tuple[Bucket, ...]) -> bool:
         """Train the refiner on the finished encoder; True when finished."""
         recipe = self.recipe
         empty = tokenize(self.tokenizers[1], [""])[0]
-        copied = start_from_base(self.refiner["unet"], self.base["unet"], recipe.model.text.width)
-        _log.info("refiner starts with %d tensors of the base", copied)
+        if not recipe.start_refiner:
+            copied = start_from_base(self.refiner["unet"], self.base["unet"], recipe.model.text.width)
+            _log.info("refiner starts with %d tensors of the base", copied)
         loss = RefinerLoss(
             self.refiner, self.base["text_encoder_2"], empty, data,
             batch=recipe.settings.batch, seed=recipe.seed + 1, device=self.device,
@@ -202,6 +208,10 @@ def run(recipe: Recipe) -> bool:
         return False
     stages.save(recipe.out)
     return True
+
+
+def _load(module: nn.Module, kind: type[ModelMixin | PreTrainedModel], folder: Path) -> None:
+    module.load_state_dict(kind.from_pretrained(str(folder), torch_dtype=torch.float32).state_dict())
 
 
 def _train_start(recipe: Recipe) -> bool:

@@ -76,18 +76,23 @@ def test_folders_open_and_run_in_diffusers(tokenizers: Path, toy: Miniature, tmp
     )
 
 
-def test_training_goes_on_from_a_finished_base(tokenizers: Path, toy: Miniature, tmp_path: Path) -> None:
+def test_training_goes_on_from_a_finished_pair(tokenizers: Path, toy: Miniature, tmp_path: Path) -> None:
     pair = (load_tokenizer(tokenizers / "tokenizer"), load_tokenizer(tokenizers / "tokenizer_2"))
     model = replace(toy, vocabulary_size=len(pair[0]))
     trained = base_unet(model, 32)
     parts = (trained, text_encoder(model), text_encoder_2(model), autoencoder(32), pair)
     save_folder(base_pipeline(*parts), tmp_path / "base")
+    fine = refiner_unet(model, 32)
+    save_folder(refiner_pipeline(fine, parts[2], parts[3], pair[1]), tmp_path / "refiner")
     recipe = Recipe(
-        assets=tmp_path, work=tmp_path / "work", out=tmp_path, start=tmp_path / "base", resolution=32, model=toy
-    )
-    loaded = Run(recipe).base["unet"].state_dict()
-    for name, tensor in trained.state_dict().items():
-        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-6)
+        assets=tmp_path, work=tmp_path / "work", out=tmp_path, start=tmp_path / "base",
+        start_refiner=tmp_path / "refiner", resolution=32, model=toy,
+    )  # fmt: skip
+    run = Run(recipe)
+    for source, target in ((trained, run.base["unet"]), (fine, run.refiner["unet"])):
+        loaded = target.state_dict()
+        for name, tensor in source.state_dict().items():
+            torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-6)
 
 
 def test_the_pair_is_small_enough() -> None:
