@@ -5,13 +5,23 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "onnx", "optimum-quanto", "openvino", "numpy")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "onnxruntime",
+    "onnx",
+    "optimum-quanto",
+    "openvino",
+    "triton",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +64,15 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def finish(benchmark: str, records: Sequence[Record], command: str = "") -> None:
-    """Print the JSON object that ends a benchmark."""
+def finish(
+    benchmark: str, records: Sequence[Record], command: str = "", extra: Mapping[str, object] | None = None
+) -> None:
+    """Print the JSON object that ends a benchmark; `extra` goes into its environment."""
     command = command or "python -m " + " ".join([f"benchmarks.{benchmark}", *sys.argv[1:]])
     data = {
         "benchmark": benchmark,
         "command": command,
-        "environment": environment(),
+        "environment": {**environment(), **(extra or {})},
         "records": [asdict(record) for record in records],
     }
     sys.stdout.write(json.dumps(data) + "\n")

@@ -37,8 +37,8 @@ SHAPES: Final[dict[Model, Shape]] = {
 class Conv:
     """A convolution of a (batch, height, width, c_in) picture; padded by half the kernel.
 
-    `upsample`: the picture is doubled by its nearest neighbours first. `time`: a vector per image is added to the
-    result. `residual`: a picture is.
+    `c_kept`: how many of the c_in channels are those that the way down kept. `upsample`: the picture is doubled by its
+    nearest neighbours first. `time`: a vector per image is added to the result. `residual`: a picture is.
     """
 
     role: str
@@ -47,6 +47,7 @@ class Conv:
     width: int
     c_in: int
     c_out: int
+    c_kept: int = 0
     kernel: int = 3
     stride: int = 1
     upsample: bool = False
@@ -114,6 +115,7 @@ class GroupNorm:
     channels: int
     groups: int
     silu: bool
+    eps: float
     operations: int = 0
 
 
@@ -123,6 +125,7 @@ class LayerNorm:
 
     rows: int
     channels: int
+    eps: float = 1e-5
     operations: int = 0
 
 
@@ -157,8 +160,9 @@ class _Picture:
 
     def norm(self, channels: int, silu: bool) -> GroupNorm:
         return GroupNorm(
-            batch=self.batch, height=self.height, width=self.width, channels=channels, groups=self.groups, silu=silu
-        )
+            batch=self.batch, height=self.height, width=self.width, channels=channels, groups=self.groups, silu=silu,
+            eps=1e-5 if silu else 1e-6,
+        )  # fmt: skip
 
 
 def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int = 77) -> Iterator[Step]:
@@ -198,7 +202,7 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
         for _ in range(shape.layers + 1):
             kept = skips.pop()
             yield Concatenate(pixels=at.pixels, channels=(current, kept))
-            yield from _resnet(at, current + kept, channels)
+            yield from _resnet(at, current + kept, channels, kept)
             yield from _transformer(at, channels, shape.depths[level])
             current = channels
         if level:
@@ -207,12 +211,12 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
     yield levels[0].conv("out", current, LATENT_CHANNELS)
 
 
-def _resnet(at: _Picture, c_in: int, c_out: int) -> Iterator[Step]:
+def _resnet(at: _Picture, c_in: int, c_out: int, c_kept: int = 0) -> Iterator[Step]:
     yield at.norm(c_in, silu=True)
     yield at.conv("conv1", c_in, c_out, time=True)
     yield at.norm(c_out, silu=True)
     if c_in != c_out:
-        yield at.conv("shortcut", c_in, c_out, kernel=1)
+        yield at.conv("shortcut", c_in, c_out, c_kept=c_kept, kernel=1)
     yield at.conv("conv2", c_out, c_out, residual=True)
 
 

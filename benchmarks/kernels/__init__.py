@@ -1,0 +1,1 @@
+"""How fast the GPU kernels are, beside their peers: `python -m benchmarks.kernels`."""

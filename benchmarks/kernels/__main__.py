@@ -1,0 +1,87 @@
+"""Time the GPU kernels beside their peers: `python -m benchmarks.kernels`; needs an NVIDIA GPU, torch and Triton.
+
+Each call of SDXL's base at 1024², batch 2, is first compared with its float64 reference; a wrong one ends the run.
+Times are medians of CUDA-graph replays over inputs that rotate, so that nothing waits in the L2 cache.
+
+With `--roofline GPU` nothing is measured and no GPU is needed: times are predicted from stated peaks.
+"""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from ..report import Record, finish
+from .cases import cases
+from .gpus import GPUS
+from .prediction import predict
+
+
+def main() -> int:
+    """Measure or predict; the JSON object is the last line. 1: an op is wrong. 2: there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the most frequent calls of each op only")
+    parser.add_argument("--op", nargs="+", default=[], help="only these ops")
+    parser.add_argument("--seconds", type=float, default=420, help="after so long no further case begins")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile kernels")
+    parser.add_argument("--roofline", choices=[*GPUS, "all"], metavar="GPU", help=f"predict: {', '.join(GPUS)}, all")
+    options = parser.parse_args()
+    if options.roofline:
+        chosen = list(GPUS.values()) if options.roofline == "all" else [GPUS[options.roofline]]
+        records = [record for gpu in chosen for record in predict(gpu)]
+        summarise(records)
+        finish("kernels", records)
+        return 0
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.stderr.write("error: no GPU here; --roofline predicts without one\n")
+        return 2
+    from pocketxl.kernels.execute import architecture_of
+    from pocketxl.kernels.timing import CudaGraphs
+
+    from .check import WrongResultError
+    from .run import run
+
+    torch.backends.cudnn.benchmark = True
+    arch = architecture_of(torch.empty(1, device="cuda"))
+    found = cases(quick=options.quick, ops=options.op)
+    try:
+        records = run(found, arch, CudaGraphs(), seconds=options.seconds, jobs=options.jobs)
+    except WrongResultError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    finish("kernels", records, extra=gpu_environment())
+    return 0
+
+
+def gpu_environment() -> dict[str, object]:
+    """The GPU, its driver, and the CUDA that torch was built for."""
+    import subprocess
+
+    import torch
+
+    properties: Any = torch.cuda.get_device_properties(0)
+    driver = subprocess.run(
+        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {
+        "gpu": properties.name,
+        "gpu_memory_bytes": properties.total_memory,
+        "gpu_sms": properties.multi_processor_count,
+        "gpu_l2_bytes": properties.L2_cache_size,
+        "driver": driver.stdout.strip().splitlines()[0] if driver.stdout.strip() else "unknown",
+        "cuda": torch.version.cuda,
+    }
+
+
+def summarise(records: list[Record]) -> None:
+    """The whole forwards, a line each, for people."""
+    for record in records:
+        if record.case.endswith(("_w8a8", "_float16", "_w8a8-float8", "_float16-short-sums")):
+            sys.stderr.write(f"predicted {record.case}: {record.value * 1e3:.1f} ms\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What the kernels should take on GPUs that are not here: stated peaks times stated achievable shares. No measurement.
+
+A call takes the longer of its arithmetic and its traffic; a forward takes the sum of its calls. Launch gaps, waves that
+do not fill a GPU, and what stays in the L2 cache are left out, so what comes out are floors of the time. The float16
+peer is modelled the same way and generously: additions, biases and SiLUs are fused into neighbours (GEGLU's gate is
+not), and keys and values of the prompt are outside the loop, which torch's own graph does not do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pocketxl.kernels.architecture import architecture
+from pocketxl.kernels.sdxl import Call, calls, plan
+from pocketxl.kernels.sdxl_steps import (
+    HEAD_DIM,
+    Attention,
+    Concatenate,
+    Conv,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    Model,
+    Step,
+    steps,
+)
+
+from ..report import Record
+from .gpus import Gpu
+
+# Share of the int8 peak that Triton reaches: 481-512 of 838 TOPS, RTX 5090, 4096^3 (gau-nernst/quantized-training).
+INT8: Final = 0.6
+# The same of the float8 peak with float32 sums: 207 of 419 there.
+FLOAT8: Final = 0.5
+# Share of the float16 peak that a library's GEMM reaches: torchao's roofline model.
+FLOAT16: Final = 0.78
+# Share of the bandwidth: torchao takes 0.92 for copies; norms read twice and end in short tails.
+BANDWIDTH: Final = 0.85
+# Attention with heads of 64. GeForce: FlashAttention-2 reaches 69 of 71 (3090) and 161 of 165 (4090) with float32 sums;
+# SageAttention's int8 + float16 form 323 on a 4090, of the 440 that its two halves allow. H100: cuDNN 408 of 989.
+ATTENTION_GEFORCE: Final = 0.95
+ATTENTION_GEFORCE_INT8: Final = 0.7
+ATTENTION_HOPPER: Final = 0.41
+
+SYSTEM: Final = "prediction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Operations by the kind of peak that bounds them, as seconds each at the achievable rate; and bytes."""
+
+    group: str
+    seconds_of_arithmetic: float
+    traffic: float
+
+    def seconds(self, gpu: Gpu) -> float:
+        """The longer of arithmetic and traffic."""
+        return max(self.seconds_of_arithmetic, self.traffic / (gpu.bandwidth * BANDWIDTH))
+
+
+def work_of_call(call: Call, gpu: Gpu) -> Work:
+    """One of the calls, on our kernels; `count` is not counted."""
+    made = plan(call, architecture(gpu.sm))
+    if call.op.startswith("attention"):
+        arithmetic = _attention_seconds(made.operations, gpu)
+    else:
+        arithmetic = sum(amount / _rate(kind, gpu) for kind, amount in made.operations.items())
+    return Work(group=call.op, seconds_of_arithmetic=arithmetic, traffic=made.traffic)
+
+
+def work_in_float16(step: Step, gpu: Gpu, *, short_sums: bool = False) -> Work:
+    """One step as a float16 library computes it; `short_sums`: matrix products sum in float16."""
+    peak = gpu.float16_short if short_sums else gpu.float16
+    share = FLOAT16
+    match step:
+        case Conv():
+            group = "conv"
+            pixels_in, pixels_out = step.batch * step.height * step.width, step.batch * step.out_height * step.out_width
+            elements = pixels_in * step.c_in + pixels_out * step.c_out * (2 if step.residual else 1)
+            elements += step.c_in * step.c_out * step.kernel**2
+        case Linear():
+            group = "linear"
+            # Without a fused gate, what GEGLU splits is written and read once, beside its result.
+            wide = step.n * 5 if step.gated else step.n * (2 if step.residual else 1)
+            elements = step.rows * (step.k + wide) + step.k * step.n * (2 if step.gated else 1)
+        case Attention():
+            group = "attention"
+            # Libraries always sum shares times values in float32.
+            peak, share = gpu.float16, ATTENTION_GEFORCE if gpu.geforce else ATTENTION_HOPPER
+            elements = 2 * step.batch * step.heads * HEAD_DIM * (step.queries + step.keys)
+        case GroupNorm():
+            group, elements = "norm", 2 * step.batch * step.height * step.width * step.channels
+        case LayerNorm():
+            group, elements = "norm", 2 * step.rows * step.channels
+        case Concatenate():
+            group, elements = "concatenate", 2 * step.pixels * sum(step.channels)
+    return Work(group=group, seconds_of_arithmetic=step.operations / (peak * share), traffic=2.0 * elements)
+
+
+def left_to_the_library(walk: Iterable[Step]) -> Iterator[Step]:
+    """The steps that the w8a8 recipe has no call for: first and last convolution, concatenations."""
+    return (step for step in walk if isinstance(step, Concatenate) or (isinstance(step, Conv) and step.role in ENDS))
+
+
+ENDS: Final = ("in", "out")
+
+
+def forward_seconds(
+    model: Model, gpu: Gpu, *, size: int = 1024, batch: int = 1, dtype: str = "int8"
+) -> dict[str, float]:
+    """Predicted seconds of one forward with our kernels, by op."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for call in calls(model, height=size, width=size, batch=batch, dtype=dtype):
+        work = work_of_call(call, gpu)
+        found[work.group] += call.count * work.seconds(gpu)
+    for step in left_to_the_library(steps(model, height=size, width=size, batch=batch)):
+        found["library"] += work_in_float16(step, gpu).seconds(gpu)
+    return dict(found)
+
+
+def float16_seconds(
+    model: Model, gpu: Gpu, *, size: int = 1024, batch: int = 1, short_sums: bool = False
+) -> dict[str, float]:
+    """Predicted seconds of one forward in float16, by kind of step."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for step in steps(model, height=size, width=size, batch=batch):
+        work = work_in_float16(step, gpu, short_sums=short_sums)
+        found[work.group] += work.seconds(gpu)
+    return dict(found)
+
+
+def predict(gpu: Gpu, *, size: int = 1024, batch: int = 1) -> list[Record]:
+    """Every prediction for one GPU: forwards of both models, whole and by op, ours and in float16."""
+    records = []
+    for model in ("base", "refiner"):
+        case = f"{gpu.name}_{model}_{size}_b{batch}"
+        systems: dict[str, Mapping[str, float]] = {
+            "w8a8": forward_seconds(model, gpu, size=size, batch=batch),
+            "float16": float16_seconds(model, gpu, size=size, batch=batch),
+        }
+        if gpu.float8 is not None:
+            systems["w8a8-float8"] = forward_seconds(model, gpu, size=size, batch=batch, dtype="float8_e4m3fn")
+        if gpu.float16_short > gpu.float16:
+            systems["float16-short-sums"] = float16_seconds(model, gpu, size=size, batch=batch, short_sums=True)
+        for system, parts in systems.items():
+            records.append(_record(f"{case}_{system}", sum(parts.values())))
+            records += [_record(f"{case}_{system}_{part}", seconds) for part, seconds in parts.items()]
+    return records
+
+
+def _record(case: str, seconds: float) -> Record:
+    return Record(case=case, system=SYSTEM, metric="predicted_seconds", value=seconds, unit="s")
+
+
+def _rate(kind: str, gpu: Gpu) -> float:
+    rates = {"int8": gpu.int8 * INT8, "float16": gpu.float16 * FLOAT16, "bfloat16": gpu.float16 * FLOAT16}
+    if gpu.float8 is not None:
+        rates["float8_e4m3fn"] = gpu.float8 * FLOAT8
+    return rates[kind]
+
+
+def _attention_seconds(operations: Mapping[str, int], gpu: Gpu) -> float:
+    if "int8" not in operations:
+        return operations["float16"] / (gpu.float16 * (ATTENTION_GEFORCE if gpu.geforce else ATTENTION_HOPPER))
+    # Float32 sums of shares times values: the default, and at the half rate of GeForce cards the slower half.
+    at_peak = operations["int8"] / gpu.int8 + operations["float16"] / gpu.float16
+    return at_peak / (ATTENTION_GEFORCE_INT8 if gpu.geforce else ATTENTION_HOPPER)
