@@ -1,0 +1,1 @@
+"""Normalizations that quantize as they write."""
