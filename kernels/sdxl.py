@@ -137,7 +137,7 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
                 assert isinstance(m, int)
                 assert isinstance(n, int)
                 yield Call(op="linear_w8a8", shape={**shape, "n": 2 * n}, count=call.count)
-                gate = {"m": m, "h": n, "dtype": shape["dtype"]}
+                gate = {"m": m, "n": n, "dtype": shape["dtype"]}
                 yield Call(op="geglu_quantize", shape=gate, count=call.count)
             case "attention_int8":
                 yield Call(op="attention_int8", shape={**shape, "accumulate_half": True}, count=call.count)
@@ -167,7 +167,7 @@ def w8a8(step: Step, dtype: str = "int8") -> Iterator[Ask]:
         case GroupNorm():
             yield "group_norm_silu", _group_norm(step)
         case LayerNorm():
-            yield "layer_norm_quantize", {"m": step.rows, "k": step.channels, "eps": step.eps, "dtype": dtype}
+            yield "layer_norm_quantize", {"m": step.rows, "c": step.channels, "eps": step.eps, "dtype": dtype}
         case Attention(cross=False):
             yield "attention_int8", _attention(step)
         case Attention():
@@ -176,7 +176,7 @@ def w8a8(step: Step, dtype: str = "int8") -> Iterator[Ask]:
             yield "geglu_linear_w8a8", {"m": step.rows, "n": step.n, "k": step.k, "dtype": dtype}
         case Linear():
             if step.role not in ("qkv", "q"):  # the norms quantize for these
-                yield "quantize_per_token", {"m": step.rows, "k": step.k, "dtype": dtype}
+                yield "quantize_per_token", {"m": step.rows, "c": step.k, "dtype": dtype}
             yield "linear_w8a8", {**_linear(step), "dtype": dtype}
 
 
@@ -207,8 +207,8 @@ def _linear(step: Linear) -> dict[str, Value]:
 def _conv(step: Conv) -> dict[str, Value]:
     return {
         "b": step.batch, "h": step.height, "w": step.width, "c": step.c_in - step.c_kept, "c2": step.c_kept,
-        "n": step.c_out, "kernel": step.kernel, "stride": step.stride, "upsample": step.upsample, "time": step.time,
-        "residual": step.residual,
+        "n": step.c_out, "kernel": step.kernel, "stride": step.stride, "upsample": step.upsample_to is not None,
+        "time": step.time, "residual": step.residual,
     }  # fmt: skip
 
 
@@ -217,13 +217,13 @@ def _conv_weight_only(step: Conv) -> dict[str, Value]:
         "batch": step.batch, "height": step.height, "width": step.width, "cin": step.c_in, "cout": step.c_out,
         "kernel": step.kernel, "stride": step.stride, "time": step.time, "residual": step.residual,
     }  # fmt: skip
-    if step.upsample:
-        shape["upsample_to"] = (step.out_height, step.out_width)
+    if step.upsample_to:
+        shape["upsample_to"] = step.upsample_to
     return shape
 
 
 def _image(step: Conv | GroupNorm, c: int) -> dict[str, Value]:
-    return {"batch": step.batch, "pixels": step.height * step.width, "c": c}
+    return {"b": step.batch, "h": step.height, "w": step.width, "c": c}
 
 
 def _group_norm(step: GroupNorm) -> dict[str, Value]:

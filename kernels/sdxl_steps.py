@@ -7,7 +7,7 @@ by tests/kernels/test_sdxl.py, operation for operation.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Model = Literal["base", "refiner"]
 HEAD_DIM: Final = 64
@@ -37,8 +37,9 @@ SHAPES: Final[dict[Model, Shape]] = {
 class Conv:
     """A convolution of a (batch, height, width, c_in) picture; padded by half the kernel.
 
-    `c_kept`: how many of the c_in channels are those that the way down kept. `upsample`: the picture is doubled by its
-    nearest neighbours first. `time`: a vector per image is added to the result. `residual`: a picture is.
+    `c_kept`: how many of the c_in channels are those that the way down kept. `upsample_to`: the picture grows by its
+    nearest neighbours first, to this height and width: twice its own, or one less where a level has an odd size.
+    `time`: a vector per image is added to the result. `residual`: a picture is.
     """
 
     role: str
@@ -50,19 +51,19 @@ class Conv:
     c_kept: int = 0
     kernel: int = 3
     stride: int = 1
-    upsample: bool = False
+    upsample_to: tuple[int, int] | None = None
     time: bool = False
     residual: bool = False
 
     @property
     def out_height(self) -> int:
         """Height of the result."""
-        return -(-self.height * (2 if self.upsample else 1) // self.stride)
+        return -(-(self.upsample_to[0] if self.upsample_to else self.height) // self.stride)
 
     @property
     def out_width(self) -> int:
         """Width of the result."""
-        return -(-self.width * (2 if self.upsample else 1) // self.stride)
+        return -(-(self.upsample_to[1] if self.upsample_to else self.width) // self.stride)
 
     @property
     def operations(self) -> int:
@@ -155,7 +156,7 @@ class _Picture:
     def pixels(self) -> int:
         return self.batch * self.height * self.width
 
-    def conv(self, role: str, c_in: int, c_out: int, **more: int | bool) -> Conv:
+    def conv(self, role: str, c_in: int, c_out: int, **more: Any) -> Conv:
         return Conv(role=role, batch=self.batch, height=self.height, width=self.width, c_in=c_in, c_out=c_out, **more)
 
     def norm(self, channels: int, silu: bool) -> GroupNorm:
@@ -206,7 +207,7 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
             yield from _transformer(at, channels, shape.depths[level])
             current = channels
         if level:
-            yield at.conv("up", current, current, upsample=True)
+            yield at.conv("up", current, current, upsample_to=sizes[level - 1])
     yield levels[0].norm(current, silu=True)
     yield levels[0].conv("out", current, LATENT_CHANNELS)
 

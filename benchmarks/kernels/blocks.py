@@ -24,7 +24,7 @@ def blocks(arch: Architecture) -> dict[str, dict[str, System]]:
     """The systems of every block by the block's name: the feed-forward of a transformer block at 1280 channels."""
 
     def feed_forward(x: Tensor, norm: list[Tensor], wide: list[Tensor], back: list[Tensor]) -> Tensor:
-        value, gate = F.linear(F.layer_norm(x, (WIDTH,), *norm), *wide).chunk(2, -1)
+        value, gate = F.linear(F.layer_norm(x, (WIDTH,), norm[0], norm[1]), *wide).chunk(2, -1)
         return F.linear(value * F.gelu(gate), *back) + x
 
     return {
@@ -41,9 +41,9 @@ def _ours(arch: Architecture) -> System:
     norm, wide, narrow, back = (
         plan(Call(op=op, shape=shape, count=1), arch)
         for op, shape in (
-            ("layer_norm_quantize", {"m": m, "k": k}),
+            ("layer_norm_quantize", {"m": m, "c": k}),
             ("geglu_linear_w8a8", {"m": m, "n": n, "k": k}),
-            ("quantize_per_token", {"m": m, "k": n}),
+            ("quantize_per_token", {"m": m, "c": n}),
             ("linear_w8a8", {"m": m, "n": k, "k": n, "residual": True}),
         )
     )

@@ -85,9 +85,11 @@ def time_systems(case: str, systems: Mapping[str, System], watch: Stopwatch, *, 
     """Seconds of every system on one case; one that fails is absent, with the reason on standard error."""
     records = []
     for system, make in systems.items():
-        timing = attempt(f"{case} {system}", lambda make=make: measure(
-            [make(STRIDE_OF_SEEDS * i) for i in range(copies)], watch, enough=0.05
-        ))  # fmt: skip
+
+        def timed(make: System = make) -> Timing:
+            return measure([make(STRIDE_OF_SEEDS * i) for i in range(copies)], watch, enough=0.05)
+
+        timing = attempt(f"{case} {system}", timed)
         if timing is None:
             continue
         sys.stderr.write(f"{case} {system}: {timing.seconds * 1e6:.1f} us ({timing.replays} replays)\n")

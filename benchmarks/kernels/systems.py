@@ -37,7 +37,7 @@ def ours(made: Plan) -> System:
 def ours_with_quantization(call: Call, arch: Architecture) -> System:
     """Our linear with the quantization of its input, which a float16 peer does not need."""
     made = plan(call, arch)
-    shape = {"m": call.shape["m"], "k": call.shape["k"], "dtype": call.shape["dtype"]}
+    shape = {"m": call.shape["m"], "c": call.shape["k"], "dtype": call.shape["dtype"]}
     quantize = plan(Call(op="quantize_per_token", shape=shape, count=1), arch)
 
     def system(seed: int) -> Work:
@@ -203,14 +203,10 @@ def _scaled_mm(shape: Mapping[str, Any]) -> System:
 def _picture(call: Call) -> dict[str, Any]:
     """The numbers of a convolution by one set of names, whichever op it is for."""
     shape: Any = dict(call.shape)
-    upsample = shape.get("upsample", shape.get("upsample_to") is not None)
-    names = ("batch", "height", "width", "cin", "cout")
-    sizes = [shape[name] for name in names]
-    return {
-        **dict(zip(names, sizes, strict=True)),
-        "kernel": shape["kernel"], "stride": shape["stride"], "upsample": upsample,
-        "time": shape["time"], "residual": shape["residual"],
-    }  # fmt: skip
+    if call.op == "conv_w8a8":
+        names = {"b": "batch", "h": "height", "w": "width", "n": "cout"}
+        return {names.get(name, name): value for name, value in shape.items()} | {"cin": shape["c"] + shape["c2"]}
+    return {**shape, "upsample": "upsample_to" in shape}
 
 
 def _conv(shape: Mapping[str, Any], dtype: torch.dtype) -> System:
@@ -275,7 +271,7 @@ def rows_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _layer_norm(shape: Mapping[str, Any], added: bool, *, compiled: bool) -> System:
-    m, k = shape["m"], shape["k"]
+    m, k = shape["m"], shape["c"]
 
     def layer(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor) -> object:
         total = x if residual is None else x + residual
@@ -293,10 +289,10 @@ def _layer_norm(shape: Mapping[str, Any], added: bool, *, compiled: bool) -> Sys
 
 
 def _group_norm(shape: Mapping[str, Any]) -> System:
-    batch, pixels, channels, groups = shape["batch"], shape["pixels"], shape["c"], shape["groups"]
+    batch, height, width, channels, groups = (shape[name] for name in ("b", "h", "w", "c", "groups"))
 
     def system(seed: int) -> Work:
-        x = normal(batch, channels, pixels, 1, seed=seed).to(memory_format=torch.channels_last)
+        x = normal(batch, channels, height, width, seed=seed).to(memory_format=torch.channels_last)
         weight, bias = normal(channels, seed=seed + 1), normal(channels, seed=seed + 2)
 
         def run() -> Tensor:
@@ -309,7 +305,7 @@ def _group_norm(shape: Mapping[str, Any]) -> System:
 
 
 def _quantize(shape: Mapping[str, Any], *, gated: bool) -> System:
-    m, k = shape["m"], shape["h"] * 2 if gated else shape["k"]
+    m, k = shape["m"], shape["n"] * 2 if gated else shape["c"]
 
     def layer(x: Tensor) -> object:
         if gated:
