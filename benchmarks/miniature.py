@@ -1,4 +1,4 @@
-"""How well the miniature obeys: ``python -m benchmarks.miniature --assets DIR --base DIR --refiner DIR``.
+"""How well the miniature obeys: ``python -m benchmarks.miniature --assets DIR --engine DIR``.
 
 Fixed prompts and seeds; prompts and measures are in ``pocketxl.export.miniature.evaluate``. The pictures come from
 diffusers in float32 and, with ``--engine``, from built engines too. Engines are several times as fast, so
@@ -26,6 +26,7 @@ from pocketxl.export.miniature.vocabulary import read_vocabulary
 
 from . import report
 
+WEIGHTS = Path(__file__).parent.parent / "export" / "miniature" / "weights"
 PARTS = ("vae", "noise", "single", "base_only", "pairs", "conditioning", "sheet")
 ONCE = ("base_only", "conditioning")  # say what the model learned; the first system that samples shows it
 REFERENCE = "diffusers-fp32"
@@ -36,8 +37,8 @@ def main() -> int:
     """Run the parts that were asked for and print their figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.miniature", description=__doc__)
     parser.add_argument("--assets", type=Path, required=True, help="folder of the package's .webp files")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--refiner", type=Path, required=True)
+    parser.add_argument("--base", type=Path, default=WEIGHTS / "base", help="default: the checkpoint of the repository")
+    parser.add_argument("--refiner", type=Path, default=WEIGHTS / "refiner")
     parser.add_argument(
         "--engine", type=Path, action="append", default=[], help="a built engine; its name is the system's"
     )
