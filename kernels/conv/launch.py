@@ -1,0 +1,198 @@
+"""Launches of the 8-bit convolution, from shapes and dtypes alone."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..architecture import Architecture
+from ..configs import lookup
+from ..errors import require
+from ..launch import Buffer, Constant, Launch, Plan, cdiv
+
+# int32 sums of int8 products are exact up to this depth.
+MAX_K: Final = (2**31 - 1) // (128 * 128)
+FLOATS: Final = ("float16", "bfloat16", "float32")
+
+MAX_SPLITS: Final = 8
+# Writing and reading one sum takes about as long as multiplying to this depth: 8 bytes over twice the depth in operations,
+# from the peaks of a 3090, 4090, 5090, A100 and H100, which lie between 500 and 800.
+SUM_DEPTH: Final = 640
+# A thread adds to so many sums at once; more would not fit its registers with what is added to them.
+SUMS_AT_ONCE: Final = 64
+
+
+def plan_conv_w8a8(
+    *,
+    b: int,
+    h: int,
+    w: int,
+    c: int,
+    n: int,
+    arch: Architecture,
+    c2: int = 0,
+    kernel: int = 3,
+    stride: int = 1,
+    upsample: bool = False,
+    dtype: str = "int8",
+    out_dtype: str = "float16",
+    bias: bool = True,
+    time: bool = False,
+    residual: bool = False,
+) -> Plan:
+    """The plan of `conv_w8a8`: pictures (b, h, w, c), and (b, h, w, c2) beside them, to (b, ho, wo, n).
+
+    Few rows and a deep sum leave most of a GPU idle; then several programs share the sum of a tile, and a second kernel
+    adds the shares up: exactly for int8, in a fixed order for float8.
+
+    Raises:
+        UnsupportedShapeError: a constraint does not hold.
+    """
+    _check(
+        b=b, h=h, w=w, c=c, c2=c2, n=n, kernel=kernel, stride=stride, upsample=upsample, dtype=dtype,
+        out_dtype=out_dtype, arch=arch,
+    )  # fmt: skip
+    ho, wo = output_size(h, w, kernel=kernel, stride=stride, upsample=upsample)
+    m, depth = b * ho * wo, kernel * kernel * (c + c2)
+    config = _config(arch, m, c, c2, n, dtype)
+    inputs = {
+        "x": Buffer(shape=(b, h, w, c), dtype=dtype),
+        "x_scale": Buffer(shape=(b,), dtype="float32"),
+        "weight": Buffer(shape=(n, kernel, kernel, c + c2), dtype=dtype),
+        "weight_scale": Buffer(shape=(n,), dtype="float32"),
+    }
+    if c2:
+        inputs["x2"] = Buffer(shape=(b, h, w, c2), dtype=dtype)
+        inputs["x2_scale"] = Buffer(shape=(b,), dtype="float32")
+    if bias:
+        inputs["bias"] = Buffer(shape=(n,), dtype=out_dtype)
+    if time:
+        inputs["time"] = Buffer(shape=(b, n), dtype=out_dtype)
+    if residual:
+        inputs["residual"] = Buffer(shape=(b, ho, wo, n), dtype=out_dtype)
+    tiles = cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"])
+    steps = kernel * kernel * cdiv(c, config["BLOCK_K"])
+    # Two inputs have a scale each, so that their sums cannot be added before they are scaled.
+    splits = 1 if c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=config["PROGRAMS"])
+    given = {name: name if name in inputs else None for name in (*_OPERANDS, *_FINISH)}
+    multiply = Launch(
+        kernel="conv.conv_w8a8_kernel",
+        arguments={
+            **(given if splits == 1 else dict.fromkeys(given) | {"x": "x", "weight": "weight"}),
+            "out": "out" if splits == 1 else "sums",
+            "B": b, "H": h, "W": w, "C": c, "C2": c2, "N": n,
+        },
+        constants={
+            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample, "SPLITS": splits,
+            **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
+            "HALVES": config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"],
+            "EVEN_C": c % config["BLOCK_K"] == 0 and c2 % config["BLOCK_K"] == 0,
+        },
+        grid=(tiles, splits, 1),
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        varying=frozenset({"B", "H", "W"}),
+        instruction="s8" if dtype == "int8" else "e4m3",
+    )  # fmt: skip
+    launches = [multiply]
+    scratch: dict[str, Buffer] = {}
+    if splits > 1:
+        scratch["sums"] = Buffer(shape=(splits, m, n), dtype="int32" if dtype == "int8" else "float32")
+        launches.append(_sum(given, b=b, pixels=ho * wo, n=n, splits=splits))
+    return Plan(
+        op="conv_w8a8",
+        inputs=inputs,
+        outputs={"out": Buffer(shape=(b, ho, wo, n), dtype=out_dtype)},
+        launches=tuple(launches),
+        scratch=scratch,
+        operations={dtype: 2 * m * n * depth},
+    )
+
+
+def output_size(h: int, w: int, *, kernel: int, stride: int, upsample: bool) -> tuple[int, int]:
+    """Height and width of the output: padding keeps the size, a stride of two halves it upwards."""
+    grow = 2 if upsample else 1
+    ho, wo = ((side * grow + 2 * (kernel // 2) - kernel) // stride + 1 for side in (h, w))
+    return ho, wo
+
+
+def split_sum(*, tiles: int, steps: int, depth: int, programs: int) -> int:
+    """Into how many shares to split the sums of `tiles` tiles, where a GPU runs `programs` programs at once.
+
+    What is least: rounds of programs, each a share of the depth, plus writing and reading the shares. Splitting has to
+    win a seventh, since it also takes memory; a share is four steps at the least, to fill a pipeline.
+    """
+
+    def cost(splits: int) -> float:
+        shares = splits * tiles / programs * SUM_DEPTH if splits > 1 else 0.0
+        return cdiv(tiles * splits, programs) / splits * depth + shares
+
+    best = min(range(1, max(1, min(MAX_SPLITS, steps // 4)) + 1), key=cost)
+    return best if cost(best) * 7 <= cost(1) * 6 else 1
+
+
+_OPERANDS: Final = ("x", "x_scale", "x2", "x2_scale", "weight", "weight_scale")
+_FINISH: Final = ("bias", "time", "residual")
+
+
+def _config(arch: Architecture, m: int, c: int, c2: int, n: int, dtype: str) -> Mapping[str, int]:
+    """The table's row, its step halved where that divides the channels and the whole does not (320 by 128)."""
+    shape = {"inputs": 2} if c2 else {"c": c, "n": n} if dtype == "int8" else {"e4m3": 1}
+    config = lookup("conv_w8a8", arch.sm, m, **shape)
+    block_k = config["BLOCK_K"]
+    half = block_k // 2
+    halves = half >= 32 and (c % block_k or c2 % block_k) and not (c % half or c2 % half)
+    return {**config, "BLOCK_K": half if halves else block_k}
+
+
+def _sum(given: Mapping[str, str | None], *, b: int, pixels: int, n: int, splits: int) -> Launch:
+    m = b * pixels
+    block_m, block_n = 16, 128  # nothing to tune: it only reads and writes
+    return Launch(
+        kernel="conv.conv_w8a8_sum_kernel",
+        arguments={
+            "sums": "sums",
+            **{name: given[name] for name in ("x_scale", "weight_scale", *_FINISH)},
+            "out": "out", "B": b, "PIXELS": pixels, "N": n,
+        },
+        constants={"SPLITS": splits, "BLOCK_M": block_m, "BLOCK_N": block_n},
+        grid=(cdiv(m, block_m) * cdiv(n, block_n), 1, 1),
+        num_warps=4,
+        num_stages=1,
+        varying=frozenset({"B", "PIXELS"}),
+    )  # fmt: skip
+
+
+def _check(
+    *,
+    b: int,
+    h: int,
+    w: int,
+    c: int,
+    c2: int,
+    n: int,
+    kernel: int,
+    stride: int,
+    upsample: bool,
+    dtype: str,
+    out_dtype: str,
+    arch: Architecture,
+) -> None:
+    op = "conv_w8a8"
+    shape = {
+        "b": b, "h": h, "w": w, "c": c, "c2": c2, "n": n, "kernel": kernel, "stride": stride, "upsample": upsample,
+        "dtype": dtype, "out_dtype": out_dtype, "sm": arch.sm,
+    }  # fmt: skip
+    require(min(b, h, w, n) >= 1, op, shape, "there must be at least one picture, pixel and output channel")
+    require(kernel in (1, 3), op, shape, "kernels are 1x1 (padding 0) or 3x3 (padding 1)")
+    require(stride in (1, 2), op, shape, "strides are 1 and 2")
+    require(not upsample or (kernel == 3 and stride == 1), op, shape, "upsample goes with a 3x3 kernel and stride 1")
+    channels = "input channels must be a multiple of 16, so that pixels begin at 16 bytes; conv_in stays in float"
+    require(c >= 16 and c % 16 == 0 and c2 >= 0 and c2 % 16 == 0, op, shape, channels)
+    deep = f"sums are exact in 32 bits up to kernel * kernel * channels = {MAX_K} only"
+    require(kernel * kernel * (c + c2) <= MAX_K, op, shape, deep)
+    ho, wo = output_size(h, w, kernel=kernel, stride=stride, upsample=upsample)
+    # Counted in 32 bits with what the last tile has beyond the end; a tap moves by two lines of the picture at most.
+    require(b * ho * wo < 2**31 - 1024, op, shape, "output pixels are counted in 32 bits")
+    require((2 * w + 3) * max(c, c2) < 2**31, op, shape, "two lines of a picture are addressed in 32 bits")
+    require(dtype in ("int8", "float8_e4m3fn"), op, shape, "operands are int8 or float8_e4m3fn")
+    require(dtype == "int8" or arch.fp8, op, shape, "float8 matrix instructions begin with sm_89; use int8")
+    require(out_dtype in FLOATS, op, shape, f"the output is one of {', '.join(FLOATS)}")
