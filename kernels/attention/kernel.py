@@ -1,0 +1,205 @@
+"""Triton: attention without masks for head dimension 64, in 16 bits or with 8-bit scores.
+
+Tokens stay where the linears put them: a head is 64 neighbouring columns of a row, found by a row stride.
+"""
+
+# Triton reads these functions' source: names in capitals are compile-time constants.
+# mypy: ignore-errors
+import triton
+import triton.language as tl
+
+HEAD_DIM = tl.constexpr(64)
+# Scores are in base 2: 1/sqrt(64) * log2(e).
+SCORE_SCALE = tl.constexpr(0.125 * 1.4426950408889634)
+# Adding and subtracting 1.5 * 2**23 rounds a float32 of at most 2**22 to the nearest integer, half to even.
+TO_INTEGER = tl.constexpr(12582912.0)
+# The least amplitude that is quantized: scales are never 0, and the product of two of them is no subnormal number.
+LEAST = tl.constexpr(1e-15)
+
+
+@triton.jit
+def take_in(weight, peak, scores, scale):
+    """One step of the online softmax (Milakov and Gimelshein; FlashAttention): takes in the scores of a block of keys.
+
+    `scores` times `scale` (of each row, above 0) are base-2 logarithms. Returns each key's share, how much all that
+    came before shrinks, and the new weight and peak. A NaN among the scores reaches its row through `weight`,
+    whatever the maximum makes of it.
+    """
+    higher = tl.maximum(peak, tl.max(scores, 1) * scale)
+    shares = tl.exp2(scores * scale[:, None] - higher[:, None])
+    shrink = tl.exp2(peak - higher)
+    return shares, shrink, weight * shrink + tl.sum(shares, 1), higher
+
+
+@triton.jit
+def add_values(sums, shares, shrink, values, ACCUMULATE_HALF: tl.constexpr):
+    """The other half of the step: the block's values by their shares."""
+    sums = sums * shrink[:, None]
+    shares = shares.to(values.dtype)
+    if ACCUMULATE_HALF:
+        return sums + tl.dot(shares, values, out_dtype=tl.float16).to(tl.float32)
+    else:
+        return tl.dot(shares, values, sums)
+
+
+@triton.jit
+def store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M: tl.constexpr):
+    """Write the weighted means of one block of queries."""
+    first = tl.program_id(0) * BLOCK_M
+    row = tl.arange(0, BLOCK_M)
+    out += (batch * M + first) * channels + head * HEAD_DIM
+    places = row[:, None] * channels + tl.arange(0, HEAD_DIM)[None, :]
+    mean = sums / weight[:, None]
+    tl.store(out + places, mean.to(out.dtype.element_ty), mask=(row < M - first)[:, None])
+
+
+@triton.jit(do_not_specialize=["M", "N"])
+def attention_kernel(
+    q, k, v, out, M, N, channels, q_stride, k_stride, v_stride,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """One block of queries of one head; see `attention`. TAIL, a power of two, holds the keys left of full blocks."""
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    first_row = tl.program_id(0) * BLOCK_M
+    row = tl.arange(0, BLOCK_M)
+    depth = tl.arange(0, HEAD_DIM)
+    q += (batch * M + first_row) * q_stride + head * HEAD_DIM
+    places = row[:, None] * q_stride + depth[None, :]
+    queries = tl.load(q + places, mask=(row < M - first_row)[:, None], other=0.0)
+    scale = tl.full((BLOCK_M,), SCORE_SCALE, tl.float32)
+    sums = tl.zeros((BLOCK_M, HEAD_DIM), dtype=tl.float32)
+    weight = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    peak = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+
+    k += batch * N * k_stride + head * HEAD_DIM
+    v += batch * N * v_stride + head * HEAD_DIM
+    inside = tl.arange(0, BLOCK_N)
+    k_tile = inside[None, :] * k_stride + depth[:, None]
+    v_tile = inside[:, None] * v_stride + depth[None, :]
+    full = N // BLOCK_N * BLOCK_N
+    for _ in range(0, full, BLOCK_N):
+        scores = tl.dot(queries, tl.load(k + k_tile))
+        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        sums = add_values(sums, shares, shrink, tl.load(v + v_tile), False)
+        k += BLOCK_N * k_stride
+        v += BLOCK_N * v_stride
+    if TAIL > 0:
+        left = tl.arange(0, TAIL)
+        real = left < N - full
+        keys = tl.load(k + left[None, :] * k_stride + depth[:, None], mask=real[None, :], other=0.0)
+        scores = tl.where(real[None, :], tl.dot(queries, keys), float("-inf"))
+        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        values = tl.load(v + left[:, None] * v_stride + depth[None, :], mask=real[:, None], other=0.0)
+        sums = add_values(sums, shares, shrink, values, False)
+    store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)
+
+
+@triton.jit
+def to_int8(x, largest):
+    """Round ``x * (127 / largest)`` to int8, half to even. A NaN becomes any integer; its scale says so."""
+    x = tl.minimum(tl.maximum(x * tl.div_rn(127.0, largest), -127.0), 127.0)
+    return ((x + TO_INTEGER) - TO_INTEGER).to(tl.int8)
+
+
+@triton.jit(do_not_specialize=["N"])
+def key_sums_kernel(k, partial, N, channels, k_stride, SPAN: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums of one head's keys over SPAN tokens, float32; always in the same order, so the same every time."""
+    span = tl.program_id(0)
+    batch = tl.program_id(2).to(tl.int64)
+    depth = tl.program_id(1) * HEAD_DIM + tl.arange(0, HEAD_DIM)
+    k += batch * N * k_stride
+    total = tl.zeros((BLOCK, HEAD_DIM), dtype=tl.float32)
+    for start in range(0, SPAN, BLOCK):
+        tokens = span * SPAN + start + tl.arange(0, BLOCK)
+        places = tokens.to(tl.int64)[:, None] * k_stride + depth[None, :]
+        total += tl.load(k + places, mask=(tokens < N)[:, None], other=0.0).to(tl.float32)
+    row = batch * tl.num_programs(0) + span
+    tl.store(partial + row * channels + depth, tl.sum(total, 0))
+
+
+@triton.jit(do_not_specialize=["N", "spans"])
+def quantize_keys_kernel(
+    k, partial, keys, key_scale, N, spans, channels, k_stride,
+    KEY_BLOCK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Int8 of one block of one head's keys less their mean over all tokens; missing tokens of the last block become 0.
+
+    `keys` is (batch, head, blocks * KEY_BLOCK, 64), `key_scale` (batch, head, blocks): the block's largest magnitude
+    over 127, and NaN where a key or the mean is not finite.
+    """
+    block = tl.program_id(0)
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    depth = tl.arange(0, HEAD_DIM)
+    total = tl.zeros((BLOCK, HEAD_DIM), dtype=tl.float32)
+    for start in range(0, spans, BLOCK):
+        span = start + tl.arange(0, BLOCK)
+        places = (batch * spans + span)[:, None] * channels + head * HEAD_DIM + depth[None, :]
+        total += tl.load(partial + places, mask=(span < spans)[:, None], other=0.0)
+    mean = tl.div_rn(tl.sum(total, 0), N.to(tl.float32))
+    tokens = block * KEY_BLOCK + tl.arange(0, KEY_BLOCK)
+    real = (tokens < N)[:, None]
+    places = (batch * N + tokens)[:, None] * k_stride + head * HEAD_DIM + depth[None, :]
+    x = tl.load(k + places, mask=real, other=0.0).to(tl.float32)
+    x = tl.where(real, x - mean[None, :], 0.0)
+    poison = tl.sum(tl.sum(x * 0.0, 1), 0)  # NaN for NaN and infinities, which the maximum may lose
+    largest = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), LEAST)
+    place = (batch * tl.num_programs(1) + head) * tl.num_programs(0) + block
+    tl.store(key_scale + place, tl.div_rn(largest, 127.0) + poison)
+    inside = tl.arange(0, KEY_BLOCK)[:, None] * HEAD_DIM + depth[None, :]
+    tl.store(keys + place * (KEY_BLOCK * HEAD_DIM) + inside, to_int8(x, largest))
+
+
+@triton.jit(do_not_specialize=["M", "N"])
+def attention_int8_kernel(
+    q, keys, key_scale, v, out, M, N, channels, q_stride, v_stride,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr,
+    KEY_BLOCK: tl.constexpr, ACCUMULATE_HALF: tl.constexpr,
+):  # fmt: skip
+    """One block of queries of one head, quantized here for each token; see `attention_int8`.
+
+    `keys` and `key_scale` are those of `quantize_keys_kernel`, and BLOCK_N divides its KEY_BLOCK.
+    """
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    first_row = tl.program_id(0) * BLOCK_M
+    row = tl.arange(0, BLOCK_M)
+    depth = tl.arange(0, HEAD_DIM)
+    q += (batch * M + first_row) * q_stride + head * HEAD_DIM
+    places = row[:, None] * q_stride + depth[None, :]
+    x = tl.load(q + places, mask=(row < M - first_row)[:, None], other=0.0).to(tl.float32)
+    largest = tl.maximum(tl.max(tl.abs(x), 1), LEAST)
+    queries = to_int8(x, largest[:, None])
+    q_scale = (tl.div_rn(largest, 127.0) + tl.sum(x * 0.0, 1)) * SCORE_SCALE
+    sums = tl.zeros((BLOCK_M, HEAD_DIM), dtype=tl.float32)
+    weight = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    peak = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+
+    first = (batch * tl.num_programs(1) + head) * tl.cdiv(N, KEY_BLOCK)
+    inside = tl.arange(0, BLOCK_N)
+    keys += first * (KEY_BLOCK * HEAD_DIM)
+    key_scale += first
+    v += batch * N * v_stride + head * HEAD_DIM
+    k_tile = inside[None, :] * HEAD_DIM + depth[:, None]
+    v_tile = inside[:, None] * v_stride + depth[None, :]
+    full = N // BLOCK_N * BLOCK_N
+    for start in range(0, full, BLOCK_N):
+        scores = tl.dot(queries, tl.load(keys + k_tile), out_dtype=tl.int32).to(tl.float32)
+        scale = q_scale * tl.load(key_scale + start // KEY_BLOCK)
+        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        sums = add_values(sums, shares, shrink, tl.load(v + v_tile), ACCUMULATE_HALF)
+        keys += BLOCK_N * HEAD_DIM
+        v += BLOCK_N * v_stride
+    if TAIL > 0:
+        left = tl.arange(0, TAIL)
+        real = left < N - full
+        # Blocks of keys are stored whole, with zeros behind the last key.
+        k_tail = left[None, :] * HEAD_DIM + depth[:, None]
+        scores = tl.dot(queries, tl.load(keys + k_tail), out_dtype=tl.int32).to(tl.float32)
+        scores = tl.where(real[None, :], scores, float("-inf"))
+        scale = q_scale * tl.load(key_scale + full // KEY_BLOCK)
+        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        values = tl.load(v + left[:, None] * v_stride + depth[None, :], mask=real[:, None], other=0.0)
+        sums = add_values(sums, shares, shrink, values, ACCUMULATE_HALF)
+    store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)

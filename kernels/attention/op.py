@@ -1,0 +1,141 @@
+"""Attention as torch ops: eager, compiled, exported, in CUDA graphs, and on a CPU."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..errors import require
+from ..execute import architecture_of, dtype_name, execute, runs_kernels
+from .launch import HEAD_DIM, plan_attention, plan_attention_int8
+from .reference import dequantized, join_heads, split_heads
+
+
+@torch.library.triton_op("pocketxl::attention", mutates_args={})
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """``softmax(q k^T / 8) v`` for each head of 64 channels: self-attention, and cross-attention on 77·n keys.
+
+    Scores, softmax and sums are float32; the shares that weigh the values are rounded to the dtype of `v`, as in
+    FlashAttention; the result is rounded once.
+
+    Args:
+        q: (B, M, heads * 64), float16 or bfloat16. May be a slice of columns of a wider contiguous tensor, such as
+            ``qkv[..., :C]`` of one linear for all three, where rows begin at multiples of 32 bytes and the slice at a
+            multiple of 16; anything else is copied.
+        k: (B, N, heads * 64), the same.
+        v: (B, N, heads * 64), the same.
+        heads: number of heads.
+
+    Returns:
+        (B, M, heads * 64), contiguous. A NaN in a query gives NaN in its row of that head; one in a key or value gives
+        NaN in all rows of that head.
+
+    Raises:
+        UnsupportedShapeError: other head dimensions, other dtypes, shapes that do not fit together.
+    """
+    _check("attention", q, k, v, heads)
+    if not runs_kernels(q):
+        return _plain(q, k, v, heads)
+    (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
+    plan = plan_attention(
+        batch=q.shape[0],
+        m=q.shape[1],
+        n=k.shape[1],
+        heads=heads,
+        arch=architecture_of(q),
+        dtype=dtype_name(q.dtype),
+        q_stride=q_stride,
+        k_stride=k_stride,
+        v_stride=v_stride,
+    )
+    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.library.triton_op("pocketxl::attention_int8", mutates_args={})
+def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
+    """`attention` with scores of int8 queries and keys: twice the rate of 16 bits, for self-attention of many tokens.
+
+    The mean of all keys is subtracted first, which softmax does not see (SageAttention, arXiv 2410.02367). Queries have
+    one scale for each token and head, keys one for each 64 tokens and head: a scale per query costs nothing where
+    scores are scaled anyway, one per key would cost a multiplication for every score. Shares and values are 16 bit
+    and of the dtype of `v`: bfloat16 values are not converted and keep their range.
+
+    Args:
+        q: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`.
+        k: (B, N, heads * 64), the same.
+        v: (B, N, heads * 64), the same.
+        heads: number of heads.
+        accumulate_half: sum shares times values in float16 within 64 keys, in float32 beyond; GeForce cards do so at
+            twice the rate. float16 only. Sums that pass 65504, possible once a value passes 1023, come out infinite or
+            NaN.
+
+    Returns:
+        (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN in
+        all rows of that head; in a value, NaN or infinity in all rows of that head.
+
+    Raises:
+        UnsupportedShapeError: other head dimensions, other dtypes, shapes that do not fit together.
+    """
+    _check("attention_int8", q, k, v, heads)
+    if not runs_kernels(q):
+        query, key = dequantized(q, k, heads)
+        return _plain(query, key, v.float(), heads).to(q.dtype)
+    (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
+    plan = plan_attention_int8(
+        batch=q.shape[0],
+        m=q.shape[1],
+        n=k.shape[1],
+        heads=heads,
+        arch=architecture_of(q),
+        dtype=dtype_name(q.dtype),
+        accumulate_half=accumulate_half,
+        q_stride=q_stride,
+        k_stride=k_stride,
+        v_stride=v_stride,
+    )
+    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+
+
+@attention_int8.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    return join_heads(scaled_dot_product_attention(*(split_heads(x, heads) for x in (q, k, v))))
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int]:
+    """The tensor and its row stride where a kernel can read it in place; else a contiguous copy and the copy's."""
+    batch, tokens, channels = x.shape
+    if not x.is_contiguous():
+        stride = x.stride(1)
+        in_place = (
+            x.stride(2) == 1
+            and stride % 16 == 0
+            and stride >= channels
+            and (batch == 1 or x.stride(0) == tokens * stride)
+            and x.storage_offset() % 8 == 0
+        )
+        if in_place:
+            return x, stride
+    return x.contiguous(), channels
+
+
+def _check(op: str, q: Tensor, k: Tensor, v: Tensor, heads: int) -> None:
+    shape = {"q": tuple(q.shape), "k": tuple(k.shape), "v": tuple(v.shape), "heads": heads}
+    require(q.ndim == 3 and k.ndim == 3 and v.ndim == 3, op, shape, "q, k and v are (B, tokens, channels)")
+    require(
+        q.shape[-1] == heads * HEAD_DIM,
+        op,
+        shape,
+        f"q has {HEAD_DIM} channels a head; use torch for others",
+    )
+    require(k.shape == v.shape, op, shape, "each key has one value")
+    require(k.shape[0] == q.shape[0] and k.shape[-1] == q.shape[-1], op, shape, "B and channels are the same for all")
+    dtypes = {"q": q.dtype, "k": k.dtype, "v": v.dtype}
+    require(q.dtype == k.dtype == v.dtype, op, dtypes, "all three have one dtype")
