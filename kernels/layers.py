@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .architecture import architecture
 from .conv.launch import plan_conv_w8a8
 from .conv.op import conv_w8a8
-from .errors import UnsupportedShapeError
+from .errors import UnsupportedShapeError, require
 from .linear.launch import plan_linear_w8a8
 from .linear.op import linear_w8a8
 from .quantize.op import quantize_per_image, quantize_per_token
@@ -81,19 +81,19 @@ class ConvW8A8(nn.Module):
         """
         super().__init__()
         side = layer.kernel_size[0]
-        shape = {"groups": layer.groups, "dilation": layer.dilation, "padding": layer.padding, "stride": layer.stride}
-        plain = (
+        require(
             layer.groups == 1
             and layer.dilation == (1, 1)
             and layer.padding == (side // 2, side // 2)
             and layer.kernel_size == (side, side)
-            and layer.stride[0] == layer.stride[1]
+            and layer.stride[0] == layer.stride[1],
+            "conv_w8a8",
+            {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "groups")},
+            "a convolution has one group, no dilation, one stride, and a padding of half its side",
         )
-        if not plain:
-            raise UnsupportedShapeError(f"conv_w8a8 cannot take {shape}: it has one group and keeps the picture's size")
         self.stride = layer.stride[0]
         plan_conv_w8a8(
-            batch=1, height=8, width=8, cin=layer.in_channels, cout=layer.out_channels, kernel=side, stride=self.stride,
+            b=1, h=8, w=8, c=layer.in_channels, n=layer.out_channels, kernel=side, stride=self.stride,
             arch=architecture(80),
         )  # fmt: skip
         weight, scale = quantize_per_channel(layer.weight.permute(0, 2, 3, 1))
