@@ -10,24 +10,24 @@ from ..linear.kernel import tile_of_program
 
 @triton.jit
 def multiply_taps(
-    x, weight, picture, top, left, in_rows, columns, first, last, H, W, C, tap_stride, row_stride,
+    x, weight, picture, top, left, in_rows, columns, first, last, H, W, C, seen_height, seen_width,
+    tap_stride, row_stride,
     KERNEL: tl.constexpr, UPSAMPLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_C: tl.constexpr,
 ):  # fmt: skip
     """Sums of a tile over steps `first` to `last`; a step is one tap and BLOCK_K channels, channels run fastest.
 
-    `top` and `left` are the pixel under each row's tap (0, 0), on the enlarged picture where UPSAMPLE. One loop over all
-    steps, since a loop a tap would drain its pipeline nine times; what each step adds to the addresses is a scalar.
+    `top` and `left` are the pixel under each row's tap (0, 0), on the enlarged picture where UPSAMPLE. One loop over
+    all steps, since a loop a tap would drain its pipeline nine times; what a step adds to the addresses is a scalar.
     """
     ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
-    SHIFT: tl.constexpr = 1 if UPSAMPLE else 0
     depth = tl.arange(0, BLOCK_K)
     # One bit a tap: whether it lies inside the picture. Rows beyond the end have none.
     inside = tl.zeros((BLOCK_M,), dtype=tl.int32)
     for tap in tl.static_range(KERNEL * KERNEL):
         y = top + tap // KERNEL
         z = left + tap % KERNEL
-        within = in_rows & (y >= 0) & (y < (H << SHIFT)) & (z >= 0) & (z < (W << SHIFT))
+        within = in_rows & (y >= 0) & (y < seen_height) & (z >= 0) & (z < seen_width)
         inside |= within.to(tl.int32) << tap
     picture = x + picture.to(tl.int64) * H * W * C
     pixel = picture + (top.to(tl.int64) * W + left) * C
@@ -50,7 +50,7 @@ def multiply_taps(
         else:
             a = tl.load(x_tile, mask=taken & (depth[None, :] < C - channel), other=0.0)
             b = tl.load(w_tile, mask=depth[None, :] < C - channel, other=0.0)
-        # Transposed here and not where it is loaded: else Triton's prefetch, on sm_8x, unpacks operands to single bytes.
+        # Transposed here, not where it is loaded: else Triton's prefetch, on sm_8x, unpacks operands to single bytes.
         if ACC == tl.int32:
             total = tl.dot(a, tl.trans(b), total, out_dtype=ACC)
         else:
@@ -84,21 +84,22 @@ def store_sums(
     tl.store(out + places, value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["B", "H", "W"])
+@triton.jit(do_not_specialize=["B", "H", "W", "SEEN_H", "SEEN_W"])
 def conv_w8a8_kernel(
-    x, x_scale, x2, x2_scale, weight, weight_scale, bias, time, residual, out, B, H, W, C, C2, N,
-    KERNEL: tl.constexpr, STRIDE: tl.constexpr, UPSAMPLE: tl.constexpr, SPLITS: tl.constexpr,
+    x, x_scale, x2, x2_scale, weight, weight_scale, bias, time, residual, out, B, H, W, SEEN_H, SEEN_W, C, C2, N,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, UPSAMPLE: tl.constexpr, SHARED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     HALVES: tl.constexpr, EVEN_C: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows (B*Ho*Wo) by output channels; see `conv_w8a8`.
 
-    With SPLITS > 1 the second axis of the grid shares out the steps, and `out` (SPLITS, B*Ho*Wo, N) takes bare sums.
+    SEEN_H, SEEN_W: the picture's size as the convolution sees it: H, W, or what UPSAMPLE enlarges it to.
+    Where the sum is SHARED, the second axis of the grid shares out the steps, and `out` (splits, B*Ho*Wo, N) takes bare
+    sums.
     """
     PAD: tl.constexpr = KERNEL // 2
-    SHIFT: tl.constexpr = 1 if UPSAMPLE else 0
-    height = ((H << SHIFT) + 2 * PAD - KERNEL) // STRIDE + 1
-    width = ((W << SHIFT) + 2 * PAD - KERNEL) // STRIDE + 1
+    height = (SEEN_H + 2 * PAD - KERNEL) // STRIDE + 1
+    width = (SEEN_W + 2 * PAD - KERNEL) // STRIDE + 1
     M = B * height * width
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -113,21 +114,24 @@ def conv_w8a8_kernel(
     taps = KERNEL * KERNEL
     steps = taps * tl.cdiv(C, BLOCK_K)
     channels = C + C2
-    split = tl.program_id(1)
+    first, last = 0, steps
+    if SHARED:
+        first = tl.program_id(1) * steps // tl.num_programs(1)
+        last = (tl.program_id(1) + 1) * steps // tl.num_programs(1)
     total = multiply_taps(
         x, weight, picture, top, left, in_rows, filters,
-        split * steps // SPLITS, (split + 1) * steps // SPLITS, H, W, C, channels, taps * channels,
+        first, last, H, W, C, SEEN_H, SEEN_W, channels, taps * channels,
         KERNEL, UPSAMPLE, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_C,
     )  # fmt: skip
-    if SPLITS > 1:
-        places = (split.to(tl.int64) * M + rows)[:, None] * N + columns[None, :]
+    if SHARED:
+        places = (tl.program_id(1).to(tl.int64) * M + rows)[:, None] * N + columns[None, :]
         tl.store(out + places, total, mask=in_rows[:, None] & (columns < N)[None, :])
     else:
         value = total.to(tl.float32) * tl.load(x_scale + picture)[:, None]
         if x2 is not None:
             total2 = multiply_taps(
                 x2, weight + C, picture, top, left, in_rows, filters,
-                0, taps * tl.cdiv(C2, BLOCK_K), H, W, C2, channels, taps * channels,
+                0, taps * tl.cdiv(C2, BLOCK_K), H, W, C2, SEEN_H, SEEN_W, channels, taps * channels,
                 KERNEL, UPSAMPLE, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_C,
             )  # fmt: skip
             value += total2.to(tl.float32) * tl.load(x2_scale + picture)[:, None]

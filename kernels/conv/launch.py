@@ -1,20 +1,20 @@
 """Launches of the 8-bit convolution, from shapes and dtypes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Constant, Launch, Plan, cdiv
+from ..launch import Buffer, Launch, Plan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
 MAX_K: Final = (2**31 - 1) // (128 * 128)
 FLOATS: Final = ("float16", "bfloat16", "float32")
 
 MAX_SPLITS: Final = 8
-# Writing and reading one sum takes about as long as multiplying to this depth: 8 bytes over twice the depth in operations,
-# from the peaks of a 3090, 4090, 5090, A100 and H100, which lie between 500 and 800.
+# Writing and reading one sum takes about as long as multiplying to this depth: 8 bytes against twice the depth in
+# operations. From the stated peaks of a 3090, 4090, 5090, A100 and H100, which lie between 500 and 800; not measured.
 SUM_DEPTH: Final = 640
 # A thread adds to so many sums at once; more would not fit its registers with what is added to them.
 SUMS_AT_ONCE: Final = 64
@@ -32,6 +32,7 @@ def plan_conv_w8a8(
     kernel: int = 3,
     stride: int = 1,
     upsample: bool = False,
+    upsample_to: Sequence[int] | None = None,
     dtype: str = "int8",
     out_dtype: str = "float16",
     bias: bool = True,
@@ -46,11 +47,12 @@ def plan_conv_w8a8(
     Raises:
         UnsupportedShapeError: a constraint does not hold.
     """
+    seen = seen_size(h, w, upsample=upsample, upsample_to=upsample_to)
     _check(
-        b=b, h=h, w=w, c=c, c2=c2, n=n, kernel=kernel, stride=stride, upsample=upsample, dtype=dtype,
-        out_dtype=out_dtype, arch=arch,
+        b=b, h=h, w=w, c=c, c2=c2, n=n, kernel=kernel, stride=stride, seen=seen,
+        dtype=dtype, out_dtype=out_dtype, arch=arch,
     )  # fmt: skip
-    ho, wo = output_size(h, w, kernel=kernel, stride=stride, upsample=upsample)
+    ho, wo = output_size(seen, stride=stride)
     m, depth = b * ho * wo, kernel * kernel * (c + c2)
     config = _config(arch, m, c, c2, n, dtype)
     inputs = {
@@ -78,10 +80,10 @@ def plan_conv_w8a8(
         arguments={
             **(given if splits == 1 else dict.fromkeys(given) | {"x": "x", "weight": "weight"}),
             "out": "out" if splits == 1 else "sums",
-            "B": b, "H": h, "W": w, "C": c, "C2": c2, "N": n,
+            "B": b, "H": h, "W": w, "SEEN_H": seen[0], "SEEN_W": seen[1], "C": c, "C2": c2, "N": n,
         },
         constants={
-            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample, "SPLITS": splits,
+            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": seen != (h, w), "SHARED": splits > 1,
             **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
             "HALVES": config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"],
             "EVEN_C": c % config["BLOCK_K"] == 0 and c2 % config["BLOCK_K"] == 0,
@@ -89,7 +91,7 @@ def plan_conv_w8a8(
         grid=(tiles, splits, 1),
         num_warps=config["num_warps"],
         num_stages=config["num_stages"],
-        varying=frozenset({"B", "H", "W"}),
+        varying=frozenset({"B", "H", "W", "SEEN_H", "SEEN_W"}),
         instruction="s8" if dtype == "int8" else "e4m3",
     )  # fmt: skip
     launches = [multiply]
@@ -107,11 +109,19 @@ def plan_conv_w8a8(
     )
 
 
-def output_size(h: int, w: int, *, kernel: int, stride: int, upsample: bool) -> tuple[int, int]:
+def seen_size(
+    h: int, w: int, *, upsample: bool = False, upsample_to: Sequence[int] | None = None
+) -> tuple[int, int]:  # fmt: skip
+    """Height and width of the picture as the convolution sees it, enlarged or not."""
+    if upsample_to is not None:
+        height, width = upsample_to
+        return height, width
+    return (2 * h, 2 * w) if upsample else (h, w)
+
+
+def output_size(seen: tuple[int, int], *, stride: int) -> tuple[int, int]:
     """Height and width of the output: padding keeps the size, a stride of two halves it upwards."""
-    grow = 2 if upsample else 1
-    ho, wo = ((side * grow + 2 * (kernel // 2) - kernel) // stride + 1 for side in (h, w))
-    return ho, wo
+    return cdiv(seen[0], stride), cdiv(seen[1], stride)
 
 
 def split_sum(*, tiles: int, steps: int, depth: int, programs: int) -> int:
@@ -145,7 +155,7 @@ def _config(arch: Architecture, m: int, c: int, c2: int, n: int, dtype: str) -> 
 
 def _sum(given: Mapping[str, str | None], *, b: int, pixels: int, n: int, splits: int) -> Launch:
     m = b * pixels
-    block_m, block_n = 16, 128  # nothing to tune: it only reads and writes
+    block_m, block_n = 8, 128  # nothing to tune: it only reads and writes
     return Launch(
         kernel="conv.conv_w8a8_sum_kernel",
         arguments={
@@ -171,25 +181,28 @@ def _check(
     n: int,
     kernel: int,
     stride: int,
-    upsample: bool,
+    seen: tuple[int, int],
     dtype: str,
     out_dtype: str,
     arch: Architecture,
 ) -> None:
     op = "conv_w8a8"
     shape = {
-        "b": b, "h": h, "w": w, "c": c, "c2": c2, "n": n, "kernel": kernel, "stride": stride, "upsample": upsample,
+        "b": b, "h": h, "w": w, "c": c, "c2": c2, "n": n, "kernel": kernel, "stride": stride, "seen": seen,
         "dtype": dtype, "out_dtype": out_dtype, "sm": arch.sm,
     }  # fmt: skip
     require(min(b, h, w, n) >= 1, op, shape, "there must be at least one picture, pixel and output channel")
     require(kernel in (1, 3), op, shape, "kernels are 1x1 (padding 0) or 3x3 (padding 1)")
     require(stride in (1, 2), op, shape, "strides are 1 and 2")
-    require(not upsample or (kernel == 3 and stride == 1), op, shape, "upsample goes with a 3x3 kernel and stride 1")
+    if seen != (h, w):
+        grown = all(big in (2 * small, 2 * small - 1) for small, big in zip((h, w), seen, strict=True))
+        require(grown, op, shape, "a picture is enlarged to twice its height and width, or one less at an odd level")
+        require(kernel == 3 and stride == 1, op, shape, "a picture is enlarged for a 3x3 kernel and stride 1 only")
     channels = "input channels must be a multiple of 16, so that pixels begin at 16 bytes; conv_in stays in float"
     require(c >= 16 and c % 16 == 0 and c2 >= 0 and c2 % 16 == 0, op, shape, channels)
     deep = f"sums are exact in 32 bits up to kernel * kernel * channels = {MAX_K} only"
     require(kernel * kernel * (c + c2) <= MAX_K, op, shape, deep)
-    ho, wo = output_size(h, w, kernel=kernel, stride=stride, upsample=upsample)
+    ho, wo = output_size(seen, stride=stride)
     # Counted in 32 bits with what the last tile has beyond the end; a tap moves by two lines of the picture at most.
     require(b * ho * wo < 2**31 - 1024, op, shape, "output pixels are counted in 32 bits")
     require((2 * w + 3) * max(c, c2) < 2**31, op, shape, "two lines of a picture are addressed in 32 bits")

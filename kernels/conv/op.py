@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import output_size, plan_conv_w8a8
+from .launch import output_size, plan_conv_w8a8, seen_size
 from .reference import conv_w8a8_ref
 
 
@@ -21,6 +21,7 @@ def conv_w8a8(
     x2_scale: Tensor | None = None,
     stride: int = 1,
     upsample: bool = False,
+    upsample_to: list[int] | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
     """A convolution on 8-bit operands in NHWC, dequantized, with what a residual block adds to it.
@@ -39,7 +40,9 @@ def conv_w8a8(
         x2: (b, h, w, c2), the dtype of `x`: channels that stand behind those of `x`, as if concatenated.
         x2_scale: (b,), float32; given with `x2`.
         stride: 1 or 2.
-        upsample: the convolution sees the picture enlarged to (2h, 2w), nearest; 3x3 and stride 1 only.
+        upsample: the convolution sees the picture enlarged to (2h, 2w) by nearest neighbours; 3x3, stride 1 only. The
+            enlarged picture is never written.
+        upsample_to: the same to this height and width: each twice that of `x`, or one less at a level of odd size.
         out_dtype: float16, bfloat16 or float32.
 
     Returns:
@@ -52,7 +55,7 @@ def conv_w8a8(
         raise ValueError("x2 and x2_scale go together: give both or neither")
     if not runs_kernels(x):
         return conv_w8a8_ref(
-            x, x_scale, weight, weight_scale, bias, time, residual, x2, x2_scale, stride, upsample
+            x, x_scale, weight, weight_scale, bias, time, residual, x2, x2_scale, stride, upsample, upsample_to
         ).to(out_dtype, memory_format=torch.contiguous_format)  # fmt: skip
     given = {
         "x": x, "x_scale": x_scale, "weight": weight, "weight_scale": weight_scale, "bias": bias, "time": time,
@@ -70,6 +73,7 @@ def conv_w8a8(
         kernel=weight.shape[1],
         stride=stride,
         upsample=upsample,
+        upsample_to=upsample_to,
         dtype=dtype_name(x.dtype),
         out_dtype=dtype_name(out_dtype),
         bias=bias is not None,
@@ -79,7 +83,7 @@ def conv_w8a8(
     return execute(plan, {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None})["out"]
 
 
-@conv_w8a8.register_fake
+@conv_w8a8.register_fake  # type: ignore[untyped-decorator]
 def _(
     x: Tensor,
     x_scale: Tensor,
@@ -92,7 +96,9 @@ def _(
     x2_scale: Tensor | None = None,
     stride: int = 1,
     upsample: bool = False,
+    upsample_to: list[int] | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    ho, wo = output_size(x.shape[1], x.shape[2], kernel=weight.shape[1], stride=stride, upsample=upsample)
+    seen = seen_size(x.shape[1], x.shape[2], upsample=upsample, upsample_to=upsample_to)
+    ho, wo = output_size(seen, stride=stride)
     return x.new_empty((x.shape[0], ho, wo, weight.shape[0]), dtype=out_dtype)
