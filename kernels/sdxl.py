@@ -207,15 +207,20 @@ def _linear(step: Linear) -> dict[str, Value]:
 def _conv(step: Conv) -> dict[str, Value]:
     return {
         "b": step.batch, "h": step.height, "w": step.width, "c": step.c_in - step.c_kept, "c2": step.c_kept,
-        "n": step.c_out, "kernel": step.kernel, "stride": step.stride, "upsample": step.upsample_to is not None,
-        "time": step.time, "residual": step.residual,
+        "n": step.c_out, **_filter(step),
     }  # fmt: skip
 
 
 def _conv_weight_only(step: Conv) -> dict[str, Value]:
-    shape: dict[str, Value] = {
+    return {
         "batch": step.batch, "height": step.height, "width": step.width, "cin": step.c_in, "cout": step.c_out,
-        "kernel": step.kernel, "stride": step.stride, "time": step.time, "residual": step.residual,
+        **_filter(step),
+    }  # fmt: skip
+
+
+def _filter(step: Conv) -> dict[str, Value]:
+    shape: dict[str, Value] = {
+        "kernel": step.kernel, "stride": step.stride, "time": step.time, "residual": step.residual
     }  # fmt: skip
     if step.upsample_to:
         shape["upsample_to"] = step.upsample_to

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-COPIES_AT_MOST: Final = 64
+COPIES_AT_MOST: Final = 128
 """A graph of more runs takes longer to capture than it tells."""
 
 

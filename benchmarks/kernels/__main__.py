@@ -14,7 +14,7 @@ from typing import Any
 from ..report import Record, finish
 from .cases import cases
 from .gpus import GPUS
-from .prediction import predict
+from .prediction import PREDICTED_BATCH, predict
 
 
 def main() -> int:
@@ -79,8 +79,8 @@ def gpu_environment() -> dict[str, object]:
 def summarise(records: list[Record]) -> None:
     """The whole forwards, a line each, for people."""
     for record in records:
-        if record.case.endswith(("_w8a8", "_float16", "_w8a8-float8", "_float16-short-sums")):
-            sys.stderr.write(f"predicted {record.case}: {record.value * 1e3:.1f} ms\n")
+        if record.case.endswith(f"_b{PREDICTED_BATCH}"):
+            sys.stderr.write(f"predicted {record.case} {record.system}: {record.value * 1e3:.1f} ms\n")
 
 
 if __name__ == "__main__":

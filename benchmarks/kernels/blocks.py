@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from pocketxl.kernels.samples import samples
 from pocketxl.kernels.sdxl import Call, plan
 
 from .cases import BATCH
-from .systems import DEVICE, System, Work, normal
+from .systems import DEVICE, System, Work, compiled_once, normal
 
 WIDTH = 1280
 ROWS = BATCH * 32 * 32
@@ -31,7 +30,7 @@ def blocks(arch: Architecture) -> dict[str, dict[str, System]]:
         f"feed_forward_m{ROWS}_k{WIDTH}": {
             "pocketxl": _ours(arch),
             "torch-fp16": _torch(feed_forward),
-            "torch-compile-fp16": _torch(torch.compile(feed_forward, dynamic=False)),
+            "torch-compile-fp16": _torch(compiled_once(feed_forward)),
         }
     }
 

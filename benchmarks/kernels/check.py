@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from .systems import DEVICE
 ALLOWED: Final = 5e-3
 # Attention on int8 queries and keys differs by what quantization costs.
 ALLOWED_INT8_ATTENTION: Final = 5e-2
+# What a call says and a reference sees in its tensors, or in their absence.
+IN_TENSORS: Final = {"dtype", "bias", "time", "residual"}
 
 
 class WrongResultError(Exception):
@@ -55,13 +58,7 @@ def reference(call: Call, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
     """What `<op>_ref` gives for the inputs, always as a sequence."""
     name = call.op.removesuffix("_int8")  # approximates the same as its float16 form
     function = getattr(importlib.import_module(f"pocketxl.kernels.{OPS[call.op]}.reference"), f"{name}_ref")
-    found: Any = function(**inputs, **_beside(call))
+    # Strides, groups and the like, which calls and references know by the same names.
+    taken = inspect.signature(function).parameters.keys() - inputs.keys() - IN_TENSORS
+    found: Any = function(**inputs, **{name: call.shape[name] for name in taken if name in call.shape})
     return (found,) if isinstance(found, Tensor) else tuple(found)
-
-
-def _beside(call: Call) -> dict[str, Any]:
-    """What a reference takes beside tensors."""
-    names = {"conv": ("stride", "upsample", "upsample_to"), "norm": ("groups", "eps", "silu"), "attention": ("heads",)}
-    folder = OPS[call.op]
-    wanted = names["conv" if call.op.startswith("conv") else folder] if folder != "linear" else ()
-    return {name: call.shape[name] for name in wanted if name in call.shape}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -205,7 +206,7 @@ def _picture(call: Call) -> dict[str, Any]:
     shape: Any = dict(call.shape)
     if call.op == "conv_w8a8":
         names = {"b": "batch", "h": "height", "w": "width", "n": "cout"}
-        return {names.get(name, name): value for name, value in shape.items()} | {"cin": shape["c"] + shape["c2"]}
+        shape = {names.get(name, name): value for name, value in shape.items()} | {"cin": shape["c"] + shape["c2"]}
     return {**shape, "upsample": "upsample_to" in shape}
 
 
@@ -270,6 +271,16 @@ def rows_to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
     return (value / scale).round().to(torch.int8), scale
 
 
+def compiled_once(layer: Callable[..., object]) -> Callable[..., object]:
+    """`layer` by torch.compile, which is asked at the first run: it takes seconds to import even."""
+
+    @cache
+    def made() -> Callable[..., object]:
+        return torch.compile(layer, dynamic=False)
+
+    return lambda *given: made()(*given)
+
+
 def _layer_norm(shape: Mapping[str, Any], added: bool, *, compiled: bool) -> System:
     m, k = shape["m"], shape["c"]
 
@@ -278,7 +289,7 @@ def _layer_norm(shape: Mapping[str, Any], added: bool, *, compiled: bool) -> Sys
         out = F.layer_norm(total, (k,), weight, bias)
         return (total, *rows_to_int8(out)) if compiled else (total, out)
 
-    function: Any = torch.compile(layer, dynamic=False) if compiled else layer
+    function: Any = compiled_once(layer) if compiled else layer
 
     def system(seed: int) -> Work:
         x, weight, bias = normal(m, k, seed=seed), normal(k, seed=seed + 1), normal(k, seed=seed + 2)
@@ -313,7 +324,7 @@ def _quantize(shape: Mapping[str, Any], *, gated: bool) -> System:
             x = value * F.gelu(gate)
         return rows_to_int8(x)
 
-    function: Any = torch.compile(layer, dynamic=False)
+    function = compiled_once(layer)
 
     def system(seed: int) -> Work:
         x = normal(m, k, seed=seed)
