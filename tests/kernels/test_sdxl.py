@@ -42,6 +42,7 @@ def diffusers_operations(model: str, height: int, width: int, batch: int) -> tup
     return counter.get_total_flops() - outside, outside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "height", "width", "batch"), [("base", 1024, 1024, 1), ("refiner", 832, 1216, 2)])
 def test_steps_do_what_diffusers_does(model: Any, height: int, width: int, batch: int) -> None:
     ours = sum(step.operations for step in steps(model, height=height, width=width, batch=batch))
