@@ -61,7 +61,7 @@ def layer_norm_quantize_kernel(
 
 
 @triton.jit
-def load_pixels(x, first, pixels, C: tl.constexpr, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def load_pixels(x, first, pixels, C, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """STEPS tiles (HEIGHT pixels, WIDTH channels), all asked for before any is used; the last pixel repeats."""
     begin = x + first.to(tl.int64) * C
     column = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)[None, :]
@@ -74,8 +74,8 @@ def load_pixels(x, first, pixels, C: tl.constexpr, STEPS: tl.constexpr, HEIGHT: 
 
 @triton.jit(do_not_specialize=["pixels"])
 def group_norm_statistics_kernel(
-    x, mean, squares, low, high, pixels,
-    C: tl.constexpr, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    x, mean, squares, low, high, pixels, C,
+    STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Of one chunk of pixels and WIDTH channels, per channel: mean, sum of squared deviations, least and greatest.
 
@@ -120,42 +120,41 @@ def silu(value):
     return value / (1.0 + tl.exp(-value))
 
 
-@triton.jit(do_not_specialize=["pixels", "chunks"])
+@triton.jit(do_not_specialize=["pixels", "chunks", "chunk", "group"])
 def group_norm_merge_kernel(
-    mean, squares, low, high, weight, bias, factor, offset, peak, pixels, chunks, eps,
-    C: tl.constexpr, GROUP: tl.constexpr, GROUP_LANES: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
-    SILU: tl.constexpr,
+    mean, squares, low, high, weight, bias, factor, offset, peak, pixels, chunks, chunk, C, group, eps,
+    LANES: tl.constexpr, CHUNKS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """One group of one picture: ``y = factor * x + offset`` of its channels, and the largest magnitude to come.
 
     The weighted mean of the chunks' means, then their squared deviations around it (Chan, Golub, LeVeque 1979).
     """
-    group, picture = tl.program_id(0), tl.program_id(1)
-    lane = tl.arange(0, GROUP_LANES)
-    channels = group * GROUP + lane
-    in_group = lane < GROUP
+    index, picture = tl.program_id(0), tl.program_id(1)
+    lane = tl.arange(0, LANES)
+    channels = index * group + lane
+    in_group = lane < group
     begin = picture.to(tl.int64) * chunks * C
-    origin = tl.load(mean + begin + group * GROUP)
-    total = tl.zeros((CHUNKS, GROUP_LANES), tl.float32)
-    least = tl.full((CHUNKS, GROUP_LANES), float("inf"), tl.float32)
-    most = tl.full((CHUNKS, GROUP_LANES), float("-inf"), tl.float32)
+    origin = tl.load(mean + begin + index * group)
+    total = tl.zeros((CHUNKS, LANES), tl.float32)
+    least = tl.full((CHUNKS, LANES), float("inf"), tl.float32)
+    most = tl.full((CHUNKS, LANES), float("-inf"), tl.float32)
     for first in range(0, chunks, CHUNKS):
         row = first + tl.arange(0, CHUNKS)
         inside = (row < chunks)[:, None] & in_group[None, :]
-        count = tl.minimum(pixels - row * CHUNK, CHUNK).to(tl.float32)[:, None]
+        count = tl.minimum(pixels - row * chunk, chunk).to(tl.float32)[:, None]
         place = begin + row[:, None] * C + channels[None, :]
         part = tl.load(mean + place, mask=inside, other=0.0) - origin
         total += tl.where(inside, part * count, 0.0)
         if peak is not None:
             least = tl.minimum(least, tl.load(low + place, mask=inside, other=float("inf")).to(tl.float32))
             most = tl.maximum(most, tl.load(high + place, mask=inside, other=float("-inf")).to(tl.float32))
-    size = pixels.to(tl.float32) * GROUP
+    size = pixels.to(tl.float32) * group
     centre = origin + tl.sum(tl.sum(total, 1), 0) / size
-    total = tl.zeros((CHUNKS, GROUP_LANES), tl.float32)
+    total = tl.zeros((CHUNKS, LANES), tl.float32)
     for first in range(0, chunks, CHUNKS):
         row = first + tl.arange(0, CHUNKS)
         inside = (row < chunks)[:, None] & in_group[None, :]
-        count = tl.minimum(pixels - row * CHUNK, CHUNK).to(tl.float32)[:, None]
+        count = tl.minimum(pixels - row * chunk, chunk).to(tl.float32)[:, None]
         place = begin + row[:, None] * C + channels[None, :]
         part = tl.load(mean + place, mask=inside, other=0.0) - centre
         inner = tl.load(squares + place, mask=inside, other=0.0)
@@ -180,14 +179,13 @@ def group_norm_merge_kernel(
         else:
             top = tl.maximum(magnitude(one), magnitude(two))
         top = tl.max(tl.where(in_group, top, 0), 0)
-        tl.store(peak + picture * tl.num_programs(0) + group, top.to(tl.float32, bitcast=True))
+        tl.store(peak + picture * tl.num_programs(0) + index, top.to(tl.float32, bitcast=True))
 
 
 @triton.jit(do_not_specialize=["pixels"])
 def group_norm_apply_kernel(
-    x, factor, offset, peak, out, scale, pixels,
-    C: tl.constexpr, GROUPS: tl.constexpr, PEAKS: tl.constexpr, STEPS: tl.constexpr, HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr, SILU: tl.constexpr,
+    x, factor, offset, peak, out, scale, pixels, C, groups,
+    PEAKS: tl.constexpr, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """Normalize one chunk of pixels and WIDTH channels, and write it, in 8 bits if there is a `scale` to write."""
     picture = tl.program_id(2)
@@ -200,7 +198,7 @@ def group_norm_apply_kernel(
     a = tl.load(factor + picture * C + channels)[None, :]
     b = tl.load(offset + picture * C + channels)[None, :]
     if scale is not None:
-        of_picture, inverse = picture_scale(peak, picture, GROUPS, out.dtype.element_ty, PEAKS)
+        of_picture, inverse = picture_scale(peak, picture, groups, out.dtype.element_ty, PEAKS)
         if (chunk == 0) & (tl.program_id(0) == 0):
             tl.store(scale + picture, of_picture)
     row_begin = out + begin + first.to(tl.int64) * C

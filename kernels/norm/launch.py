@@ -182,9 +182,9 @@ def _group_norm(
             kernel="norm.group_norm_statistics_kernel",
             arguments={
                 "x": "x", "mean": "mean", "squares": "squares", "low": optional["low"], "high": optional["high"],
-                "pixels": pixels,
+                "pixels": pixels, "C": c,
             },
-            constants={"C": c, "STEPS": config["STEPS"], **tile},
+            constants={"STEPS": config["STEPS"], **tile},
             grid=(c // width, chunks, b),
             num_warps=config["num_warps"],
             num_stages=1,
@@ -195,26 +195,22 @@ def _group_norm(
             arguments={
                 "mean": "mean", "squares": "squares", "low": optional["low"], "high": optional["high"],
                 "weight": "weight", "bias": "bias", "factor": "factor", "offset": "offset", "peak": optional["peak"],
-                "pixels": pixels, "chunks": chunks, "eps": float(eps),
+                "pixels": pixels, "chunks": chunks, "chunk": chunk, "C": c, "group": group, "eps": float(eps),
             },
-            constants={
-                "C": c, "GROUP": group, "GROUP_LANES": lanes, "CHUNK": chunk, "CHUNKS": max(1, MERGED // lanes),
-                "SILU": silu,
-            },
+            constants={"LANES": lanes, "CHUNKS": max(1, MERGED // lanes), "SILU": silu},
             grid=(groups, b, 1),
             num_warps=4,
             num_stages=1,
-            varying=frozenset({"pixels", "chunks"}),
+            varying=frozenset({"pixels", "chunks", "chunk", "group"}),
         ),
         Launch(
             kernel="norm.group_norm_apply_kernel",
             arguments={
                 "x": "x", "factor": "factor", "offset": "offset", "peak": optional["peak"], "out": "out",
-                "scale": optional["scale"], "pixels": pixels,
+                "scale": optional["scale"], "pixels": pixels, "C": c, "groups": groups,
             },
             constants={
-                "C": c, "GROUPS": groups, "PEAKS": 1 << (groups - 1).bit_length(), "STEPS": config["APPLY_STEPS"],
-                **tile, "SILU": silu,
+                "PEAKS": 1 << (groups - 1).bit_length(), "STEPS": config["APPLY_STEPS"], **tile, "SILU": silu,
             },
             grid=(c // width, cdiv(pixels, config["APPLY_STEPS"] * height), b),
             num_warps=config["num_warps"],

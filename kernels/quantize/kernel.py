@@ -22,23 +22,19 @@ def magnitude(value):
 
 
 @triton.jit
-def steps_of(dtype: tl.constexpr):
-    """The largest number that an 8-bit type holds, of those in use: 127 or 448."""
-    return 127.0 if dtype == tl.int8 else 448.0
-
-
-@triton.jit
 def scale_of(bits, dtype: tl.constexpr):
     """Scale and its inverse from the largest magnitude; the scale is NaN where that is infinite or NaN."""
+    LARGEST: tl.constexpr = 127.0 if dtype == tl.int8 else 448.0
     amax = tl.maximum(bits, LEAST).to(tl.float32, bitcast=True)
     amax = tl.where(amax < float("inf"), amax, float("nan"))
-    return tl.div_rn(amax, tl.full(amax.shape, steps_of(dtype), tl.float32)), steps_of(dtype) / amax
+    return tl.div_rn(amax, tl.full(amax.shape, LARGEST, tl.float32)), LARGEST / amax
 
 
 @triton.jit
 def narrowed(value, dtype: tl.constexpr):
     """Float32, already divided by the scale, to 8 bits, ties to even."""
-    value = tl.minimum(tl.maximum(value, -steps_of(dtype)), steps_of(dtype))
+    LARGEST: tl.constexpr = 127.0 if dtype == tl.int8 else 448.0
+    value = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
     if dtype == tl.int8:
         # 1.5 * 2^23: from there on float32 has no fraction, and the low byte is the integer, NaN or not.
         return (value + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
@@ -123,7 +119,7 @@ def load_chunk(x, first, size, STEPS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["pixels"])
-def image_amax_kernel(x, peak, pixels, C: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr):
+def image_amax_kernel(x, peak, pixels, C, STEPS: tl.constexpr, BLOCK: tl.constexpr):
     """Largest magnitude in one chunk of one picture, ``peak (B, chunks)``; infinity and NaN pass."""
     size = pixels * C
     chunk, picture = tl.program_id(0), tl.program_id(1)
@@ -146,7 +142,7 @@ def picture_scale(peak, picture, count, dtype: tl.constexpr, PEAKS: tl.constexpr
 
 @triton.jit(do_not_specialize=["pixels"])
 def quantize_per_image_kernel(
-    x, peak, q, scale, pixels, C: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, PEAKS: tl.constexpr
+    x, peak, q, scale, pixels, C, STEPS: tl.constexpr, BLOCK: tl.constexpr, PEAKS: tl.constexpr
 ):
     """One chunk of one picture, with the scale of the whole picture; see `quantize_per_image`."""
     size = pixels * C

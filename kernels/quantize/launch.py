@@ -55,7 +55,7 @@ def plan_quantize_per_image(
     config = lookup(op, arch.sm, pixels * c, c=c)
     block = 256 * config["num_warps"]  # eight elements a thread: 16 bytes of a 16-bit float
     chunks = cdiv(pixels * c, block * config["STEPS"])
-    constants = {"C": c, "STEPS": config["STEPS"], "BLOCK": block}
+    constants = {"STEPS": config["STEPS"], "BLOCK": block}
     options = {"grid": (chunks, b, 1), "num_warps": config["num_warps"], "num_stages": 1}
     return Plan(
         op=op,
@@ -68,14 +68,14 @@ def plan_quantize_per_image(
         launches=(
             Launch(
                 kernel="quantize.image_amax_kernel",
-                arguments={"x": "x", "peak": "peak", "pixels": pixels},
+                arguments={"x": "x", "peak": "peak", "pixels": pixels, "C": c},
                 constants=constants,
                 varying=frozenset({"pixels"}),
                 **options,  # type: ignore[arg-type]
             ),
             Launch(
                 kernel="quantize.quantize_per_image_kernel",
-                arguments={"x": "x", "peak": "peak", "q": "q", "scale": "scale", "pixels": pixels},
+                arguments={"x": "x", "peak": "peak", "q": "q", "scale": "scale", "pixels": pixels, "C": c},
                 constants={**constants, "PEAKS": PEAKS},
                 varying=frozenset({"pixels"}),
                 **options,  # type: ignore[arg-type]
