@@ -44,6 +44,11 @@ def test_candidates_stay_inside_what_kernels_take() -> None:
     assert {m for _, _, m in values} == {64, 128, 256}
 
 
+def test_numbers_that_are_no_tile_are_tried_too() -> None:
+    found = [config["STEPS"] for config in tune.candidates({"STEPS": 1, "num_warps": 4})]
+    assert sorted(set(found)) == [1, 2]
+
+
 def test_a_trial_replaces_the_table_inside_and_nowhere_else() -> None:
     tried = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 64, "GROUP_M": 4, "num_warps": 2, "num_stages": 2}
     with trying("linear_w8a8", tried) as trial:
