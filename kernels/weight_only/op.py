@@ -197,14 +197,14 @@ def conv_w8(
     return execute(plan, _inputs(x, weight, scale, bias, time, residual))["out"]
 
 
-@linear_w4.register_fake
-@linear_w8.register_fake
+@linear_w4.register_fake  # type: ignore[untyped-decorator]
+@linear_w8.register_fake  # type: ignore[untyped-decorator]
 def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
-@conv_w4.register_fake
-@conv_w8.register_fake
+@conv_w4.register_fake  # type: ignore[untyped-decorator]
+@conv_w8.register_fake  # type: ignore[untyped-decorator]
 def _(
     x: Tensor,
     weight: Tensor,

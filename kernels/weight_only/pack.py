@@ -44,10 +44,10 @@ def pack_w4(weight: Tensor, group: int = 64, *, search: bool = True) -> tuple[Te
     require(k > 0 and k % RUN == 0 and k % group == 0, "pack_w4", shape, reason)
     _check_finite(weight)
     groups = weight.detach().reshape(-1, group)
-    parts = [_quantize(part.float(), search) for part in groups.split(_CHUNK // group)]
+    parts = [_quantize(part.float(), search) for part in torch.split(groups, _CHUNK // group)]
     quantized = torch.cat([part for part, _ in parts]).view(-1, RUN)
     scale = torch.cat([part for _, part in parts])
-    low, high = (quantized + 8).to(torch.uint8).split(RUN // 2, 1)
+    low, high = (quantized + 8).to(torch.uint8).chunk(2, 1)
     packed = low | high << 4
     return packed.view(*weight.shape[:-1], k // 2), scale.view(*weight.shape[:-1], k // group)
 
