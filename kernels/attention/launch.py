@@ -15,6 +15,7 @@ SHORT: Final = 256  # up to so many keys (three prompts of 77) the queries' traf
 _SPAN: Final = 256
 _SUM_BLOCK: Final = 64
 _PARTIAL_BLOCK: Final = 16
+_MAX_STRIDE: Final = 2**31 // 128  # blocks have at most 128 tokens
 _FLOATS: Final = ("float16", "bfloat16")
 
 
@@ -108,7 +109,8 @@ def plan_attention_int8(
     shape = {"dtype": dtype, "accumulate_half": accumulate_half}
     reason = "there is no matrix instruction that sums bfloat16 in 16 bits; use float16, or leave accumulate_half off"
     require(dtype == "float16" or not accumulate_half, "attention_int8", shape, reason)
-    config = lookup("attention_int8", arch.sm, batch * heads * m)
+    # The code for keys that fill no block takes registers, of which the largest tiles have none to spare.
+    config = lookup("attention_int8", arch.sm, batch * heads * m, whole=int(n % KEY_BLOCK == 0))
     blocks, spans = cdiv(n, KEY_BLOCK), cdiv(n, _SPAN)
     sums = Launch(
         kernel="attention.key_sums_kernel",
@@ -180,3 +182,4 @@ def _check(
     for name, stride in strides.items():
         require(stride >= heads * HEAD_DIM, op, shape, f"{name} is less than the {heads} heads of 64 columns")
         require(stride % 16 == 0, op, shape, f"{name} must be a multiple of 16, so that every token begins at 16 bytes")
+        require(stride < _MAX_STRIDE, op, shape, f"{name} would let offsets within a block of tokens pass 32 bits")

@@ -50,7 +50,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return execute(plan, {"q": q, "k": k, "v": v})["out"]
 
 
-@attention.register_fake
+@attention.register_fake  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return q.new_empty(q.shape)
 
@@ -100,13 +100,14 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     return execute(plan, {"q": q, "k": k, "v": v})["out"]
 
 
-@attention_int8.register_fake
+@attention_int8.register_fake  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
     return q.new_empty(q.shape)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    return join_heads(scaled_dot_product_attention(*(split_heads(x, heads) for x in (q, k, v))))
+    query, key, value = (split_heads(x, heads) for x in (q, k, v))
+    return join_heads(scaled_dot_product_attention(query, key, value))
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:

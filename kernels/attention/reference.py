@@ -8,7 +8,8 @@ from .launch import HEAD_DIM, KEY_BLOCK
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, tokens, heads * 64) as (B, heads, tokens, 64); a view."""
-    return x.unflatten(-1, (heads, HEAD_DIM)).transpose(1, 2)
+    batch, tokens, _ = x.shape
+    return x.view(batch, tokens, heads, HEAD_DIM).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def quantized_keys(k: Tensor, heads: int, *, smooth: bool = True) -> tuple[Tenso
         x = x - x.mean(2, keepdim=True)
     missing = -x.shape[2] % KEY_BLOCK
     x = torch.nn.functional.pad(x, (0, 0, 0, missing))
-    return quantize(x.unflatten(2, (-1, KEY_BLOCK)), (-2, -1))
+    return quantize(x.reshape(*x.shape[:2], -1, KEY_BLOCK, HEAD_DIM), (-2, -1))
 
 
 def dequantized(q: Tensor, k: Tensor, heads: int, *, smooth: bool = True) -> tuple[Tensor, Tensor]:
