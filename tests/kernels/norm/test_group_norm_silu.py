@@ -18,7 +18,7 @@ from pocketxl.kernels.norm.op import (
 )
 from pocketxl.kernels.norm.reference import group_norm_silu_ref
 
-from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
+from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, error, poisoned
 from ...tolerances import SCALE_RELATIVE
 from ..quantize.checks import assert_float8, assert_int8
 
@@ -38,8 +38,11 @@ def operands(b: int, h: int, w: int, c: int, dtype: torch.dtype = torch.float16,
 
 
 def torch_path(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool = True) -> Tensor:
-    """GroupNorm and SiLU in torch, in the dtype of its operands."""
-    value = functional.group_norm(x.movedim(-1, 1), groups, weight, bias, EPS)
+    """GroupNorm and SiLU in torch, in the dtype of its operands.
+
+    On NCHW: torch's channels-last path on a CPU subtracts squares, and is off by 1.5 where the mean is 3000.
+    """
+    value = functional.group_norm(x.movedim(-1, 1).contiguous(), groups, weight, bias, EPS)
     return (functional.silu(value) if silu else value).movedim(1, -1)
 
 
@@ -130,8 +133,9 @@ def test_a_mean_far_above_the_spread_is_not_cancelled() -> None:
     x, weight, bias = operands(2, 9, 13, 32, torch.float32)
     x[0] += 3000
     x[1, ..., 16:] -= 1e4
+    spacing = 2.0**-10  # of float32 around 1e4: half of that may be lost in the mean, half in the product
     truth = group_norm_silu_ref(x, weight, bias, 2, EPS)
-    assert_as_good_as_torch(group_norm_silu(x, weight, bias, 2, EPS), torch_path(x, weight, bias, 2), truth)
+    assert error(group_norm_silu(x, weight, bias, 2, EPS), truth) <= spacing
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (8, 12)])
