@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import tune
 from .architecture import ARCHITECTURES, architecture
 from .binaries import Result, compile_all, write_folder
 from .errors import KernelError
 from .sdxl import all_plans
+from .tune import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiler.add_argument("--json", action="store_true", help="one JSON object per kernel on standard output")
     compiler.set_defaults(run=_compile)
     tuner = commands.add_parser("tune", help="measure configurations on this machine's GPU and write a table")
-    tune.add_arguments(tuner)
-    tuner.set_defaults(run=tune.run)
+    add_arguments(tuner)
+    tuner.set_defaults(run=run)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
