@@ -12,6 +12,7 @@ from .latents import SHARES, Bucket
 from .noise import Levels, add_noise, alphas_cumprod, stratified_timesteps
 
 CAPTION_DROPOUT = 0.1
+CROPPED_COUNT = 2.5  # as many times are windows drawn as others: crop ids are the last condition to be learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def draw_batch(
 ) -> Batch:
     """Draw a batch that spreads over the noise levels as `levels` says; everything random comes from `generator`."""
     bucket = buckets[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
-    rows = torch.randint(len(bucket.latents), (size,), generator=generator)
+    rows = torch.multinomial(_emphasis(bucket.time_ids), size, replacement=True, generator=generator)
     latents = bucket.latents[rows].float()
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = stratified_timesteps(size, levels, generator)
@@ -56,3 +57,8 @@ def draw_batch(
         tokens_2=bucket.tokens_2[rows].long().to(device),
         dropped=(torch.rand(size, generator=generator) < dropout).to(device),
     )
+
+
+def _emphasis(time_ids: Tensor) -> Tensor:
+    cropped = (time_ids[:, 2:4] != 0).any(1)
+    return 1 + cropped * (CROPPED_COUNT - 1)

@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,25 +62,26 @@ def build_buckets(
     device: torch.device,
 ) -> tuple[Bucket, ...]:
     """Draw and encode `count` compositions, or read them back from `cache`."""
-    key = hashlib.sha256(
-        json.dumps([[emoji.name for emoji in vocabulary], resolution, count, seed]).encode()
-    ).hexdigest()[:16]
+    names = [emoji.name for emoji in vocabulary]
+    drawn = {}
+    for size, share in zip(buckets(resolution), SHARES, strict=True):
+        rng = random.Random(f"{seed} {size}")
+        drawn[size] = [draw_composition(names, rng, size) for _ in range(round(count * share))]
+    # The compositions themselves, so that a changed mixture is not mistaken for what is there.
+    key = hashlib.sha256(json.dumps([list(map(asdict, some)) for some in drawn.values()]).encode()).hexdigest()[:16]
     file = cache / f"latents-{key}.pt" if cache else None
     if file and file.exists():
         return tuple(Bucket(**fields) for fields in torch.load(file, weights_only=True))
     painter = Painter(vocabulary)
-    names = [emoji.name for emoji in vocabulary]
     result = []
-    for size, share in zip(buckets(resolution), SHARES, strict=True):
-        rng = random.Random(f"{seed} {size}")
-        drawn = [draw_composition(names, rng, size) for _ in range(round(count * share))]
-        latents = _encode_all(drawn, painter, vae, size, device)
-        text = [composition.caption for composition in drawn]
+    for size, some in drawn.items():
+        latents = _encode_all(some, painter, vae, size, device)
+        text = [composition.caption for composition in some]
         result.append(
             Bucket(
                 latents=latents,
-                time_ids=torch.tensor([composition.time_ids for composition in drawn], dtype=torch.float32),
-                scores=torch.tensor([composition.aesthetic_score for composition in drawn]),
+                time_ids=torch.tensor([composition.time_ids for composition in some], dtype=torch.float32),
+                scores=torch.tensor([composition.aesthetic_score for composition in some]),
                 tokens=tokenize(tokenizers[0], text),
                 tokens_2=tokenize(tokenizers[1], text),
                 captions=text,

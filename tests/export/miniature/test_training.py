@@ -140,6 +140,16 @@ def test_the_refiner_learns(toy: Miniature, data: tuple[Bucket, ...]) -> None:
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
+def test_windows_are_drawn_more_often(data: tuple[Bucket, ...]) -> None:
+    for bucket in data:
+        bucket.time_ids[0, 2] = 8
+    crops = [
+        draw_batch(data, 100, EVEN, step_generator(0, step), torch.device("cpu")).time_ids[:, 2] for step in range(20)
+    ]
+    share = float((torch.cat(crops) == 8).float().mean())
+    assert share == pytest.approx(2.5 / 5.5, abs=0.04)  # of four rows one is a window; even draws would give a quarter
+
+
 def test_the_schedule_is_sdxls() -> None:
     from pocketxl.export.miniature.models import scheduler
 
