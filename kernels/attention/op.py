@@ -57,7 +57,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 @torch.library.triton_op("pocketxl::attention_int8", mutates_args={})
 def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
-    """`attention` with scores of int8 queries and keys: twice the rate of 16 bits, for self-attention of many tokens.
+    """`attention` with scores of int8 queries and keys, for self-attention of many tokens.
 
     The mean of all keys is subtracted first, which softmax does not see (SageAttention, arXiv 2410.02367). Queries have
     one scale for each token and head, keys one for each 64 tokens and head: a scale per query costs nothing where
@@ -69,9 +69,9 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
         k: (B, N, heads * 64), the same.
         v: (B, N, heads * 64), the same.
         heads: number of heads.
-        accumulate_half: sum shares times values in float16 within 64 keys, in float32 beyond; GeForce cards do so at
-            twice the rate. float16 only. Sums that pass 65504, possible once a value passes 1023, come out infinite or
-            NaN.
+        accumulate_half: sum shares times values in float16 within a block of keys, in float32 beyond; for GeForce
+            cards, whose matrix instructions sum float16 at twice the rate. float16 only. Sums that pass 65504,
+            possible once a value passes 1023, come out infinite or NaN.
 
     Returns:
         (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN in

@@ -29,7 +29,7 @@ def check(given_: dict[str, Tensor], heads: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "m", "n", "heads"),
     [
-        (2, 64, 64, 5),
+        (2, 64, 64, 3),
         (1, 130, 77, 2),  # a prompt: full blocks, and 13 keys more
         (2, 33, 154, 1),
         (1, 17, 231, 2),
@@ -43,14 +43,14 @@ def test_is_as_good_as_torch(batch: int, m: int, n: int, heads: int) -> None:
     check(operands(batch, m, n, heads), heads)
 
 
-@settings(max_examples=8, deadline=None)
-@given(m=st.integers(1, 80), n=st.integers(1, 400))
+@settings(max_examples=5, deadline=None)
+@given(m=st.integers(1, 80), n=st.integers(1, 300))
 def test_any_number_of_tokens(m: int, n: int) -> None:
     check(operands(1, m, n, 1, seed=m * n), 1)
 
 
 @pytest.mark.parametrize("config", configurations("attention"), ids=str)
-@pytest.mark.parametrize("n", [96, 128, 200])
+@pytest.mark.parametrize("n", [96, 200])
 def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "lookup", lambda *_, **__: config)
     check(operands(1, 70, n, 1), 1)
@@ -145,7 +145,7 @@ def test_operands_near_the_limit_of_float16() -> None:
 
 
 def test_nan_reaches_what_depends_on_it_and_nothing_else() -> None:
-    given_ = operands(2, 20, 70, 3)
+    given_ = operands(1, 20, 70, 3)
     for name, place, wrong in (
         ("q", (0, 4, 70), (0, slice(4, 5), slice(64, 128))),
         ("k", (0, 66, 70), (0, slice(None), slice(64, 128))),
@@ -153,7 +153,7 @@ def test_nan_reaches_what_depends_on_it_and_nothing_else() -> None:
     ):
         poisonous = {**given_, name: given_[name].clone()}
         poisonous[name][place] = float("nan")
-        expected = torch.zeros(2, 20, 192, dtype=torch.bool, device=DEVICE)
+        expected = torch.zeros(1, 20, 192, dtype=torch.bool, device=DEVICE)
         expected[wrong] = True
         assert torch.equal(attention(**poisonous, heads=3).isnan(), expected), name
 

@@ -49,9 +49,15 @@ def whole_numbers(m: int, n: int, heads: int, seed: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "m", "n", "heads"), [(2, 64, 64, 3), (1, 77, 130, 2), (1, 5, 600, 1), (2, 1, 1, 2), (1, 3, 1023, 1)]
+    ("batch", "m", "n", "heads", "accumulate_half"),
+    [
+        (2, 64, 64, 3, False),
+        (1, 77, 130, 2, True),
+        (1, 5, 300, 1, False),
+        (2, 1, 1, 2, True),
+        (1, 3, 1023, 1, True),
+    ],
 )
-@pytest.mark.parametrize("accumulate_half", [False, True])
 def test_error_on_normal_data(batch: int, m: int, n: int, heads: int, accumulate_half: bool) -> None:
     given_ = operands(batch, m, n, heads)
     value = everything(given_, heads, accumulate_half=accumulate_half)["out"]
@@ -61,8 +67,8 @@ def test_error_on_normal_data(batch: int, m: int, n: int, heads: int, accumulate
     assert relative(value, attention_int8_ref(**given_, heads=heads)) < INT8_ATTENTION_RELATIVE / 10
 
 
-@settings(max_examples=8, deadline=None)
-@given(m=st.integers(1, 80), n=st.integers(1, 150).map(lambda half: 2 * half))
+@settings(max_examples=5, deadline=None)
+@given(m=st.integers(1, 70), n=st.integers(1, 100).map(lambda half: 2 * half))
 def test_what_8_bits_hold_exactly_is_as_good_as_torch_in_float16(m: int, n: int) -> None:
     given_ = whole_numbers(m, n, 1, seed=m * n)
     made = everything(given_, 1)
@@ -71,7 +77,7 @@ def test_what_8_bits_hold_exactly_is_as_good_as_torch_in_float16(m: int, n: int)
 
 
 @pytest.mark.parametrize("config", configurations("attention_int8"), ids=str)
-@pytest.mark.parametrize("n", [96, 128, 200])
+@pytest.mark.parametrize("n", [96, 200])
 def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.KEY_BLOCK % config["BLOCK_N"] == 0
     monkeypatch.setattr(launch, "lookup", lambda *_, **__: config)
@@ -79,7 +85,7 @@ def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest
     assert_as_good_as_torch(everything(given_, 1)["out"], sdpa(**given_, heads=1), attention_ref(**given_, heads=1))
 
 
-@pytest.mark.parametrize(("n", "heads"), [(64, 3), (77, 2), (600, 1)])
+@pytest.mark.parametrize(("n", "heads"), [(64, 3), (77, 2), (300, 1)])
 def test_keys_are_quantized_as_stated(n: int, heads: int) -> None:
     given_ = operands(2, 1, n, heads)
     given_["k"] = given_["k"] + 5 * torch.randn(heads * 64, device=DEVICE).half()
@@ -182,7 +188,7 @@ def test_values_near_the_limit_of_float16_are_right_or_plainly_wrong() -> None:
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_nan_and_infinity_reach_what_depends_on_them_and_nothing_else(wrong: float) -> None:
-    given_ = operands(2, 20, 70, 3)
+    given_ = operands(1, 20, 70, 3)
     for name, place, reached in (
         ("q", (0, 4, 70), (0, slice(4, 5), slice(64, 128))),
         ("k", (0, 66, 70), (0, slice(None), slice(64, 128))),
@@ -190,7 +196,7 @@ def test_nan_and_infinity_reach_what_depends_on_them_and_nothing_else(wrong: flo
     ):
         poisonous = {**given_, name: given_[name].clone()}
         poisonous[name][place] = wrong
-        expected = torch.zeros(2, 20, 192, dtype=torch.bool, device=DEVICE)
+        expected = torch.zeros(1, 20, 192, dtype=torch.bool, device=DEVICE)
         expected[reached] = True
         assert torch.equal(~attention_int8(**poisonous, heads=3).isfinite(), expected), name
 
