@@ -10,6 +10,7 @@ from ..launch import Buffer, Constant, Launch, Plan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
 MAX_K: Final = (2**31 - 1) // (128 * 128)
+SUMS_AT_ONCE: Final = 64
 FLOATS: Final = ("float16", "bfloat16", "float32")
 
 
@@ -30,7 +31,7 @@ def plan_linear_w8a8(
         UnsupportedShapeError: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, residual=int(residual))
+    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, fp8=int(dtype != "int8"))
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
@@ -40,7 +41,7 @@ def plan_linear_w8a8(
             **{name: name if name in inputs else None for name in (*_POINTERS, "bias", "residual")},
             "out": "out", "M": m, "N": n, "K": k,
         },
-        constants=_constants(config, k),
+        constants={**_constants(config, k), "HALVES": _in_halves(config)},
         grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"]), 1, 1),
         num_warps=config["num_warps"],
         num_stages=config["num_stages"],
@@ -116,6 +117,11 @@ def _constants(config: Mapping[str, int], k: int) -> dict[str, Constant]:
         **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
         "EVEN_K": k % config["BLOCK_K"] == 0,
     }
+
+
+def _in_halves(config: Mapping[str, int]) -> bool:
+    """Whether a thread holds so many sums that what is added to them fits its registers by halves only."""
+    return config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"]
 
 
 def _check(op: str, m: int, n: int, k: int, dtype: str, out_dtype: str, arch: Architecture) -> None:
