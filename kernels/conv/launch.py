@@ -31,7 +31,6 @@ def plan_conv_w8a8(
     c2: int = 0,
     kernel: int = 3,
     stride: int = 1,
-    upsample: bool = False,
     upsample_to: Sequence[int] | None = None,
     dtype: str = "int8",
     out_dtype: str = "float16",
@@ -47,7 +46,7 @@ def plan_conv_w8a8(
     Raises:
         UnsupportedShapeError: a constraint does not hold.
     """
-    seen = seen_size(h, w, upsample=upsample, upsample_to=upsample_to)
+    seen = seen_size(h, w, upsample_to)
     _check(
         b=b, h=h, w=w, c=c, c2=c2, n=n, kernel=kernel, stride=stride, seen=seen,
         dtype=dtype, out_dtype=out_dtype, arch=arch,
@@ -109,14 +108,10 @@ def plan_conv_w8a8(
     )
 
 
-def seen_size(
-    h: int, w: int, *, upsample: bool = False, upsample_to: Sequence[int] | None = None
-) -> tuple[int, int]:  # fmt: skip
+def seen_size(h: int, w: int, upsample_to: Sequence[int] | None) -> tuple[int, int]:
     """Height and width of the picture as the convolution sees it, enlarged or not."""
-    if upsample_to is not None:
-        height, width = upsample_to
-        return height, width
-    return (2 * h, 2 * w) if upsample else (h, w)
+    height, width = upsample_to or (h, w)
+    return height, width
 
 
 def output_size(seen: tuple[int, int], *, stride: int) -> tuple[int, int]:

@@ -20,7 +20,6 @@ def conv_w8a8(
     x2: Tensor | None = None,
     x2_scale: Tensor | None = None,
     stride: int = 1,
-    upsample: bool = False,
     upsample_to: list[int] | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
@@ -40,9 +39,8 @@ def conv_w8a8(
         x2: (b, h, w, c2), the dtype of `x`: channels that stand behind those of `x`, as if concatenated.
         x2_scale: (b,), float32; given with `x2`.
         stride: 1 or 2.
-        upsample: the convolution sees the picture enlarged to (2h, 2w) by nearest neighbours; 3x3, stride 1 only. The
-            enlarged picture is never written.
-        upsample_to: the same to this height and width: each twice that of `x`, or one less at a level of odd size.
+        upsample_to: height and width to which the convolution sees the picture enlarged by nearest neighbours, each
+            twice that of `x` or one less (a level of odd size); 3x3, stride 1 only. It is never written enlarged.
         out_dtype: float16, bfloat16 or float32.
 
     Returns:
@@ -55,7 +53,7 @@ def conv_w8a8(
         raise ValueError("x2 and x2_scale go together: give both or neither")
     if not runs_kernels(x):
         return conv_w8a8_ref(
-            x, x_scale, weight, weight_scale, bias, time, residual, x2, x2_scale, stride, upsample, upsample_to
+            x, x_scale, weight, weight_scale, bias, time, residual, x2, x2_scale, stride, upsample_to
         ).to(out_dtype, memory_format=torch.contiguous_format)  # fmt: skip
     given = {
         "x": x, "x_scale": x_scale, "weight": weight, "weight_scale": weight_scale, "bias": bias, "time": time,
@@ -72,7 +70,6 @@ def conv_w8a8(
         c2=0 if x2 is None else x2.shape[-1],
         kernel=weight.shape[1],
         stride=stride,
-        upsample=upsample,
         upsample_to=upsample_to,
         dtype=dtype_name(x.dtype),
         out_dtype=dtype_name(out_dtype),
@@ -95,10 +92,9 @@ def _(
     x2: Tensor | None = None,
     x2_scale: Tensor | None = None,
     stride: int = 1,
-    upsample: bool = False,
     upsample_to: list[int] | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    seen = seen_size(x.shape[1], x.shape[2], upsample=upsample, upsample_to=upsample_to)
+    seen = seen_size(x.shape[1], x.shape[2], upsample_to)
     ho, wo = output_size(seen, stride=stride)
     return x.new_empty((x.shape[0], ho, wo, weight.shape[0]), dtype=out_dtype)

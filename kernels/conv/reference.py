@@ -33,12 +33,11 @@ def conv_w8a8_ref(
     x2: Tensor | None = None,
     x2_scale: Tensor | None = None,
     stride: int = 1,
-    upsample: bool = False,
     upsample_to: Sequence[int] | None = None,
 ) -> Tensor:
     """What `conv_w8a8` approximates, float64."""
     c = x.shape[-1]
-    seen = seen_size(x.shape[1], x.shape[2], upsample=upsample, upsample_to=upsample_to)
+    seen = seen_size(x.shape[1], x.shape[2], upsample_to)
     value = integer_convolution(x, weight[..., :c], stride=stride, seen=seen) * _of_pictures(x_scale)
     if x2 is not None and x2_scale is not None:
         more = integer_convolution(x2, weight[..., c:], stride=stride, seen=seen)

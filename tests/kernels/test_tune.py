@@ -155,7 +155,7 @@ def test_what_was_measured_is_written_case_by_case(
     assert all(r["config"] == better for r in written)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(asked)
-    assert lines[0].startswith("linear_w8a8 rows=2048 k=640")
+    assert lines[0].startswith("linear_w8a8 rows=2048 fp8=0 k=640")
     assert "20.0 -> 10.0 us (9 tried)" in lines[0]
 
 

@@ -166,9 +166,9 @@ def test_each_picture_has_its_own_scale_though_a_tile_holds_several() -> None:
 @pytest.mark.parametrize(("h", "w", "seen"), [(3, 5, None), (2, 6, (3, 12)), (3, 4, (5, 7))])
 def test_enlarging_in_the_addresses_equals_enlarging_the_picture(h: int, w: int, seen: tuple[int, int] | None) -> None:
     given_ = operands(2, h, w, 32, 24)
-    flags: dict[str, Any] = {"upsample": True} if seen is None else {"upsample_to": list(seen)}
-    value = conv_w8a8(**given_, **flags)
     size = seen or (2 * h, 2 * w)
+    flags: dict[str, Any] = {"upsample_to": list(size)}
+    value = conv_w8a8(**given_, **flags)
     x = interpolate(given_["x"].float().permute(0, 3, 1, 2), size=size, mode="nearest").permute(0, 2, 3, 1)
     assert torch.equal(value, conv_w8a8(**{**given_, "x": x.to(torch.int8).contiguous()}))
     assert_as_good_as_torch(value, torch_path(**given_, seen=size), conv_w8a8_ref(**given_, **flags))
@@ -282,8 +282,8 @@ def test_any_shape_in_the_constraints_is_exact(
         ({"b": 0}, "b=0.*at least one picture"),
         ({"kernel": 5}, "kernel=5.*1x1.*3x3"),
         ({"stride": 3}, "stride=3.*1 and 2"),
-        ({"upsample": True, "stride": 2}, "stride=2.*enlarged.*stride 1"),
-        ({"upsample": True, "kernel": 1}, "kernel=1.*enlarged for a 3x3"),
+        ({"upsample_to": (16, 16), "stride": 2}, "stride=2.*enlarged.*stride 1"),
+        ({"upsample_to": (16, 16), "kernel": 1}, "kernel=1.*enlarged for a 3x3"),
         ({"upsample_to": (16, 14)}, r"seen=\(16, 14\).*one less"),
         ({"b": 2**16, "h": 2**8, "w": 2**8}, "counted in 32 bits"),
         ({"dtype": "uint8"}, "dtype=uint8.*int8 or float8_e4m3fn"),
@@ -312,7 +312,7 @@ def test_export_and_compile_take_the_op(monkeypatch: pytest.MonkeyPatch) -> None
     class Block(torch.nn.Module):
         def forward(self, x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
             small = conv_w8a8(x, x_scale, weight, weight_scale, bias, stride=2)
-            large = conv_w8a8(x, x_scale, weight, weight_scale, bias, upsample=True)
+            large = conv_w8a8(x, x_scale, weight, weight_scale, bias, upsample_to=[8, 10])
             return large[:, : small.shape[1], : small.shape[2]] + small
 
     given_ = {name: value.cpu() for name, value in operands(2, 4, 5, 16, 8).items()}
