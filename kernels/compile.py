@@ -18,7 +18,7 @@ from .errors import KernelError
 from .execute import kernel_function
 from .launch import ALIGNMENT, Variant
 
-# Contraction of a*b+c is Triton's choice, and its default changes with 3.10: said here, or results would move.
+# Contraction of a*b+c is Triton's choice, and its default differs between releases: said here, or results would move.
 FP_FUSION: Final = True
 
 _OPERANDS: Final = {"s8": "s8.s8", "f16": "f16.f16", "bf16": "bf16.bf16", "e4m3": "e4m3.e4m3"}
