@@ -199,7 +199,7 @@ def _group_norm(
             },
             constants={"LANES": lanes, "CHUNKS": max(1, MERGED // lanes), "SILU": silu},
             grid=(groups, b, 1),
-            num_warps=4,
+            num_warps=8,
             num_stages=1,
             varying=frozenset({"pixels", "chunks", "chunk", "group"}),
         ),
