@@ -39,7 +39,7 @@ class Miniature:
     text: TextShape = TextShape(width=128, layers=2, activation="quick_gelu")
     text_2: TextShape = TextShape(width=192, layers=3, activation="gelu")
     base: UNetShape = UNetShape(channels=(64, 128, 192), depths=(0, 1, 2))
-    refiner: UNetShape = UNetShape(channels=(64, 128, 128), depths=(0, 1, 0))
+    refiner: UNetShape = UNetShape(channels=(64, 128, 192), depths=(0, 1, 0))
     size_embedding: int = 32
 
 

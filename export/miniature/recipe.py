@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from diffusers import (
@@ -31,6 +32,7 @@ from .trainer import Settings, Trainer
 from .vocabulary import Vocabulary, read_vocabulary
 
 _log = logging.getLogger(__name__)
+REFINER_EMA: Final = 0.99  # it trains for few steps: its average must not reach back to where it began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ class Run:
 
         trainer = Trainer(
             self.refiner, loss, Budget(minutes=recipe.refiner_minutes, deadline=recipe.refiner_deadline),
-            recipe.settings, recipe.work / "refiner.pt", report,
+            replace(recipe.settings, ema_decay=REFINER_EMA), recipe.work / "refiner.pt", report,
         )  # fmt: skip
         if not trainer.run():
             return False

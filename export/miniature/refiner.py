@@ -11,7 +11,7 @@ from transformers import CLIPTextModelWithProjection
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
-from .noise import Levels, min_snr_weight
+from .noise import Levels
 from .text import encode_refiner
 from .trainer import step_generator
 
@@ -46,7 +46,7 @@ def start_from_base(refiner: nn.Module, base: nn.Module, first_width: int) -> in
 
 
 class RefinerLoss:
-    """The loss of one step: epsilon prediction, min-SNR weighted; a dropped caption is the empty one."""
+    """The loss of one step: epsilon prediction, all levels alike as in SDXL; a dropped caption is the empty one."""
 
     def __init__(
         self,
@@ -74,8 +74,7 @@ class RefinerLoss:
         batch = draw_batch(self.buckets, self.batch, LEVELS, generator, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             prediction = predict_refiner(self.modules, self.encoder, self.empty, batch)
-        error = (prediction.float() - batch.noise).square().mean((1, 2, 3))
-        return (error * min_snr_weight(batch.alpha_bar)).mean()
+        return (prediction.float() - batch.noise).square().mean()
 
 
 def predict_refiner(

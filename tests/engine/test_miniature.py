@@ -23,7 +23,7 @@ def test_every_file_is_there_and_small() -> None:
 def test_the_build_s_own_figures_are_those_of_a_good_engine() -> None:
     manifest = read_manifest(FOLDER)
     assert manifest.recipe == "int8"
-    assert manifest.quality["psnr_db"] > 25
+    assert manifest.quality["psnr_db"] > 30
 
 
 @pytest.mark.parametrize("colour", COLOURS)
