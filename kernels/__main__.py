@@ -15,7 +15,7 @@ from .tune import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run one command; 0 when done, 1 when kernels have faults, 2 for a wrong argument."""
+    """Run one command; 0 when done, 1 when kernels have faults, 2 for a wrong argument, 5 for storage."""
     parser = argparse.ArgumentParser(
         prog="python -m pocketxl.kernels",
         description=__doc__,
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     compiler.add_argument("--op", nargs="+", metavar="OP", help="only these ops")
     compiler.add_argument("-o", "--output", type=Path, metavar="DIR", help="write sm_N/*.cubin and manifest.json here")
-    compiler.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; default: all cores")
+    compiler.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="processes; default: all cores")
     compiler.add_argument("--json", action="store_true", help="one JSON object per kernel on standard output")
     compiler.set_defaults(run=_compile)
     tuner = commands.add_parser("tune", help="measure configurations on this machine's GPU and write a table")
@@ -43,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KernelError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"error: cannot write: {error}; name a folder that can be written\n")
+        return 5
+    except KeyboardInterrupt:
+        return 130
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed: give 1 or more")
+    return value
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -51,10 +63,14 @@ def _compile(options: argparse.Namespace) -> int:
     That is: shared memory, no spilled register, the expected matrix instruction. With -o write the binaries, and a
     manifest that says how to launch each.
     """
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     for arch in [architecture(sm) for sm in options.sm]:  # all are checked before the first is compiled
-        plans = [plan for plan in all_plans(arch) if not options.op or plan.op in options.op]
-        if not plans:
-            raise KernelError(f"no op {options.op}; there are {sorted({plan.op for plan in all_plans(arch)})}")
+        plans = all_plans(arch)
+        known = {plan.op for plan in plans}
+        if unknown := set(options.op or ()) - known:
+            raise KernelError(f"no op {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        plans = tuple(plan for plan in plans if not options.op or plan.op in options.op)
         variants = dict.fromkeys(variant for plan in plans for variant in plan.variants)
 
         def report(result: Result, sm: int = arch.sm) -> None:

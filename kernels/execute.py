@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .architecture import Architecture, architecture
+from .errors import require
 from .launch import Plan
 
 # Triton itself reads this once, when a kernel is defined.
@@ -60,6 +61,15 @@ def execute(plan: Plan, inputs: Mapping[str, Tensor], allocate: Allocate = torch
     """
     from triton.runtime.jit import JITFunction
 
+    for name, buffer in plan.inputs.items():
+        # A kernel reads what the plan says, wherever that may be: memory that is not the tensor's must not be reached.
+        found = inputs[name]
+        require(
+            tuple(found.shape) == tuple(buffer.shape) and dtype_name(found.dtype) == buffer.dtype,
+            plan.op,
+            {name: f"{dtype_name(found.dtype)} {tuple(found.shape)}"},
+            f"the other operands call for {buffer.dtype} {tuple(buffer.shape)}",
+        )
     device = next(iter(inputs.values())).device
     made = {
         name: allocate(buffer.shape, dtype=getattr(torch, buffer.dtype), device=device)

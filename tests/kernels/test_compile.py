@@ -63,6 +63,23 @@ def test_turing_is_sent_to_the_tensorrt_target_before_anything_is_compiled() -> 
     assert "rtx-sm75" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        (("--jobs", "0"), 2, "0 is not allowed: give 1 or more"),
+        (("-o", "pyproject.toml"), 5, "cannot write"),
+        (("--op", "linear_w8a8", "softmax"), 2, "no op softmax; there are"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_before_anything_is_compiled(
+    arguments: tuple[str, ...], status: int, reason: str
+) -> None:
+    done = command("compile", *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_op_is_refused_with_those_there_are() -> None:
     done = command("compile", "--op", "softmax")
     assert done.returncode == 2

@@ -131,6 +131,21 @@ def test_geglu_is_as_good_as_torch_in_float16(m: int, n: int, k: int) -> None:
     assert_as_good_as_torch(value, peer, geglu_linear_w8a8_ref(**given_))
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("weight", torch.zeros(32, 80, dtype=torch.int8)),
+        ("x_scale", torch.zeros(6)),
+        ("bias", torch.zeros(31).half()),
+        ("bias", torch.zeros(32)),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused_before_memory_is_read(name: str, other: Tensor) -> None:
+    given_ = {**operands(5, 32, 64), name: other.to(DEVICE)}
+    with pytest.raises(UnsupportedShapeError, match=f"{name}=.*the other operands call for"):
+        linear_w8a8(**given_)
+
+
 def test_two_runs_are_equal_to_the_bit() -> None:
     given_ = operands(70, 48, 64)
     assert torch.equal(linear_w8a8(**given_), linear_w8a8(**given_))
