@@ -22,8 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=Path, help="begin with this folder's tokenizers, VAE and, if there, U-Net")
     parser.add_argument("--start-refiner", type=Path, help="and with this refiner's U-Net")
     parser.add_argument("--vae-minutes", type=float, default=85.0, help="active minutes for the VAE, without --start")
-    parser.add_argument("--minutes", type=float, default=90.0, help="active minutes for the base")
-    parser.add_argument("--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner")
+    parser.add_argument(
+        "--minutes", type=float, default=90.0, help="active minutes for the base; 0 keeps that of --start"
+    )
+    parser.add_argument(
+        "--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner; 0 likewise"
+    )
     parser.add_argument("--deadline", help="wall-clock end of the base, HH:MM today")
     parser.add_argument("--refiner-deadline", help="wall-clock end of the refiner, HH:MM today")
     parser.add_argument("--vocabulary", choices=("core", "all"), default="core")

@@ -35,7 +35,7 @@ class Budget:
         self._clock = clock
         self._last = clock()
         self.active = 0.0
-        self.progress = 0.0
+        self.progress = 1.0 if minutes == 0 else 0.0
 
     def advance(self) -> float:
         """Account for one finished step; return the new progress."""

@@ -34,6 +34,11 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float = 5.0) -> Tensor:
     return snr.clamp(max=gamma) / snr
 
 
+def noise_ratio(alpha_bar: Tensor) -> Tensor:
+    """Standard deviation of the noise over that of the signal: ``1 / sqrt(snr)``."""
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+
 def stratified_timesteps(batch: int, levels: Levels, generator: torch.Generator) -> Tensor:
     """One timestep from each of `batch` equal shares of the levels: the loss varies less than with free draws."""
     places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch

@@ -11,7 +11,7 @@ from transformers import CLIPTextModelWithProjection
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
-from .noise import Levels
+from .noise import Levels, alphas_cumprod, noise_ratio
 from .text import encode_refiner
 from .trainer import step_generator
 
@@ -46,7 +46,12 @@ def start_from_base(refiner: nn.Module, base: nn.Module, first_width: int) -> in
 
 
 class RefinerLoss:
-    """The loss of one step: epsilon prediction, all levels alike as in SDXL; a dropped caption is the empty one."""
+    """The loss of one step: epsilon prediction; a dropped caption is the empty one.
+
+    Below t = 250 the error of a prediction falls about as the noise ratio grows (measured: 0.5 at t = 12, 0.13 at
+    187). Weighted with that ratio all levels count alike; unweighted, those that are nearly free of noise, where little
+    can be learned, outweigh those that decide the picture.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class RefinerLoss:
         self.batch = batch
         self.seed = seed
         self.device = device
+        self.mean_ratio = float(noise_ratio(alphas_cumprod()[: LEVELS[-1][1]]).mean())
 
     def __call__(self, draw: int, progress: float) -> Tensor:
         """The loss of the draw's batch."""
@@ -74,7 +80,8 @@ class RefinerLoss:
         batch = draw_batch(self.buckets, self.batch, LEVELS, generator, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             prediction = predict_refiner(self.modules, self.encoder, self.empty, batch)
-        return (prediction.float() - batch.noise).square().mean()
+        error = (prediction.float() - batch.noise).square().mean((1, 2, 3))
+        return (error * noise_ratio(batch.alpha_bar)).mean() / self.mean_ratio
 
 
 def predict_refiner(

@@ -68,6 +68,10 @@ def test_exactly_one_limit() -> None:
         Budget(minutes=1, steps=1)
 
 
+def test_no_minutes_are_a_finished_run() -> None:
+    assert Budget(minutes=0).progress == 1
+
+
 def test_a_finished_run_goes_on_with_more_minutes() -> None:
     clock = Clock()
     finished = {"active": 60.0, "progress": 1.0}

@@ -7,11 +7,18 @@ import torch
 from torch import nn
 
 from pocketxl.export.miniature.base import BaseLoss, plain_attention, predict_base
-from pocketxl.export.miniature.batches import draw_batch
+from pocketxl.export.miniature.batches import Batch, draw_batch
 from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.latents import SHARES, Bucket
 from pocketxl.export.miniature.models import Miniature, base_unet, refiner_unet, text_encoder, text_encoder_2
-from pocketxl.export.miniature.noise import EVEN, add_noise, alphas_cumprod, min_snr_weight, stratified_timesteps
+from pocketxl.export.miniature.noise import (
+    EVEN,
+    add_noise,
+    alphas_cumprod,
+    min_snr_weight,
+    noise_ratio,
+    stratified_timesteps,
+)
 from pocketxl.export.miniature.refiner import RefinerLoss, start_from_base
 from pocketxl.export.miniature.text import padding_mask
 from pocketxl.export.miniature.trainer import Settings, Trainer, step_generator
@@ -81,6 +88,17 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_no_minutes_keep_the_weights(toy: Miniature, data: tuple[Bucket, ...], tmp_path: Path) -> None:
+    modules = _modules(toy)
+    before = [parameter.detach().clone() for parameter in modules.parameters()]
+    loss = BaseLoss(modules, data, batch=2, seed=3, device=torch.device("cpu"))
+    trainer = Trainer(modules, loss, Budget(minutes=0), Settings(batch=2), tmp_path / "kept.pt", None, loss.after_step)
+    assert trainer.run()
+    trainer.finish()
+    assert trainer.step == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, modules.parameters(), strict=True))
+
+
 def test_workers_average_their_gradients(toy: Miniature, data: tuple[Bucket, ...], tmp_path: Path) -> None:
     trainer = _train(toy, data, tmp_path / "workers.pt", workers=2)
     assert trainer.samples == 4 * 2 * 2
@@ -138,6 +156,24 @@ def test_the_refiner_learns(toy: Miniature, data: tuple[Bucket, ...]) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in modules.parameters())
     assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_the_refiner_s_levels_count_by_their_noise(
+    toy: Miniature, data: tuple[Bucket, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions that are wrong in the noisier half of the levels cost that half's share of the noise ratios."""
+
+    def wrong_when_noisy(modules: object, encoder: object, empty: object, batch: Batch) -> torch.Tensor:
+        return batch.noise + (batch.timesteps >= 125).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr("pocketxl.export.miniature.refiner.predict_refiner", wrong_when_noisy)
+    loss = RefinerLoss(
+        nn.ModuleDict(), text_encoder_2(toy), torch.full((77,), END), data,
+        batch=250, seed=0, device=torch.device("cpu"),
+    )  # fmt: skip
+    ratio = noise_ratio(alphas_cumprod()[:250])
+    assert loss(0, 0.0).item() == pytest.approx(float(ratio[125:].sum() / ratio.sum()), rel=0.01)
+    assert noise_ratio(torch.tensor([0.5, 0.8])).tolist() == pytest.approx([1, 0.5])
 
 
 def test_windows_are_drawn_more_often(data: tuple[Bucket, ...]) -> None:
