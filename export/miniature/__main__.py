@@ -9,12 +9,29 @@ from pathlib import Path
 
 import torch
 
-from .recipe import Recipe, run
+from ...engine.errors import PocketXLError, RequestError, StorageError
+from .recipe import Recipe
+from .stages import run
 from .trainer import Settings
+
+AGAIN = 75  # EX_TEMPFAIL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the recipe; 0 when finished, 75 when stopped early and worth calling again."""
+    """Run the command line; the exit status is `pocketxl`'s, or 75: stopped early, call it again to go on."""
+    try:
+        return 0 if run(_recipe(arguments)) else AGAIN
+    except PocketXLError as error:
+        return _fail(str(error), error.exit_code)
+    except ImportError as error:
+        return _fail(f"{error}; install what training needs with: pip install 'pocketxl[miniature]'", 3)
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), StorageError.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; call it again to go on", 130)
+
+
+def _recipe(arguments: Sequence[str] | None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m pocketxl.export.miniature", description=__doc__)
     parser.add_argument("--assets", type=Path, required=True, help="folder of the package's .webp files")
     parser.add_argument("--work", type=Path, required=True, help="caches, checkpoints and sample grids")
@@ -41,9 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    if options.threads:
+    if options.threads is not None:
+        if options.threads < 1:
+            raise RequestError(f"threads: {options.threads} is not allowed; give 1 or more")
         torch.set_num_threads(options.threads)
-    recipe = Recipe(
+    return Recipe(
         assets=options.assets,
         work=options.work,
         out=options.out,
@@ -63,14 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch=options.batch, learning_rate=options.learning_rate, seed=options.seed, workers=options.workers
         ),
     )
-    return 0 if run(recipe) else 75
 
 
 def _today(text: str | None) -> float | None:
     if text is None:
         return None
     day = time.strftime("%Y-%m-%d")
-    return time.mktime(time.strptime(f"{day} {text}", "%Y-%m-%d %H:%M"))
+    try:
+        return time.mktime(time.strptime(f"{day} {text}", "%Y-%m-%d %H:%M"))
+    except ValueError as error:
+        raise RequestError(f"deadline: {text!r} is no time of day; give HH:MM, as 06:30") from error
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return status
 
 
 if __name__ == "__main__":

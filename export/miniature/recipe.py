@@ -1,38 +1,19 @@
-"""The order of the stages: tokenizers, VAE, latents, base, refiner; each is skipped when its result is there."""
+"""What one run of the recipe is told, and what of it is refused before anything is done."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    ModelMixin,
-    StableDiffusionXLImg2ImgPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
-from .autoencoder import train_autoencoder
-from .base import BaseLoss, plain_attention
-from .budget import Budget
-from .latents import Bucket, build_buckets
-from .models import Miniature, base_unet, parameter_count, refiner_unet, text_encoder, text_encoder_2
-from .package import base_pipeline, refiner_pipeline, save_folder
-from .refiner import RefinerLoss, start_from_base
-from .sample import CONTACT_SHEET, generate, save_grid
-from .text import load_tokenizer, tokenize
-from .tokenizer import write_tokenizers
-from .trainer import Settings, Trainer
-from .vocabulary import Vocabulary, read_vocabulary
+from ...engine.errors import RequestError
+from .models import Miniature
+from .trainer import Settings
+from .vocabulary import Vocabulary
 
-_log = logging.getLogger(__name__)
-REFINER_EMA: Final = 0.99  # it trains for few steps: its average must not reach back to where it began
+START = ("tokenizer", "tokenizer_2", "vae")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +23,8 @@ class Recipe:
     `start` is a folder with ``vae/``, ``tokenizer/`` and ``tokenizer_2/`` to begin from; without it these are trained
     first, under `work`. If it has ``unet/`` and the encoders too, as the ``base/`` of a finished pair has, training
     begins with their weights. `start_refiner` is that pair's ``refiner/``; without it the refiner begins as a copy of
-    what it shares with the base.
+    what it shares with the base. Minutes count while training; zero keeps the weights that the stage begins with.
+    Deadlines are seconds since the epoch; one that has passed ends its stage.
     """
 
     assets: Path
@@ -64,167 +46,52 @@ class Recipe:
     settings: Settings = field(default_factory=Settings)
 
 
-class Run:
-    """What the stages share: tokenizers, VAE, modules, data."""
+def check(recipe: Recipe) -> None:
+    """Refuse what cannot work, before the first file is written.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.device = torch.device(recipe.device)
-        torch.manual_seed(recipe.seed)
-        start = recipe.start or recipe.work / "start"
-        self.tokenizers: tuple[CLIPTokenizer, CLIPTokenizer] = (
-            load_tokenizer(start / "tokenizer"),
-            load_tokenizer(start / "tokenizer_2"),
-        )
-        self.vae = AutoencoderKL.from_pretrained(str(start / "vae")).eval().requires_grad_(False)
-        self.vae.to(self.device, memory_format=torch.channels_last)
-        model = replace(recipe.model, vocabulary_size=len(self.tokenizers[0]))
-        self.base = nn.ModuleDict(
-            {
-                "unet": base_unet(model, recipe.resolution),
-                "text_encoder": text_encoder(model),
-                "text_encoder_2": text_encoder_2(model),
-            }
-        )
-        self.refiner = nn.ModuleDict({"unet": refiner_unet(model, recipe.resolution)})
-        for modules in (self.base, self.refiner):
-            modules.to(self.device)
-            modules["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if self.device.type == "cpu":
-                plain_attention(modules)
-        if (start / "unet").exists():
-            self._load_base(start)
-        if recipe.start_refiner:
-            _load(self.refiner["unet"], UNet2DConditionModel, recipe.start_refiner / "unet")
-        _log.info(
-            "parameters: base U-Net %.2f M, refiner U-Net %.2f M, all %.2f M",
-            parameter_count(self.base["unet"]) / 1e6,
-            parameter_count(self.refiner["unet"]) / 1e6,
-            parameter_count(self.base, self.refiner, self.vae) / 1e6,
+    Raises:
+        RequestError: names the field, its value, what is allowed and what to do.
+    """
+    _check_folders(recipe)
+    settings = recipe.settings
+    for name, minutes in (
+        ("minutes", recipe.minutes),
+        ("refiner minutes", recipe.refiner_minutes),
+        ("VAE minutes", recipe.vae_minutes),
+    ):
+        _require(math.isfinite(minutes) and minutes >= 0, f"{name}: {minutes} is not allowed; give 0 or more")
+    for name, count in (("batch", settings.batch), ("workers", settings.workers)):
+        _require(count >= 1, f"{name}: {count} is not allowed; give 1 or more")
+    # The rarer shapes get a tenth each, and each needs a picture.
+    _require(recipe.compositions >= 10, f"compositions: {recipe.compositions} is too few; give 10 or more")
+    rate = settings.learning_rate
+    _require(math.isfinite(rate) and rate > 0, f"learning rate: {rate} is not allowed; give more than 0, as 0.001")
+    if recipe.device.startswith("cuda"):
+        _require(
+            torch.cuda.is_available(), "device cuda: torch sees no GPU here; install torch's CUDA build, or use cpu"
         )
 
-    def _load_base(self, folder: Path) -> None:
-        for name, kind in (
-            ("unet", UNet2DConditionModel),
-            ("text_encoder", CLIPTextModel),
-            ("text_encoder_2", CLIPTextModelWithProjection),
-        ):
-            _load(self.base[name], kind, folder / name)
 
-    def buckets(self) -> tuple[Bucket, ...]:
-        """The training data."""
-        recipe = self.recipe
-        return build_buckets(
-            read_vocabulary(recipe.assets, recipe.vocabulary),
-            self.vae,
-            self.tokenizers,
-            resolution=recipe.resolution,
-            count=recipe.compositions,
-            seed=recipe.seed,
-            cache=recipe.work / "latents",
-            device=self.device,
+def _check_folders(recipe: Recipe) -> None:
+    _require(recipe.assets.is_dir(), f"assets: {recipe.assets} is no folder; give that of the package's .webp files")
+    for folder in (recipe.work, recipe.out):
+        _require(not folder.is_file(), f"{folder} is a file; name a folder")
+    start = recipe.start
+    if start:
+        missing = [name for name in START if not (start / name).is_dir()]
+        _require(not missing, f"start: {start} has no {', '.join(missing)}; give the base/ folder of a pair")
+    if recipe.minutes == 0:
+        trained = (start is not None and (start / "unet").is_dir()) or (recipe.work / "base.pt").exists()
+        _require(
+            trained, "0 minutes keep the base as it is, but there is none: give the base/ folder of a pair as start"
+        )
+    refiner = recipe.start_refiner
+    if refiner:
+        _require(
+            (refiner / "unet").is_dir(), f"refiner start: {refiner} has no unet; give the refiner/ folder of a pair"
         )
 
-    def save(self, folder: Path) -> None:
-        """Write both folders as they now are."""
-        base, refiner = self.pipelines()
-        save_folder(base, folder / "base")
-        save_folder(refiner, folder / "refiner")
 
-    def pipelines(self) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline]:
-        """Base and refiner pipelines around the modules as they now are."""
-        first, second = self.base["text_encoder"], self.base["text_encoder_2"]
-        return (
-            base_pipeline(self.base["unet"], first, second, self.vae, self.tokenizers),
-            refiner_pipeline(self.refiner["unet"], second, self.vae, self.tokenizers[1]),
-        )
-
-    def train_base(self, data: tuple[Bucket, ...]) -> bool:
-        """Train U-Net and encoders; True when finished."""
-        recipe = self.recipe
-        loss = BaseLoss(self.base, data, batch=recipe.settings.batch, seed=recipe.seed, device=self.device)
-
-        def report(step: int, progress: float) -> None:
-            loss.after_step(progress)  # averaged weights share the untrained positions too
-            self._grid(f"base-{step:06d}", with_refiner=False)
-            self.save(recipe.work / "latest")
-
-        trainer = Trainer(
-            self.base, loss, Budget(minutes=recipe.minutes, deadline=recipe.deadline), recipe.settings,
-            recipe.work / "base.pt", report, loss.after_step,
-        )  # fmt: skip
-        if not trainer.run():
-            return False
-        trainer.finish()
-        self.base.eval().requires_grad_(False)
-        self._grid(f"base-{trainer.step:06d}", with_refiner=False)
-        self.save(recipe.work / "latest")
-        return True
-
-    def train_refiner(self, data: tuple[Bucket, ...]) -> bool:
-        """Train the refiner on the finished encoder; True when finished."""
-        recipe = self.recipe
-        empty = tokenize(self.tokenizers[1], [""])[0]
-        if not recipe.start_refiner:
-            copied = start_from_base(self.refiner["unet"], self.base["unet"], recipe.model.text.width)
-            _log.info("refiner starts with %d tensors of the base", copied)
-        loss = RefinerLoss(
-            self.refiner, self.base["text_encoder_2"], empty, data,
-            batch=recipe.settings.batch, seed=recipe.seed + 1, device=self.device,
-        )  # fmt: skip
-
-        def report(step: int, progress: float) -> None:
-            self._grid(f"refiner-{step:06d}", with_refiner=True)
-            self.save(recipe.work / "latest")
-
-        trainer = Trainer(
-            self.refiner, loss, Budget(minutes=recipe.refiner_minutes, deadline=recipe.refiner_deadline),
-            replace(recipe.settings, ema_decay=REFINER_EMA), recipe.work / "refiner.pt", report,
-        )  # fmt: skip
-        if not trainer.run():
-            return False
-        trainer.finish()
-        self.refiner.eval()
-        self._grid(f"refiner-{trainer.step:06d}", with_refiner=True)
-        return True
-
-    def _grid(self, name: str, *, with_refiner: bool) -> None:
-        base, refiner = self.pipelines()
-        size = self.recipe.resolution
-        with torch.autocast(self.device.type, torch.bfloat16):
-            pictures = generate(base, refiner if with_refiner else None, CONTACT_SHEET, height=size, width=size)
-        save_grid(pictures, 8, self.recipe.work / "grids" / f"{name}.png")
-
-
-def run(recipe: Recipe) -> bool:
-    """Run all stages, or continue where an earlier run stopped; True when both folders are written."""
-    if not (recipe.start or _train_start(recipe)):
-        return False
-    stages = Run(recipe)
-    data = stages.buckets()
-    if not (recipe.work / "latest").exists():
-        stages.save(recipe.work / "latest")  # the final shapes, for whoever builds on them already
-    if not stages.train_base(data):
-        return False
-    if not stages.train_refiner(data):
-        return False
-    stages.save(recipe.out)
-    return True
-
-
-def _load(module: nn.Module, kind: type[ModelMixin | PreTrainedModel], folder: Path) -> None:
-    module.load_state_dict(kind.from_pretrained(str(folder), torch_dtype=torch.float32).state_dict())
-
-
-def _train_start(recipe: Recipe) -> bool:
-    """Tokenizers and VAE, each once; True when both are there."""
-    folder = recipe.work / "start"
-    if not (folder / "tokenizer_2").exists():
-        write_tokenizers([emoji.name for emoji in read_vocabulary(recipe.assets, "all")], folder)
-    if (folder / "vae").exists():
-        return True
-    # The VAE learns from all pictures, whatever the vocabulary: more shapes and edges, at no cost in names.
-    return train_autoencoder(
-        read_vocabulary(recipe.assets, "all"), folder, recipe.work, resolution=recipe.resolution,
-        minutes=recipe.vae_minutes, seed=recipe.seed, device=torch.device(recipe.device),
-    )  # fmt: skip
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise RequestError(message)

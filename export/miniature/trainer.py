@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...engine.errors import IncompatibleError, IntegrityError, NumericError
 from .budget import Budget
 
 _log = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ class Trainer:
         while self.budget.progress < 1 and not self._stop:
             value = self._update()
             if not math.isfinite(value):
-                raise RuntimeError(f"loss became {value} at step {self.step}; resume with a lower learning rate")
+                raise NumericError(f"the loss became {value} at step {self.step}; resume with a lower learning rate")
             smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
             self.step += 1
             self.samples += self.settings.batch * self.settings.workers
@@ -199,8 +201,16 @@ class Trainer:
         part.replace(self.checkpoint)
 
     def _load(self) -> None:
-        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        self.modules.load_state_dict(state["modules"])
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise IntegrityError(
+                f"{self.checkpoint} cannot be read: {error}; delete it to begin this stage anew"
+            ) from error
+        try:
+            self.modules.load_state_dict(state["modules"])
+        except RuntimeError as error:
+            raise IncompatibleError(f"{self.checkpoint} is of another architecture; use another work folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         for mine, kept in zip(self.average, state["average"], strict=True):
             mine.copy_(kept)

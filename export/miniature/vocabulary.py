@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...engine.errors import RequestError
+
 Vocabulary = Literal["core", "all"]
 
 # Flags are texts and stripes, keycaps and buttons are letters; skin tones would be five pictures under nearly one name.
@@ -57,7 +59,7 @@ def read_vocabulary(assets: Path, vocabulary: Vocabulary = "all") -> tuple[Emoji
     """All wanted emoji of the folder of ``.webp`` files, one per name, sorted by file name.
 
     Raises:
-        ValueError: the folder holds no named picture, or lacks one of the core names.
+        RequestError: the folder holds no named picture, or lacks one of the core names.
     """
     found: dict[str, Emoji] = {}
     for path in sorted(assets.glob("*.webp")):
@@ -67,12 +69,12 @@ def read_vocabulary(assets: Path, vocabulary: Vocabulary = "all") -> tuple[Emoji
         if points and name and is_wanted(name, points) and name not in found:
             found[name] = Emoji(name=name, path=path)
     if not found:
-        raise ValueError(f"no named picture in {str(assets)!r}; give the folder that holds the package's .webp files")
+        raise RequestError(f"no named picture in {str(assets)!r}; give the folder that holds the package's .webp files")
     return tuple(found.values()) if vocabulary == "all" else _pick(found, core_names())
 
 
 def _pick(found: dict[str, Emoji], names: Iterable[str]) -> tuple[Emoji, ...]:
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"core names without a picture: {missing}; the asset package and core.txt disagree")
+        raise RequestError(f"core names without a picture: {missing}; the asset package and core.txt disagree")
     return tuple(found[name] for name in names)

@@ -20,8 +20,9 @@ from pocketxl.export.miniature.models import (
     text_encoder_2,
 )
 from pocketxl.export.miniature.package import base_pipeline, refiner_pipeline, save_folder
-from pocketxl.export.miniature.recipe import Recipe, Run
+from pocketxl.export.miniature.recipe import Recipe
 from pocketxl.export.miniature.sample import generate
+from pocketxl.export.miniature.stages import Run
 from pocketxl.export.miniature.text import load_tokenizer, tokenize
 from pocketxl.export.miniature.tokenizer import write_tokenizers
 
