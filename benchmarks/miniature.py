@@ -140,6 +140,7 @@ def obey(
         found += evaluate.obedience(make, painter, names, size, count=count)
     if "base_only" in parts:
         found += evaluate.obedience(make, painter, names, size, refine=False, count=count)
+        found += evaluate.pairs(make, painter, names, size, refine=False, count=count // 2)
     if "pairs" in parts:
         found += evaluate.pairs(make, painter, names, size, count=count // 2)
     if "conditioning" in parts:

@@ -206,17 +206,11 @@ def _linear(step: Linear) -> dict[str, Value]:
 
 
 def _conv(step: Conv) -> dict[str, Value]:
-    return {
-        "b": step.batch, "h": step.height, "w": step.width, "c": step.c_in - step.c_kept, "c2": step.c_kept,
-        "n": step.c_out, **_filter(step),
-    }  # fmt: skip
+    return {**_image(step, step.c_in - step.c_kept), "c2": step.c_kept, "n": step.c_out, **_filter(step)}
 
 
 def _conv_weight_only(step: Conv) -> dict[str, Value]:
-    return {
-        "batch": step.batch, "height": step.height, "width": step.width, "cin": step.c_in, "cout": step.c_out,
-        **_filter(step),
-    }  # fmt: skip
+    return {**_image(step, step.c_in), "n": step.c_out, **_filter(step)}
 
 
 def _filter(step: Conv) -> dict[str, Value]:

@@ -7,9 +7,11 @@ Only when it is asked for: no op tunes itself at a first use. What is measured a
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +87,18 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     """The rows of a table with those of the same architecture, shape and number of rows replaced; in order."""
     rows = {(row.sm, _key(row), row.rows): row for row in (*old, *new)}
     return sorted(rows.values(), key=lambda row: (row.sm, _key(row), float("inf") if row.rows is None else row.rows))
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a table that cannot be written before anything is measured.
+
+    Raises:
+        OSError: the folder is missing or refuses new files, or a folder has the table's name.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def read_table(path: Path) -> list[Row]:
@@ -178,6 +192,8 @@ def run(options: argparse.Namespace) -> int:
     """
     arch = _architecture(options.sm, needs_gpu=not options.dry_run)
     path = options.table or FOLDER / f"{options.op}.json"
+    if not options.dry_run:
+        check_writable(path)
     found = [
         call
         for model in options.model

@@ -202,12 +202,9 @@ def _scaled_mm(shape: Mapping[str, Any]) -> System:
 
 
 def _picture(call: Call) -> dict[str, Any]:
-    """The numbers of a convolution by one set of names, whichever op it is for."""
+    """The numbers of a convolution, all its input channels together."""
     shape: Any = dict(call.shape)
-    if call.op == "conv_w8a8":
-        names = {"b": "batch", "h": "height", "w": "width", "n": "cout"}
-        shape = {names.get(name, name): value for name, value in shape.items()} | {"cin": shape["c"] + shape["c2"]}
-    return {**shape, "upsample": "upsample_to" in shape}
+    return {**shape, "c": shape["c"] + shape.get("c2", 0), "upsample": "upsample_to" in shape}
 
 
 def _conv(shape: Mapping[str, Any], dtype: torch.dtype) -> System:
@@ -218,13 +215,13 @@ def _conv(shape: Mapping[str, Any], dtype: torch.dtype) -> System:
         def image(n: int, channels: int, h: int, w: int, seed: int) -> Tensor:
             return normal(n, channels, h, w, seed=seed, dtype=dtype).to(memory_format=torch.channels_last)
 
-        x = image(shape["batch"], shape["cin"], shape["height"], shape["width"], seed)
-        weight = image(shape["cout"], shape["cin"], kernel, kernel, seed + 1)
-        bias = normal(shape["cout"], seed=seed + 2, dtype=dtype)
+        x = image(shape["b"], shape["c"], shape["h"], shape["w"], seed)
+        weight = image(shape["n"], shape["c"], kernel, kernel, seed + 1)
+        bias = normal(shape["n"], seed=seed + 2, dtype=dtype)
         grow = 2 if shape["upsample"] else 1
-        h, w = (-(-grow * side // stride) for side in (shape["height"], shape["width"]))
-        residual = image(shape["batch"], shape["cout"], h, w, seed + 3) if shape["residual"] else None
-        time = normal(shape["batch"], shape["cout"], 1, 1, seed=seed + 4, dtype=dtype) if shape["time"] else None
+        h, w = (-(-grow * side // stride) for side in (shape["h"], shape["w"]))
+        residual = image(shape["b"], shape["n"], h, w, seed + 3) if shape["residual"] else None
+        time = normal(shape["b"], shape["n"], 1, 1, seed=seed + 4, dtype=dtype) if shape["time"] else None
 
         def run() -> Tensor:
             given = F.interpolate(x, scale_factor=2.0, mode="nearest") if shape["upsample"] else x

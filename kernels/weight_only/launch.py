@@ -73,11 +73,11 @@ def plan_linear_w8(
 
 def plan_conv_w4(
     *,
-    batch: int,
-    height: int,
-    width: int,
-    cin: int,
-    cout: int,
+    b: int,
+    h: int,
+    w: int,
+    c: int,
+    n: int,
     arch: Architecture,
     kernel: int = 3,
     stride: int = 1,
@@ -88,32 +88,30 @@ def plan_conv_w4(
     time: bool = False,
     residual: bool = False,
 ) -> Plan:
-    """The plan of `conv_w4`: x (batch, height, width, cin) to (batch, h, w, cout), see `output_size`.
+    """The plan of `conv_w4`: pictures (b, h, w, c) to (b, ho, wo, n), see `output_size`.
 
     Raises:
         UnsupportedShapeError: a constraint does not hold.
     """
-    shape = {"x": (batch, height, width, cin), "cout": cout, "group": group, "dtype": dtype, "sm": arch.sm}
-    _check("conv_w4", shape, cin, dtype)
-    _check_group("conv_w4", shape, cin, group)
+    shape = {"b": b, "h": h, "w": w, "c": c, "n": n, "group": group, "dtype": dtype, "sm": arch.sm}
+    _check("conv_w4", shape, c, dtype)
+    _check_group("conv_w4", shape, c, group)
     weights = {
-        "weight": Buffer(shape=(cout, kernel, kernel, cin // 2), dtype="uint8"),
-        "scale": Buffer(shape=(cout, kernel, kernel, cin // group), dtype="float16"),
+        "weight": Buffer(shape=(n, kernel, kernel, c // 2), dtype="uint8"),
+        "scale": Buffer(shape=(n, kernel, kernel, c // group), dtype="float16"),
     }
-    image = (batch, height, width, cin)
+    image = (b, h, w, c)
     grouped: dict[str, Constant] = {"GROUP": group}
-    return _conv(
-        "conv_w4", image, cout, arch, kernel, stride, upsample_to, dtype, weights, grouped, bias, time, residual
-    )
+    return _conv("conv_w4", image, n, arch, kernel, stride, upsample_to, dtype, weights, grouped, bias, time, residual)
 
 
 def plan_conv_w8(
     *,
-    batch: int,
-    height: int,
-    width: int,
-    cin: int,
-    cout: int,
+    b: int,
+    h: int,
+    w: int,
+    c: int,
+    n: int,
     arch: Architecture,
     kernel: int = 3,
     stride: int = 1,
@@ -123,36 +121,36 @@ def plan_conv_w8(
     time: bool = False,
     residual: bool = False,
 ) -> Plan:
-    """The plan of `conv_w8`: as `plan_conv_w4`, with weight (cout, kernel, kernel, cin) and scale (cout,).
+    """The plan of `conv_w8`: as `plan_conv_w4`, with weight (n, kernel, kernel, c) and scale (n,).
 
     Raises:
         UnsupportedShapeError: a constraint does not hold.
     """
-    shape = {"x": (batch, height, width, cin), "cout": cout, "dtype": dtype, "sm": arch.sm}
-    _check("conv_w8", shape, cin, dtype)
+    shape = {"b": b, "h": h, "w": w, "c": c, "n": n, "dtype": dtype, "sm": arch.sm}
+    _check("conv_w8", shape, c, dtype)
     weights = {
-        "weight": Buffer(shape=(cout, kernel, kernel, cin), dtype="int8"),
-        "scale": Buffer(shape=(cout,), dtype="float32"),
+        "weight": Buffer(shape=(n, kernel, kernel, c), dtype="int8"),
+        "scale": Buffer(shape=(n,), dtype="float32"),
     }
-    image = (batch, height, width, cin)
-    return _conv("conv_w8", image, cout, arch, kernel, stride, upsample_to, dtype, weights, {}, bias, time, residual)
+    image = (b, h, w, c)
+    return _conv("conv_w8", image, n, arch, kernel, stride, upsample_to, dtype, weights, {}, bias, time, residual)
 
 
 def output_size(
-    op: str, height: int, width: int, kernel: int, stride: int, upsample_to: tuple[int, int] | None
+    op: str, h: int, w: int, kernel: int, stride: int, upsample_to: tuple[int, int] | None
 ) -> tuple[int, int]:
     """Height and width of a convolution's output: "same" padding, halved rounding up, or as `upsample_to` says.
 
     Raises:
         UnsupportedShapeError: no such convolution is built.
     """
-    shape = {"size": (height, width), "kernel": kernel, "stride": stride, "upsample_to": upsample_to}
+    shape = {"size": (h, w), "kernel": kernel, "stride": stride, "upsample_to": upsample_to}
     require(kernel in (1, 3), op, shape, "filters are 1×1, or 3×3 with padding 1")
     require(stride == 1 or (stride == 2 and kernel == 3), op, shape, "the stride is 1, or 2 for a 3×3 filter")
     if upsample_to is None:
-        return cdiv(height, stride), cdiv(width, stride)
+        return cdiv(h, stride), cdiv(w, stride)
     require(kernel == 3 and stride == 1, op, shape, "only a 3×3 filter of stride 1 reads an upsampled picture")
-    fits = all(grown in (2 * size, 2 * size - 1) for size, grown in zip((height, width), upsample_to, strict=True))
+    fits = all(grown in (2 * size, 2 * size - 1) for size, grown in zip((h, w), upsample_to, strict=True))
     require(fits, op, shape, "upsampling is to twice the size, or to one less")
     return upsample_to
 
@@ -213,26 +211,26 @@ def _conv(
     time: bool,
     residual: bool,
 ) -> Plan:
-    batch, height, width, c = image
-    out_height, out_width = output_size(op, height, width, kernel, stride, upsample_to)
-    m, k = batch * out_height * out_width, kernel * kernel * c
-    shape = {"x": image, "cout": n}
+    b, h, w, c = image
+    ho, wo = output_size(op, h, w, kernel, stride, upsample_to)
+    m, k = b * ho * wo, kernel * kernel * c
+    shape = {"b": b, "h": h, "w": w, "c": c, "n": n}
     require(m >= 1 and n >= 1, op, shape, "there must be at least one pixel and one channel")
-    require(height * width * c < 2**31, op, shape, "places within one image are counted in 32 bits")
+    require(h * w * c < 2**31, op, shape, "places within one image are counted in 32 bits")
     require(m < 2**31, op, shape, "pixels are counted in 32 bits")
     config = lookup(op, arch.sm, m, k=k, n=n)
     inputs = {"x": Buffer(shape=image, dtype=dtype), **weights}
     if bias:
         inputs["bias"] = Buffer(shape=(n,), dtype=dtype)
     if time:
-        inputs["time"] = Buffer(shape=(batch, n), dtype=dtype)
+        inputs["time"] = Buffer(shape=(b, n), dtype=dtype)
     if residual:
-        inputs["residual"] = Buffer(shape=(batch, out_height, out_width, n), dtype=dtype)
+        inputs["residual"] = Buffer(shape=(b, ho, wo, n), dtype=dtype)
     launch = Launch(
         kernel=f"weight_only.{op}_kernel",
         arguments={
             **{name: name if name in inputs else None for name in (*_INPUTS, "time", "residual")},
-            "out": "out", "M": m, "N": n, "C": c, "H": height, "W": width, "OH": out_height, "OW": out_width,
+            "out": "out", "M": m, "N": n, "C": c, "H": h, "W": w, "OH": ho, "OW": wo,
         },
         constants={
             **_tile(config, arch, constants),
@@ -247,7 +245,7 @@ def _conv(
     return Plan(
         op=op,
         inputs=inputs,
-        outputs={"out": Buffer(shape=(batch, out_height, out_width, n), dtype=dtype)},
+        outputs={"out": Buffer(shape=(b, ho, wo, n), dtype=dtype)},
         launches=(launch,),
         operations={dtype: 2 * m * n * k},
     )

@@ -99,41 +99,39 @@ def conv_w4(
     """A 3×3 (padding 1) or 1×1 convolution on 4-bit weights: ``conv(x, q * scale) + bias + time + residual``.
 
     Args:
-        x: (batch, height, width, cin), contiguous; float16 or bfloat16.
-        weight: (cout, kh, kw, cin/2), uint8, from `pack_w4`.
-        scale: (cout, kh, kw, cin/group), float16; groups of 32, 64 or 128.
-        bias: (cout,), the dtype of `x`.
-        time: (batch, cout), the dtype of `x`, added to every pixel.
+        x: (b, h, w, c), contiguous; float16 or bfloat16.
+        weight: (n, k, k, c/2), uint8, from `pack_w4`.
+        scale: (n, k, k, c/group), float16; groups of 32, 64 or 128.
+        bias: (n,), the dtype of `x`.
+        time: (b, n), the dtype of `x`, added to every pixel.
         residual: the shape and dtype of the output, added at the end.
         stride: 1, or 2 for 3×3.
         upsample_to: height and width that x is seen at, nearest neighbour: each twice that of x or one less.
 
     Returns:
-        (batch, h, w, cout), the dtype of `x`; h and w as of x, halved rounding up, or `upsample_to`.
+        (b, ho, wo, n), the dtype of `x`; ho and wo as of x, halved rounding up, or `upsample_to`.
 
     Raises:
-        UnsupportedShapeError: cin is no multiple of 64 and of the group (conv_in: keep it float), operands do not fit
+        UnsupportedShapeError: c is no multiple of 64 and of the group (conv_in: keep it float), operands do not fit
             together, no such filter, stride or size, or x has another dtype.
     """
-    batch, height, width, cin = x.shape
-    cout, kernel = weight.shape[:2]
-    _check_weight(
-        "conv_w4", x, weight, scale, (cout, kernel, kernel, cin // 2), (cout, kernel, kernel, scale.shape[-1])
-    )
+    b, h, w, c = x.shape
+    n, kernel = weight.shape[:2]
+    _check_weight("conv_w4", x, weight, scale, (n, kernel, kernel, c // 2), (n, kernel, kernel, scale.shape[-1]))
     grown = None if upsample_to is None else (upsample_to[0], upsample_to[1])
-    output_size("conv_w4", height, width, kernel, stride, grown)
+    output_size("conv_w4", h, w, kernel, stride, grown)
     if not runs_kernels(x):
         return conv_w4_ref(x, weight, scale, bias, time, residual, stride, upsample_to).to(x.dtype)
     plan = plan_conv_w4(
-        batch=batch,
-        height=height,
-        width=width,
-        cin=cin,
-        cout=cout,
+        b=b,
+        h=h,
+        w=w,
+        c=c,
+        n=n,
         kernel=kernel,
         stride=stride,
         upsample_to=grown,
-        group=cin // scale.shape[-1],
+        group=c // scale.shape[-1],
         arch=architecture_of(x),
         dtype=dtype_name(x.dtype),
         bias=bias is not None,
@@ -157,34 +155,34 @@ def conv_w8(
     """`conv_w4` on 8-bit weights.
 
     Args:
-        x: (batch, height, width, cin), contiguous; float16 or bfloat16.
-        weight: (cout, kh, kw, cin), int8, from `pack_w8`.
-        scale: (cout,), float32: of each output channel.
-        bias: (cout,), the dtype of `x`.
-        time: (batch, cout), the dtype of `x`, added to every pixel.
+        x: (b, h, w, c), contiguous; float16 or bfloat16.
+        weight: (n, k, k, c), int8, from `pack_w8`.
+        scale: (n,), float32: of each output channel.
+        bias: (n,), the dtype of `x`.
+        time: (b, n), the dtype of `x`, added to every pixel.
         residual: the shape and dtype of the output, added at the end.
         stride: 1, or 2 for 3×3.
         upsample_to: height and width that x is seen at, nearest neighbour: each twice that of x or one less.
 
     Returns:
-        (batch, h, w, cout), the dtype of `x`.
+        (b, ho, wo, n), the dtype of `x`.
 
     Raises:
         UnsupportedShapeError: as `conv_w4`.
     """
-    batch, height, width, cin = x.shape
-    cout, kernel = weight.shape[:2]
-    _check_weight("conv_w8", x, weight, scale, (cout, kernel, kernel, cin), (cout,))
+    b, h, w, c = x.shape
+    n, kernel = weight.shape[:2]
+    _check_weight("conv_w8", x, weight, scale, (n, kernel, kernel, c), (n,))
     grown = None if upsample_to is None else (upsample_to[0], upsample_to[1])
-    output_size("conv_w8", height, width, kernel, stride, grown)
+    output_size("conv_w8", h, w, kernel, stride, grown)
     if not runs_kernels(x):
         return conv_w8_ref(x, weight, scale, bias, time, residual, stride, upsample_to).to(x.dtype)
     plan = plan_conv_w8(
-        batch=batch,
-        height=height,
-        width=width,
-        cin=cin,
-        cout=cout,
+        b=b,
+        h=h,
+        w=w,
+        c=c,
+        n=n,
         kernel=kernel,
         stride=stride,
         upsample_to=grown,

@@ -159,6 +159,16 @@ def test_what_was_measured_is_written_case_by_case(
     assert "20.0 -> 10.0 us (9 tried)" in lines[0]
 
 
+def test_a_table_that_cannot_be_written_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "_architecture", lambda sm, needs_gpu: SM86)
+    monkeypatch.setattr(tune, "calls", None)  # whatever comes after would use it
+    for path, named in ((tmp_path / "missing" / "t.json", "missing"), (tmp_path, f"is a folder.*{tmp_path.name}")):
+        with pytest.raises(OSError, match=named):
+            tune.run(parsed("--op", "linear_w8a8", "--table", str(path)))
+
+
 def test_outputs_that_differ_disqualify() -> None:
     import torch
 

@@ -70,9 +70,9 @@ def torch_path(
 
 
 def poisoned_run(bits: int, given_: dict[str, Tensor], group: int = 64, **options: Any) -> Tensor:
-    batch, height, width, cin = given_["x"].shape
-    shape: Any = {"batch": batch, "height": height, "width": width, "cin": cin, "arch": architecture_of(given_["x"])}
-    shape |= {"cout": given_["weight"].shape[0], "kernel": given_["weight"].shape[1], **options}
+    b, h, w, c = given_["x"].shape
+    shape: Any = {"b": b, "h": h, "w": w, "c": c, "arch": architecture_of(given_["x"])}
+    shape |= {"n": given_["weight"].shape[0], "kernel": given_["weight"].shape[1], **options}
     shape |= {name: name in given_ for name in ("bias", "time", "residual")}
     plan = plan_conv_w4(**shape, group=group) if bits == 4 else plan_conv_w8(**shape)
     return execute(plan, given_, allocate=poisoned)["out"]
@@ -209,8 +209,8 @@ def test_bfloat16(bits: int) -> None:
 
 
 def test_what_it_cannot_take_says_why() -> None:
-    picture: Any = {"batch": 1, "height": 8, "width": 8, "cout": 8, "arch": SM89}
-    for plan, cin, options, reason in (
+    picture: Any = {"b": 1, "h": 8, "w": 8, "n": 8, "arch": SM89}
+    for plan, c, options, reason in (
         (plan_conv_w4, 4, {}, "conv_in with its 4"),
         (plan_conv_w8, 96, {}, "runs of 64"),
         (plan_conv_w4, 320, {"group": 128}, "multiple of the group"),
@@ -223,7 +223,7 @@ def test_what_it_cannot_take_says_why() -> None:
         (plan_conv_w8, 2**26, {}, "counted in 32 bits"),
     ):
         with pytest.raises(UnsupportedShapeError, match=f"{plan.__name__.removeprefix('plan_')} cannot .*{reason}"):
-            plan(**picture, cin=cin, **options)  # type: ignore[operator]
+            plan(**picture, c=c, **options)  # type: ignore[operator]
     given_ = operands(4, (1, 2, 2, 64), 8)
     with pytest.raises(UnsupportedShapeError, match=r"weight is \(8, 3, 3, 64\)"):
         conv_w4(**{**given_, "x": torch.zeros(1, 2, 2, 128, device=DEVICE).half()})
