@@ -1,12 +1,58 @@
 """The weight-only layers as torch ops: eager, compiled, exported, in CUDA graphs, and on a CPU."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
+from ..launch import Plan
 from .launch import output_size, plan_conv_w4, plan_conv_w8, plan_linear_w4, plan_linear_w8
 from .reference import conv_w4_ref, conv_w8_ref, linear_w4_ref, linear_w8_ref
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """What the four ops differ in: how many weights lie in a byte, and whether groups or channels have a scale."""
+
+    name: str
+    per_byte: int
+    grouped: bool
+    plan_linear: Callable[..., Plan]
+    plan_conv: Callable[..., Plan]
+    linear_reference: Callable[..., Tensor]
+    conv_reference: Callable[..., Tensor]
+
+    def scale_shape(self, filters: tuple[int, ...], scale: Tensor) -> tuple[int, ...]:
+        """The shape that the scale of these filters must have; how many groups there are is the scale's to say."""
+        return (*filters, scale.shape[-1]) if self.grouped else filters[:1]
+
+    def group(self, k: int, scale: Tensor) -> dict[str, int]:
+        """What the plan is told of groups over `k` channels."""
+        return {"group": k // scale.shape[-1]} if self.grouped else {}
+
+
+_W4: Final = _Format(
+    name="w4",
+    per_byte=2,
+    grouped=True,
+    plan_linear=plan_linear_w4,
+    plan_conv=plan_conv_w4,
+    linear_reference=linear_w4_ref,
+    conv_reference=conv_w4_ref,
+)
+_W8: Final = _Format(
+    name="w8",
+    per_byte=1,
+    grouped=False,
+    plan_linear=plan_linear_w8,
+    plan_conv=plan_conv_w8,
+    linear_reference=linear_w8_ref,
+    conv_reference=conv_w8_ref,
+)
 
 
 @torch.library.triton_op("pocketxl::linear_w4", mutates_args={})
@@ -31,22 +77,7 @@ def linear_w4(
         UnsupportedShapeError: k is no multiple of 64 and of the group, operands do not fit together, or x has another
             dtype.
     """
-    k, n = x.shape[-1], weight.shape[0]
-    _check_weight("linear_w4", x, weight, scale, (n, k // 2), (n, scale.shape[-1]))
-    if not runs_kernels(x):
-        return linear_w4_ref(x, weight, scale, bias, residual).to(x.dtype)
-    inputs = _inputs(x.reshape(-1, k), weight, scale, bias, None, None if residual is None else residual.reshape(-1, n))
-    plan = plan_linear_w4(
-        m=inputs["x"].shape[0],
-        n=n,
-        k=k,
-        group=k // scale.shape[-1],
-        arch=architecture_of(x),
-        dtype=dtype_name(x.dtype),
-        bias=bias is not None,
-        residual=residual is not None,
-    )
-    return execute(plan, inputs)["out"].reshape(*x.shape[:-1], n)
+    return _linear(_W4, x, weight, scale, bias, residual)
 
 
 @torch.library.triton_op("pocketxl::linear_w8", mutates_args={})
@@ -68,21 +99,7 @@ def linear_w8(
     Raises:
         UnsupportedShapeError: k is no multiple of 64, operands do not fit together, or x has another dtype.
     """
-    k, n = x.shape[-1], weight.shape[0]
-    _check_weight("linear_w8", x, weight, scale, (n, k), (n,))
-    if not runs_kernels(x):
-        return linear_w8_ref(x, weight, scale, bias, residual).to(x.dtype)
-    inputs = _inputs(x.reshape(-1, k), weight, scale, bias, None, None if residual is None else residual.reshape(-1, n))
-    plan = plan_linear_w8(
-        m=inputs["x"].shape[0],
-        n=n,
-        k=k,
-        arch=architecture_of(x),
-        dtype=dtype_name(x.dtype),
-        bias=bias is not None,
-        residual=residual is not None,
-    )
-    return execute(plan, inputs)["out"].reshape(*x.shape[:-1], n)
+    return _linear(_W8, x, weight, scale, bias, residual)
 
 
 @torch.library.triton_op("pocketxl::conv_w4", mutates_args={})
@@ -115,30 +132,7 @@ def conv_w4(
         UnsupportedShapeError: c is no multiple of 64 and of the group (conv_in: keep it float), operands do not fit
             together, no such filter, stride or size, or x has another dtype.
     """
-    b, h, w, c = x.shape
-    n, kernel = weight.shape[:2]
-    _check_weight("conv_w4", x, weight, scale, (n, kernel, kernel, c // 2), (n, kernel, kernel, scale.shape[-1]))
-    grown = None if upsample_to is None else (upsample_to[0], upsample_to[1])
-    output_size("conv_w4", h, w, kernel, stride, grown)
-    if not runs_kernels(x):
-        return conv_w4_ref(x, weight, scale, bias, time, residual, stride, upsample_to).to(x.dtype)
-    plan = plan_conv_w4(
-        b=b,
-        h=h,
-        w=w,
-        c=c,
-        n=n,
-        kernel=kernel,
-        stride=stride,
-        upsample_to=grown,
-        group=c // scale.shape[-1],
-        arch=architecture_of(x),
-        dtype=dtype_name(x.dtype),
-        bias=bias is not None,
-        time=time is not None,
-        residual=residual is not None,
-    )
-    return execute(plan, _inputs(x, weight, scale, bias, time, residual))["out"]
+    return _conv(_W4, x, weight, scale, bias, time, residual, stride, upsample_to)
 
 
 @torch.library.triton_op("pocketxl::conv_w8", mutates_args={})
@@ -170,29 +164,7 @@ def conv_w8(
     Raises:
         UnsupportedShapeError: as `conv_w4`.
     """
-    b, h, w, c = x.shape
-    n, kernel = weight.shape[:2]
-    _check_weight("conv_w8", x, weight, scale, (n, kernel, kernel, c), (n,))
-    grown = None if upsample_to is None else (upsample_to[0], upsample_to[1])
-    output_size("conv_w8", h, w, kernel, stride, grown)
-    if not runs_kernels(x):
-        return conv_w8_ref(x, weight, scale, bias, time, residual, stride, upsample_to).to(x.dtype)
-    plan = plan_conv_w8(
-        b=b,
-        h=h,
-        w=w,
-        c=c,
-        n=n,
-        kernel=kernel,
-        stride=stride,
-        upsample_to=grown,
-        arch=architecture_of(x),
-        dtype=dtype_name(x.dtype),
-        bias=bias is not None,
-        time=time is not None,
-        residual=residual is not None,
-    )
-    return execute(plan, _inputs(x, weight, scale, bias, time, residual))["out"]
+    return _conv(_W8, x, weight, scale, bias, time, residual, stride, upsample_to)
 
 
 @linear_w4.register_fake  # type: ignore[untyped-decorator]
@@ -215,6 +187,66 @@ def _(
 ) -> Tensor:
     height, width = upsample_to or ((side + stride - 1) // stride for side in x.shape[1:3])
     return x.new_empty((x.shape[0], height, width, weight.shape[0]))
+
+
+def _linear(
+    form: _Format, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    k, n = x.shape[-1], weight.shape[0]
+    op = f"linear_{form.name}"
+    _check_weight(op, x, weight, scale, (n, k // form.per_byte), form.scale_shape((n,), scale))
+    if not runs_kernels(x):
+        return form.linear_reference(x, weight, scale, bias, residual).to(x.dtype)
+    inputs = _inputs(x.reshape(-1, k), weight, scale, bias, None, None if residual is None else residual.reshape(-1, n))
+    plan = form.plan_linear(
+        m=inputs["x"].shape[0],
+        n=n,
+        k=k,
+        arch=architecture_of(x),
+        dtype=dtype_name(x.dtype),
+        bias=bias is not None,
+        residual=residual is not None,
+        **form.group(k, scale),
+    )
+    return execute(plan, inputs)["out"].reshape(*x.shape[:-1], n)
+
+
+def _conv(
+    form: _Format,
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    time: Tensor | None,
+    residual: Tensor | None,
+    stride: int,
+    upsample_to: list[int] | None,
+) -> Tensor:
+    b, h, w, c = x.shape
+    n, kernel = weight.shape[:2]
+    op, filters = f"conv_{form.name}", (n, kernel, kernel)
+    _check_weight(op, x, weight, scale, (*filters, c // form.per_byte), form.scale_shape(filters, scale))
+    grown = None if upsample_to is None else (upsample_to[0], upsample_to[1])
+    output_size(op, h, w, kernel, stride, grown)
+    if not runs_kernels(x):
+        return form.conv_reference(x, weight, scale, bias, time, residual, stride, upsample_to).to(x.dtype)
+    plan = form.plan_conv(
+        b=b,
+        h=h,
+        w=w,
+        c=c,
+        n=n,
+        kernel=kernel,
+        stride=stride,
+        upsample_to=grown,
+        arch=architecture_of(x),
+        dtype=dtype_name(x.dtype),
+        bias=bias is not None,
+        time=time is not None,
+        residual=residual is not None,
+        **form.group(c, scale),
+    )
+    return execute(plan, _inputs(x, weight, scale, bias, time, residual))["out"]
 
 
 def _inputs(
