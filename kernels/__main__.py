@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .architecture import ARCHITECTURES, architecture
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: cannot write: {error}; name a folder that can be written\n")
         return 5
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing half-written was left\n")
         return 130
 
 
@@ -63,8 +65,11 @@ def _compile(options: argparse.Namespace) -> int:
     That is: shared memory, no spilled register, the expected matrix instruction. With -o write the binaries, and a
     manifest that says how to launch each.
     """
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+    with _folder(options.output):
+        return _compile_into(options)
+
+
+def _compile_into(options: argparse.Namespace) -> int:
     for arch in [architecture(sm) for sm in options.sm]:  # all are checked before the first is compiled
         plans = all_plans(arch)
         known = {plan.op for plan in plans}
@@ -85,6 +90,20 @@ def _compile(options: argparse.Namespace) -> int:
         if options.output:
             write_folder(results, arch, options.output)
     return 0
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[None]:
+    """The output folder is made before minutes of work, and is gone again if nothing was put into it."""
+    if output is None or output.is_dir():
+        yield
+        return
+    output.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        if not any(output.iterdir()):
+            output.rmdir()
 
 
 def _line(sm: int, result: Result) -> str:

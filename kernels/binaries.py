@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing import get_context
@@ -39,7 +42,9 @@ def compile_all(
     if jobs == 1:
         return [_reported(_compile(variant, arch), report) for variant in wanted]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        return [_reported(result, report) for result in pool.map(_compile, wanted, [arch] * len(wanted))]
+        with _deaf_to_interrupts():
+            results = pool.map(_compile, wanted, [arch] * len(wanted))
+        return [_reported(result, report) for result in results]
 
 
 def write_folder(results: Iterable[Result], arch: Architecture, folder: Path) -> Path:
@@ -102,6 +107,19 @@ def _compile(variant: Variant, arch: Architecture) -> Result:
     except CompileError as error:
         return Result(variant=variant, binary=None, faults=(str(error),))
     return Result(variant=variant, binary=binary, faults=tuple(faults(binary)))
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start inside ignore Ctrl-C for good: the one that waits for them ends them, with no traceback."""
+    if threading.current_thread() is not threading.main_thread():  # only there can the handler be changed
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _reported(result: Result, report: Callable[[Result], None] | None) -> Result:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,6 +105,22 @@ def test_the_folder_holds_what_a_driver_needs(tmp_path: Path) -> None:
         assert entry["entry"].encode() in cubin
         assert hashlib.sha256(cubin).hexdigest() == entry["sha256"]
         assert all(kind.startswith("*") or kind in ("i32", "fp32") for _, kind in entry["arguments"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals a process group")
+def test_an_interrupt_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pocketxl.kernels", "compile", "--sm", "86", "--jobs", "2", "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=COMPILING, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job may ignore it
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("sm_86")  # at work, and far from done
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == "interrupted; nothing half-written was left\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_launches_vary_in_what_their_kernels_are_not_specialised_to() -> None:
