@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from . import measures
 from .base import predict_base
-from .batches import draw_batch
+from .batches import Batch, draw_batch
 from .compose import Painter, buckets, draw_composition
 from .evaluate import SEED, Record
 from .latents import Bucket, encode, to_unit
@@ -23,6 +23,7 @@ from .text import tokenize
 from .trainer import step_generator
 
 LAST_FIFTH: Final[Levels] = ((0.0, 0), (1.0, 200))
+BAND: Final = 50
 
 
 @torch.no_grad()
@@ -48,20 +49,36 @@ def noise_prediction(
     batches: int = 16,
     batch: int = 64,
 ) -> list[Record]:
-    """Mean squared error of the predicted noise on the last fifth of the noise levels, by base and refiner."""
+    """Mean squared error of the predicted noise on the last fifth of the noise levels, by base and refiner.
+
+    Over all its levels, and over bands of `BAND` timesteps: those nearest to the picture have most of the error.
+    """
     modules = nn.ModuleDict(
         {"unet": base.unet, "text_encoder": base.text_encoder, "text_encoder_2": base.text_encoder_2}
     )
     fine = nn.ModuleDict({"unet": refiner.unet})
     empty = tokenize(refiner.tokenizer_2, [""])[0].long().to(base.device)
-    errors: dict[str, list[float]] = {"base": [], "refiner": []}
+    systems: dict[str, Callable[[Batch], Tensor]] = {
+        "base": lambda drawn: predict_base(modules, drawn),
+        "refiner": lambda drawn: predict_refiner(fine, refiner.text_encoder_2, empty, drawn),
+    }
+    errors: dict[str, list[Tensor]] = {name: [] for name in systems}
+    timesteps = []
     for index in range(batches):
         drawn = draw_batch(data, batch, LAST_FIFTH, step_generator(SEED, index), base.device, dropout=0.0)
-        first = predict_base(modules, drawn)
-        second = predict_refiner(fine, refiner.text_encoder_2, empty, drawn)
-        errors["base"].append(float((first.float() - drawn.noise).square().mean()))
-        errors["refiner"].append(float((second.float() - drawn.noise).square().mean()))
-    return [
-        Record(case=f"{name}_noise_last_fifth", metric="mean_squared_error", value=float(np.mean(values)), unit="1")
-        for name, values in errors.items()
-    ]
+        timesteps.append(drawn.timesteps.cpu())
+        for name, predict in systems.items():
+            errors[name].append((predict(drawn).float() - drawn.noise).square().mean((1, 2, 3)).cpu())
+    levels = torch.cat(timesteps)
+    records = []
+    for name, values in errors.items():
+        all_levels = torch.cat(values)
+        records.append(_error(f"{name}_noise_last_fifth", all_levels))
+        for low in range(0, LAST_FIFTH[-1][1], BAND):
+            inside = (levels >= low) & (levels < low + BAND)
+            records.append(_error(f"{name}_noise_{low}_to_{low + BAND - 1}", all_levels[inside]))
+    return records
+
+
+def _error(case: str, errors: Tensor) -> Record:
+    return Record(case=case, metric="mean_squared_error", value=float(errors.mean()), unit="1")
