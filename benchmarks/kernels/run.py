@@ -20,7 +20,8 @@ from .blocks import blocks
 from .cases import name
 from .check import check
 from .peaks import Peaks, measure_peaks
-from .systems import System, ours, ours_with_quantization, peers
+from .peers import peers
+from .systems import System, ours, ours_with_quantization
 
 OURS = "pocketxl"
 STRIDE_OF_SEEDS = 1000

@@ -13,6 +13,7 @@ from benchmarks.kernels import run as running
 from benchmarks.kernels import systems
 from benchmarks.kernels.cases import cases, name
 from benchmarks.kernels.peaks import Peaks
+from benchmarks.kernels.peers import peers
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.sdxl import OPS, Call, plan
 
@@ -103,7 +104,7 @@ def test_peers_compute_the_layer_s_shape(call: Call) -> None:
     made = plan(call, SM89)
     expected = next(iter(made.outputs.values()))
     ran = 0
-    for system, make in systems.peers(call, SM89).items():
+    for system, make in peers(call, SM89).items():
         if "compile" in system:
             continue
         work = make(0)
