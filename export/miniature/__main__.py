@@ -43,7 +43,7 @@ def _recipe(arguments: Sequence[str] | None) -> Recipe:
         "--minutes", type=float, default=90.0, help="active minutes for the base; 0 keeps that of --start"
     )
     parser.add_argument(
-        "--refiner-minutes", type=float, default=15.0, help="active minutes for the refiner; 0 likewise"
+        "--refiner-minutes", type=float, default=45.0, help="active minutes for the refiner; 0 likewise"
     )
     parser.add_argument("--deadline", help="wall-clock end of the base, HH:MM today")
     parser.add_argument("--refiner-deadline", help="wall-clock end of the refiner, HH:MM today")

@@ -33,7 +33,7 @@ class Recipe:
     start: Path | None = None
     start_refiner: Path | None = None
     minutes: float = 90.0
-    refiner_minutes: float = 15.0
+    refiner_minutes: float = 45.0
     vae_minutes: float = 85.0
     deadline: float | None = None
     refiner_deadline: float | None = None

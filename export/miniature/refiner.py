@@ -48,8 +48,8 @@ def start_from_base(refiner: nn.Module, base: nn.Module, first_width: int) -> in
 class RefinerLoss:
     """The loss of one step: epsilon prediction; a dropped caption is the empty one.
 
-    Below t = 250 the error of a prediction falls about as the noise ratio grows (measured: 0.5 at t = 12,
-    0.13 at 187). Weighted with that ratio all levels count alike; unweighted, those that are nearly free of noise, where little
+    Below t = 250 the error of a prediction falls about as the noise ratio grows (measured: 0.5 at t = 12, 0.13 at
+    187). Weighted with that ratio all levels count alike; unweighted, those that are nearly free of noise, where little
     can be learned, outweigh those that decide the picture.
     """
 
