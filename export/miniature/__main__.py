@@ -20,13 +20,15 @@ AGAIN = 75  # EX_TEMPFAIL
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is `pocketxl`'s, or 75: stopped early, call it again to go on."""
     try:
-        return 0 if run(_recipe(arguments)) else AGAIN
+        return 0 if run(_recipe(arguments)) else _fail("stopped, and saved; call it again to go on", AGAIN)
     except PocketXLError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(f"error: {error}", error.exit_code)
     except ImportError as error:
-        return _fail(f"{error}; install what training needs with: pip install 'pocketxl[miniature]'", 3)
+        return _fail(f"error: {error}; install what training needs with: pip install 'pocketxl[miniature]'", 3)
     except OSError as error:
-        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), StorageError.exit_code)
+        return _fail(
+            "error: " + f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), StorageError.exit_code
+        )
     except KeyboardInterrupt:
         return _fail("interrupted; call it again to go on", 130)
 
@@ -95,7 +97,7 @@ def _today(text: str | None) -> float | None:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"{message}\n")
     return status
 
 

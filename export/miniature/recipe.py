@@ -60,6 +60,7 @@ def check(recipe: Recipe) -> None:
         ("VAE minutes", recipe.vae_minutes),
     ):
         _require(math.isfinite(minutes) and minutes >= 0, f"{name}: {minutes} is not allowed; give 0 or more")
+    _check_kept(recipe)
     for name, count in (("batch", settings.batch), ("workers", settings.workers)):
         _require(count >= 1, f"{name}: {count} is not allowed; give 1 or more")
     # The rarer shapes get a tenth each, and each needs a picture.
@@ -80,15 +81,33 @@ def _check_folders(recipe: Recipe) -> None:
     if start:
         missing = [name for name in START if not (start / name).is_dir()]
         _require(not missing, f"start: {start} has no {', '.join(missing)}; give the base/ folder of a pair")
-    if recipe.minutes == 0:
-        trained = (start is not None and (start / "unet").is_dir()) or (recipe.work / "base.pt").exists()
-        _require(
-            trained, "0 minutes keep the base as it is, but there is none: give the base/ folder of a pair as start"
-        )
     refiner = recipe.start_refiner
     if refiner:
         _require(
             (refiner / "unet").is_dir(), f"refiner start: {refiner} has no unet; give the refiner/ folder of a pair"
+        )
+
+
+def _check_kept(recipe: Recipe) -> None:
+    """A stage of no minutes keeps its weights: there must be some."""
+    start, work = recipe.start, recipe.work
+    for name, minutes, there, fix in (
+        ("VAE", recipe.vae_minutes, bool(start) or (work / "start" / "vae").is_dir(), "a folder with one as start"),
+        (
+            "base",
+            recipe.minutes,
+            (start is not None and (start / "unet").is_dir()) or (work / "base.pt").exists(),
+            "the base/ folder of a pair as start",
+        ),
+        (
+            "refiner",
+            recipe.refiner_minutes,
+            bool(recipe.start_refiner) or (work / "refiner.pt").exists(),
+            "the refiner/ folder of a pair as refiner start",
+        ),
+    ):
+        _require(
+            minutes > 0 or there, f"0 minutes keep the {name} as it is, but there is none: give more minutes, or {fix}"
         )
 
 

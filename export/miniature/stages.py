@@ -36,7 +36,7 @@ from .vocabulary import read_vocabulary
 
 _log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=ModelMixin | PreTrainedModel)
-REFINER_EMA: Final = 0.99  # it trains for few steps: its average must not reach back to where it began
+REFINER_EMA: Final = 0.99  # in a short run a longer average would reach back to where it began
 
 
 class Run:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to train; the defaults are those of the shipped pair."""
+    """How to train."""
 
     learning_rate: float = 1e-3
     warm_up: int = 100
@@ -209,14 +209,14 @@ class Trainer:
             ) from error
         try:
             self.modules.load_state_dict(state["modules"])
-        except RuntimeError as error:
+            self.optimizer.load_state_dict(state["optimizer"])
+            for mine, kept in zip(self.average, state["average"], strict=True):
+                mine.copy_(kept)
+            self.step = state["step"]
+            self.samples = state["samples"]
+            self.budget.load_state_dict(state["budget"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise IncompatibleError(f"{self.checkpoint} is of another architecture; use another work folder") from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        for mine, kept in zip(self.average, state["average"], strict=True):
-            mine.copy_(kept)
-        self.step = state["step"]
-        self.samples = state["samples"]
-        self.budget.load_state_dict(state["budget"])
         _log.info("resumed %s at step %d, %.1f %%", self.checkpoint.name, self.step, 100 * self.budget.progress)
 
     def _set(self, values: list[Tensor]) -> None:

@@ -68,6 +68,7 @@ def test_turing_is_sent_to_the_tensorrt_target_before_anything_is_compiled() -> 
     ("arguments", "status", "reason"),
     [
         (("--jobs", "0"), 2, "0 is not allowed: give 1 or more"),
+        (("--jobs", "x"), 2, "x is not allowed: give 1 or more"),
         (("-o", "pyproject.toml"), 5, "cannot write"),
         (("--op", "linear_w8a8", "softmax"), 2, "no op softmax; there are"),
     ],

@@ -12,6 +12,7 @@ from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.models import Miniature, refiner_unet
 from pocketxl.export.miniature.recipe import Recipe, check
 from pocketxl.export.miniature.stages import read_model
+from pocketxl.export.miniature.text import load_tokenizer
 from pocketxl.export.miniature.trainer import Settings, Trainer
 
 
@@ -35,7 +36,9 @@ def folders(tmp_path: Path) -> list[str]:
         (["--deadline", "25:99"], "deadline: '25:99' is no time of day; give HH:MM"),
         (["--start", "/nowhere"], "/nowhere has no tokenizer, tokenizer_2, vae"),
         (["--start-refiner", "/nowhere"], "/nowhere has no unet"),
-        (["--minutes", "0"], "there is none"),
+        (["--minutes", "0"], "keep the base as it is, but there is none"),
+        (["--refiner-minutes", "0"], "keep the refiner as it is, but there is none"),
+        (["--vae-minutes", "0"], "keep the VAE as it is, but there is none"),
         ([], "no named picture"),
     ],
 )
@@ -68,6 +71,11 @@ def test_a_start_that_holds_another_model(tmp_path: Path) -> None:
         read_model(AutoencoderKL, tmp_path / "vae")
 
 
+def test_a_start_without_a_vocabulary(tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_damaged_checkpoint(toy: Miniature, tmp_path: Path) -> None:
     file = tmp_path / "refiner.pt"
     modules = nn.ModuleDict({"unet": refiner_unet(toy, 32)})
@@ -84,6 +92,9 @@ def test_a_damaged_checkpoint(toy: Miniature, tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_architecture(toy: Miniature, tmp_path: Path) -> None:
     file = tmp_path / "refiner.pt"
     _trainer(nn.ModuleDict({"unet": nn.Linear(2, 2)}), file).save()
+    with pytest.raises(IncompatibleError, match="another architecture"):
+        _trainer(nn.ModuleDict({"unet": refiner_unet(toy, 32)}), file)
+    torch.save({"state": 1}, file)
     with pytest.raises(IncompatibleError, match="another architecture"):
         _trainer(nn.ModuleDict({"unet": refiner_unet(toy, 32)}), file)
 

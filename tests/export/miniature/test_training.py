@@ -172,7 +172,8 @@ def test_the_refiner_s_levels_count_by_their_noise(
         batch=250, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
     ratio = noise_ratio(alphas_cumprod()[:250])
-    assert loss(0, 0.0).item() == pytest.approx(float(ratio[125:].sum() / ratio.sum()), rel=0.01)
+    # Each of the 250 levels is drawn once, so what is left is rounding to float32.
+    assert loss(0, 0.0).item() == pytest.approx(float(ratio[125:].sum() / ratio.sum()), rel=1e-5)
     assert noise_ratio(torch.tensor([0.5, 0.8])).tolist() == pytest.approx([1, 0.5])
 
 
