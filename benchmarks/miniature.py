@@ -27,8 +27,8 @@ from pocketxl.export.miniature.vocabulary import read_vocabulary
 from . import report
 
 WEIGHTS = Path(__file__).parent.parent / "export" / "miniature" / "weights"
-PARTS = ("vae", "noise", "single", "base_only", "pairs", "conditioning", "sheet")
-ONCE = ("base_only", "conditioning")  # say what the model learned; the first system that samples shows it
+PARTS = ("vae", "noise", "single", "base_only", "pairs", "conditioning", "variety", "sheet")
+ONCE = ("base_only", "conditioning", "variety")  # say what the model learned; the first system that samples shows it
 REFERENCE = "diffusers-fp32"
 BATCH = 24
 
@@ -145,6 +145,8 @@ def obey(
         found += evaluate.pairs(make, painter, names, size, count=count // 2)
     if "conditioning" in parts:
         found += evaluate.conditioning(make, names, size)
+    if "variety" in parts:
+        found += evaluate.variety(make, CONTACT_SHEET, size)
     return found
 
 

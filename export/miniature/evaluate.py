@@ -130,6 +130,16 @@ def pairs(
     ]
 
 
+def variety(generate: Generate, prompts: Sequence[str], resolution: int) -> list[Record]:
+    """How alike two pictures of one prompt from different seeds are; the median over the prompts."""
+    first, second = (
+        generate(Request(prompts=tuple(prompts), height=resolution, width=resolution, seed=seed))
+        for seed in (SEED, 2 * SEED)
+    )
+    value = float(np.median(measures.psnr_db(first, second)))
+    return [Record(case="two_seeds", metric="median_psnr_db", value=value, unit="dB")]
+
+
 def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, count: int = 24) -> list[Record]:
     """What size, crop and target ids do: blur, shift, whole and centred objects."""
     wanted = single_prompts(names, count)

@@ -18,7 +18,8 @@ from pocketxl.export.miniature.sample import generate
 WEIGHTS = Path(__file__).parents[3] / "export" / "miniature" / "weights"
 BASE, REFINER = WEIGHTS / "base", WEIGHTS / "refiner"
 PARTS = {BASE: ("unet", "text_encoder", "text_encoder_2", "vae"), REFINER: ("unet", "text_encoder_2")}
-PROMPT = "a red apple on a blue background"
+# The prompt whose pictures differ most from seed to seed; most prompts give nearly one picture for all seeds.
+PROMPT = "a large sunflower on a black background"
 
 
 def test_diffusers_runs_both_folders_as_they_are() -> None:
@@ -30,7 +31,7 @@ def test_diffusers_runs_both_folders_as_they_are() -> None:
         made = engine(PROMPT, seed=3, num_inference_steps=6, guidance_scale=5.0, output_type="np").images[0]
     expected = generate(base, refiner, [PROMPT], seed=3, steps=6)[0]
     assert expected.shape == made.shape == (128, 128, 3)
-    # Another model, or another seed, is below 15 dB.
+    # Measured: 36 dB, int8 against float32. Another seed, or the base alone, is at 18.
     assert -10 * np.log10(np.square(expected - made).mean()) > 25
 
 
@@ -74,4 +75,5 @@ def test_a_build_of_them_gives_the_bundled_engine(tmp_path: Path) -> None:
     for folder in (FOLDER, tmp_path / "int8"):
         with Pipeline.load(folder) as pipe:
             pictures.append(pipe(PROMPT, seed=1, num_inference_steps=8, output_type="np").images[0])
+    # Other machines calibrate a little differently. Measured: 0.05 between two seeds.
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.01
