@@ -55,7 +55,7 @@ def build_engine(work: Path) -> dict[str, Any]:
 def run_pocketxl(work: Path, size: int, count: int) -> dict[str, Any]:
     """One picture, components released after use (the least memory)."""
     from pocketxl.engine import Pipeline, ProgressEvent
-    from pocketxl.engine.memory import LEAST, make_plan
+    from pocketxl.engine.memory.plan import LEAST, make_plan
 
     stages: dict[str, float] = {}
     steps = Steps()

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pocketxl.export import tokenizer_files
-from pocketxl.export.tokenizer_files import parse_merges, read_tokenizer
+from pocketxl.export.checkpoint import tokenizer_files
+from pocketxl.export.checkpoint.tokenizer_files import parse_merges, read_tokenizer
 
 CONFIGS = Path(tokenizer_files.__file__).parent / "configs"
 # The last layer of every residual branch is scaled down by this: a hundred of them must not blow the sum up.

@@ -35,7 +35,13 @@ def main() -> None:
         records.append(Record(case="import", system=system, metric="seconds", value=seconds, unit="s"))
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "apple.png"
-        command = [sys.executable, "-m", "pocketxl.engine.cli", "generate", "a red apple on a blue background"]
+        command = [
+            sys.executable,
+            "-m",
+            "pocketxl.engine.commands.main",
+            "generate",
+            "a red apple on a blue background",
+        ]
         seconds = median_seconds([*command, "-o", str(picture), "--seed", "7", "--quiet"], args.runs)
         if not picture.stat().st_size:
             raise SystemExit("no picture was made")

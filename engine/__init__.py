@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .buckets import size_of
     from .errors import (
         IncompatibleError,
         IntegrityError,
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
         RequestError,
         StorageError,
     )
-    from .memory import MemoryPlan
+    from .memory.plan import MemoryPlan
     from .pipeline import Output, Pipeline
     from .progress import ProgressEvent
+    from .request.sizes import size_of
 
 _HOMES = {
-    "buckets": ("size_of",),
+    "request.sizes": ("size_of",),
     "errors": (
         "IncompatibleError",
         "IntegrityError",
@@ -38,7 +38,7 @@ _HOMES = {
         "RequestError",
         "StorageError",
     ),
-    "memory": ("MemoryPlan",),
+    "memory.plan": ("MemoryPlan",),
     "pipeline": ("Output", "Pipeline"),
     "progress": ("ProgressEvent",),
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .errors import RequestError
-from .samplers.base import Array
+from .sampling.samplers.base import Array
 
 
 def replacement(answer: object) -> Array | None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .request import ValidRequest
+from .request.request import ValidRequest
 from .runners.base import Runner, check_outputs
-from .text import PromptEmbeds
+from .text.encode import PromptEmbeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,6 @@ class Conditioning:
     def inputs(self, evaluation: int) -> dict[str, np.ndarray]:
         """The U-Net's inputs for one evaluation, without the latents."""
         return {"time_vectors": self.time_vectors[evaluation], **self.key_values}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guided:
-    """One prompt's conditioning, and its negative's (None without guidance)."""
-
-    positive: Conditioning
-    negative: Conditioning | None
 
 
 def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], timesteps: np.ndarray) -> Conditioning:

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from .conditioning import Guided, condition, time_ids
-from .denoise import OnStep, denoise
-from .guided import guided_model
-from .manifest import Manifest
-from .memory import MemoryPlan, make_plan
-from .noise import BatchNoise
+from .conditioning import condition, time_ids
+from .folder.manifest import Manifest
+from .guidance import Guided, guided_model
+from .memory.plan import MemoryPlan, make_plan
+from .memory.residency import Residency
 from .progress import Progress, track
-from .request import ValidRequest
-from .residency import Residency
+from .request.request import ValidRequest
 from .runners.base import Runner
-from .samplers.base import Array, Schedule
-from .schedule import evaluation_timesteps, make_schedule, split
-from .text import PromptEmbeds, PromptTokens, encode_all, tokenize
-from .tokenizer import Tokenizer
+from .sampling.denoise import OnStep, denoise
+from .sampling.noise import BatchNoise
+from .sampling.samplers.base import Array, Schedule
+from .sampling.schedule import evaluation_timesteps, make_schedule, split
+from .text.encode import PromptEmbeds, PromptTokens, encode_all, tokenize
+from .text.tokenizer import Tokenizer
 from .vae import decode, to_pil
 
 Embeds = tuple[PromptEmbeds, PromptEmbeds | None]

@@ -14,20 +14,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from .callbacks import replacement
-from .denoise import OnStep, Stop
 from .errors import RequestError
+from .folder.manifest import Manifest, checked_path, read_manifest
 from .generation import Generation
-from .manifest import Manifest, checked_path, read_manifest
-from .memory import LEAST, MemoryPlan, make_plan, parse_bytes
+from .memory.plan import LEAST, MemoryPlan, make_plan
+from .memory.residency import Residency
+from .memory.sizes import parse_bytes
 from .miniature import engine_folder
 from .progress import Progress, Silent
-from .request import GenerationRequest, ValidRequest
-from .residency import Residency
+from .request.request import GenerationRequest, ValidRequest
+from .request.validation import validate
 from .runners import open_runners
 from .runners.base import Runner
-from .samplers.base import Array
-from .tokenizer import Tokenizer, tokenizer_of
-from .validation import validate
+from .sampling.denoise import OnStep, Stop
+from .sampling.samplers.base import Array
+from .text.tokenizer import Tokenizer, tokenizer_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import IncompatibleError, RequestError
-from ..engine.files import FileEntry
-from ..engine.manifest import ActivationModel, ComponentEntry, Manifest
-from ..engine.memory import LEAST
+from ..engine.folder.files import FileEntry
+from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
+from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
 from ..engine.runners import open_runners
-from ..engine.tokenizer import Tokenizer, tokenizer_of
-from .checkpoint import Checkpoint, open_checkpoint
+from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from .checkpoint.open import Checkpoint, open_checkpoint
 from .components import Component, assemble
-from .keys import build_parts, cached_digest, component_key
-from .publish import Finished, Workspace, find_engine, workspace
-from .recipes import Recipe, find_recipe
-from .reference import Reference, run_reference, short_run, skeleton
+from .publish.keys import build_parts, cached_digest, component_key
+from .publish.workspace import Finished, Workspace, find_engine, workspace
+from .quantize.recipes import Recipe, find_recipe
+from .reference.run import Reference, run_reference, short_run, skeleton
 from .targets import find_target
 from .targets.base import Target
 
@@ -190,8 +190,8 @@ class _Job:
     def _lower(self, component: Component, folder: Path) -> Mapping[str, Any]:
         import torch
 
-        from .activations import activation_model
-        from .master import export_master
+        from .graph.activations import activation_model
+        from .graph.master import export_master
 
         calibration = None
         if self.recipe.needs_calibration(component.name):
@@ -237,7 +237,7 @@ class _Job:
 
     def _gate(self, folder: Path, manifest: Manifest) -> Manifest:
         """Hold every component and a short run to the reference; the manifest with the figures in it."""
-        from .gate import check_components, check_pictures
+        from .reference.gate import check_components, check_pictures
 
         runners = open_runners(folder, manifest)
         figures = check_components(runners, self.assembly, self.recipe, self.reference, self.progress)

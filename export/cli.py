@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from ..engine.commands.base import Command, emit, say
-from ..engine.memory import format_bytes
+from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    from .recipes import RECIPES
+    from .quantize.recipes import RECIPES
     from .targets import TARGETS
 
     parser.add_argument("source", help="SDXL base: diffusers folder, single-file .safetensors, or hub id")

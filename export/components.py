@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..engine.specs import ComponentSpec
-from .checkpoint import Checkpoint
-from .weights import Weights
+from .checkpoint.open import Checkpoint
+from .checkpoint.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -43,7 +43,7 @@ def tiny_int8_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.Tem
 
 def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: str) -> Path:
     from pocketxl.export.build import build
-    from pocketxl.export.recipes import RECIPES
+    from pocketxl.export.quantize.recipes import RECIPES
 
     engine = factory.mktemp("engines") / recipe
     # Random weights suffer more from 8 bits than trained ones; whether a recipe is good enough is not asked here.

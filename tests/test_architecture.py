@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("kernels", "engine", "export")  # each may use those before it
 NEVER_IN_ENGINE = {"onnx", "onnx_ir", "onnxscript", "diffusers", "transformers", "optimum", "safetensors"}
-TORCH_ROOMS = {"engine/models", "engine/runners/torch.py"}
+TORCH_ROOMS = {"engine/models"}
+MOST_LINES = 300
 
 
 def _imports(path: Path) -> set[str]:
@@ -53,6 +54,42 @@ def test_the_engine_never_imports_the_export_stage_s_libraries() -> None:
         room = path.relative_to(ROOT).as_posix()
         if not any(room.startswith(allowed) for allowed in TORCH_ROOMS):
             assert "torch" not in roots, path
+
+
+def _room(name: str) -> str:
+    """What a module belongs to: its folder; a module that lies on a floor itself is a room of its own."""
+    parts = name.split(".")[1:]
+    while parts and not (ROOT.joinpath(*parts).is_dir() or ROOT.joinpath(*parts).with_suffix(".py").is_file()):
+        parts.pop()  # a name inside a module
+    path = ROOT.joinpath(*parts)
+    folder = path if path.is_dir() else path.parent
+    return (path if folder.parent == ROOT and not path.is_dir() else folder).relative_to(ROOT).as_posix()
+
+
+def _arrows(floor: str) -> dict[str, set[str]]:
+    """Room → the rooms that its modules import, lazily and for types too."""
+    arrows: dict[str, set[str]] = {}
+    for path in _sources(floor):
+        here = _room("pocketxl." + path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."))
+        there = {_room(name) for name in _imports(path) if name.startswith(f"pocketxl.{floor}.")}
+        arrows.setdefault(here, set()).update(there - {here, floor})
+    return arrows
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_circles_between_folders(floor: str) -> None:
+    arrows = _arrows(floor)
+    while arrows:
+        ground = {room for room, below in arrows.items() if not below & set(arrows)}
+        assert ground, f"a circle among {({room: sorted(below & set(arrows)) for room, below in arrows.items()})}"
+        arrows = {room: below for room, below in arrows.items() if room not in ground}
+
+
+def test_no_file_is_long() -> None:
+    for floor in (*FLOORS, "benchmarks"):
+        for path in _sources(floor):
+            lines = len(path.read_text().splitlines())
+            assert lines <= MOST_LINES, f"{path} has {lines} lines: does it hold one concept?"
 
 
 def test_importing_the_engine_loads_only_numpy_and_the_standard_library() -> None:

@@ -6,15 +6,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..buckets import size_of
 from ..errors import RequestError, StorageError
-from ..infotext import write
-from ..memory import parse_bytes
-from ..parameters import describe
+from ..memory.sizes import parse_bytes
+from ..picture.infotext import write
+from ..picture.parameters import describe
+from ..picture.png import write_png
 from ..pipeline import Output, Pipeline
-from ..png import write_png
 from ..progress import Bars, JsonLines, Progress, Silent
-from ..samplers.table import SAMPLERS, SCHEDULES
+from ..request.sizes import size_of
+from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 from ..vae import to_uint8
 from .base import Command, emit, say
 

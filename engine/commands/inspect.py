@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from ..errors import StorageError
-from ..infotext import parse
-from ..manifest import read_manifest
-from ..memory import format_bytes
+from ..folder.manifest import read_manifest
+from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
-from ..png import read_png
+from ..picture.infotext import parse
+from ..picture.png import read_png
 from .base import Command, emit, say
 
 

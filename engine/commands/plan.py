@@ -2,11 +2,12 @@
 
 import argparse
 
-from ..manifest import read_manifest
-from ..memory import format_bytes, format_table, make_plan, parse_bytes
+from ..folder.manifest import read_manifest
+from ..memory.plan import format_table, make_plan
+from ..memory.sizes import format_bytes, parse_bytes
 from ..miniature import engine_folder
-from ..request import GenerationRequest
-from ..validation import validate
+from ..request.request import GenerationRequest
+from ..request.validation import validate
 from .base import Command, emit, say
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..manifest import verify
+from ..folder.manifest import verify
 from ..miniature import engine_folder
 from .base import Command, emit, say
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..specs import UNetArchitecture
+from ..architecture import UNetArchitecture
 
 
 class Embedding(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..specs import UNetArchitecture
+from ..architecture import UNetArchitecture
 from .blocks import Downsample, Resnet, SpatialTransformer, Upsample
 
 

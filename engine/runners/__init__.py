@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompatibleError
-from ..limits import integer
-from ..manifest import Manifest
+from ..folder.manifest import Manifest
+from ..request.limits import integer
 from .base import Runner
 
 RUNNERS: Mapping[str, tuple[str, str]] = {

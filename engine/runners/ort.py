@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import IncompatibleError, MemoryBudgetError
-from ..manifest import ComponentEntry, checked_path
+from ..folder.manifest import ComponentEntry, checked_path
 from .base import Arrays, check_inputs
 
 MODEL_FILE = "model.onnx"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import IncompatibleError, MemoryBudgetError, RequestError
-from ..manifest import ComponentEntry, checked_path
+from ..folder.manifest import ComponentEntry, checked_path
 from .base import Arrays, check_inputs
-from .cuda_driver import CudaDriver
+from .device import CudaDriver
 
 ENGINE_FILE = "model.engine"
 

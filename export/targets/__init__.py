@@ -2,8 +2,8 @@
 
 from ...engine.errors import RequestError
 from .base import Target
-from .cpu import CpuTarget
-from .rtx import RTX_TARGETS
+from .cpu.target import CpuTarget
+from .rtx.target import RTX_TARGETS
 
 _ROWS: tuple[Target, ...] = (CpuTarget(), *RTX_TARGETS)
 TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}

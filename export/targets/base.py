@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..calibrate import Calibration
-    from ..master import WeightSource
-    from ..recipes import Recipe
+    from ..graph.master import WeightSource
+    from ..quantize.recipes import Recipe
+    from ..reference.calibrate import Calibration
 
 
 class Target(Protocol):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pocketxl.engine import Pipeline
-from pocketxl.engine.cli import main
-from pocketxl.engine.manifest import read_manifest, verify
+from pocketxl.engine.commands.main import main
+from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.engine.miniature import FOLDER
 
 # Named colour → the channel that must dominate (red, green, blue).

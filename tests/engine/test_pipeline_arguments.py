@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.request import GenerationRequest
+from pocketxl.engine.request.request import GenerationRequest
 
 from ..fixtures.schedulers import CLASSES, VELOCITY, ZERO_SNR
 from ..tolerances import PICTURE_CHANGE, PICTURE_MEAN, PICTURE_MEAN_FROM_4096, SAMPLER_RELATIVE

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.memory import LEAST
+from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.pipeline import Pipeline
 
 from ..tolerances import PICTURE_CHANGE, PICTURE_MEAN, TIMESTEP_ABSOLUTE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import MemoryBudgetError
-from pocketxl.engine.memory import LEAST, MemoryPlan
+from pocketxl.engine.memory.plan import LEAST, MemoryPlan
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners.base import Runner
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import NumericError
-from pocketxl.engine.memory import LEAST
+from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners.base import Runner
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.samplers.table import SAMPLERS
+from pocketxl.engine.sampling.samplers.table import SAMPLERS
 
 from ..fixtures.schedulers import PAIRS
 from ..tolerances import PICTURE_MEAN

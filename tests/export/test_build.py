@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, QualityError, RequestError, StorageError
-from pocketxl.engine.manifest import read_manifest, verify
-from pocketxl.export import keys, publish
+from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.export.build import build
-from pocketxl.export.publish import Workspace
-from pocketxl.export.recipes import RECIPES, CalibrationSettings, Recipe
-from pocketxl.export.weights import Weights
+from pocketxl.export.checkpoint.weights import Weights
+from pocketxl.export.publish import keys
+from pocketxl.export.publish import workspace as publish
+from pocketxl.export.publish.workspace import Workspace
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings, Recipe
 
 from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
@@ -254,7 +255,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tiny_folders: dict[str, Path],
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
-        "from pocketxl.engine.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from pocketxl.engine.commands.main import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, "build", tiny_folders["base"], "-o", tmp_path / "e", "--recipe", "fp32"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

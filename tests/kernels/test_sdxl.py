@@ -12,7 +12,7 @@ from pocketxl.kernels.errors import KernelError
 from pocketxl.kernels.sdxl import OPS, RECIPES, Call, all_plans, alternatives, calls, plan, plan_function
 from pocketxl.kernels.sdxl_steps import SHAPES, Attention, Conv, Linear, steps
 
-CONFIGS = Path(__file__).parents[2] / "export" / "configs"
+CONFIGS = Path(__file__).parents[2] / "export" / "checkpoint" / "configs"
 MODELS = ("base", "refiner")
 # Computed once per picture, so no part of a step.
 OUTSIDE = ("attn2.to_k", "attn2.to_v", "time_emb_proj", ".time_embedding", ".add_embedding")

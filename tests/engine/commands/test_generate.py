@@ -8,11 +8,11 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from pocketxl.engine.infotext import parse
-from pocketxl.engine.manifest import read_manifest
-from pocketxl.engine.parameters import keywords
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.picture.infotext import parse
+from pocketxl.engine.picture.parameters import keywords
+from pocketxl.engine.picture.png import read_png
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.png import read_png
 
 from ...fixtures.command_line import run, start_command
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketxl.engine.manifest import read_manifest
+from pocketxl.engine.folder.manifest import read_manifest
 
 from ...fixtures.command_line import files, run
 

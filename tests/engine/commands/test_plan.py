@@ -5,8 +5,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from pocketxl.engine.manifest import read_manifest
-from pocketxl.engine.memory import make_plan
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.memory.plan import make_plan
 
 from ...fixtures.command_line import run
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
-from pocketxl.engine.files import entry_of
-from pocketxl.engine.manifest import ActivationModel, ComponentEntry
+from pocketxl.engine.folder.files import entry_of
+from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
 from pocketxl.engine.runners.tensorrt import ENGINE_FILE, TensorRTRunner
-from pocketxl.engine.specs import ComponentSpec, VaeArchitecture
+from pocketxl.engine.specs import ComponentSpec
 
 from ...tolerances import TENSORRT_FP16_RELATIVE
 
@@ -86,8 +87,8 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     """Builds for the GPU at hand; Ada is what the shipped test builds for, so others need their own target."""
     import torch
 
-    from pocketxl.export.master import export_master
-    from pocketxl.export.recipes import RECIPES
+    from pocketxl.export.graph.master import export_master
+    from pocketxl.export.quantize.recipes import RECIPES
     from pocketxl.export.targets import TARGETS
 
     from ...fixtures.networks import vae_pair

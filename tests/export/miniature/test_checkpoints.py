@@ -9,10 +9,10 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 from safetensors import safe_open
 
 from pocketxl.engine import Pipeline
-from pocketxl.engine.manifest import read_manifest, verify
+from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.export.build import build
-from pocketxl.export.checkpoint import open_checkpoint
+from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.miniature.sample import generate
 
 WEIGHTS = Path(__file__).parents[3] / "export" / "miniature" / "weights"

@@ -8,7 +8,7 @@ from torch import nn
 
 from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
-from pocketxl.export.settings import BUNDLED, read_settings
+from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 from pocketxl.kernels.errors import KernelError
 from pocketxl.kernels.weight_only.mix import LayerCost, choose_bits
 

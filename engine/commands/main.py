@@ -1,0 +1,118 @@
+"""The command `pocketxl`: finds its sub-commands, and turns errors into one line and an exit status.
+
+Exit status: 0 done · 2 bad argument · 3 does not fit (family, target, version, package) · 4 memory · 5 storage ·
+6 a file is damaged or refused · 7 quality gate missed · 8 NaN or Inf · 130 interrupted · 141 the reader of our output
+went away · 1 anything else.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+from ..errors import IncompatibleError, MemoryBudgetError, PocketXLError, RequestError, StorageError
+from .base import ENTRY_POINTS, Command, emit
+
+INTERRUPTED = 130
+READER_GONE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. `--help` and `--version` raise `SystemExit(0)`, as in argparse."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        # The reader of our output went away (`pocketxl inspect … | head`); what was asked for may not be done.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return READER_GONE
+
+
+def _main(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        args = _parser(_commands()).parse_args(arguments)
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing half-written was left", "Interrupted", INTERRUPTED, as_json)
+    except PocketXLError as error:
+        return _fail(str(error), type(error).__name__, error.exit_code, as_json)
+    except ImportError as error:
+        lacking = _lacking(arguments[0], error)
+        return _fail(str(lacking), type(lacking).__name__, lacking.exit_code, as_json)
+    except MemoryError:
+        message = "the machine ran out of memory; see `pocketxl plan` for what a picture needs"
+        return _fail(message, "MemoryBudgetError", MemoryBudgetError.exit_code, as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", "StorageError", StorageError.exit_code, as_json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, like every other error, instead of behind a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message[:500]}; see `{self.prog} --help`")
+
+
+def _commands() -> dict[str, Command]:
+    found = {}
+    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
+        try:
+            found[point.name] = point.load()
+        except ImportError as error:
+            found[point.name] = _unavailable(point.name, error)
+    return found
+
+
+def _unavailable(name: str, error: ImportError) -> Command:
+    """Stands in for a sub-command whose packages are not installed, so that the others still work."""
+
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(run=run)
+
+    def run(args: argparse.Namespace) -> int:
+        raise _lacking(name, error)
+
+    return Command(help=str(_lacking(name, error)), example="", configure=configure, run=run)
+
+
+def _lacking(command: str, error: ImportError) -> IncompatibleError:
+    extra = "export" if command == "build" else "cpu"
+    return IncompatibleError(
+        f"`pocketxl {command}` needs a package that is not here ({error}); install it with: "
+        f"pip install 'pocketxl[{extra}]'"
+    )
+
+
+def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
+    layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = _Parser(
+        prog="pocketxl",
+        description="Build an engine from an SDXL checkpoint once, then make pictures with it on a budget.",
+        epilog="first picture:\n  pocketxl generate 'a red apple on a blue background' -o apple.png",
+        **layout,
+    )
+    parser.add_argument("--version", action="version", version=f"pocketxl {metadata.version('pocketxl')}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in commands.items():
+        epilog = f"example:\n  {command.example}" if command.example else None
+        sub = subparsers.add_parser(name, help=command.help, description=command.help, epilog=epilog, **layout)
+        command.configure(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def _fail(message: str, kind: str, status: int, as_json: bool) -> int:
+    if as_json:
+        emit("error", error=kind, message=message, exit_code=status)
+    sys.stderr.write(f"pocketxl: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""An engine folder on disk: `engine.json`, its files and their hashes."""

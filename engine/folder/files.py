@@ -1,0 +1,93 @@
+"""Files of an engine folder: recorded by path, sha256 and size, and found inside the folder only."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import IntegrityError, StorageError
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+_CHUNK = 4 << 20
+# (path, size, mtime_ns, inode) → sha256 of the files that this process has hashed.
+_hashed: dict[tuple[str, int, int, int], str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """A file: its path inside the engine folder with forward slashes, sha256 in hex, and size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+def entry_of(folder: Path, path: str) -> FileEntry:
+    """Hash `folder`/`path`."""
+    file = lexical_path(folder, path)
+    digest = _sha256(file, None)
+    return FileEntry(path=path, sha256=digest, size=file.stat().st_size)
+
+
+def lexical_path(folder: Path, path: str) -> Path:
+    """`folder`/`path`, refused if it is absolute, climbs out, or is spelled in more than one way."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == "." or set("\\:\0") & set(path):
+        raise IntegrityError(f"file path {path!r} is refused: it must be relative, with '/' and without '..'")
+    return folder / path
+
+
+def hash_file(folder: Path, entry: FileEntry, progress: Progress | None = None) -> Path:
+    """Hold one file to its entry: containment, size, then hash. Returns its path, or raises `IntegrityError`."""
+    path = _contained(folder, entry)
+    try:
+        status = path.stat()
+        if status.st_size != entry.size:
+            raise IntegrityError(f"{path} has {status.st_size} bytes, engine.json says {entry.size}")
+        digest = _sha256(path, progress)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if digest != entry.sha256:
+        raise IntegrityError(f"{path} was altered: its sha256 is {digest[:12]}…, engine.json says {entry.sha256[:12]}…")
+    _hashed[_identity(path, status)] = digest
+    return path
+
+
+def matched_path(folder: Path, entry: FileEntry) -> Path:
+    """Like `hash_file`, but a file that has not changed since this process hashed it is not hashed again."""
+    path = _contained(folder, entry)
+    if _hashed.get(_identity(path, path.stat())) == entry.sha256:
+        return path
+    return hash_file(folder, entry)
+
+
+def _contained(folder: Path, entry: FileEntry) -> Path:
+    path = lexical_path(folder, entry.path)
+    try:
+        root, real = folder.resolve(strict=True), path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise IntegrityError(f"{path} is missing") from error
+    # In a hub cache `snapshots/<revision>/` holds links into the `blobs/` beside `snapshots/`.
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    if not real.is_file() or not (real.is_relative_to(root) or real.is_relative_to(blobs)):
+        raise IntegrityError(f"{path} is refused: it must be a file inside the engine folder, not a link out of it")
+    return path
+
+
+def _identity(path: Path, status: os.stat_result) -> tuple[str, int, int, int]:
+    return (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _sha256(path: Path, progress: Progress | None) -> str:
+    digest, done = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            done += count
+            if progress is not None:
+                progress(done, size)
+    return digest.hexdigest()

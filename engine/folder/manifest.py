@@ -1,0 +1,185 @@
+"""`engine.json`: what an engine folder holds, and the proof that it still holds it.
+
+Every other file is recorded with its sha256 and size, and is read only after its hash matched, because engines are
+code. `engine.json` itself carries the digest of its own canonical text. Equal builds give byte-identical files: keys
+are sorted and there are no timestamps.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..architecture import ModelArchitecture, TextEncoderArchitecture, VaeArchitecture
+from ..errors import IncompatibleError, IntegrityError, StorageError
+from ..specs import ComponentSpec
+from .files import FileEntry, Progress, hash_file, lexical_path, matched_path
+from .schema import decode, encode
+
+FILE_NAME = "engine.json"
+FORMAT = 1
+_DIGEST = "sha256"
+_REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationModel:
+    """Working memory of one call in bytes: a sum of coefficients, each times a product of sizes.
+
+    Keys name the products over `batch`, `tokens`, `steps` and `pixels` (of the picture): `"1"`, `"batch*pixels"`,
+    `"batch*pixels*pixels"`. Fitted by `export.graph.activations`, never below the largest live set at the fitted sizes.
+    """
+
+    terms: Mapping[str, float]
+
+    def bytes_at(self, pixels: int, *, batch: int = 2, tokens: int = 77, steps: int = 50) -> int:
+        """Bytes for a picture of `pixels` = width x height; `batch` rows are two for each picture under guidance."""
+        sizes = {"1": 1, "batch": batch, "tokens": tokens, "steps": steps, "pixels": pixels}
+        return math.ceil(sum(c * math.prod(sizes[s] for s in key.split("*")) for key, c in self.terms.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentEntry:
+    """One component: its edge, the runner that loads it, its files, sizes in bytes, and its parity figures."""
+
+    spec: ComponentSpec
+    runner: str
+    """`ort` or `tensorrt`."""
+    files: tuple[FileEntry, ...]
+    weight_bytes: int
+    activation: ActivationModel
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Against the unquantized reference: `relative_error`, `psnr_db`, …"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of `engine.json`."""
+
+    format: int = FORMAT
+    family: str = "sdxl"
+    target: str
+    recipe: str
+    models: Mapping[str, ModelArchitecture]
+    """`base`, `refiner` or both."""
+    text_encoders: Mapping[str, TextEncoderArchitecture]
+    vae: VaeArchitecture
+    components: Mapping[str, ComponentEntry]
+    tokenizers: Mapping[str, tuple[FileEntry, ...]]
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """End to end: `psnr_db` of a short run against the unquantized reference, …"""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Library name → version of the machine that built it."""
+    build_key: Mapping[str, str] = field(default_factory=dict)
+    """What the build depended on, part by part; see `export.publish.keys`."""
+    created_by: str = ""
+
+    @property
+    def native_size(self) -> int:
+        """Width and height in pixels that the model was trained for."""
+        model = self.models["base"] if "base" in self.models else next(iter(self.models.values()))
+        return model.unet.sample_size * self.vae.downscale
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file but `engine.json`, sorted by path; a file that components share is listed once."""
+        groups = [*(c.files for c in self.components.values()), *self.tokenizers.values()]
+        return tuple(sorted({f for group in groups for f in group}, key=lambda f: f.path))
+
+    def to_json(self) -> str:
+        """The canonical text of `engine.json`, its own digest included."""
+        data = encode(self)
+        return _canonical({**data, _DIGEST: _digest(data)})
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = FILE_NAME) -> Self:
+        """Inverse of `to_json`. `IntegrityError` if it was altered, `IncompatibleError` if a newer release wrote it."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise IntegrityError(f"{where} is not JSON ({error}); {_REBUILD}") from error
+        if not isinstance(data, dict):
+            raise IntegrityError(f"{where} is not the description of an engine; {_REBUILD}")
+        digest = data.pop(_DIGEST, None)
+        # The text, not only the data: a changed blank or a doubled key is an alteration too.
+        if digest != _digest(data) or _canonical({**data, _DIGEST: digest}) != text:
+            raise IntegrityError(f"{where} does not match its own digest, so it was altered or cut short; {_REBUILD}")
+        version = data.get("format")
+        if version != FORMAT:
+            raise IncompatibleError(
+                f"{where} has format {version!r}, this release reads {FORMAT}; "
+                + ("install a newer pocketxl" if isinstance(version, int) and version > FORMAT else _REBUILD)
+            )
+        manifest = decode(cls, data, where)
+        for entry in manifest.files:
+            lexical_path(Path(), entry.path)
+        return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `folder`/engine.json. Raises `IntegrityError`, `IncompatibleError` or `StorageError`."""
+    path = folder / FILE_NAME
+    try:
+        text = path.read_bytes().decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IntegrityError(
+            f"{path} is missing, so {folder} is not an engine folder; give a folder that `pocketxl build` made"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{path} is not UTF-8 text; {_REBUILD}") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    return Manifest.from_json(text, where=str(path))
+
+
+def checked_path(folder: Path, entry: FileEntry) -> Path:
+    """The file's path, once its hash matched; each file is hashed once per process. Raises `IntegrityError`.
+
+    Call it before anything deserialises the file.
+    """
+    return matched_path(folder, entry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What `verify` went through: files (`engine.json` included) and their bytes."""
+
+    files: int
+    bytes: int
+
+
+def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
+    """Hash every file of an engine folder. Raises `IntegrityError` that names every missing, altered or extra file."""
+    manifest = read_manifest(folder)
+    total = sum(entry.size for entry in manifest.files)
+    problems, done = [], 0
+    for entry in manifest.files:
+        before = done
+
+        def step(count: int, _total: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + count, total)
+
+        try:
+            hash_file(folder, entry, step)
+        except IntegrityError as error:
+            problems.append(str(error))
+        done += entry.size
+    known = {FILE_NAME, *(entry.path for entry in manifest.files)}
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
+    problems += [f"{folder / name} does not belong to the engine" for name in sorted(present - known)]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise IntegrityError(f"{'; '.join(problems[:5])}{more}; {_REBUILD}")
+    return VerifyReport(files=len(known), bytes=total + (folder / FILE_NAME).stat().st_size)
+
+
+def _canonical(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical(data).encode()).hexdigest()

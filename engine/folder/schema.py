@@ -1,0 +1,85 @@
+"""Frozen dataclasses ↔ plain JSON data, held to their declared types: unknown keys and wrong types are errors.
+
+The vocabulary is what `engine.json` needs: dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `str`, `int`, `float`,
+`bool`, unions of those, and `Any` for configuration that belongs to somebody else.
+"""
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..errors import IntegrityError, NumericError
+
+T = TypeVar("T")
+# JSON has no infinity, and a lossless component has an infinite PSNR.
+_INFINITY = {"inf": math.inf, "-inf": -math.inf}
+
+
+def encode(value: Any) -> Any:
+    """Dataclasses, mappings and tuples → dicts and lists that `json` writes. NaN is a `NumericError`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            raise NumericError("NaN does not belong into engine.json; the measurement that made it failed")
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+def decode(kind: type[T], data: Any, where: str) -> T:
+    """Inverse of `encode`; `where` names the place in error messages. Raises `IntegrityError`."""
+    value: T = _decode(kind, data, where)
+    return value
+
+
+def _decode(kind: Any, data: Any, where: str) -> Any:
+    if kind is Any:
+        return data
+    if is_dataclass(kind):
+        return _dataclass(kind, data, where)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        # bool is an int to isinstance, so the exact type decides.
+        match = next((arg for arg in args if type(data) is arg), None)
+        if match is None:
+            raise _wrong(where, " or ".join(arg.__name__ for arg in args), data)
+        return data
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise _wrong(where, "a list", data)
+        return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(data, dict):
+            raise _wrong(where, "an object", data)
+        return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
+    if kind is float:
+        if type(data) in (int, float):
+            return float(data)
+        if data in ("inf", "-inf"):
+            return _INFINITY[data]
+    elif type(data) is kind:
+        return data
+    raise _wrong(where, kind.__name__, data)
+
+
+def _dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise _wrong(where, "an object", data)
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    if unknown := sorted(set(data) - set(known)):
+        raise IntegrityError(f"{where} has unknown keys {unknown}, allowed are {sorted(known)}")
+    needed = {f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(needed - set(data)):
+        raise IntegrityError(f"{where} lacks the keys {missing}")
+    return kind(**{key: _decode(hints[key], value, f"{where}.{key}") for key, value in data.items()})
+
+
+def _wrong(where: str, wanted: str, data: Any) -> IntegrityError:
+    return IntegrityError(f"{where} must be {wanted}, it is {type(data).__name__} {str(data)[:60]!r}")

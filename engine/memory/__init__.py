@@ -1,0 +1,1 @@
+"""What is in memory when: the plan, and who carries it out."""

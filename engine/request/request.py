@@ -1,0 +1,128 @@
+"""What a caller asks for, with diffusers' SDXL keyword names and defaults. `validation.validate` checks it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import RequestError
+
+_ADVICE = {
+    "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
+    "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
+    "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
+    "prompt_embeds": "give the prompt as text", "negative_prompt_embeds": "give the negative prompt as text",
+    "pooled_prompt_embeds": "give the prompt as text", "negative_pooled_prompt_embeds": "give the prompt as text",
+    "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
+    "callback_on_step_end_tensor_inputs": "callbacks get the latents",
+    "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
+    "image": "only text to image is supported", "strength": "only text to image is supported",
+    "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
+    "cross_attention_kwargs": "adapters are not supported",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One call, unchecked. Names, meanings and defaults are those of diffusers' `StableDiffusionXLPipeline.__call__`.
+
+    Ours are: `seed` (a number, or one for each picture; None draws one), `sampler` and `schedule` (by name), `refiner`
+    (False: the base walks to the end). `prompt` may be a list; pictures come prompt by prompt.
+    """
+
+    prompt: str | Sequence[str]
+    prompt_2: str | Sequence[str] | None = None
+    height: int | None = None
+    """Pixels, a multiple of 8; None: the model's native size."""
+    width: int | None = None
+    num_inference_steps: int = 50
+    timesteps: Sequence[float] | None = None
+    """Falling, 0 to 999; instead of a schedule."""
+    sigmas: Sequence[float] | None = None
+    """Falling, the last one (often 0) is where the picture lands; instead of a schedule."""
+    denoising_end: float | None = None
+    """Share of the trained timesteps that the base walks, above 0 and below 1; None: 0.8 if a refiner follows."""
+    guidance_scale: float = 5.0
+    negative_prompt: str | Sequence[str] | None = None
+    """None and an empty string differ: with None, SDXL base takes zeros for the negative embeddings."""
+    negative_prompt_2: str | Sequence[str] | None = None
+    num_images_per_prompt: int = 1
+    eta: float = 0.0
+    """Noise of the sampler ddim, 0 to 1."""
+    generator: Any = None
+    """In place of `seed`: a `torch.Generator` (its initial seed counts) or a `numpy.random.Generator` (its next number
+    becomes the seed), or a list with one for each picture."""
+    latents: npt.ArrayLike | None = None
+    """(pictures, 4, height / 8, width / 8) noise of unit variance to start from."""
+    output_type: str = "pil"
+    guidance_rescale: float = 0.0
+    original_size: tuple[int, int] | None = None
+    """(height, width), like the five below; None: the picture's own size."""
+    crops_coords_top_left: tuple[int, int] = (0, 0)
+    target_size: tuple[int, int] | None = None
+    negative_original_size: tuple[int, int] | None = None
+    negative_crops_coords_top_left: tuple[int, int] = (0, 0)
+    negative_target_size: tuple[int, int] | None = None
+    aesthetic_score: float = 6.0
+    negative_aesthetic_score: float = 2.5
+    callback_on_step_end: Callable[..., Any] | None = None
+    seed: int | Sequence[int] | None = None
+    sampler: str = "euler"
+    schedule: str = "default"
+    refiner: bool = True
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any]) -> Self:
+        """Make a request from keywords. Raises `RequestError` for an unknown one, with advice, or without a prompt."""
+        from difflib import get_close_matches
+
+        known = {field.name for field in fields(cls)}
+        for name in keywords:
+            if name not in known:
+                near = get_close_matches(str(name)[:64], known, n=1)
+                advice = _ADVICE.get(name) or (
+                    f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+                )
+                raise RequestError(f"argument {str(name)[:64]!r} is unknown; {advice}")
+        if "prompt" not in keywords:
+            raise RequestError("prompt is missing; give a text (an empty one is allowed)")
+        return cls(**keywords)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTexts:
+    """The four texts of one prompt; None as in `GenerationRequest`."""
+
+    prompt: str
+    prompt_2: str | None = None
+    negative_prompt: str | None = None
+    negative_prompt_2: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidRequest(GenerationRequest):
+    """A request that was checked: defaults are filled in, names are canonical. Made by `validate`."""
+
+    height: int
+    width: int
+    prompts: tuple[PromptTexts, ...]
+    """One a prompt; picture i has `prompts[i // num_images_per_prompt]`."""
+    seeds: tuple[int, ...]
+    """One a picture."""
+    timesteps: tuple[float, ...] | None
+    sigmas: tuple[float, ...] | None
+    latents: npt.NDArray[np.float32] | None
+    original_size: tuple[int, int]
+    target_size: tuple[int, int]
+
+    @property
+    def images(self) -> int:
+        """How many pictures."""
+        return len(self.seeds)
+
+    @property
+    def guidance(self) -> bool:
+        """Whether the negative prompt counts, by diffusers' rule."""
+        return self.guidance_scale > 1

@@ -1,0 +1,1 @@
+"""Noise levels, samplers and the denoising loop."""

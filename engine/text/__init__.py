@@ -1,0 +1,1 @@
+"""Prompts → what the U-Nets see of them."""

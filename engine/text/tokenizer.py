@@ -1,0 +1,164 @@
+"""Text → CLIP token ids, from the `vocab.json`, `merges.txt` and `tokenizer_config.json` of a tokenizer folder.
+
+The ids equal those of transformers' `CLIPTokenizer` for the same files: the byte-pair encoding with `</w>` word ends of
+OpenAI's CLIP (`simple_tokenizer.py`), run by the `tokenizers` library.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import IntegrityError, RequestError, StorageError
+
+FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+_MAX_TOKENS = 77
+_MAX_FILE_BYTES = 16 << 20
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
+    return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """A tokenized prompt. `ids`: (n, 77) int64, each row begin, up to 75 tokens, end, padding. `weights`: (n, 77)."""
+
+    ids: np.ndarray
+    weights: np.ndarray
+
+
+class Tokenizer:
+    """One CLIP tokenizer; cheap to call, safe to share between threads."""
+
+    def __init__(self, files: Mapping[str, bytes], *, source: str = "tokenizer") -> None:
+        """Build from the files' contents; `source` names them in errors.
+
+        Raises `IntegrityError` if a file is missing or is not what it should be.
+        """
+        from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+        vocabulary, merges, config = _contents(files, source)
+        special = {name: _content(config.get(f"{name}_token", "<|endoftext|>")) for name in ("eos", "unk", "pad")}
+        special["bos"] = _content(config.get("bos_token", "<|startoftext|>"))
+        if lacking := sorted({token for token in special.values() if token not in vocabulary}):
+            raise IntegrityError(f"{source}: special tokens {lacking} are not in vocab.json")
+        try:
+            model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=special["unk"])
+            bpe = Tokenizer(model)
+            bpe.normalizer = normalizers.Sequence(
+                [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+            )
+            bpe.pre_tokenizer = pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False),
+                ]
+            )
+            # `!` pads SDXL's second tokenizer, so there it is a special token wherever it stands: id 0, not `!</w>`.
+            bpe.add_special_tokens([AddedToken(**token) for token in _added_tokens(config, special)])
+        except Exception as error:  # the library raises bare Exception for files that do not fit
+            raise IntegrityError(f"{source}: the tokenizer's files do not fit together ({error})") from error
+        self._bpe = bpe
+        self.bos, self.eos, self.pad = (vocabulary[special[name]] for name in ("bos", "eos", "pad"))
+        limit = config.get("model_max_length", _MAX_TOKENS)
+        self.max_tokens = int(limit) if isinstance(limit, int) and 3 <= limit <= _MAX_TOKENS else _MAX_TOKENS
+        """Length of a chunk with begin and end: 77."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the three files of a folder. Raises `IntegrityError` (missing, damaged) or `StorageError`."""
+        files = {}
+        for name in FILES:
+            try:
+                with (folder / name).open("rb") as file:
+                    files[name] = file.read(_MAX_FILE_BYTES + 1)
+            except FileNotFoundError as error:
+                raise IntegrityError(f"{folder / name} is missing; build the engine again") from error
+            except OSError as error:
+                raise StorageError(f"{folder / name} cannot be read: {error.strerror or error}") from error
+            if len(files[name]) > _MAX_FILE_BYTES:
+                raise IntegrityError(f"{folder / name} is larger than {_MAX_FILE_BYTES >> 20} MiB")
+        return cls(files, source=str(folder))
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids without begin, end and padding. Raises `RequestError` for text that is not valid Unicode."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"prompt has the lone surrogate {text[error.start]!a} at character {error.start}, which is not text; "
+                "remove it"
+            ) from error
+        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def chunks(self, pieces: Sequence[tuple[str, float]]) -> Chunks:
+        """Weighted pieces of text (of `parse_prompt`) → rows of begin, 75 tokens, end; at least one row."""
+        ids: list[int] = []
+        weights: list[float] = []
+        for text, weight in pieces:
+            piece = self.ids(text)
+            ids += piece
+            weights += [weight] * len(piece)
+        length = self.max_tokens - 2
+        rows = max(1, -(-len(ids) // length))
+        chunks = self.empty(rows)
+        for row in range(rows):
+            part = slice(row * length, (row + 1) * length)
+            count = len(ids[part])
+            chunks.ids[row, 1 : count + 1] = ids[part]
+            chunks.ids[row, count + 1] = self.eos
+            chunks.ids[row, count + 2 :] = self.pad
+            chunks.weights[row, 1 : count + 1] = weights[part]
+        return chunks
+
+    def empty(self, rows: int) -> Chunks:
+        """`rows` chunks of an empty prompt."""
+        ids = np.full((rows, self.max_tokens), self.pad, np.int64)
+        ids[:, 0], ids[:, 1] = self.bos, self.eos
+        return Chunks(ids=ids, weights=np.ones(ids.shape, np.float32))
+
+
+def _contents(files: Mapping[str, bytes], source: str) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, Any]]:
+    if missing := [name for name in FILES if name not in files]:
+        raise IntegrityError(f"{source}: {', '.join(missing)} missing; a CLIP tokenizer needs {', '.join(FILES)}")
+    try:
+        vocabulary = json.loads(files["vocab.json"])
+        config = json.loads(files["tokenizer_config.json"])
+        # Lines end at "\n" alone: the vocabulary has characters that str.splitlines takes for line ends.
+        lines = files["merges.txt"].decode("utf-8").split("\n")
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{source}: a tokenizer file is damaged ({error})") from error
+    if not isinstance(config, dict) or not isinstance(vocabulary, dict):
+        raise IntegrityError(f"{source}: vocab.json and tokenizer_config.json must each hold one JSON object")
+    if not all(isinstance(i, int) and 0 <= i < 1 << 31 for i in vocabulary.values()):
+        raise IntegrityError(f"{source}: vocab.json must map tokens to ids")
+    pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+    merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+    if len(merges) != len(pairs):
+        raise IntegrityError(f"{source}: merges.txt must have two tokens a line")
+    return vocabulary, merges, config
+
+
+def _content(token: Any) -> str:
+    """A special token is a string, or a dictionary with its flags (older files)."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token)
+
+
+def _added_tokens(config: Mapping[str, Any], special: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The special tokens with their flags, in the order in which transformers adds them."""
+    flags = ("lstrip", "rstrip", "single_word", "normalized")
+    declared = config.get("added_tokens_decoder")
+    rows = list(declared.values()) if isinstance(declared, dict) else []
+    rows += [config.get(f"{name}_token", special[name]) for name in ("bos", "eos", "unk", "pad")]
+    tokens: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        own = {flag: bool(row[flag]) for flag in flags if flag in row} if isinstance(row, dict) else {}
+        tokens.setdefault(_content(row), {"content": _content(row), "special": True, "normalized": False, **own})
+    return list(tokens.values())

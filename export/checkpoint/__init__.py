@@ -1,0 +1,1 @@
+"""A checkpoint on disk → its settings, and its weights by name."""

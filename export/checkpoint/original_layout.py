@@ -1,0 +1,250 @@
+"""Single-file checkpoints in the original SDXL layout: which model a file holds, and its tensors by diffusers' names.
+
+The original layout is that of Stability-AI/generative-models. Its names are derived here from the configuration, so
+that one set of rules serves base, refiner and the whole family. Nothing is read but the header: a fused projection
+becomes three ranges of rows, a 1×1 convolution another shape, a transposed matrix a mark to transpose it on reading.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...engine.errors import IncompatibleError
+from .configuration import ALLOWED, Config
+from .safetensors_header import StoredTensor
+from .settings import Settings
+from .weights import Weights
+
+Tensors = Mapping[str, StoredTensor]
+Places = dict[str, str]
+"""Original module path → diffusers' module path; what follows the path is the same in both."""
+
+UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.transformer."
+OPEN_CLIP: Mapping[str, str] = {"base": "conditioner.embedders.1.model.", "refiner": "conditioner.embedders.0.model."}
+RESNET: Mapping[str, str] = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "emb_layers.1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+VAE_ATTENTION: Mapping[str, str] = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+RESBLOCK: Mapping[str, str] = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+# Part of a tensor's name → what a file with such a name is. The first that is found counts.
+OTHERS: Mapping[str, str] = {
+    "lora_": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
+    ".lora": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
+    "control_model.": "a ControlNet",
+    "controlnet_cond_embedding.": "a ControlNet",
+    "edm_mean": "Playground v2.5, which is trained in another noise parametrisation",
+    "cond_stage_model.transformer.": "Stable Diffusion 1.x",
+    "cond_stage_model.model.": "Stable Diffusion 2.x",
+    "joint_blocks.": "Stable Diffusion 3",
+    "double_blocks.": "FLUX",
+    "down_blocks.": "one component of a diffusers folder: give the folder that has its model_index.json",
+    UNET: "a U-Net alone: a checkpoint with text encoders (conditioner.) and VAE (first_stage_model.) is needed",
+    VAE: "a VAE alone",
+    "decoder.": "a VAE alone",
+    "text_model.": "a text encoder alone",
+}
+
+
+def detect(tensors: Tensors, source: Path) -> str:
+    """ "base" or "refiner"; `IncompatibleError` says what else the file looks like and what is allowed."""
+    if "edm_mean" not in tensors and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
+        if _has(tensors, CLIP) and _has(tensors, OPEN_CLIP["base"]):
+            return "base"
+        if _has(tensors, OPEN_CLIP["refiner"]):
+            return "refiner"
+    looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
+    raise IncompatibleError(
+        f"{source} looks like {next(looks, 'no image model that PocketXL knows')}. {ALLOWED}, as a single file in the "
+        "original layout or as a diffusers folder."
+    )
+
+
+def map_components(tensors: Tensors, settings: Settings, source: Path) -> dict[str, Weights]:
+    """The tensors of every component by diffusers' and transformers' names.
+
+    `IncompatibleError` when the file is of another size or build than the settings say.
+    """
+    open_clip = _below(tensors, OPEN_CLIP[settings.kind])
+    components = {
+        "unet": map_unet(_below(tensors, UNET), settings.unet_config, source),
+        "vae": map_vae(_below(tensors, VAE), settings.vae_config),
+        "text_encoder_2": map_open_clip(open_clip, settings.text_encoder_2_config, source),
+    }
+    if settings.kind == "base":
+        components["text_encoder"] = map_clip(_below(tensors, CLIP))
+    return {component: Weights(named) for component, named in components.items()}
+
+
+def map_unet(tensors: Tensors, config: Config, source: Path) -> dict[str, StoredTensor]:
+    """U-Net tensors (without `model.diffusion_model.`); tensors without a place and empty places are errors."""
+    places = unet_places(config)
+    named: dict[str, StoredTensor] = {}
+    for name, stored in tensors.items():
+        place = _place(name, places)
+        if place is None:
+            raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
+        named[place] = stored
+    modules = {name.rsplit(".", 1)[0] for name in named}
+    for original, module in places.items():
+        if not original.endswith("skip_connection") and not any(f"{m}.".startswith(f"{module}.") for m in modules):
+            raise mismatch(source, f"it lacks {UNET}{original}, which the configuration asks for")
+    return named
+
+
+def unet_places(config: Config) -> Places:
+    """Every module of the original U-Net, by the reduced config of diffusers' one."""
+    places = {
+        "time_embed.0": "time_embedding.linear_1",
+        "time_embed.2": "time_embedding.linear_2",
+        "label_emb.0.0": "add_embedding.linear_1",
+        "label_emb.0.2": "add_embedding.linear_2",
+        "input_blocks.0.0": "conv_in",
+        "out.0": "conv_norm_out",
+        "out.2": "conv_out",
+    }
+    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    depths = config["transformer_layers_per_block"]
+    upwards = config.get("reverse_transformer_layers_per_block") or depths[::-1]
+
+    def resnet(original: str, module: str) -> None:
+        places.update({f"{original}.{old}": f"{module}.{new}" for old, new in RESNET.items()})
+
+    def attention(original: str, module: str, depth: int) -> None:
+        parts = ("norm", "proj_in", *(f"transformer_blocks.{i}" for i in range(depth)), "proj_out")
+        places.update({f"{original}.{part}": f"{module}.{part}" for part in parts})
+
+    block = 1
+    for level, crosses in enumerate("CrossAttn" in kind for kind in config["down_block_types"]):
+        for layer in range(layers):
+            resnet(f"input_blocks.{block}.0", f"down_blocks.{level}.resnets.{layer}")
+            if crosses:
+                attention(f"input_blocks.{block}.1", f"down_blocks.{level}.attentions.{layer}", depths[level])
+            block += 1
+        if level < levels - 1:
+            places[f"input_blocks.{block}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
+            block += 1
+    resnet("middle_block.0", "mid_block.resnets.0")
+    attention("middle_block.1", "mid_block.attentions.0", depths[-1])
+    resnet("middle_block.2", "mid_block.resnets.1")
+    block = 0
+    for level, crosses in enumerate("CrossAttn" in kind for kind in config["up_block_types"]):
+        for layer in range(layers + 1):
+            resnet(f"output_blocks.{block}.0", f"up_blocks.{level}.resnets.{layer}")
+            if crosses:
+                attention(f"output_blocks.{block}.1", f"up_blocks.{level}.attentions.{layer}", upwards[level])
+            if layer == layers and level < levels - 1:
+                places[f"output_blocks.{block}.{1 + crosses}.conv"] = f"up_blocks.{level}.upsamplers.0.conv"
+            block += 1
+    return places
+
+
+def map_vae(tensors: Tensors, config: Config) -> dict[str, StoredTensor]:
+    """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there."""
+    places = vae_places(config)
+    named = {place: stored for name, stored in tensors.items() if (place := _place(name, places))}
+    for name, stored in named.items():
+        if ".attentions." in name:
+            named[name] = stored.without_kernel()
+    return named
+
+
+def vae_places(config: Config) -> Places:
+    """Every module of the original VAE; the decoder's levels are counted from the other end there."""
+    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    places = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
+
+    def resnet(original: str, module: str) -> None:
+        places.update({f"{original}.{part}": f"{module}.{part}" for part in ("norm1", "conv1", "norm2", "conv2")})
+        places[f"{original}.nin_shortcut"] = f"{module}.conv_shortcut"
+
+    for side in ("encoder", "decoder"):
+        places.update({f"{side}.conv_in": f"{side}.conv_in", f"{side}.conv_out": f"{side}.conv_out"})
+        places[f"{side}.norm_out"] = f"{side}.conv_norm_out"
+        resnet(f"{side}.mid.block_1", f"{side}.mid_block.resnets.0")
+        resnet(f"{side}.mid.block_2", f"{side}.mid_block.resnets.1")
+        for old, new in VAE_ATTENTION.items():
+            places[f"{side}.mid.attn_1.{old}"] = f"{side}.mid_block.attentions.0.{new}"
+    for level in range(levels):
+        for layer in range(layers):
+            resnet(f"encoder.down.{level}.block.{layer}", f"encoder.down_blocks.{level}.resnets.{layer}")
+        for layer in range(layers + 1):
+            resnet(f"decoder.up.{levels - 1 - level}.block.{layer}", f"decoder.up_blocks.{level}.resnets.{layer}")
+        places[f"encoder.down.{level}.downsample.conv"] = f"encoder.down_blocks.{level}.downsamplers.0.conv"
+        places[f"decoder.up.{levels - 1 - level}.upsample.conv"] = f"decoder.up_blocks.{level}.upsamplers.0.conv"
+    return places
+
+
+def map_clip(tensors: Tensors) -> dict[str, StoredTensor]:
+    """CLIP-L tensors (without `conditioner.embedders.0.transformer.`) have transformers' names already."""
+    return {
+        name: stored
+        for name, stored in tensors.items()
+        if name.startswith("text_model.") and not name.endswith("position_ids")
+    }
+
+
+def map_open_clip(tensors: Tensors, config: Config, source: Path) -> dict[str, StoredTensor]:
+    """OpenCLIP tensors (without `conditioner.embedders.N.model.`): one tensor there holds query, key and value."""
+    places = open_clip_places(config)
+    width = config["hidden_size"]
+    named: dict[str, StoredTensor] = {}
+    for name, stored in tensors.items():
+        if name == "positional_embedding":
+            named["text_model.embeddings.position_embedding.weight"] = stored
+        elif name == "text_projection" and len(stored.shape) == 2:
+            named["text_projection.weight"] = stored.transpose()
+        elif ".attn.in_proj_" in name:
+            layer, part = name.removeprefix("transformer.resblocks.").split(".attn.in_proj_")
+            if stored.shape[:1] != (3 * width,):
+                raise mismatch(source, f"{name} has shape {stored.shape} where the text encoder is {width} wide")
+            for index, projection in enumerate("qkv"):
+                rows = stored.rows(index * width, (index + 1) * width)
+                named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
+        elif place := _place(name, places):
+            named[place] = stored
+    return named
+
+
+def open_clip_places(config: Config) -> Places:
+    """Every module of OpenCLIP's text tower that is not a bare parameter."""
+    places = {"token_embedding": "text_model.embeddings.token_embedding", "ln_final": "text_model.final_layer_norm"}
+    for layer in range(config["num_hidden_layers"]):
+        for old, new in RESBLOCK.items():
+            places[f"transformer.resblocks.{layer}.{old}"] = f"text_model.encoder.layers.{layer}.{new}"
+    return places
+
+
+def _place(name: str, places: Places) -> str | None:
+    """The new name of a tensor: the longest module path in `places` is replaced."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        if module in places:
+            return places[module] + name[len(module) :]
+    return None
+
+
+def _below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
+    return {name.removeprefix(prefix): stored for name, stored in tensors.items() if name.startswith(prefix)}
+
+
+def _has(tensors: Tensors, prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in tensors)
+
+
+def mismatch(source: Path, what: str) -> IncompatibleError:
+    """The error for weights of another size or build than their configuration says."""
+    return IncompatibleError(
+        f"{source} does not fit its configuration: {what}. If it is another member of the SDXL family, give the "
+        "diffusers folder with its configurations (--config FOLDER)."
+    )

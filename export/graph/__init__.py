@@ -1,0 +1,1 @@
+"""Modules → ONNX masters, and rewrites of them that every target shares."""

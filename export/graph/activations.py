@@ -1,0 +1,179 @@
+"""How much working memory a component needs: the largest set of values alive at once, for any batch and picture size.
+
+The graph's shapes are inferred at a few sizes (no weights are read), each value lives from the node that makes it to
+the last node that reads it, and the peaks are fitted by the sum of products in `ActivationModel`.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...engine.errors import IncompatibleError
+from ...engine.folder.manifest import ActivationModel
+from ...engine.specs import ComponentSpec
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+# Where the peak is sampled: latents of 256² to 1024² pictures, prompts of one and two chunks.
+_SAMPLES = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
+_LATENT_PIXELS = 64
+# Runtimes make these without a copy …
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+# … and write these over an operand that nobody needs any more.
+_IN_PLACE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Relu", "Tanh", "Exp", "Sqrt", "Neg", "Erf"}
+# Constants up to this many numbers are given to shape inference, because some of them are shapes.
+_SHAPE_NUMBERS = 64
+
+
+def activation_model(component: str, model: "ir.Model", spec: ComponentSpec) -> ActivationModel:
+    """Fit the peak of `live_bytes` over batch, tokens, steps and pixels, whichever of them the component has.
+
+    The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
+    `IncompatibleError` for a graph whose shapes cannot be inferred.
+    """
+    symbols = set(spec.symbols())
+    axes = [name for name in _SAMPLES if name in symbols or (name == "side" and "height" in symbols)]
+    samples = []
+    for values in itertools.product(*(_SAMPLES[name] for name in axes)):
+        sizes: dict[str, int] = dict(zip(axes, values, strict=True))
+        side = sizes.pop("side", 0)
+        concrete = {**sizes, "height": side, "width": side} if side else sizes
+        samples.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, live_bytes(component, model, concrete)))
+    keys = ["1", "batch"]
+    keys += ["batch*tokens"] if "tokens" in symbols else []
+    keys += ["steps", "batch*steps"] if "steps" in symbols else []
+    keys += ["batch*pixels", "batch*pixels*pixels"] if "height" in symbols else []
+    return _fit(keys, samples)
+
+
+def live_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> int:
+    """The most bytes alive at once in one call, for example at `{"batch": 2, "height": 64, "width": 64}`.
+
+    Counted are outputs and everything between; not counted are weights, what is computed from weights alone, and the
+    inputs, which are the caller's.
+    """
+    size_of = _value_bytes(component, model, sizes)
+    constants = {str(name) for name in model.graph.initializers}
+    uses: dict[str, int] = {}
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None:
+                uses[str(value.name)] = uses.get(str(value.name), 0) + 1
+    for value in model.graph.outputs:
+        uses[str(value.name)] = uses.get(str(value.name), 0) + 1
+    buffers: dict[str, str] = {
+        str(value.name): "" for value in model.graph.inputs
+    }  # value → its buffer, "" the caller's
+    held: dict[str, int] = {}  # buffer → bytes
+    readers: dict[str, int] = {}  # buffer → reads still to come
+    live = peak = 0
+    for node in model.graph:
+        inputs = [str(v.name) for v in node.inputs if v is not None]
+        if all(name in constants for name in inputs):
+            constants.update(str(v.name) for v in node.outputs)
+            continue
+        variable = [name for name in inputs if name not in constants]
+        for output in (str(v.name) for v in node.outputs):
+            buffer = _reused(node.op_type, output, variable, buffers, held, readers, size_of)
+            buffers[output] = output if buffer is None else buffer
+            if buffer is None:
+                held[output] = size_of[output]
+                live += size_of[output]
+            readers[buffers[output]] = readers.get(buffers[output], 0) + uses.get(output, 0)
+        peak = max(peak, live)
+        for name in variable:
+            readers[buffers[name]] = readers.get(buffers[name], 0) - 1
+        for buffer in {buffers[name] for name in (*variable, *(str(v.name) for v in node.outputs))}:
+            if buffer and not readers[buffer]:
+                live -= held.pop(buffer, 0)
+    return peak
+
+
+def _reused(
+    op: str,
+    output: str,
+    inputs: list[str],
+    buffers: Mapping[str, str],
+    held: Mapping[str, int],
+    readers: Mapping[str, int],
+    size_of: Mapping[str, int],
+) -> str | None:
+    """The buffer that `output` shares with an input, or None if it needs its own."""
+    if op in _VIEWS:
+        return buffers[inputs[0]]
+    if op in _IN_PLACE:
+        for name in inputs:
+            buffer = buffers[name]
+            if buffer and readers[buffer] == inputs.count(name) and held.get(buffer) == size_of[output]:
+                return buffer
+    return None
+
+
+def _value_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of every value at concrete sizes, by ONNX's own shape inference."""
+    import onnx
+
+    proto = onnx.shape_inference.infer_shapes(_weightless(model, sizes), data_prop=True)
+    found = {}
+    for value in (*proto.graph.value_info, *proto.graph.output):
+        tensor = value.type.tensor_type
+        dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+        if tensor.HasField("shape") and (all(dims) or not dims):
+            itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+            found[value.name] = math.prod(dims) * itemsize
+    missing = [v.name for node in model.graph for v in node.outputs if v.name not in found]
+    if missing:
+        raise IncompatibleError(f"{component}: the shapes of {missing[:3]} cannot be inferred ({len(missing)} in all)")
+    return found
+
+
+def _weightless(model: "ir.Model", sizes: Mapping[str, int]) -> "onnx.ModelProto":
+    """The model with concrete input sizes, and weights turned into inputs of the same shape."""
+    import onnx
+    import onnx_ir as ir
+
+    graph = onnx.GraphProto(name="shapes")
+    for value in model.graph.inputs:
+        assert value.shape is not None
+        assert value.dtype is not None
+        dims = [d if isinstance(d, int) else sizes[str(d.value)] for d in value.shape]
+        graph.input.append(onnx.helper.make_tensor_value_info(str(value.name), value.dtype.value, dims))
+    for name, value in model.graph.initializers.items():
+        assert value.shape is not None
+        assert value.dtype is not None
+        dims = [int(d) for d in value.shape]
+        if math.prod(dims) <= _SHAPE_NUMBERS and value.const_value is not None:
+            graph.initializer.append(onnx.numpy_helper.from_array(value.const_value.numpy(), name))
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(str(name), value.dtype.value, dims))
+    graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
+    for value in model.graph.outputs:
+        assert value.dtype is not None
+        graph.output.append(onnx.helper.make_tensor_value_info(str(value.name), value.dtype.value, None))
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+
+
+def _fit(keys: list[str], samples: list[tuple[dict[str, int], int]]) -> ActivationModel:
+    """Non-negative coefficients by relative least squares, then raised until no sample is above the model."""
+    table = np.array([[math.prod(s[k] for k in key.split("*") if k != "1") for key in keys] for s, _ in samples], float)
+    peaks = np.array([max(peak, 1) for _, peak in samples], float)
+    used = list(range(len(keys)))
+    while True:
+        weighted = table[:, used] / peaks[:, None]
+        scale = np.abs(weighted).max(axis=0)
+        found = np.linalg.lstsq(weighted / scale, np.ones(len(peaks)), rcond=1e-9)[0] / scale
+        # Shares below a thousandth are the rounding of small tensors, not a term of the network.
+        share = (table[:, used] * found / peaks[:, None]).max(axis=0)
+        if len(used) == 1 or share.min() > 1e-3:
+            break
+        used.pop(int(share.argmin()))
+    raised = found * max(1.0, float((peaks / (table[:, used] @ found)).max()))
+    # Six digits are the same on every machine; the millionth more keeps them from rounding below a sample.
+    terms = {keys[i]: float(f"{c * (1 + 1e-6):.6g}") for i, c in zip(used, raised, strict=True)}
+    return ActivationModel(terms=terms)

@@ -1,0 +1,152 @@
+"""What a build depends on, part by part, so that an unchanged build is recognised and a changed one says why."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ...engine.folder.manifest import FORMAT
+from ...engine.folder.schema import encode
+from .storage import write_durably
+
+LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
+TENSORRT = "tensorrt-rtx-cu12"
+_ABSENT = "(none)"
+_CACHE_ENTRIES = 512
+# A file written this recently could be written again within one tick of its time stamp, so its digest is not kept.
+_SETTLED_SECONDS = 2.0
+
+
+def build_parts(
+    *, sources: Mapping[str, str], target: str, recipe: Any, configuration: Any, runner: str = "ort"
+) -> dict[str, str]:
+    """Everything that the bytes of an engine depend on: part → short text or digest.
+
+    `sources`: weights' digest by component (`base.unet` → sha256); `recipe` and `configuration`: any data that
+    `schema.encode` takes (architectures, calibration settings). No paths and no times, so that equal checkpoints
+    in different forms and places have equal parts.
+    """
+    libraries = (*LIBRARIES, TENSORRT) if runner == "tensorrt" else LIBRARIES
+    return {
+        **{f"weights of {name}": digest for name, digest in sources.items()},
+        "target": target,
+        "recipe": getattr(recipe, "name", str(recipe)),
+        "recipe content": digest_of(recipe),
+        "configuration": digest_of(configuration),
+        "exporter": exporter_digest(),
+        "engine format": str(FORMAT),
+        **{f"library {name}": version for name, version in library_versions(libraries).items()},
+    }
+
+
+def component_key(parts: Mapping[str, str], sources: Iterable[str], **extra: Any) -> str:
+    """The key of one component: all parts but the weights of models other than `sources`, and what is its alone."""
+    used = {f"weights of {name}" for name in sources}
+    return digest_of({"extra": extra, "parts": {k: v for k, v in parts.items() if k in used or "weights of" not in k}})
+
+
+def explain_miss(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """One line for each part that changed: `recipe: int8 -> fp32`."""
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    if "recipe" in changed:  # another name says it all
+        changed = [name for name in changed if name != "recipe content"]
+    return [f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in changed]
+
+
+def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions; `(none)` for a library that is not there."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = _ABSENT
+    return found
+
+
+def exporter_digest() -> str:
+    """Digest of the source text that shapes an engine: `export/`, and in `engine/` the models, specs and architectures.
+
+    The text rather than a version number, because a forgotten bump would serve a stale engine, which costs far more
+    than one build too many. The miniature's own data is left out: its weights are a source like any other.
+    """
+    root = Path(__file__).parents[2]
+    folders = (root / "export", root / "engine" / "models")
+    paths = [p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".json")]
+    digest = hashlib.sha256()
+    for path in sorted([*paths, root / "engine" / "specs.py", root / "engine" / "architecture.py"]):
+        relative = path.relative_to(root)
+        if "miniature" not in relative.parts and path.name != "cli.py":
+            text = path.read_bytes().replace(b"\r\n", b"\n")
+            digest.update(f"{relative.as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()
+
+
+def digest_of(data: Any) -> str:
+    """sha256 of the canonical JSON of plain data and dataclasses."""
+    return hashlib.sha256(json.dumps(encode(data), sort_keys=True).encode()).hexdigest()
+
+
+def cached_digest(files: Iterable[Path], name: str, compute: Callable[[], str], cache: Path | None = None) -> str:
+    """`compute()`, the content digest of component `name` in `files`, or what it was when they were last seen.
+
+    Files are recognised by resolved path, size, time stamp and inode, so that a second build of a 7 GB checkpoint reads
+    none of it. The cache is one small JSON file for the user (`cache`: another one); damage or a read-only home only
+    cost the time to compute again.
+    """
+    path = cache or cache_folder() / "digests.json"
+    paths = sorted(file.resolve() for file in files)
+    identity = _identity(paths, name)
+    known = _read_cache(path).get(identity)
+    if known is not None:
+        return known
+    newest = max((file.stat().st_mtime for file in paths), default=0.0)
+    digest = compute()
+    if _identity(paths, name) == identity and time.time() - newest > _SETTLED_SECONDS:
+        # Read again: another build may have added to it meanwhile.
+        entries = {**_read_cache(path), identity: digest}
+        kept = dict(list(entries.items())[-_CACHE_ENTRIES:])
+        try:
+            write_durably(path, json.dumps(kept, indent=0).encode())
+        except OSError:
+            return digest  # no cache then
+    return digest
+
+
+def cache_folder() -> Path:
+    """Where this platform keeps a user's caches; `POCKETXL_CACHE` overrides it."""
+    if override := os.environ.get("POCKETXL_CACHE"):
+        return Path(override)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "pocketxl" / "Cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "pocketxl"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "pocketxl"
+
+
+def _identity(paths: list[Path], name: str) -> str:
+    stats = [(str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p in paths for s in (p.stat(),)]
+    return digest_of([name, stats])
+
+
+def _read_cache(path: Path) -> dict[str, str]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    hexadecimal = set("0123456789abcdef")
+    return {k: v for k, v in data.items() if isinstance(v, str) and len(v) == 64 and set(v) <= hexadecimal}
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return _ABSENT
+    return f"{value[:12]}…" if len(value) == 64 else value

@@ -1,0 +1,1 @@
+"""Which layers get which numbers, and how weights become them."""

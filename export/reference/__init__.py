@@ -1,0 +1,1 @@
+"""The unquantized run that a build is calibrated by and held to."""

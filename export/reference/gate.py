@@ -1,0 +1,72 @@
+"""The gate at the end of a build: every component and a short run against the unquantized reference."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from ...engine.errors import QualityError
+from ...engine.progress import Progress, track
+from ...engine.runners.base import Arrays, Loaded, Runner
+from ..components import Assembly, Component
+from ..quantize.recipes import Recipe
+from .calibrate import Calibration
+from .parity import LayerError, compare, gate, worst_layers
+from .run import Reference, Sample
+
+
+def check_components(
+    runners: Mapping[str, Runner], assembly: Assembly, recipe: Recipe, reference: Reference, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Component → figures (`relative_error`, `max_abs`, `psnr_db`, `samples`), one component in memory at a time.
+
+    Raises `QualityError` that names the worst layers of the first component that misses the recipe's threshold.
+    """
+    figures = {}
+    with track(progress, "check: components", total=len(runners), unit="component") as advance:
+        for name, runner in runners.items():
+            samples = reference.samples[name]
+            with Loaded(runner):
+                found = compare(_Recorded(samples), runner, [inputs for inputs, _ in samples])
+            component, calibration = assembly.components[name], reference.calibration.get(name)
+
+            gate(name, recipe, found, partial(_worst, component, recipe, calibration, samples[:1]))
+            figures[name] = found.to_json()
+            advance(detail=name)
+    return figures
+
+
+def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Pictures (n, H, W, 3) in [0, 1] → `psnr_db` over all of them, and `mean_abs`.
+
+    Raises `QualityError` below the recipe's `min_psnr_db`.
+    """
+    difference = actual.astype(np.float64) - expected
+    error = float(np.square(difference).mean())
+    psnr = 200.0 if error == 0 else min(200.0, -10 * math.log10(error))
+    if not psnr >= recipe.min_psnr_db:
+        raise QualityError(
+            f"recipe {recipe.name}: pictures are {psnr:.1f} dB from the unquantized ones, at least "
+            f"{recipe.min_psnr_db:g} dB are required; choose another recipe (int8-weight, fp32)"
+        )
+    return {"psnr_db": psnr, "mean_abs": float(np.abs(difference).mean())}
+
+
+def _worst(
+    component: Component, recipe: Recipe, calibration: Calibration | None, samples: Sequence[Sample]
+) -> list[LayerError]:
+    from .streamed import StreamedModule
+
+    module = StreamedModule(component.module, component.spec, component.weights)
+    return worst_layers(module, component.name, recipe, calibration, [inputs for inputs, _ in samples])
+
+
+class _Recorded:
+    """The reference's own outputs, played back in order: running it again would cost minutes and give the same."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._outputs = iter([outputs for _, outputs in samples])
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        return next(self._outputs)

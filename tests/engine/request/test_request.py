@@ -1,0 +1,254 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketxl.engine.errors import RequestError
+from pocketxl.engine.request.limits import LIMITS
+from pocketxl.engine.request.request import GenerationRequest, PromptTexts
+from pocketxl.engine.request.sizes import BUCKETS, size_of
+from pocketxl.engine.request.validation import validate
+
+OURS = {"seed", "sampler", "schedule", "refiner", "aesthetic_score", "negative_aesthetic_score"}
+
+
+def checked(prompt="a cat", *, native_size=128, has_refiner=False, **keywords):
+    request = GenerationRequest.of({"prompt": prompt, **keywords})
+    return validate(request, native_size=native_size, has_refiner=has_refiner)
+
+
+def test_names_and_defaults_are_those_of_diffusers():
+    theirs = inspect.signature(StableDiffusionXLPipeline.__call__).parameters
+    refiner = inspect.signature(StableDiffusionXLImg2ImgPipeline.__call__).parameters
+    for name, field in GenerationRequest.__dataclass_fields__.items():
+        if name in ("aesthetic_score", "negative_aesthetic_score"):
+            assert field.default == refiner[name].default
+        elif name in OURS:
+            assert name not in theirs
+        elif name != "prompt":
+            assert field.default == theirs[name].default, name
+
+
+def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason():
+    known = set(GenerationRequest.__dataclass_fields__)
+    theirs = set(inspect.signature(StableDiffusionXLPipeline.__call__).parameters) - known - {"self", "kwargs"}
+    assert "clip_skip" in theirs
+    for name in theirs:
+        with pytest.raises(RequestError) as error:
+            GenerationRequest.of({"prompt": "", name: None})
+        assert "did you mean" not in str(error.value), name
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("num_inference_step", "did you mean num_inference_steps"),
+        ("negativ_prompt", "did you mean negative_prompt"),
+        ("steps", "use num_inference_steps"),
+        ("scheduler", "use sampler"),
+        ("xyzzy", "known: .*prompt"),
+        ("x" * 1_000_000, "unknown"),
+    ],
+)
+def test_unknown_keywords(name, advice):
+    with pytest.raises(RequestError, match=advice):
+        GenerationRequest.of({"prompt": "", name: 1})
+
+
+def test_prompt_is_needed_but_may_be_empty():
+    with pytest.raises(RequestError, match="prompt is missing"):
+        GenerationRequest.of({})
+    assert checked("").prompts == (PromptTexts(prompt=""),)
+
+
+def test_defaults_are_filled_in():
+    request = checked()
+    assert (request.height, request.width) == (128, 128)
+    assert request.original_size == request.target_size == (128, 128)
+    assert (request.images, request.guidance, request.refiner, request.denoising_end) == (1, True, False, None)
+    assert (request.sampler, request.schedule, request.num_inference_steps) == ("euler", "default", 50)
+    assert 0 <= request.seeds[0] < 2**32
+    assert checked().seeds != request.seeds, "a fresh seed for each request"
+
+
+def test_the_base_hands_over_at_0_8_where_a_refiner_follows():
+    assert checked(has_refiner=True).denoising_end == 0.8
+    assert checked(has_refiner=True, denoising_end=0.5).denoising_end == 0.5
+    without = checked(has_refiner=True, refiner=False)
+    assert (without.refiner, without.denoising_end) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"width": 100}, {"height": 0}, {"height": -8}, {"width": 8200}, {"width": True}, {"width": 128.0},
+        {"width": "128"}, {"height": math.nan}, {"height": 10**5000}, {"width": 8192, "height": 8192},
+        {"num_inference_steps": 0}, {"num_inference_steps": -1}, {"num_inference_steps": 1001},
+        {"num_inference_steps": 20.0}, {"num_inference_steps": True},
+        {"guidance_scale": math.nan}, {"guidance_scale": math.inf}, {"guidance_scale": -1}, {"guidance_scale": "5"},
+        {"guidance_scale": True}, {"guidance_scale": 10**400}, {"guidance_rescale": 1.5},
+        {"guidance_rescale": math.nan},
+        {"num_images_per_prompt": 0}, {"num_images_per_prompt": 65}, {"num_images_per_prompt": 1.0},
+        {"sampler": "elur"}, {"sampler": None}, {"sampler": "x" * 1000}, {"schedule": "karas"}, {"schedule": 3},
+        {"output_type": "pt"}, {"output_type": None}, {"output_type": np.zeros(2)},
+        {"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"seed": True}, {"seed": "1"}, {"seed": [1, 2]}, {"seed": []},
+        {"seed": np.array(5)}, {"seed": [1.5]}, {"seed": 2**64 - 1, "num_images_per_prompt": 2},
+        {"generator": 7}, {"generator": [np.random.default_rng(1)] * 2}, {"generator": [], "seed": None},
+        {"generator": np.random.default_rng(1), "seed": 1},
+        {"denoising_end": 0}, {"denoising_end": 1}, {"denoising_end": 1.0}, {"denoising_end": -0.1},
+        {"denoising_end": math.nan}, {"denoising_end": "0.8"},
+        {"timesteps": [999, 500], "sigmas": [1.0, 0.0]}, {"timesteps": []}, {"timesteps": [1, 2]},
+        {"timesteps": [5, 5]},
+        {"timesteps": [1000, 1]}, {"timesteps": [5, -1]}, {"timesteps": [math.nan]}, {"timesteps": 5},
+        {"timesteps": "abc"}, {"timesteps": list(np.linspace(999, 0, 1001))}, {"timesteps": [9], "schedule": "karras"},
+        {"sigmas": [1.0]}, {"sigmas": [0.0, 1.0]}, {"sigmas": [1.0, -1.0]}, {"sigmas": [math.inf, 0.0]},
+        {"sigmas": [2.0, 0.0], "sampler": "Euler Karras"},
+        {"latents": np.zeros((1, 4, 16, 15), np.float32)}, {"latents": np.zeros((2, 4, 16, 16), np.float32)},
+        {"latents": np.zeros((1, 4, 16, 16), np.int64)}, {"latents": np.full((1, 4, 16, 16), np.nan, np.float32)},
+        {"latents": np.full((1, 4, 16, 16), 1e300)}, {"latents": "noise"}, {"latents": [[1.0], [1.0, 2.0]]},
+        {"latents": torch.zeros(1, 4, 16, 16, dtype=torch.bfloat16)},
+        {"original_size": (1024,)}, {"original_size": 1024}, {"original_size": (0, 5)}, {"target_size": (1.5, 2)},
+        {"crops_coords_top_left": (-1, 0)}, {"crops_coords_top_left": "ab"},
+        {"negative_original_size": (8, 8)}, {"negative_target_size": (8, 8)},
+        {"negative_crops_coords_top_left": (1, 1)},
+        {"aesthetic_score": math.nan}, {"aesthetic_score": 11}, {"negative_aesthetic_score": -1},
+        {"eta": 0.5}, {"eta": 2, "sampler": "ddim"}, {"eta": math.nan, "sampler": "ddim"},
+        {"refiner": 1}, {"refiner": "yes"}, {"callback_on_step_end": 1},
+        {"prompt": None}, {"prompt": 5}, {"prompt": []}, {"prompt": ["a", None]}, {"prompt": b"a"},
+        {"prompt": "a" * 32_001}, {"prompt": "\ud800"}, {"prompt": "(a:99)"}, {"negative_prompt": 5},
+        {"negative_prompt": ["a", "b"]}, {"prompt": ["a", "b"], "prompt_2": ["c"]}, {"negative_prompt_2": "(a:-99)"},
+        {"prompt": ["a"] * 5, "num_images_per_prompt": 64},
+    ],
+    ids=lambda bad: ",".join(f"{k}={type(v).__name__!s}" for k, v in bad.items()),
+)  # fmt: skip
+def test_bad_values(bad):
+    with pytest.raises(RequestError) as error:
+        checked(**{"prompt": "a cat", **bad})
+    message = str(error.value)
+    assert len(message) < 400
+    assert ";" in message or "," in message, "value, what is allowed, and the fix"
+
+
+@given(st.dictionaries(st.sampled_from(sorted(set(GenerationRequest.__dataclass_fields__) - {"prompt", "latents"})),
+       st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+                 st.lists(st.integers(), max_size=3), st.binary(max_size=2), st.complex_numbers())))  # fmt: skip
+def test_anything_is_accepted_or_one_clear_error(keywords):
+    try:
+        request = checked(**keywords)
+    except RequestError:
+        return
+    assert request.height % 8 == request.width % 8 == 0
+    assert math.isfinite(request.guidance_scale)
+
+
+def test_sizes_that_are_allowed():
+    for side in (8, 16, 24, 1000, 4096):
+        request = checked(width=side, height=np.int64(side))
+        assert (request.width, request.height) == (side, side)
+        assert type(request.height) is int
+
+
+def test_the_message_proposes_the_nearest_sizes():
+    with pytest.raises(RequestError, match="width is 100, not a multiple of 8; use 96 or 104"):
+        checked(width=100)
+
+
+def test_samplers_in_any_spelling():
+    assert checked(sampler="DPM++ 2M Karras").sampler == "dpmpp_2m"
+    assert checked(sampler="DPM++ 2M Karras").schedule == "karras"
+    assert checked(sampler="Euler a", schedule="SGM Uniform").sampler == "euler_a"
+    with pytest.raises(RequestError, match="choose one of euler, euler_a, heun"):
+        checked(sampler="k_foo")
+
+
+def test_one_seed_counts_up_and_many_are_taken_as_they_are():
+    assert checked(seed=7, num_images_per_prompt=3).seeds == (7, 8, 9)
+    assert checked(["a", "b"], seed=[5, 3, 3, 0], num_images_per_prompt=2).seeds == (5, 3, 3, 0)
+    assert checked(seed=np.array([2**64 - 1], np.uint64)).seeds == (2**64 - 1,)
+
+
+def test_generators_give_seeds():
+    assert checked(generator=torch.Generator().manual_seed(11), num_images_per_prompt=2).seeds == (11, 12)
+    two = [torch.Generator().manual_seed(s) for s in (4, 9)]
+    assert checked(generator=two, num_images_per_prompt=2).seeds == (4, 9)
+    drawn = checked(generator=np.random.default_rng(3)).seeds
+    assert drawn == (int(np.random.default_rng(3).integers(2**32)),)
+
+
+def test_prompts_with_their_partners():
+    request = checked(["a", "b"], prompt_2="c", negative_prompt=["d", "e"], num_images_per_prompt=2)
+    assert request.prompts == (
+        PromptTexts(prompt="a", prompt_2="c", negative_prompt="d"),
+        PromptTexts(prompt="b", prompt_2="c", negative_prompt="e"),
+    )
+    assert request.images == 4
+
+
+def test_levels_replace_steps():
+    assert checked(timesteps=[999, 500.5, 0]).num_inference_steps == 3
+    assert checked(sigmas=np.array([10.0, 1.0, 0.0], np.float32)).num_inference_steps == 2
+
+
+def test_latents_become_float32():
+    noise = np.random.default_rng(0).standard_normal((1, 4, 16, 16))
+    request = checked(latents=noise)
+    assert request.latents.dtype == np.float32
+    np.testing.assert_array_equal(request.latents, noise.astype(np.float32))
+    assert checked(latents=torch.zeros(1, 4, 8, 16), height=64).latents.shape == (1, 4, 8, 16)
+
+
+def test_limits_are_inclusive():
+    assert checked(guidance_scale=LIMITS["guidance_scale"][1]).guidance_scale == 100
+    assert checked(num_inference_steps=1000).num_inference_steps == 1000
+    assert checked("a" * 32_000).prompts[0].prompt
+
+
+def test_guidance_is_off_up_to_one():
+    assert not checked(guidance_scale=1.0).guidance
+    assert checked(guidance_scale=1.01).guidance
+
+
+class TestBuckets:
+    def test_the_report_list(self):
+        sizes = set(BUCKETS.values())
+        assert len(sizes) == 41, "the square, twenty wide ones and as many tall"
+        for width, height in sizes:
+            assert width % 64 == height % 64 == 0
+            assert 0.88 < width * height / 1024**2 <= 1.01
+            assert (height, width) in sizes
+
+    @pytest.mark.parametrize("name", [n for n in BUCKETS if ":" in n])
+    def test_a_ratio_names_its_nearest_bucket(self, name):
+        wide, tall = map(int, name.split(":"))
+        distance = {size: abs(math.log(size[0] / size[1] * tall / wide)) for size in BUCKETS.values()}
+        assert BUCKETS[name] == min(distance, key=distance.get)
+
+    @pytest.mark.parametrize(
+        ("name", "native", "size"),
+        [
+            ("3:2", 1024, (1216, 832)),
+            ("portrait", 1024, (832, 1216)),
+            ("3:2", 128, (152, 104)),
+            (" Square ", 128, (128, 128)),
+            ("9:16", 1024, (768, 1344)),
+            ("1536x640", 512, (768, 320)),
+            ("4:1", 8, (16, 8)),
+        ],
+    )
+    def test_sizes(self, name, native, size):
+        assert size_of(name, native=native) == size
+
+    def test_every_bucket_is_a_valid_request(self):
+        for name in BUCKETS:
+            for native in (128, 512, 1024):
+                width, height = size_of(name, native=native)
+                checked(width=width, height=height)
+
+    def test_unknown(self):
+        with pytest.raises(RequestError, match=r"did you mean '(landscape)'.*choose one of square"):
+            size_of("landscpe")

@@ -1,0 +1,38 @@
+"""The trained noise levels equal diffusers'."""
+
+import numpy as np
+import pytest
+
+from pocketxl.engine.sampling.schedule import COMMON_DEFAULTS
+from pocketxl.engine.sampling.trained_levels import training_signal
+
+from ...fixtures.schedulers import SDXL, ZERO_SNR, make_scheduler
+from ...tolerances import SIGMA_RELATIVE_RESCALED
+
+BETAS = np.linspace(0.001, 0.02, 1000).tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"trained_betas": BETAS},
+        {"num_train_timesteps": 400},
+        {"num_train_timesteps": 7, "beta_start": 0.1, "beta_end": 0.9},
+    ],
+)
+def test_equals_diffusers(change: dict[str, object]) -> None:
+    config = {**COMMON_DEFAULTS, **SDXL, **change}
+    expected = make_scheduler("ddim", "default", config).alphas_cumprod.numpy()
+    np.testing.assert_allclose(training_signal(config, keep_zero=True), expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(("sampler", "last"), [("ddim", 0.0), ("euler", 2**-24)])
+def test_zero_terminal_snr(sampler: str, last: float) -> None:
+    config = {**COMMON_DEFAULTS, **ZERO_SNR}
+    signal = training_signal(config, keep_zero=sampler == "ddim")
+    expected = make_scheduler(sampler, "default", config).alphas_cumprod.numpy()
+    assert signal[-1] == last
+    np.testing.assert_allclose(signal, expected, rtol=SIGMA_RELATIVE_RESCALED, atol=1e-9)

@@ -1,0 +1,219 @@
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from transformers import CLIPTokenizer
+
+from pocketxl.engine.architecture import TextEncoderArchitecture
+from pocketxl.engine.errors import RequestError
+from pocketxl.engine.runners.base import Loaded
+from pocketxl.engine.text.encode import MAX_CHUNKS, encode_all, encode_prompts, tokenize
+from pocketxl.engine.text.tokenizer import Tokenizer
+
+from ... import tolerances
+from ...fixtures.checkpoints import tiny_modules, write_tokenizer
+
+torch.set_num_threads(2)
+NAMES = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+class TorchEncoder:
+    """A runner around a transformers text encoder, which counts its calls."""
+
+    def __init__(self, name, module):
+        pooled = getattr(module.config, "projection_dim", 0) if name == "text_encoder_2" else 0
+        self.name, self.module, self.loaded, self.calls = name, module, False, Counter()
+        self.spec = TextEncoderArchitecture(hidden_size=module.config.hidden_size, projection_dim=pooled).component()
+        self.weight_bytes = 0
+        self.loads = 0
+
+    def load(self):
+        self.loads += not self.loaded
+        self.loaded = True
+
+    def release(self):
+        self.loaded = False
+
+    def __call__(self, inputs):
+        assert set(inputs) == {"input_ids"}
+        assert inputs["input_ids"].shape == (1, 77)
+        assert inputs["input_ids"].dtype == np.int64
+        self.calls[inputs["input_ids"].tobytes()] += 1
+        with torch.no_grad():
+            out = self.module(torch.from_numpy(inputs["input_ids"]), output_hidden_states=True)
+        outputs = {"hidden_states": out.hidden_states[-2].numpy()}
+        if self.name == "text_encoder_2":
+            outputs["pooled"] = out.text_embeds.numpy()
+        return outputs
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    for name in NAMES.values():
+        write_tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
+    modules = {name: module.eval() for name, module in tiny_modules("base").items() if name in NAMES}
+    tokenizers = {name: Tokenizer.load(folder / NAMES[name]) for name in NAMES}
+    peers = {NAMES[name]: CLIPTokenizer.from_pretrained(folder / NAMES[name]) for name in NAMES}
+    return SimpleNamespace(modules=modules, tokenizers=tokenizers, peers=peers)
+
+
+@pytest.fixture
+def runners(model):
+    return {name: TorchEncoder(name, module) for name, module in model.modules.items()}
+
+
+def diffusers_embeds(model, *texts, kind="base", **keywords):
+    """prompt, prompt_2, negative and negative_2 through diffusers' own `encode_prompt`."""
+    parts = {**model.modules, **model.peers}
+    kinds = {"base": StableDiffusionXLPipeline, "refiner": StableDiffusionXLImg2ImgPipeline}
+    if kind == "refiner":
+        parts |= {"text_encoder": None, "tokenizer": None}
+    pipeline = kinds[kind](**parts, unet=None, vae=None, scheduler=None, **keywords)
+    names = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+    with torch.no_grad():
+        return [t.numpy() for t in pipeline.encode_prompt(**dict(zip(names, texts, strict=True)), device="cpu")]
+
+
+def assert_equal_to(ours, theirs):
+    positive, negative = ours
+    actual = (
+        positive.prompt_embeds,
+        negative.prompt_embeds,
+        positive.pooled_prompt_embeds,
+        negative.pooled_prompt_embeds,
+    )
+    for a, b in zip(actual, theirs, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, **tolerances.TEXT_EMBEDS)
+
+
+LONG = "a red cat and a blue dog, sky! " * 12
+
+
+@pytest.mark.parametrize("forced", [True, False])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("a red cat!", None, None, None),
+        ("a red cat!", None, "", None),
+        ("", None, None, None),
+        ("a red cat", "blue dog!", None, "ignored when zeros stand for the negative"),
+        ("a red cat", "blue dog!", "sky", None),
+        ("a red cat", "", "sky", "dog"),
+        ("a red cat", None, "", "dog"),
+        ("A Café, 3:30 <|endoftext|> cat", None, "図", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["base", "refiner"])
+def test_embeddings_equal_diffusers(model, runners, texts, forced, kind):
+    encoders = ("text_encoder", "text_encoder_2") if kind == "base" else ("text_encoder_2",)
+    ours = encode_prompts(
+        runners, model.tokenizers, *texts, text_encoders=encoders, force_zeros_for_empty_prompt=forced
+    )
+    assert_equal_to(ours, diffusers_embeds(model, *texts, kind=kind, force_zeros_for_empty_prompt=forced))
+
+
+def test_without_guidance_there_is_no_negative(model, runners):
+    positive, negative = encode_prompts(runners, model.tokenizers, "a red cat", None, "sky", guidance=False)
+    assert negative is None
+    assert sum(runners["text_encoder"].calls.values()) == 1
+    assert positive.prompt_embeds.shape == (1, 77, 192)
+
+
+@pytest.mark.parametrize("negative", [None, "", "sky", LONG * 3])
+def test_long_prompts_are_encoded_chunk_by_chunk(model, runners, negative):
+    positive, other = encode_prompts(runners, model.tokenizers, LONG, None, negative, force_zeros_for_empty_prompt=True)
+    first, second = model.tokenizers["text_encoder"].chunks([(LONG, 1.0)]).ids[:2]
+    rows = {None: 2, "": 2, "sky": 2, LONG * 3: 5}[negative]
+    assert positive.prompt_embeds.shape == other.prompt_embeds.shape == (1, 77 * rows, 192)
+    # Each chunk is what diffusers makes of the same ids; the rest is empty prompts.
+    for name, columns in (("text_encoder", slice(0, 64)), ("text_encoder_2", slice(64, 192))):
+        chunks = model.tokenizers[name].chunks([(LONG, 1.0)]).ids
+        empty = model.tokenizers[name].empty(1).ids
+        for row in range(rows):
+            ids = chunks[row : row + 1] if row < 2 else empty
+            expected = TorchEncoder(name, model.modules[name])({"input_ids": ids})
+            actual = positive.prompt_embeds[:, 77 * row : 77 * (row + 1), columns]
+            np.testing.assert_array_equal(actual, expected["hidden_states"])
+            if row == 0 and name == "text_encoder_2":
+                np.testing.assert_array_equal(positive.pooled_prompt_embeds, expected["pooled"])
+    assert not np.array_equal(first, second)
+    assert (negative is None) == (not other.prompt_embeds.any())
+
+
+def test_both_encoders_get_the_same_number_of_chunks(model, runners):
+    positive, _ = encode_prompts(runners, model.tokenizers, "cat", LONG)
+    assert positive.prompt_embeds.shape == (1, 154, 192)
+    empty = TorchEncoder("text_encoder", model.modules["text_encoder"])(
+        {"input_ids": model.tokenizers["text_encoder"].empty(1).ids}
+    )
+    np.testing.assert_array_equal(positive.prompt_embeds[:, 77:, :64], empty["hidden_states"])
+
+
+def test_every_chunk_is_encoded_once(model, runners):
+    cache = {}
+    text = "a " * 75 * 3  # three equal chunks
+    encode_prompts(runners, model.tokenizers, text, None, "", cache=cache)
+    assert [sum(r.calls.values()) for r in runners.values()] == [2, 2], "one full chunk and the empty one"
+    encode_prompts(runners, model.tokenizers, text, None, "", cache=cache, text_encoders=("text_encoder_2",))
+    assert [sum(r.calls.values()) for r in runners.values()] == [2, 2], "the refiner reuses the base's"
+
+
+def test_one_encoder_is_loaded_at_a_time(model, runners):
+    encode_prompts(runners, model.tokenizers, "a red cat", None, "sky", use=Loaded)
+    assert [r.loads for r in runners.values()] == [1, 1]
+    assert not any(r.loaded for r in runners.values())
+
+
+def test_many_prompts_load_each_encoder_once(model, runners):
+    texts = [("a red cat", None, "sky"), ("(blue:1.2) dog", None, None)]
+    tokens = [tokenize(model.tokenizers, *text) for text in texts]
+    tokens += [tokenize(model.tokenizers, *text, text_encoders=("text_encoder_2",)) for text in texts]
+    together = encode_all(runners, model.tokenizers, tokens, use=Loaded)
+    assert [r.loads for r in runners.values()] == [1, 1]
+    for (positive, negative), text in zip(together[:2], texts, strict=True):
+        alone, without = encode_prompts(runners, model.tokenizers, *text)
+        np.testing.assert_array_equal(positive.prompt_embeds, alone.prompt_embeds)
+        np.testing.assert_array_equal(negative.pooled_prompt_embeds, without.pooled_prompt_embeds)
+    for base, refiner in zip(together[:2], together[2:], strict=True):
+        np.testing.assert_array_equal(base[0].prompt_embeds[..., 64:], refiner[0].prompt_embeds)
+
+
+def test_weights_of_one_change_no_bit(model, runners):
+    plain, _ = encode_prompts(runners, model.tokenizers, "a red cat")
+    for text in ("(a red cat:1)", "([a red cat])", "a (red:1.0) cat"):
+        weighted, _ = encode_prompts(runners, model.tokenizers, text)
+        np.testing.assert_array_equal(weighted.prompt_embeds, plain.prompt_embeds)
+
+
+def test_weights_interpolate_from_the_empty_prompt(model, runners):
+    plain, empty = encode_prompts(runners, model.tokenizers, "a red cat", None, "")
+    for weight in (0.0, 0.5, 1.3, -1.0):
+        weighted, _ = encode_prompts(runners, model.tokenizers, f"a (red:{weight}) cat")
+        expected = plain.prompt_embeds.copy()
+        token = 2  # begin, a, red
+        expected[:, token] = (
+            empty.prompt_embeds[:, token] + weight * (plain.prompt_embeds - empty.prompt_embeds)[:, token]
+        )
+        np.testing.assert_allclose(weighted.prompt_embeds, expected, **tolerances.TEXT_EMBEDS)
+        np.testing.assert_array_equal(weighted.prompt_embeds[:, 3:], plain.prompt_embeds[:, 3:])
+        np.testing.assert_array_equal(weighted.pooled_prompt_embeds, plain.pooled_prompt_embeds)
+
+
+def test_weights_count_in_the_negative_prompt_too(model, runners):
+    _, plain = encode_prompts(runners, model.tokenizers, "cat", None, "sky")
+    _, weighted = encode_prompts(runners, model.tokenizers, "cat", None, "(sky:1.5)")
+    assert np.abs(weighted.prompt_embeds - plain.prompt_embeds)[:, 1].max() > 0.01
+    np.testing.assert_array_equal(weighted.prompt_embeds[:, 2:], plain.prompt_embeds[:, 2:])
+
+
+def test_too_long_a_prompt_is_refused_before_encoding(model, runners):
+    tokenize(model.tokenizers, "a " * 75 * MAX_CHUNKS)
+    with pytest.raises(RequestError, match="17 chunks of 75 tokens long, at most 16"):
+        encode_prompts(runners, model.tokenizers, "a " * (75 * MAX_CHUNKS + 1))
+    assert not any(r.calls for r in runners.values())

@@ -1,0 +1,172 @@
+"""Configurations: the bundled ones are the public models', reduced ones are equal however they were written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from pocketxl.engine.errors import IncompatibleError, IntegrityError
+from pocketxl.export.checkpoint.configuration import text_encoder_config, unet_config, vae_config
+from pocketxl.export.checkpoint.settings import BUNDLED, Settings, read_settings
+
+from ...fixtures.checkpoints import SCHEDULER, tiny_unet
+
+KINDS = ("base", "refiner")
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("kind", "count"), [("base", 2_567_463_684), ("refiner", 2_259_526_660)])
+def test_bundled_unet_has_the_public_models_parameters(kind: str, count: int) -> None:
+    settings = read_settings(BUNDLED / kind)
+    with torch.device("meta"):
+        assert parameters(UNet2DConditionModel.from_config(settings.unet_config)) == count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_bundled_components_have_the_public_models_parameters(kind: str) -> None:
+    settings = read_settings(BUNDLED / kind)
+    with torch.device("meta"):
+        assert parameters(AutoencoderKL.from_config(settings.vae_config)) == 83_653_863
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**settings.text_encoder_2_config))
+        assert parameters(second) == 694_659_840
+        if settings.text_encoder_config:
+            assert parameters(CLIPTextModel(CLIPTextConfig(**settings.text_encoder_config))) == 123_060_480
+
+
+def test_bundled_architectures() -> None:
+    base, refiner = (read_settings(BUNDLED / kind) for kind in KINDS)
+    assert base.architecture.unet.transformer_layers == (0, 2, 10)
+    assert base.architecture.unet.up_transformer_layers == (10, 2, 0)
+    assert refiner.architecture.unet.transformer_layers == (0, 4, 4, 0)
+    assert refiner.architecture.unet.mid_transformer_layers == 4
+    assert (base.architecture.unet.time_ids, refiner.architecture.unet.time_ids) == (6, 5)
+    assert base.architecture.unet.pooled_dim == refiner.architecture.unet.pooled_dim == 1280
+    assert base.architecture.text_encoders == ("text_encoder", "text_encoder_2")
+    assert refiner.architecture.text_encoders == ("text_encoder_2",)
+    assert base.architecture.force_zeros_for_empty_prompt
+    assert not refiner.architecture.force_zeros_for_empty_prompt
+    assert base.vae_architecture == refiner.vae_architecture
+    assert base.vae_architecture.scaling_factor == 0.13025
+    assert base.vae_architecture.downscale == 8
+    assert base.text_encoder_architecture("text_encoder").projection_dim == 0
+    assert base.text_encoder_architecture("text_encoder_2").projection_dim == 1280
+    with pytest.raises(IncompatibleError, match="refiner has no text_encoder"):
+        refiner.text_encoder_architecture("text_encoder")
+    with pytest.raises(IncompatibleError, match="refiner has no tokenizer"):
+        refiner.tokenizer_files("tokenizer")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reduced_unet_config_builds_the_same_unet(kind: str, tiny_folders: dict[str, Path]) -> None:
+    settings = read_settings(tiny_folders[kind])
+    with torch.device("meta"):
+        again = UNet2DConditionModel.from_config(settings.unet_config).state_dict()
+        assert {n: t.shape for n, t in again.items()} == {n: t.shape for n, t in tiny_unet(kind).state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_later_library_writes_reduces_to_the_same(kind: str) -> None:
+    """diffusers and transformers of today write all their options into the public models' configs."""
+    settings = read_settings(BUNDLED / kind)
+    file = Path("config.json")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(settings.unet_config)
+        vae = AutoencoderKL.from_config(settings.vae_config)
+    assert unet_config(json.loads(unet.to_json_string()), file) == settings.unet_config
+    assert vae_config(json.loads(vae.to_json_string()), file) == settings.vae_config
+    for config in settings.text_encoder_configs.values():
+        written = json.loads(CLIPTextConfig(**config).to_json_string(use_diff=False))
+        assert text_encoder_config(written, file) == config
+
+
+def test_scheduler_keeps_all_but_the_authors_version(tiny_folders: dict[str, Path]) -> None:
+    kept = read_settings(tiny_folders["base"]).scheduler_config
+    assert kept == {k: v for k, v in SCHEDULER.items() if k not in ("_diffusers_version", "trained_betas")}
+
+
+def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Settings:
+    """The settings of a copy of `folder` in which entries of one JSON file are changed."""
+    for source in folder.rglob("*"):
+        if source.suffix in (".json", ".txt"):
+            target = tmp_path / source.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    data = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(data | changes))
+    return read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 768}, "Stable Diffusion 1.x"),
+        ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 1024}, "Stable Diffusion 2.x"),
+        ("unet/config.json", {"addition_embed_type": "text_image"}, "another model family"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256"),
+        ("unet/config.json", {"mid_block_type": "UNetMidBlock2D"}, "mid_block_type"),
+        ("unet/config.json", {"transformer_layers_per_block": [0, [2, 4]]}, "transformer_layers_per_block"),
+        ("unet/config.json", {"transformer_layers_per_block": [1, 2, 10]}, "each of 2 levels"),
+        ("unet/config.json", {"layers_per_block": [1, 2]}, "one number for all levels"),
+        ("unet/config.json", {"block_out_channels": "64"}, "list above zero"),
+        ("unet/config.json", {"norm_num_groups": 32.5}, "int above zero is allowed"),
+        ("unet/config.json", {"norm_eps": float("nan")}, "norm_eps is nan"),
+        ("unet/config.json", {"addition_time_embed_dim": 0}, "addition_time_embed_dim is 0"),
+        ("unet/config.json", {"block_out_channels": [64, -128]}, "-128"),
+        ("unet/config.json", {"block_out_channels": [[64], 128]}, "list above zero"),
+        ("unet/config.json", {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}, "AttnDownBlock2D"),
+        ("unet/config.json", {"a_new_option": "on"}, "a_new_option"),
+        ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"cross_attention_dim": 191}, "six ids"),
+        ("unet/config.json", {"projection_class_embeddings_input_dim": 256}, "six ids"),
+        ("vae/config.json", {"latents_mean": [1, 2, 3, 4]}, "latents_mean"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "AutoencoderTiny"),
+        ("vae/config.json", {"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types"),
+        ("text_encoder/config.json", {"hidden_act": "relu"}, "relu"),
+        ("text_encoder/config.json", {"model_type": "t5"}, "t5"),
+        ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "StableDiffusionPipeline"),
+        ("model_index.json", {"text_encoder": [None, None]}, "six ids"),
+        ("tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
+    ],
+)
+def test_what_our_modules_cannot_run_is_refused(
+    tiny_folders: dict[str, Path], tmp_path: Path, file: str, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(IncompatibleError, match=says):
+        read_changed(tiny_folders["base"], tmp_path, file, **changes)
+
+
+def test_neutral_new_options_are_accepted(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tiny_folders["base"]
+    changed = read_changed(folder, tmp_path, "unet/config.json", a_new_option=None, another=False, _name_or_path="x")
+    assert changed == read_settings(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "text_encoder_2/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "tokenizer_2/tokenizer_config.json",
+    ],
+)
+def test_missing_and_broken_files_are_named(tiny_folders: dict[str, Path], tmp_path: Path, file: str) -> None:
+    read_changed(tiny_folders["base"], tmp_path, "model_index.json")
+    (tmp_path / file).write_bytes(b"\xff[1")
+    with pytest.raises(IntegrityError, match=str(tmp_path / file)):
+        read_settings(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(IntegrityError, match=f"{tmp_path / file} is missing"):
+        read_settings(tmp_path)

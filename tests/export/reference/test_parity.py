@@ -1,0 +1,108 @@
+"""The gate's figures, and that it names the layer that is to blame."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pocketxl.engine.errors import QualityError
+from pocketxl.export.quantize.recipes import RECIPES, Format
+from pocketxl.export.reference.calibrate import observe
+from pocketxl.export.reference.parity import Figures, LayerError, compare, gate, worst_layers
+from pocketxl.export.reference.streamed import StreamedModule
+
+from ...fixtures.onnx_run import StateDict
+from ..targets.cpu.lowering import image_spec, noise
+
+Arrays = dict[str, np.ndarray]
+
+
+def figures(relative_error: float) -> Figures:
+    return Figures(relative_error=relative_error, max_abs=1.0, psnr_db=20.0, samples=1)
+
+
+def test_figures_of_a_known_difference() -> None:
+    samples = [{"x": noise(4, 5, seed=i)} for i in range(3)]
+
+    def off(inputs: Arrays) -> Arrays:
+        return {"y": inputs["x"] * np.float32(1.1)}
+
+    result = compare(lambda s: {"y": s["x"]}, off, samples)
+    x = np.stack([s["x"] for s in samples])
+    assert result.samples == 3
+    assert result.relative_error == pytest.approx(0.1, rel=1e-5)
+    assert result.max_abs == pytest.approx(0.1 * np.abs(x).max(), rel=1e-4)
+    span = float(x.max() - x.min())
+    assert result.psnr_db == pytest.approx(20 * math.log10(span / (0.1 * math.sqrt((x**2).mean()))), abs=1e-3)
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_the_worst_output_counts() -> None:
+    sample = {"x": noise(50)}
+    result = compare(
+        lambda s: {"key": 100 * s["x"], "value": s["x"]},
+        lambda s: {"key": 100 * s["x"], "value": 0.5 * s["x"]},
+        [sample],
+    )
+    assert result.relative_error == pytest.approx(0.5)
+
+
+def test_equal_outputs_have_no_error_and_a_finite_psnr() -> None:
+    result = compare(lambda s: {"y": s["x"]}, lambda s: {"y": s["x"]}, [{"x": noise(9)}])
+    assert (result.relative_error, result.max_abs, result.psnr_db) == (0.0, 0.0, 200.0)
+
+
+def test_gate_passes_at_the_limit_and_does_not_look_for_culprits() -> None:
+    limit = RECIPES["int8"].max_relative_error["unet"]
+    gate("base/unet", RECIPES["int8"], figures(limit), lambda: pytest.fail("asked for layers"))
+
+
+@pytest.mark.parametrize("error", [0.9, math.inf, math.nan])
+def test_gate_names_figures_and_layers(error: float) -> None:
+    culprits = [LayerError(layer="mid_block.conv1", format=Format.W8A8_STATIC, relative_error=0.8)]
+    with pytest.raises(QualityError, match=r"refiner/unet.*int8.*0\.12.*mid_block\.conv1 \(0\.8\)"):
+        gate("refiner/unet", RECIPES["int8"], figures(error), lambda: culprits)
+
+
+def test_nan_in_the_lowered_component_fails() -> None:
+    broken = compare(lambda s: {"y": s["x"]}, lambda s: {"y": s["x"] * np.float32("nan")}, [{"x": noise(9)}])
+    with pytest.raises(QualityError):
+        gate("base/unet", RECIPES["int8"], broken)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, 8, 3, padding=1)
+        self.good = nn.Conv2d(8, 8, 3, padding=1)
+        self.bad = nn.Conv2d(8, 8, 3, padding=1)
+        self.proj = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bad(F.silu(self.good(F.silu(self.conv_in(x)))))
+        return self.proj(x.permute(0, 2, 3, 1))
+
+
+def test_the_layer_with_an_outlier_is_the_worst() -> None:
+    torch.manual_seed(5)
+    net = Net()
+    with torch.no_grad():
+        net.bad.weight[:, 0, 0, 0] = 20.0  # one number per channel eats the 127 levels
+    streamed = StreamedModule(Net, image_spec(3, 8), StateDict(net.state_dict()))
+    samples = [{"x": noise(1, 3, 8, 8, seed=i)} for i in range(2)]
+    calibration = observe(streamed, samples, ["good", "bad"])
+    before = streamed(samples[0])["y"]
+    errors = worst_layers(streamed, "base/unet", RECIPES["int8"], calibration, samples)
+    assert {e.layer: e.format for e in errors} == {
+        "good": Format.W8A8_STATIC,
+        "bad": Format.W8A8_STATIC,
+        "proj": Format.W8A8_DYNAMIC,
+    }
+    assert errors[0].layer == "bad"
+    assert errors[0].relative_error > 2 * errors[1].relative_error > 0
+    assert len(worst_layers(streamed, "base/unet", RECIPES["int8"], calibration, samples, count=1)) == 1
+    np.testing.assert_array_equal(streamed(samples[0])["y"], before, err_msg="the reference is left as it was")

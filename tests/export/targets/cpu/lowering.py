@@ -1,0 +1,91 @@
+"""A small module as master, and the answers of its rewritten graph: what the tests of passes and targets share."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+from torch import nn
+
+from pocketxl.engine.specs import ComponentSpec, TensorSpec
+from pocketxl.export.graph.master import attach, export_master
+from pocketxl.export.quantize.recipes import Format, Kind, Recipe, Rule
+
+from ....fixtures.onnx_run import StateDict
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def image_spec(channels: int, out: int) -> ComponentSpec:
+    """One image-like input `x`, one output `y`."""
+    return ComponentSpec(
+        inputs=(TensorSpec(name="x", shape=("batch", channels, "height", "width")),),
+        outputs=(TensorSpec(name="y", shape=("batch", out, "out_height", "out_width")),),
+    )
+
+
+def token_spec(width: int, out: int) -> ComponentSpec:
+    """One sequence of tokens `x`, one output `y`."""
+    return ComponentSpec(
+        inputs=(TensorSpec(name="x", shape=("batch", "tokens", width)),),
+        outputs=(TensorSpec(name="y", shape=("batch", "tokens", out)),),
+    )
+
+
+def master_of(module: nn.Module, spec: ComponentSpec) -> ir.Model:
+    """The module's master with its own weights attached."""
+    import copy
+
+    return attach(export_master("unet", lambda: copy.deepcopy(module).to("meta"), spec), StateDict(module.state_dict()))
+
+
+def all_as(kind: Kind, format: Format) -> Recipe:
+    """A recipe that gives every layer of one kind of a U-Net the format."""
+    return Recipe(
+        name="test",
+        dtype="float32",
+        rules={"unet": (Rule(kind=kind, pattern=r".*", format=format),)},
+        max_relative_error={"unet": 0.1},
+        min_psnr_db=20.0,
+    )
+
+
+def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True) -> np.ndarray:
+    """The first output of ONNX Runtime; unoptimized runs show the graph as it was written."""
+    model.graph.opset_imports.setdefault("com.microsoft", 1)
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="model.onnx.data")
+    return session(path, optimize=optimize).run(None, dict(inputs))[0]
+
+
+def session(path: Path, *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on one thread, silent."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    """How many nodes of each operator there are."""
+    return Counter(node.op_type for node in model.graph)
+
+
+def l2_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """|actual - expected| / |expected|."""
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+def answer(module: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray) -> np.ndarray:
+    """What torch computes."""
+    with torch.inference_mode():
+        return module(torch.from_numpy(x)).numpy()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,81 @@
+"""Dynamic int8 linear layers: the arithmetic, and one quantization per activation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pocketxl.export.quantize.int8 import Uint8Range
+from pocketxl.export.quantize.recipes import Format, Kind
+from pocketxl.export.targets.cpu.linear_int8 import linear_int8
+
+from ....tolerances import INT8_KERNEL_RELATIVE
+from .lowering import all_as, answer, l2_error, master_of, noise, operators, run, token_spec
+
+RECIPE = all_as(Kind.LINEAR, Format.W8A8_DYNAMIC)
+
+
+class One(nn.Module):
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.proj = nn.Linear(24, 16, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class Three(nn.Module):
+    """Three readers of one activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = (nn.Linear(24, 16, bias=i == 2) for i in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.to_q(x) + self.to_k(x) * self.to_v(x)
+
+
+def simulated(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
+    """W8A8 in plain numpy: the oracle."""
+    weight = layer.weight.detach().numpy().astype(np.float64)
+    scale = np.abs(weight).max(axis=1, keepdims=True) / 127
+    taken = Uint8Range.over(float(x.min()), float(x.max())).round_trip(x).astype(np.float64)
+    bias = 0 if layer.bias is None else layer.bias.detach().numpy()
+    return taken @ (np.rint(weight / scale) * scale).T + bias
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_layer_is_one_operator(bias: bool, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    module = One(bias=bias)
+    model = master_of(module, token_spec(24, 16))
+    linear_int8(model.graph, RECIPE, "unet")
+    x = noise(2, 5, 24) + 0.7  # off centre, so that a lost zero point shows
+    y = run(model, tmp_path, {"x": x}, optimize=False)
+    assert l2_error(y, simulated(module.proj, x)) < INT8_KERNEL_RELATIVE
+    assert operators(model)["DynamicQuantizeMatMul"] == 1
+    assert not operators(model)["MatMul"] + operators(model)["Add"]
+
+
+def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    module = Three()
+    model = master_of(module, token_spec(24, 16))
+    linear_int8(model.graph, RECIPE, "unet")
+    x = noise(1, 6, 24) - 0.4
+    y = run(model, tmp_path, {"x": x}, optimize=False)
+    q, k, v = (simulated(layer, x) for layer in (module.to_q, module.to_k, module.to_v))
+    assert l2_error(y, q + k * v) < INT8_KERNEL_RELATIVE
+    assert operators(model)["DynamicQuantizeLinear"] == 1
+    assert operators(model)["MatMulIntegerToFloat"] == 3
+
+
+def test_layers_that_the_recipe_keeps_are_left_alone(tmp_path: Path) -> None:
+    module = One(bias=True)
+    model = master_of(module, token_spec(24, 16))
+    linear_int8(model.graph, RECIPE, "vae_decoder")
+    assert not operators(model)["DynamicQuantizeMatMul"]
+    x = noise(1, 3, 24)
+    np.testing.assert_allclose(run(model, tmp_path, {"x": x}), answer(module, x), atol=1e-5)

@@ -1,0 +1,144 @@
+"""The cpu target: what becomes of every layer of a U-Net, how close it stays, the same bytes twice, memory, errors."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from torch import nn
+
+from pocketxl.engine.errors import IncompatibleError, StorageError
+from pocketxl.engine.models.conditioner import Conditioner
+from pocketxl.engine.models.unet import UNet
+from pocketxl.export.graph.layers import find_layers
+from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.recipes import RECIPES, Format, Kind
+from pocketxl.export.reference.calibrate import Calibration, observe
+from pocketxl.export.reference.parity import Figures, compare
+from pocketxl.export.reference.streamed import StreamedModule
+from pocketxl.export.targets.cpu.target import CpuTarget
+
+from ....fixtures.networks import UNetPair, unet_pair
+from ....fixtures.onnx_run import StateDict
+from .lowering import noise, operators, session
+
+Sample = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def pair() -> UNetPair:
+    return unet_pair("base")
+
+
+@pytest.fixture(scope="module")
+def reference(pair: UNetPair) -> StreamedModule:
+    return StreamedModule(lambda: UNet(pair.architecture), pair.architecture.unet(), StateDict(pair.unet.state_dict()))
+
+
+@pytest.fixture(scope="module")
+def calibration(pair: UNetPair, reference: StreamedModule) -> Calibration:
+    convs = [n for n, m in pair.unet.named_modules() if isinstance(m, nn.Conv2d)]
+    return observe(reference, [sample(pair, seed) for seed in range(2)], convs)
+
+
+def sample(pair: UNetPair, seed: int, batch: int = 1, height: int = 16, width: int = 16) -> Sample:
+    sizes: dict[int | str, int] = {"batch": batch, "tokens": 7, "height": height, "width": width}
+    return {
+        t.name: noise(*(sizes.get(d, d) for d in t.shape), seed=100 * seed + i)  # type: ignore[arg-type]
+        for i, t in enumerate(pair.architecture.unet().inputs)
+    }
+
+
+def lower(pair: UNetPair, recipe: str, calibration: Calibration, out: Path, weights: StateDict | None = None) -> Path:
+    model = export_master("base/unet", lambda: UNet(pair.architecture), pair.architecture.unet())
+    weights = weights or StateDict(pair.unet.state_dict())
+    files = CpuTarget().lower("base/unet", model, weights, RECIPES[recipe], calibration, out)
+    assert sorted(f.name for f in files) == sorted(p.name for p in out.iterdir()) == ["model.onnx", "model.onnx.data"]
+    return out / "model.onnx"
+
+
+def figures(path: Path, reference: StreamedModule, samples: list[Sample]) -> Figures:
+    engine = session(path)
+    return compare(reference, lambda inputs: {"prediction": engine.run(None, inputs)[0]}, samples)
+
+
+@pytest.mark.parametrize("recipe", CpuTarget().recipes)
+def test_every_recipe_stays_within_its_own_threshold(
+    recipe: str, pair: UNetPair, reference: StreamedModule, calibration: Calibration, tmp_path: Path
+) -> None:
+    path = lower(pair, recipe, calibration, tmp_path)
+    unseen = [sample(pair, 7), sample(pair, 8, batch=2, height=8, width=24), sample(pair, 9, height=12, width=20)]
+    result = figures(path, reference, unseen)
+    assert result.relative_error < RECIPES[recipe].max_relative_error["unet"]
+    assert (result.relative_error > 1e-4) == (recipe != "fp32"), "quantizing is not free: was anything quantized?"
+
+
+def test_int8_leaves_no_float_layer_but_those_that_the_recipe_keeps(
+    pair: UNetPair, calibration: Calibration, tmp_path: Path
+) -> None:
+    model = export_master("base/unet", lambda: UNet(pair.architecture), pair.architecture.unet())
+    convs = [n for n, m in pair.unet.named_modules() if isinstance(m, nn.Conv2d)]
+    kept = [n for n in convs if n in ("conv_in", "conv_out") or "conv_shortcut" in n or "downsamplers" in n]
+    linears = sum(isinstance(m, nn.Linear) for m in pair.unet.modules())
+    transformers = len(pair.architecture.attention_widths())
+    CpuTarget().lower("base/unet", model, StateDict(pair.unet.state_dict()), RECIPES["int8"], calibration, tmp_path)
+    count = operators(model)
+    assert sorted(layer.name for layer in find_layers(model.graph)) == sorted(kept)
+    assert count["QLinearConv"] == len(convs) - len(kept) > len(kept)
+    assert count["DynamicQuantizeMatMul"] + count["MatMulIntegerToFloat"] == linears + transformers  # GEGLU is two
+    assert count["DynamicQuantizeLinear"] == 2 * transformers  # q/k/v, and the halves of GEGLU
+    assert count["MultiHeadAttention"] == 2 * transformers
+    assert not {"MatMul", "Attention", "Sigmoid"} & set(count)
+    assert count["Split"] == 1, "the time vectors alone"
+    initializers = model.graph.initializers.items()
+    floats = {n for n, v in initializers if v.dtype == ir.DataType.FLOAT and v.const_value.size > 2000}
+    assert floats <= {f"{name}.weight" for name in kept}, "no float copy of a quantized weight"
+
+
+def test_same_inputs_same_bytes(pair: UNetPair, calibration: Calibration, tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        path = lower(pair, "int8", calibration, tmp_path / name)
+        files.append((path.read_bytes(), path.with_name("model.onnx.data").read_bytes()))
+    assert files[0] == files[1]
+
+
+def test_weights_are_read_one_after_the_other_and_not_twice(
+    pair: UNetPair, calibration: Calibration, tmp_path: Path
+) -> None:
+    weights = StateDict(pair.unet.state_dict())
+    lower(pair, "int8", calibration, tmp_path, weights)
+    wide = {n for n, p in pair.unet.named_parameters() if p.ndim > 1 and p.shape[0] > 64}  # scales beside the data
+    assert wide
+    twice = {n for n in wide if weights.reads.count(n) > 1}
+    assert all(".ff.net.0.proj." in name for name in twice), "only GEGLU's projection, which is cut in two"
+
+
+def test_conditioner_keeps_its_time_path_in_floats(pair: UNetPair, tmp_path: Path) -> None:
+    spec = pair.architecture.conditioner()
+    model = export_master("base/conditioner", lambda: Conditioner(pair.architecture), spec)
+    weights = StateDict(pair.conditioner.state_dict())
+    CpuTarget().lower("base/conditioner", model, weights, RECIPES["int8"], None, tmp_path)
+    names = {layer.name for layer in find_layers(model.graph)}
+    assert operators(model)["DequantizeLinear"] == 2 * len(pair.architecture.attention_widths())
+    assert Format.W8 not in {RECIPES["int8"].format("base/conditioner", Kind.LINEAR, name) for name in names}
+    session(tmp_path / "model.onnx")
+
+
+def test_recipe_of_another_target_is_refused(pair: UNetPair, tmp_path: Path) -> None:
+    model = export_master("base/unet", lambda: UNet(pair.architecture), pair.architecture.unet())
+    with pytest.raises(IncompatibleError, match=r"cpu.*fp16.*fp32, int8, int8-weight"):
+        CpuTarget().lower("base/unet", model, StateDict({}), RECIPES["fp16"], None, tmp_path)
+
+
+def test_full_disk_is_a_storage_error(
+    pair: UNetPair, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ir, "save", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        lower(pair, "int8", calibration, tmp_path)
