@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .specs import INT, ComponentSpec, TensorSpec
+from .specs import INT, ComponentSpec, Role, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ class UNetArchitecture:
     def conditioner(self) -> ComponentSpec:
         """Prompt, sizes and all timesteps → cross-attention keys/values and per-step time vectors."""
         return ComponentSpec(
+            role=Role.CONDITIONER,
             inputs=(
                 TensorSpec(name="prompt_embeds", shape=("batch", "tokens", self.cross_attention_dim)),
                 TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
@@ -89,6 +90,7 @@ class UNetArchitecture:
     def unet(self) -> ComponentSpec:
         """Scaled latents, one step's time vectors and the keys/values → the model's prediction."""
         return ComponentSpec(
+            role=Role.UNET,
             inputs=(
                 TensorSpec(name="latents", shape=("batch", self.in_channels, "height", "width")),
                 TensorSpec(name="time_vectors", shape=("batch", sum(self.resnet_widths()))),
@@ -112,6 +114,7 @@ class TextEncoderArchitecture:
         hidden = TensorSpec(name="hidden_states", shape=("batch", self.max_tokens, self.hidden_size))
         pooled = TensorSpec(name="pooled", shape=("batch", self.projection_dim))
         return ComponentSpec(
+            role=Role.TEXT_ENCODER,
             inputs=(TensorSpec(name="input_ids", shape=("batch", self.max_tokens), dtype=INT),),
             outputs=(hidden, pooled) if self.projection_dim else (hidden,),
         )
@@ -128,6 +131,7 @@ class VaeArchitecture:
     def decoder(self) -> ComponentSpec:
         """Latents already divided by the scaling factor → picture in [-1, 1]."""
         return ComponentSpec(
+            role=Role.VAE_DECODER,
             inputs=(TensorSpec(name="latents", shape=("batch", self.latent_channels, "height", "width")),),
             outputs=(TensorSpec(name="image", shape=("batch", 3, "image_height", "image_width")),),
         )
@@ -146,3 +150,20 @@ class ModelArchitecture:
     text_encoders: tuple[str, ...]
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     force_zeros_for_empty_prompt: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What an engine makes pictures with, wherever its weights lie."""
+
+    family: str = "sdxl"
+    denoisers: Mapping[str, ModelArchitecture]
+    """`base`, `refiner` or both."""
+    text_encoders: Mapping[str, TextEncoderArchitecture]
+    vae: VaeArchitecture
+
+    @property
+    def native_size(self) -> int:
+        """Width and height in pixels that the models were trained for."""
+        first = self.denoisers["base"] if "base" in self.denoisers else next(iter(self.denoisers.values()))
+        return first.unet.sample_size * self.vae.downscale

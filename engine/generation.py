@@ -63,7 +63,7 @@ class Generation:
         return {kind: [self._tokens(kind, index) for index in range(len(self.request.prompts))] for kind in self.kinds}
 
     def _tokens(self, kind: str, index: int) -> PromptTokens:
-        model, texts = self.manifest.models[kind], self.request.prompts[index]
+        model, texts = self.manifest.models.denoisers[kind], self.request.prompts[index]
         return tokenize(
             self.tokenizers,
             texts.prompt,
@@ -109,7 +109,7 @@ class Generation:
         request = self.request
         whole = {
             kind: make_schedule(
-                self.manifest.models[kind].scheduler,
+                self.manifest.models.denoisers[kind].scheduler,
                 sampler=request.sampler,
                 schedule=request.schedule,
                 num_inference_steps=request.num_inference_steps,
@@ -129,7 +129,7 @@ class Generation:
         if not len(timesteps):
             return []
         runner = self.runners[f"{kind}/conditioner"]
-        ids, negative_ids = time_ids(self.request, aesthetic=self.manifest.models[kind].unet.time_ids == 5)
+        ids, negative_ids = time_ids(self.request, aesthetic=self.manifest.models.denoisers[kind].unet.time_ids == 5)
         with self.residency.phase(plan, runner.name):
             return [
                 Guided(
@@ -141,7 +141,7 @@ class Generation:
 
     def denoise(self, plan: MemoryPlan, rows: Mapping[str, list[Guided]], parts: Mapping[str, Schedule]) -> Array:
         """The loop: from each picture's own noise through the base's part and the refiner's."""
-        request, vae = self.request, self.manifest.vae
+        request, vae = self.request, self.manifest.models.vae
         noise = BatchNoise(request.seeds)
         shape = (vae.latent_channels, request.height // vae.downscale, request.width // vae.downscale)
         latents = noise.normal(shape) if request.latents is None else request.latents
@@ -167,5 +167,5 @@ class Generation:
             self.residency.phase(plan, vae.name),
             track(self.progress, "decode", total=len(latents), unit="image") as done,
         ):
-            pictures = decode(vae, latents, self.manifest.vae.scaling_factor, done)
+            pictures = decode(vae, latents, self.manifest.models.vae.scaling_factor, done)
         return to_pil(pictures) if self.request.output_type == "pil" else pictures

@@ -55,6 +55,7 @@ class Pipeline:
         name: str = "",
     ) -> None:
         self.manifest = manifest
+        self.models = manifest.models
         self.runners = runners
         self.name = name
         self._tokenizers = tokenizers
@@ -77,7 +78,7 @@ class Pipeline:
         folder = engine_folder(path)
         manifest = read_manifest(folder)
         budget = memory_budget if memory_budget in (None, LEAST) else parse_bytes(memory_budget)
-        tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.text_encoders}
+        tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.models.text_encoders}
         runners = open_runners(folder, manifest, threads=threads)
         return cls(manifest, runners, tokenizers, memory_budget=budget, name=folder.resolve().name)
 
@@ -89,10 +90,10 @@ class Pipeline:
         """
         request = validate(
             GenerationRequest.of({"prompt": prompt, **options}),
-            native_size=self.manifest.native_size,
-            has_refiner="refiner" in self.manifest.models,
-            latent_channels=self.manifest.vae.latent_channels,
-            downscale=self.manifest.vae.downscale,
+            native_size=self.manifest.models.native_size,
+            has_refiner="refiner" in self.manifest.models.denoisers,
+            latent_channels=self.manifest.models.vae.latent_channels,
+            downscale=self.manifest.models.vae.downscale,
         )
         with self._exclusive():
             self._interrupted.clear()
@@ -111,7 +112,7 @@ class Pipeline:
 
     def plan(self, *, width: int | None = None, height: int | None = None, **options: Any) -> MemoryPlan:
         """What would be in memory when, and the predicted peak, without loading anything; see `make_plan`."""
-        native = self.manifest.native_size
+        native = self.manifest.models.native_size
         options.setdefault("budget", self._budget)
         return make_plan(self.manifest, width=width or native, height=height or native, **options)
 

@@ -8,10 +8,20 @@ number or a symbol; the same symbol means the same length throughout one compone
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 Dim = int | str
 FLOAT = "float32"
 INT = "int64"
+
+
+class Role(StrEnum):
+    """What a component does for a picture: recipes, the memory plan and runners decide by it, never by names."""
+
+    TEXT_ENCODER = "text_encoder"
+    CONDITIONER = "conditioner"
+    UNET = "unet"
+    VAE_DECODER = "vae_decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +35,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
-    """What a component takes and gives."""
+    """What a component is for, what it takes and what it gives."""
 
+    role: Role
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

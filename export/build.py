@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
@@ -218,16 +219,18 @@ class _Job:
         return Manifest(
             target=self.target.name,
             recipe=self.recipe.name,
-            models={
-                kind: replace(checkpoint.architecture, text_encoders=self.assembly.text_encoders[kind])
-                for kind, checkpoint in self.assembly.checkpoints.items()
-            },
-            text_encoders={
-                name: self.assembly.checkpoints[kind].text_encoder_architecture(name.rsplit("/", 1)[-1])
-                for kind, names in self.assembly.text_encoders.items()
-                for name in names
-            },
-            vae=base.vae_architecture,
+            models=Models(
+                denoisers={
+                    kind: replace(checkpoint.architecture, text_encoders=self.assembly.text_encoders[kind])
+                    for kind, checkpoint in self.assembly.checkpoints.items()
+                },
+                text_encoders={
+                    name: self.assembly.checkpoints[kind].text_encoder_architecture(name.rsplit("/", 1)[-1])
+                    for kind, names in self.assembly.text_encoders.items()
+                    for name in names
+                },
+                vae=base.vae_architecture,
+            ),
             components=components,
             tokenizers=tokenizers,
             tools={name.removeprefix("library "): v for name, v in self.parts.items() if name.startswith("library ")},

@@ -81,7 +81,7 @@ def test_no_circles_between_folders(floor: str) -> None:
     arrows = _arrows(floor)
     while arrows:
         ground = {room for room, below in arrows.items() if not below & set(arrows)}
-        assert ground, f"a circle among {({room: sorted(below & set(arrows)) for room, below in arrows.items()})}"
+        assert ground, f"a circle among { ({room: sorted(below & set(arrows)) for room, below in arrows.items()}) }"
         arrows = {room: below for room, below in arrows.items() if room not in ground}
 
 

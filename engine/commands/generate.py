@@ -63,7 +63,7 @@ def _options(args: argparse.Namespace, pipe: Pipeline) -> dict[str, Any]:
     if args.aspect is not None:
         if width is not None or height is not None:
             raise RequestError("--aspect stands for --width and --height; give one or the other")
-        width, height = size_of(args.aspect, native=pipe.manifest.native_size)
+        width, height = size_of(args.aspect, native=pipe.models.native_size)
     return {
         "negative_prompt": args.negative_prompt,
         "num_inference_steps": args.steps,

@@ -44,8 +44,9 @@ def _engine(folder: Path, as_json: bool) -> None:
     size = sum(file.size for file in manifest.files)
     if as_json:
         emit(
-            "engine", path=str(folder), target=manifest.target, recipe=manifest.recipe, models=sorted(manifest.models),
-            native_size=manifest.native_size, size_bytes=size, quality=dict(manifest.quality),
+            "engine", path=str(folder), target=manifest.target, recipe=manifest.recipe,
+            models=sorted(manifest.models.denoisers),
+            native_size=manifest.models.native_size, size_bytes=size, quality=dict(manifest.quality),
             components={
                 name: {"weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality)}
                 for name, entry in manifest.components.items()
@@ -53,8 +54,8 @@ def _engine(folder: Path, as_json: bool) -> None:
             tools=dict(manifest.tools), created_by=manifest.created_by,
         )  # fmt: skip
         return
-    say(f"{folder}: {' + '.join(sorted(manifest.models))}, {manifest.recipe} for {manifest.target}, "
-        f"{format_bytes(size)}, native {manifest.native_size}x{manifest.native_size}")  # fmt: skip
+    say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
+        f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}")  # fmt: skip
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")

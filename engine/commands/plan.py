@@ -32,8 +32,8 @@ def _run(args: argparse.Namespace) -> int:
             num_inference_steps=args.steps,
             num_images_per_prompt=args.images,
         ),
-        native_size=manifest.native_size,
-        downscale=manifest.vae.downscale,
+        native_size=manifest.models.native_size,
+        downscale=manifest.models.vae.downscale,
     )
     plan = make_plan(
         manifest,

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..architecture import ModelArchitecture, TextEncoderArchitecture, VaeArchitecture
+from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
 from .files import FileEntry, Progress, hash_file, lexical_path, matched_path
 from .schema import decode, encode
 
 FILE_NAME = "engine.json"
-FORMAT = 1
+FORMAT = 2
 _DIGEST = "sha256"
 _REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
 
@@ -60,13 +60,9 @@ class Manifest:
     """The content of `engine.json`."""
 
     format: int = FORMAT
-    family: str = "sdxl"
     target: str
     recipe: str
-    models: Mapping[str, ModelArchitecture]
-    """`base`, `refiner` or both."""
-    text_encoders: Mapping[str, TextEncoderArchitecture]
-    vae: VaeArchitecture
+    models: Models
     components: Mapping[str, ComponentEntry]
     tokenizers: Mapping[str, tuple[FileEntry, ...]]
     quality: Mapping[str, float] = field(default_factory=dict)
@@ -76,12 +72,6 @@ class Manifest:
     build_key: Mapping[str, str] = field(default_factory=dict)
     """What the build depended on, part by part; see `export.publish.keys`."""
     created_by: str = ""
-
-    @property
-    def native_size(self) -> int:
-        """Width and height in pixels that the model was trained for."""
-        model = self.models["base"] if "base" in self.models else next(iter(self.models.values()))
-        return model.unet.sample_size * self.vae.downscale
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

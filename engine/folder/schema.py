@@ -1,13 +1,14 @@
 """Frozen dataclasses ↔ plain JSON data, held to their declared types: unknown keys and wrong types are errors.
 
 The vocabulary is what `engine.json` needs: dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `str`, `int`, `float`,
-`bool`, unions of those, and `Any` for configuration that belongs to somebody else.
+`bool`, `StrEnum`s, unions of those, and `Any` for configuration that belongs to somebody else.
 """
 
 import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import IntegrityError, NumericError
@@ -29,7 +30,7 @@ def encode(value: Any) -> Any:
         if math.isnan(value):
             raise NumericError("NaN does not belong into engine.json; the measurement that made it failed")
         return "inf" if value > 0 else "-inf"
-    return value
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def decode(kind: type[T], data: Any, where: str) -> T:
@@ -43,6 +44,10 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return data
     if is_dataclass(kind):
         return _dataclass(kind, data, where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        if type(data) is str and data in list(kind):
+            return kind(data)
+        raise _wrong(where, f"one of {', '.join(kind)}", data)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         # bool is an int to isinstance, so the exact type decides.

@@ -126,17 +126,17 @@ def _phases(
 ) -> tuple[Phase, ...]:
     pixels = width * height
     rows = 2 if guidance else 1
-    models = [kind for kind in ("base", "refiner") if kind in manifest.models and (refiner or kind == "base")]
+    models = [kind for kind in ("base", "refiner") if kind in manifest.models.denoisers and (refiner or kind == "base")]
 
     def working(name: str) -> int:  # one row a call, see `Pipeline`
         alive = manifest.components[name].activation.bytes_at(pixels, batch=1, tokens=tokens, steps=steps)
         return int(ARENA_OVERHEAD * alive)
 
-    encoders = tuple(dict.fromkeys(name for kind in models for name in manifest.models[kind].text_encoders))
+    encoders = tuple(dict.fromkeys(name for kind in models for name in manifest.models.denoisers[kind].text_encoders))
     phases = [Phase(name=f"encode {name}", components=(name,), working_bytes=working(name)) for name in encoders]
     held = 0  # keys, values and time vectors stay alive from the conditioner to the end of the loop
     for kind in models:
-        arch = manifest.models[kind].unet
+        arch = manifest.models.denoisers[kind].unet
         held += 4 * rows * (2 * tokens * sum(arch.attention_widths()) + steps * sum(arch.resnet_widths()))
         name = f"{kind}/conditioner"
         phases.append(Phase(name=f"condition {kind}", components=(name,), working_bytes=held + working(name)))

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pocketxl.engine.architecture import ModelArchitecture, TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
+from pocketxl.engine.architecture import (
+    ModelArchitecture,
+    Models,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+    VaeArchitecture,
+)
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, NumericError
 from pocketxl.engine.folder import files, manifest
 from pocketxl.engine.folder.files import FileEntry, entry_of
@@ -52,13 +58,15 @@ def engine(folder: Path) -> Manifest:
     made = Manifest(
         target="cpu",
         recipe="int8",
-        models={
-            "base": ModelArchitecture(
-                kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler={"a": [1, None]}
-            )
-        },
-        text_encoders={"text_encoder": TextEncoderArchitecture(hidden_size=32)},
-        vae=vae,
+        models=Models(
+            denoisers={
+                "base": ModelArchitecture(
+                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler={"a": [1, None]}
+                )
+            },
+            text_encoders={"text_encoder": TextEncoderArchitecture(hidden_size=32)},
+            vae=vae,
+        ),
         components={
             "base/unet": ComponentEntry(
                 spec=UNET.unet(),
@@ -93,7 +101,7 @@ def test_round_trip_is_equal_and_byte_identical(tmp_path: Path) -> None:
     read = read_manifest(tmp_path)
     assert read == made
     assert read.to_json() == made.to_json() == (tmp_path / "engine.json").read_text()
-    assert read.native_size == 128
+    assert read.models.native_size == 128
     assert [f.path for f in read.files] == ["base/unet/model.onnx", "shared.data", "tokenizer/vocab.json"]
 
 

@@ -16,7 +16,7 @@ from pocketxl.engine.architecture import UNetArchitecture, VaeArchitecture
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
-from pocketxl.engine.specs import ComponentSpec, TensorSpec
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.activations import activation_model, live_bytes
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.recipes import RECIPES
@@ -25,6 +25,7 @@ from pocketxl.export.targets import TARGETS
 from ...tolerances import ACTIVATION_BYTES_FACTOR
 
 SPEC = ComponentSpec(
+    role=Role.UNET,
     inputs=(TensorSpec(name="x", shape=("batch", 4, "height", "width")),),
     outputs=(TensorSpec(name="y", shape=("batch", 4, "height", "width")),),
 )

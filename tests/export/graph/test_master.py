@@ -19,7 +19,7 @@ from pocketxl.engine.models.clip import ClipTextEncoder
 from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
-from pocketxl.engine.specs import ComponentSpec, TensorSpec
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.checkpoint.configuration import unet_architecture, unet_config
 from pocketxl.export.graph.master import attach, export_master
 
@@ -101,7 +101,7 @@ def _step(pair: UNetPair, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _half_edges(spec: ComponentSpec) -> ComponentSpec:
     tensors = [[dataclasses.replace(t, dtype="float16") for t in side] for side in (spec.inputs, spec.outputs)]
-    return ComponentSpec(inputs=tuple(tensors[0]), outputs=tuple(tensors[1]))
+    return ComponentSpec(role=Role.UNET, inputs=tuple(tensors[0]), outputs=tuple(tensors[1]))
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 24, 16), (3, 13, 9)], ids=["3:2", "odd"])
@@ -262,7 +262,7 @@ class _Call(nn.Module):
     ],
 )
 def test_what_cannot_be_translated_is_refused_by_name(function: Callable[[Tensor], Tensor], named: str) -> None:
-    spec = ComponentSpec(inputs=ONE_INPUT, outputs=ONE_OUTPUT)
+    spec = ComponentSpec(role=Role.UNET, inputs=ONE_INPUT, outputs=ONE_OUTPUT)
     with pytest.raises(IncompatibleError, match=named):
         export_master("probe", lambda: _Call(function), spec)
 
@@ -274,7 +274,7 @@ def test_a_parameter_that_the_forward_pass_ignores_is_refused() -> None:
             self.forgotten = nn.Linear(2, 2)
 
     with pytest.raises(IncompatibleError, match=r"forgotten\.bias"):
-        export_master("probe", Wasteful, ComponentSpec(inputs=ONE_INPUT, outputs=ONE_OUTPUT))
+        export_master("probe", Wasteful, ComponentSpec(role=Role.UNET, inputs=ONE_INPUT, outputs=ONE_OUTPUT))
 
 
 FULL_SIZE = """

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from pocketxl.engine.architecture import VaeArchitecture
+from pocketxl.engine.architecture import Models, VaeArchitecture
 from pocketxl.engine.errors import IntegrityError, StorageError
 from pocketxl.engine.folder.files import FileEntry
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, read_manifest, verify
-from pocketxl.engine.specs import ComponentSpec
+from pocketxl.engine.specs import ComponentSpec, Role
 from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.lock import locked
 from pocketxl.export.publish.workspace import Finished, find_engine, workspace
@@ -44,7 +44,7 @@ def keys(recipe: str) -> dict[str, str]:
 def describe(made: Mapping[str, Finished], tokenizer: FileEntry, recipe: str) -> Manifest:
     entries = {
         name: ComponentEntry(
-            spec=ComponentSpec(inputs=(), outputs=()),
+            spec=ComponentSpec(role=Role.UNET, inputs=(), outputs=()),
             runner="ort",
             files=done.files,
             weight_bytes=done.facts["weight_bytes"],
@@ -55,9 +55,7 @@ def describe(made: Mapping[str, Finished], tokenizer: FileEntry, recipe: str) ->
     return Manifest(
         target="fake",
         recipe=recipe,
-        models={},
-        text_encoders={},
-        vae=VaeArchitecture(),
+        models=Models(denoisers={}, text_encoders={}, vae=VaeArchitecture()),
         components=entries,
         tokenizers={"tokenizer": (tokenizer,)},
         build_key=keys(recipe),

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from pocketxl.engine.specs import ComponentSpec, TensorSpec
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.quantize.recipes import Format, Kind, Recipe, Rule
 
@@ -22,6 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 def image_spec(channels: int, out: int) -> ComponentSpec:
     """One image-like input `x`, one output `y`."""
     return ComponentSpec(
+        role=Role.UNET,
         inputs=(TensorSpec(name="x", shape=("batch", channels, "height", "width")),),
         outputs=(TensorSpec(name="y", shape=("batch", out, "out_height", "out_width")),),
     )
@@ -30,6 +31,7 @@ def image_spec(channels: int, out: int) -> ComponentSpec:
 def token_spec(width: int, out: int) -> ComponentSpec:
     """One sequence of tokens `x`, one output `y`."""
     return ComponentSpec(
+        role=Role.UNET,
         inputs=(TensorSpec(name="x", shape=("batch", "tokens", width)),),
         outputs=(TensorSpec(name="y", shape=("batch", "tokens", out)),),
     )

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from pocketxl.engine.models.operations import attention
-from pocketxl.engine.specs import ComponentSpec, TensorSpec
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.targets.cpu.attention_mha import attention_mha
 
 from ....tolerances import MODEL_RELATIVE
 from .lowering import l2_error, master_of, noise, operators, run
 
 SPEC = ComponentSpec(
+    role=Role.UNET,
     inputs=(
         TensorSpec(name="query", shape=("batch", "tokens", 32)),
         TensorSpec(name="key", shape=("batch", "keys", 32)),

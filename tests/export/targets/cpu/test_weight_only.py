@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pocketxl.engine.specs import INT, ComponentSpec, TensorSpec
+from pocketxl.engine.specs import INT, ComponentSpec, Role, TensorSpec
 from pocketxl.export.quantize.recipes import Format, Kind
 from pocketxl.export.targets.cpu.weight_only import weight_only
 
@@ -59,6 +59,7 @@ def test_arithmetic_stays_in_floats(
 
 def test_embedding_gathers_int8_rows(tmp_path: Path) -> None:
     spec = ComponentSpec(
+        role=Role.TEXT_ENCODER,
         inputs=(TensorSpec(name="x", shape=("batch", 7), dtype=INT),),
         outputs=(TensorSpec(name="y", shape=("batch", 7, 16)),),
     )
