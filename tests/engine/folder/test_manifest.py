@@ -144,8 +144,8 @@ def test_unknown_keys_missing_keys_and_wrong_types_are_named(tmp_path: Path) -> 
         Manifest.from_json(resealed(text, surprise=1))
     with pytest.raises(IntegrityError, match="target must be str"):
         Manifest.from_json(resealed(text, target=3))
-    with pytest.raises(IntegrityError, match=r"vae.*unknown keys.*x"):
-        Manifest.from_json(resealed(text, vae={"x": 1}))
+    with pytest.raises(IntegrityError, match=r"models.*unknown keys.*x"):
+        Manifest.from_json(resealed(text, models={"x": 1}))
     with pytest.raises(IntegrityError, match="components must be an object"):
         Manifest.from_json(resealed(text, components=[]))
     with pytest.raises(IntegrityError, match=r"components\.a lacks the keys"):
