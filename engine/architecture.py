@@ -128,6 +128,10 @@ class VaeArchitecture:
     scaling_factor: float = 0.13025
     downscale: int = 8
 
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of a picture of `height` × `width` pixels."""
+        return (self.latent_channels, height // self.downscale, width // self.downscale)
+
     def decoder(self) -> ComponentSpec:
         """Latents already divided by the scaling factor → picture in [-1, 1]."""
         return ComponentSpec(

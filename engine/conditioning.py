@@ -4,49 +4,58 @@ Cross-attention keys and values depend on the prompt alone, time projections on 
 Computing both before the loop is exact and takes 14 % of the base U-Net's weights out of it (docs/structure.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .request.request import ValidRequest
-from .runners.base import Runner, check_outputs
+from .request.request import ResolvedRequest
+from .runners.base import Runner, Values, check_outputs
 from .text.encode import PromptEmbeds
+
+TIME_VECTORS = "time_vectors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """One row (one prompt, one side of the guidance).
+    """What one call of the U-Net is given at every step: one side of a prompt's guidance, or both as two rows.
 
-    `time_vectors`: (steps, 1, V) float32, one per evaluation of the model. `key_values`: name → (1, tokens, C) float32.
+    `time_vectors`: (steps, rows, V) float32, one per evaluation. `key_values`: name → (rows, tokens, C) float32, where
+    the back end left them.
     """
 
     time_vectors: np.ndarray
-    key_values: Mapping[str, np.ndarray]
-
-    def inputs(self, evaluation: int) -> dict[str, np.ndarray]:
-        """The U-Net's inputs for one evaluation, without the latents."""
-        return {"time_vectors": self.time_vectors[evaluation], **self.key_values}
+    key_values: Values
 
 
-def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], timesteps: np.ndarray) -> Conditioning:
-    """Run a conditioner for one prompt. `timesteps`: (steps,), in the order of the model's evaluations.
+def condition(
+    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray, *, rows: int
+) -> tuple[Conditioning, ...]:
+    """Run a conditioner for one prompt: its embeddings and size ids, then its negative's where there is one.
 
+    `timesteps`: (steps,), in the order of the model's evaluations. `rows`: how many sides a call of the U-Net has.
     Raises `NumericError` for NaN or Inf.
     """
+    return tuple(_condition(runner, sides[at : at + rows], timesteps) for at in range(0, len(sides), rows))
+
+
+def _condition(
+    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray
+) -> Conditioning:
     outputs = runner(
         {
-            "prompt_embeds": embeds.prompt_embeds,
-            "pooled_prompt_embeds": embeds.pooled_prompt_embeds,
-            "time_ids": np.asarray([time_ids], dtype=np.float32),
+            "prompt_embeds": np.concatenate([embeds.prompt_embeds for embeds, _ in sides]),
+            "pooled_prompt_embeds": np.concatenate([embeds.pooled_prompt_embeds for embeds, _ in sides]),
+            "time_ids": np.asarray([ids for _, ids in sides], dtype=np.float32),
             "timesteps": np.asarray(timesteps, dtype=np.float32),
-        }
+        },
+        keep=[tensor.name for tensor in runner.spec.outputs if tensor.name != TIME_VECTORS],
     )
     check_outputs(runner.name, outputs)
-    return Conditioning(time_vectors=outputs.pop("time_vectors"), key_values=outputs)
+    return Conditioning(time_vectors=np.asarray(outputs.pop(TIME_VECTORS)), key_values=outputs)
 
 
-def time_ids(request: ValidRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
+def time_ids(request: ResolvedRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are

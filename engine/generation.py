@@ -1,171 +1,208 @@
-"""One call on its way from request to pictures: the five steps, each loading and releasing what the plan says."""
+"""One call on its way from request to pictures: the steps, each loading and releasing what the plan says.
 
-from collections.abc import Callable, Iterator, Mapping
+Prompts → tokens and noise levels (`prepare`) → embeddings (`encode`) → latents, step by step (`steps`) → pictures
+(`pictures`). What a later step does not need is dropped before it: a model's embeddings when its keys and values are
+there, those when its part of the loop has ended.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
-from .conditioning import condition, time_ids
-from .folder.manifest import Manifest
-from .guidance import Guided, guided_model
-from .memory.plan import MemoryPlan, make_plan
+from .architecture import Models
+from .conditioning import Conditioning, condition, time_ids
+from .guidance import guided_model
+from .memory.plan import MemoryPlan
 from .memory.residency import Residency
+from .memory.workload import Workload
 from .progress import Progress, track
-from .request.request import ValidRequest
+from .request.request import ResolvedRequest
 from .runners.base import Runner
-from .sampling.denoise import OnStep, denoise
+from .sampling.denoise import Step, denoise
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Schedule
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
-from .text.encode import PromptEmbeds, PromptTokens, encode_all, tokenize
+from .text.encode import PromptTokens, Sides, encode, tokenize
 from .text.tokenizer import Tokenizer
 from .vae import decode, to_pil
 
-Embeds = tuple[PromptEmbeds, PromptEmbeds | None]
+Embeddings = Mapping[str, Sequence[Sides]]
+"""Model kind → each prompt's embeddings, and its negative's (None without guidance)."""
+Steps = Generator[Step, Array | None, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A checked request with its prompts tokenized and its steps laid; mappings are by model kind, in running order."""
+
+    request: ResolvedRequest
+    tokens: Mapping[str, Sequence[PromptTokens]]
+    parts: Mapping[str, Schedule]
+    """Each model's part of the noise levels; one that takes no step is not there."""
+    init_noise_sigma: float
+
+    @classmethod
+    def of(cls, request: ResolvedRequest, models: Models, tokenizers: Mapping[str, Tokenizer]) -> Self:
+        """Prepare a request. Raises `RequestError` for what only the checkpoint decides, such as too many steps."""
+        parts = _schedules(request, models)
+        start = next(iter(parts.values())).init_noise_sigma
+        parts = {kind: part for kind, part in parts.items() if part.evaluations}
+        tokens = {
+            kind: [tokenize(tokenizers, p, models.denoisers[kind], guidance=request.guidance) for p in request.prompts]
+            for kind in parts
+        }
+        return cls(request=request, tokens=tokens, parts=parts, init_noise_sigma=start)
+
+    @property
+    def workload(self) -> Workload:
+        """What its memory depends on."""
+        longest = tuple(max(prompt.tokens for prompt in column) for column in zip(*self.tokens.values(), strict=True))
+        return Workload.of(self.request, longest, {kind: len(part.evaluations) for kind, part in self.parts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One call. Dictionaries are by model kind (`base`, `refiner`), lists by prompt."""
+    """One prepared call and what it runs on."""
 
-    manifest: Manifest
+    models: Models
     runners: Mapping[str, Runner]
     tokenizers: Mapping[str, Tokenizer]
     residency: Residency
-    budget: int | None
-    request: ValidRequest
+    plan: MemoryPlan
+    prepared: Prepared
     progress: Progress
-    on_step: Callable[[int, Callable[[], None]], OnStep]
-    """(steps done before this part, what to call after each step) → the loop's callback."""
-    interrupted: Callable[[], bool]
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The models that take part, in running order."""
-        return ("base", "refiner") if self.request.refiner else ("base",)
-
-    def run(self) -> Any:
-        """Make the pictures, in the form that the request asks for."""
-        tokens = self.tokenize()
-        plan = self.plan(tokens)
-        self.residency.make_room(plan)
-        embeds = self.encode(plan, tokens)
-        parts = self.schedules()
-        rows = {kind: self.condition(plan, kind, embeds[kind], parts[kind]) for kind in self.kinds}
-        latents = self.denoise(plan, rows, parts)
-        return latents if self.request.output_type == "latent" else self.decode(plan, latents)
-
-    def tokenize(self) -> dict[str, list[PromptTokens]]:
-        """Every prompt as tokens, as each model's text encoders take it."""
-        return {kind: [self._tokens(kind, index) for index in range(len(self.request.prompts))] for kind in self.kinds}
-
-    def _tokens(self, kind: str, index: int) -> PromptTokens:
-        model, texts = self.manifest.models.denoisers[kind], self.request.prompts[index]
-        return tokenize(
-            self.tokenizers,
-            texts.prompt,
-            texts.prompt_2,
-            texts.negative_prompt,
-            texts.negative_prompt_2,
-            text_encoders=model.text_encoders,
-            force_zeros_for_empty_prompt=model.force_zeros_for_empty_prompt,
-            guidance=self.request.guidance,
-        )
-
-    def plan(self, tokens: Mapping[str, list[PromptTokens]]) -> MemoryPlan:
-        """What is in memory when. Raises `MemoryBudgetError` before anything is loaded."""
-        return make_plan(
-            self.manifest,
-            width=self.request.width,
-            height=self.request.height,
-            steps=self.request.num_inference_steps,
-            images=self.request.images,
-            tokens=max(prompt.tokens for prompts in tokens.values() for prompt in prompts),
-            refiner="refiner" in self.kinds,
-            guidance=self.request.guidance,
-            budget=self.budget,
-        )
-
-    def encode(self, plan: MemoryPlan, tokens: Mapping[str, list[PromptTokens]]) -> dict[str, list[Embeds]]:
-        """Every prompt's embeddings. All prompts together, so that each encoder is loaded once."""
-        prompts = [prompt for per_kind in tokens.values() for prompt in per_kind]
+    def encode(self) -> dict[str, list[Sides]]:
+        """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
+        tokens = self.prepared.tokens
+        prompts = [prompt for column in tokens.values() for prompt in column]
         encoders = {name for prompt in prompts for name in prompt.text_encoders}
         with track(self.progress, "encode", total=len(encoders), unit="encoder") as advance:
 
             @contextmanager
             def use(runner: Runner) -> Iterator[None]:
-                with self.residency.phase(plan, runner.name):
+                with self.residency.phase(self.plan, runner.name):
                     yield
                 advance()
 
-            embeds = iter(encode_all(self.runners, self.tokenizers, prompts, use=use))
-        return {kind: list(islice(embeds, len(per_kind))) for kind, per_kind in tokens.items()}
+            sides = iter(encode(self.runners, self.tokenizers, prompts, use=use))
+        return {kind: [next(sides) for _ in column] for kind, column in tokens.items()}
 
-    def schedules(self) -> dict[str, Schedule]:
-        """Each model's part of the noise levels."""
-        request = self.request
-        whole = {
-            kind: make_schedule(
-                self.manifest.models.denoisers[kind].scheduler,
-                sampler=request.sampler,
-                schedule=request.schedule,
-                num_inference_steps=request.num_inference_steps,
-                timesteps=request.timesteps,
-                sigmas=request.sigmas,
-            )
-            for kind in self.kinds
-        }
-        if request.denoising_end is None:
-            return whole
-        # The base walks the first part, the refiner the second one; without a refiner the noise is left in.
-        return {kind: split(whole[kind], request.denoising_end)[kind == "refiner"] for kind in whole}
+    def steps(self, embeddings: Embeddings) -> Steps:
+        """The loop: from each picture's own noise through the base's part and the refiner's.
 
-    def condition(self, plan: MemoryPlan, kind: str, embeds: list[Embeds], schedule: Schedule) -> list[Guided]:
-        """What the U-Net needs for each prompt, and for its negative (None without guidance)."""
-        timesteps = evaluation_timesteps(schedule)
-        if not len(timesteps):
-            return []
-        runner = self.runners[f"{kind}/conditioner"]
-        ids, negative_ids = time_ids(self.request, aesthetic=self.manifest.models.denoisers[kind].unet.time_ids == 5)
-        with self.residency.phase(plan, runner.name):
-            return [
-                Guided(
-                    positive=condition(runner, positive, ids, timesteps),
-                    negative=None if negative is None else condition(runner, negative, negative_ids, timesteps),
-                )
-                for positive, negative in embeds
-            ]
-
-    def denoise(self, plan: MemoryPlan, rows: Mapping[str, list[Guided]], parts: Mapping[str, Schedule]) -> Array:
-        """The loop: from each picture's own noise through the base's part and the refiner's."""
-        request, vae = self.request, self.manifest.models.vae
+        Yields after every evaluation of a model, counted over both; takes latents to go on with by `send`, and returns
+        the last ones. Close it to stop early.
+        """
+        waiting = dict(embeddings)
+        del embeddings
+        request, parts = self.prepared.request, self.prepared.parts
         noise = BatchNoise(request.seeds)
-        shape = (vae.latent_channels, request.height // vae.downscale, request.width // vae.downscale)
-        latents = noise.normal(shape) if request.latents is None else request.latents
-        latents = latents * np.float32(parts["base"].init_noise_sigma)
-        total = sum(len(part.evaluations) for part in parts.values())
+        latents = request.latents
+        if latents is None:
+            latents = noise.normal(self.models.vae.latent_shape(request.height, request.width))
+        latents = latents * np.float32(self.prepared.init_noise_sigma)
+        total, before = sum(len(part.evaluations) for part in parts.values()), 0
         with track(self.progress, "denoise", total=total, unit="step") as advance:
-            before = 0
             for kind, part in parts.items():
-                if not part.evaluations or self.interrupted():
-                    continue
-                runner = self.runners[f"{kind}/unet"]
-                with self.residency.phase(plan, runner.name):
-                    model = guided_model(runner, rows[kind], request)
-                    on_step = self.on_step(before, advance)
-                    latents = denoise(model, latents, part, noise, eta=request.eta, on_step=on_step)
+                prompts = self._condition(kind, waiting.pop(kind), part)
+                latents = yield from self._part(kind, part, prompts, latents, noise, before, advance)
                 before += len(part.evaluations)
         return latents
 
-    def decode(self, plan: MemoryPlan, latents: Array) -> Any:
-        """Latents → PIL pictures or arrays."""
-        vae = self.runners["vae_decoder"]
-        with (
-            self.residency.phase(plan, vae.name),
-            track(self.progress, "decode", total=len(latents), unit="image") as done,
-        ):
-            pictures = decode(vae, latents, self.manifest.models.vae.scaling_factor, done)
-        return to_pil(pictures) if self.request.output_type == "pil" else pictures
+    def pictures(self, latents: Array) -> Any:
+        """Latents → what the request asks for: PIL pictures, arrays (n, H, W, 3) in [0, 1], or the latents."""
+        kind = self.prepared.request.output_type
+        if kind == "latent":
+            return latents
+        return decoded(self.models, self.runners, self.residency, self.plan, latents, kind, self.progress)
+
+    def _condition(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> list[tuple[Conditioning, ...]]:
+        """What the U-Net is given for each prompt and its negative."""
+        runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
+        ids = time_ids(self.prepared.request, aesthetic=self.models.denoisers[kind].unet.time_ids == 5)
+        with self.residency.phase(self.plan, runner.name):
+            return [
+                condition(
+                    runner,
+                    [(embeds, own) for embeds, own in zip(sides, ids, strict=True) if embeds is not None],
+                    evaluation_timesteps(part),
+                    rows=rows,
+                )
+                for sides in prompts
+            ]
+
+    def _part(
+        self,
+        kind: str,
+        part: Schedule,
+        prompts: Sequence[tuple[Conditioning, ...]],
+        latents: Array,
+        noise: BatchNoise,
+        before: int,
+        advance: Callable[[], None],
+    ) -> Steps:
+        """One model's part of the loop; `before` evaluations were others'."""
+        runner, request = self.runners[f"{kind}/unet"], self.prepared.request
+        with self.residency.phase(self.plan, runner.name), guided_model(runner, prompts, request) as model:
+            steps = denoise(model, latents, part, noise, eta=request.eta)
+            step = resume(steps)
+            while isinstance(step, Step):
+                advance()
+                replacement = yield replace(step, index=before + step.index)
+                step = resume(steps, replacement)
+            return step
+
+
+def decoded(
+    models: Models,
+    runners: Mapping[str, Runner],
+    residency: Residency,
+    plan: MemoryPlan,
+    latents: Array,
+    output_type: str,
+    progress: Progress,
+) -> Any:
+    """Latents (n, C, h, w) → PIL pictures (`pil`) or arrays (n, H, W, 3) in [0, 1] (`np`), each as it is done."""
+    vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
+    side = models.vae.downscale
+    with residency.phase(plan, vae.name), track(progress, "decode", total=len(latents), unit="image") as advance:
+        shape = (len(latents), height * side, width * side, 3)
+        pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
+        for index, picture in enumerate(decode(vae, latents, models.vae.scaling_factor)):
+            if output_type == "pil":
+                pictures.append(to_pil(picture))
+            else:
+                pictures[index] = picture
+            advance()
+    return pictures
+
+
+def resume(steps: Steps, replacement: Array | None = None) -> Step | Array:
+    """Go on to the next step, from other latents if there is a replacement; the last latents once there is none."""
+    try:
+        return steps.send(replacement)
+    except StopIteration as end:
+        return np.asarray(end.value)
+
+
+def _schedules(request: ResolvedRequest, models: Models) -> dict[str, Schedule]:
+    """Each model's part of the noise levels."""
+    whole = {
+        kind: make_schedule(
+            models.denoisers[kind].scheduler,
+            sampler=request.sampler,
+            schedule=request.schedule,
+            num_inference_steps=request.num_inference_steps,
+            timesteps=request.timesteps,
+            sigmas=request.sigmas,
+        )
+        for kind in request.kinds
+    }
+    if request.denoising_end is None:
+        return whole
+    # The base walks the first part, the refiner the second one; without a refiner the noise is left in.
+    return {kind: split(whole[kind], request.denoising_end)[kind == "refiner"] for kind in whole}

@@ -1,47 +1,47 @@
 """Classifier-free guidance: what the negative prompt does to a prediction, and the model that the loop calls."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from .conditioning import Conditioning
-from .request.request import ValidRequest
-from .runners.base import Runner
+from .conditioning import TIME_VECTORS, Conditioning
+from .request.request import ResolvedRequest
+from .runners.base import Held, Runner, call
 from .sampling.denoise import Model
 from .sampling.samplers.base import Array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guided:
-    """One prompt's conditioning, and its negative's (None without guidance)."""
+@contextmanager
+def guided_model(
+    runner: Runner, prompts: Sequence[tuple[Conditioning, ...]], request: ResolvedRequest
+) -> Iterator[Model]:
+    """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
-    positive: Conditioning
-    negative: Conditioning | None
-
-
-def guided_model(runner: Runner, prompts: Sequence[Guided], request: ValidRequest) -> Model:
-    """(latents of all pictures, evaluation) → their guided predictions.
-
-    One row a call: a quantized U-Net takes its activation ranges from all rows together, so only alone is a picture the
-    same in every batch; it also keeps the working memory at that of one row, and a processor gains nothing from more.
+    Keys and values are handed to the runner once. One picture at a time, so that none depends on its neighbours; each
+    `Conditioning` of its prompt is one call.
     """
+    with ExitStack() as stack:
 
-    def predict(latents: Array, row: Conditioning, evaluation: int) -> Array:
-        return runner({"latents": latents, **row.inputs(evaluation)})["prediction"]
+        def hold(conditioning: Conditioning) -> Held:
+            held = runner.hold(conditioning.key_values)
+            stack.callback(held.release)
+            return held
 
-    def model(latents: Array, evaluation: int) -> Array:
-        predictions = []
-        for index in range(len(latents)):
-            one, prompt = latents[index : index + 1], prompts[index // request.num_images_per_prompt]
-            prediction = predict(one, prompt.positive, evaluation)
-            if prompt.negative is not None:
-                unconditional = predict(one, prompt.negative, evaluation)
-                prediction = guide(unconditional, prediction, request.guidance_scale, request.guidance_rescale)
-            predictions.append(prediction)
-        return np.concatenate(predictions)
+        calls = [[(side.time_vectors, hold(side)) for side in sides] for sides in prompts]
 
-    return model
+        def model(latents: Array, evaluation: int) -> Array:
+            predictions = []
+            for index in range(len(latents)):
+                one, sides = latents[index : index + 1], []
+                for time_vectors, held in calls[index // request.num_images_per_prompt]:
+                    vectors = time_vectors[evaluation]
+                    inputs = {"latents": np.repeat(one, len(vectors), axis=0), TIME_VECTORS: vectors}
+                    sides.append(call(runner, inputs, held)["prediction"])
+                predictions.append(_guided(np.concatenate(sides), request))
+            return np.concatenate(predictions)
+
+        yield model
 
 
 def guide(unconditional: Array, conditional: Array, scale: float, rescale: float = 0.0) -> Array:
@@ -57,6 +57,13 @@ def guide(unconditional: Array, conditional: Array, scale: float, rescale: float
     # A constant prediction has no spread to rescale.
     factor = np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0)
     return np.asarray(guided * (rescale * factor + (1 - rescale)), dtype=np.float32)
+
+
+def _guided(sides: Array, request: ResolvedRequest) -> Array:
+    """The prompt's prediction, and under guidance the negative's behind it → one."""
+    if len(sides) == 1:
+        return sides
+    return guide(sides[1:], sides[:1], request.guidance_scale, request.guidance_rescale)
 
 
 def _spread(prediction: Array) -> Array:

@@ -1,33 +1,28 @@
 """latents → pictures."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .errors import NumericError
-from .runners.base import Runner
+from .runners.base import Runner, call
 
 
-def decode(
-    runner: Runner, latents: np.ndarray, scaling_factor: float, done: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Decode latents (n, 4, h, w), unit variance, to pictures (n, 8h, 8w, 3) float32 in [0, 1].
+def decode(runner: Runner, latents: np.ndarray, scaling_factor: float) -> Iterator[np.ndarray]:
+    """Decode latents (n, 4, h, w), unit variance, to n pictures (8h, 8w, 3) float32 in [0, 1], one after another.
 
     One picture a call, so that memory does not grow with the batch and a picture never depends on its neighbours.
     Raises `NumericError` for NaN or Inf: a black picture is never returned as if it were one.
     """
-    pictures = []
     for index, row in enumerate(latents):
-        image = runner({"latents": (row[None] / np.float32(scaling_factor)).astype(np.float32)})["image"][0]
+        image = call(runner, {"latents": (row[None] / np.float32(scaling_factor)).astype(np.float32)})["image"][0]
         if not np.isfinite(image).all():
             raise NumericError(
                 f"picture {index}: the VAE gave NaN or Inf, so there is no picture; rebuild the engine with the fp32 "
                 "recipe, or check the checkpoint's VAE"
             )
-        pictures.append(np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1))
-        done()
-    return np.stack(pictures)
+        yield np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
 
 
 def to_uint8(pictures: np.ndarray) -> np.ndarray:
@@ -35,8 +30,8 @@ def to_uint8(pictures: np.ndarray) -> np.ndarray:
     return np.asarray((pictures * 255).round().astype(np.uint8))
 
 
-def to_pil(pictures: np.ndarray) -> list[Any]:
-    """Pictures in [0, 1] → PIL images. Needs the package pillow."""
+def to_pil(picture: np.ndarray) -> Any:
+    """A picture in [0, 1] → a PIL image. Needs the package pillow."""
     from PIL import Image
 
-    return [Image.fromarray(picture) for picture in to_uint8(pictures)]
+    return Image.fromarray(to_uint8(picture))

@@ -244,7 +244,7 @@ class _Job:
 
         runners = open_runners(folder, manifest)
         figures = check_components(runners, self.assembly, self.recipe, self.reference, self.progress)
-        pipe = Pipeline(manifest, runners, self.tokenizers, memory_budget=LEAST)
+        pipe = Pipeline(manifest.models, runners, self.tokenizers, memory_budget=LEAST)
         pictures = short_run(pipe, self.recipe.calibration, self.size, self._stage("check"))
         quality = check_pictures(self.recipe, self.reference.pictures, pictures)
         components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}

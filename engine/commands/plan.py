@@ -2,56 +2,35 @@
 
 import argparse
 
-from ..folder.manifest import read_manifest
-from ..memory.plan import format_table, make_plan
+from ..memory.plan import format_table
 from ..memory.sizes import format_bytes, parse_bytes
-from ..miniature import engine_folder
-from ..request.request import GenerationRequest
-from ..request.validation import validate
+from ..pipeline import Pipeline
 from .base import Command, emit, say
+from .options import add_options, options_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
-    parser.add_argument("--width", type=int, help="picture width in pixels (default: the model's native size)")
-    parser.add_argument("--height", type=int, help="picture height in pixels (default: the model's native size)")
-    parser.add_argument("--steps", type=int, default=50, help="number of inference steps (default: 50)")
-    parser.add_argument("-n", "--images", type=int, default=1, help="pictures made together (default: 1)")
-    parser.add_argument("--no-refiner", action="store_true", help="plan for the base alone")
+    parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
+    add_options(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _run(args: argparse.Namespace) -> int:
-    manifest = read_manifest(engine_folder(args.engine))
-    request = validate(
-        GenerationRequest(
-            prompt="",
-            width=args.width,
-            height=args.height,
-            num_inference_steps=args.steps,
-            num_images_per_prompt=args.images,
-        ),
-        native_size=manifest.models.native_size,
-        downscale=manifest.models.vae.downscale,
-    )
-    plan = make_plan(
-        manifest,
-        width=request.width,
-        height=request.height,
-        steps=request.num_inference_steps,
-        images=request.images,
-        refiner=not args.no_refiner,
-        budget=None if args.budget is None else parse_bytes(args.budget),
-    )
+    pipe = Pipeline.load(args.engine)
+    budget = None if args.budget is None else parse_bytes(args.budget)
+    plan = pipe.plan(args.prompt or "", budget=budget, **options_of(args, pipe.models))
+    workload = plan.workload
     if args.json:
-        emit("plan", width=plan.width, height=plan.height, phases=plan.table(), keep=sorted(plan.keep),
+        emit("plan", width=workload.width, height=workload.height, images=workload.images,
+             prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
         return 0
     say(format_table(plan))
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
-    say(f"predicted peak for {plan.width}x{plan.height}: {format_bytes(plan.peak_bytes)}{fits}")
-    released = sorted({name for phase in plan.phases for name in phase.components} - plan.keep)
+    say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
+    released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
     return 0
 

@@ -34,6 +34,8 @@ class ActivationModel:
     """
 
     terms: Mapping[str, float]
+    dequantized_bytes: int = 0
+    """Weights that are floats only while their layers run, all together; not part of the sum."""
 
     def bytes_at(self, pixels: int, *, batch: int = 2, tokens: int = 77, steps: int = 50) -> int:
         """Bytes for a picture of `pixels` = width x height; `batch` rows are two for each picture under guidance."""

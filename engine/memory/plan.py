@@ -1,63 +1,93 @@
 """One planner decides what is resident when, before anything is allocated.
 
 A picture passes through phases; each phase needs some components in memory and some working memory. The plan says, for
-a budget, which components stay loaded after their phase (`keep`), and what the peak will be. It is made from the
-manifest alone: no weights are read.
+a budget, which components stay loaded after their phase (`keep`), and what the peak will be. Components say themselves
+what they take (`Runner.footprint`); nothing is loaded for it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..architecture import Models
 from ..errors import MemoryBudgetError
-from ..folder.manifest import Manifest
+from ..runners.base import Footprint, Pool, Runner, Sizes
+from ..specs import Role
 from .sizes import format_bytes
+from .workload import Workload
 
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
-
-# The interpreter, numpy, the tokenizer and ONNX Runtime's library before the first weight: measured as the resident set
-# of a process that has loaded the bundled engine's tokenizer and an empty session.
-RUNTIME_BYTES = 150 << 20
-# What ONNX Runtime takes beyond the weights' bytes (the graph, packed copies) and beyond what is alive (free stretches
-# of its arena seldom fit). Measured on full-size SDXL: 1.15 for the U-Nets, 1.05 for their arena, 1.52 for the VAE's at
-# 1024x1024 (benchmarks/results/2026-11-22-full-size-epyc-2-cores.json). A plan should rather promise too little.
-WEIGHT_OVERHEAD = 1.15
-ARENA_OVERHEAD = 1.6
+# Given up in this order: what is used for the shortest time first.
+GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.UNET: 2}
+FLOAT = 4
+LATENT_COPIES = 8
+"""Samplers hold a few copies of the latents; this covers the longest history."""
+PICTURE_CHANNELS = 3
+# A picture on its way out of the VAE: the runner's array, transposed, scaled and clipped, each once in floats.
+PICTURE_COPIES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stage of a picture: the components that must be loaded, and the working memory of each."""
+    """One stage of a picture: the component that must be loaded, and the arrays that the pipeline itself holds."""
 
     name: str
-    components: tuple[str, ...]
-    working_bytes: int
+    component: str
+    held_bytes: int
+    """On the host: embeddings, latents, pictures."""
+    constant_bytes: int = 0
+    """Where the component computes: keys, values and time vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What is resident when. `rows` of `table()` are in running order; all sizes are bytes."""
+    """What is resident when; all sizes are bytes. `table()` has the phases in running order."""
 
-    width: int
-    height: int
+    workload: Workload
     phases: tuple[Phase, ...]
     keep: frozenset[str]
-    weights: Mapping[str, int]
+    footprints: Mapping[str, Footprint]
+    overhead: Mapping[Pool, int]
+    """What the process takes before the first component."""
     budget: int | None
 
     @property
+    def pool(self) -> Pool:
+        """The pool that a budget speaks of: the GPU's memory where an engine computes there."""
+        return "device" if any(f.pool == "device" for f in self.footprints.values()) else "host"
+
+    @property
     def peak_bytes(self) -> int:
-        """The predicted peak resident set of the process."""
-        return max(self.phase_bytes(i) for i in range(len(self.phases)))
+        """The predicted peak of the pool that the budget speaks of; on the host, the process's resident set."""
+        return self.peak_of(self.pool)
+
+    def peak_of(self, pool: Pool) -> int:
+        """The predicted peak of one pool."""
+        return max(self.phase_bytes(i, pool) for i in range(len(self.phases)))
 
     def resident(self, index: int) -> tuple[str, ...]:
-        """Components in memory during phase `index`, on the second and later pictures (kept ones included)."""
-        return tuple(sorted({*self.phases[index].components, *self.keep}))
+        """Components in memory during phase `index`, on the second and later calls (kept ones included)."""
+        return tuple(sorted({self.phases[index].component, *self.keep}))
 
-    def phase_bytes(self, index: int) -> int:
-        """Predicted resident bytes during phase `index`."""
-        held = sum(self.weights[name] for name in self.resident(index))
-        return RUNTIME_BYTES + held + self.phases[index].working_bytes
+    def weight_bytes(self, index: int, pool: Pool) -> int:
+        """Weights in a pool during phase `index`."""
+        return sum(f.weights for name in self.resident(index) if (f := self.footprints[name]).pool == pool)
+
+    def working_bytes(self, index: int, pool: Pool) -> int:
+        """What else: arrays that are held, the working memory of the phase's component, what kept ones retain."""
+        phase = self.phases[index]
+        found = phase.held_bytes if pool == "host" else 0
+        for name in self.resident(index):
+            footprint = self.footprints[name]
+            if footprint.pool == pool and name == phase.component:
+                found += footprint.working + phase.constant_bytes
+            elif footprint.pool == pool:
+                found += footprint.retained
+        return found
+
+    def phase_bytes(self, index: int, pool: Pool) -> int:
+        """Predicted bytes in a pool during phase `index`."""
+        return self.overhead.get(pool, 0) + self.weight_bytes(index, pool) + self.working_bytes(index, pool)
 
     def table(self) -> list[dict[str, object]]:
         """One row a phase: its name, what is resident, weight bytes, working bytes and the sum."""
@@ -65,103 +95,111 @@ class MemoryPlan:
             {
                 "phase": phase.name,
                 "resident": list(self.resident(i)),
-                "weight_bytes": sum(self.weights[name] for name in self.resident(i)),
-                "working_bytes": phase.working_bytes,
-                "total_bytes": self.phase_bytes(i),
+                "weight_bytes": self.weight_bytes(i, self.pool),
+                "working_bytes": self.working_bytes(i, self.pool),
+                "total_bytes": self.phase_bytes(i, self.pool),
             }
             for i, phase in enumerate(self.phases)
         ]
 
 
 def make_plan(
-    manifest: Manifest,
-    *,
-    width: int,
-    height: int,
-    steps: int = 50,
-    images: int = 1,
-    tokens: int = 77,
-    refiner: bool = True,
-    guidance: bool = True,
-    budget: int | None = None,
+    models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None
 ) -> MemoryPlan:
-    """Plan a picture of `width` × `height` pixels within `budget` bytes.
-
-    `budget` None keeps everything loaded, `LEAST` keeps nothing.
+    """Plan a call within `budget` bytes. `budget` None keeps everything loaded, `LEAST` keeps nothing.
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
     Raises `MemoryBudgetError` that names the least budget that works.
     """
-    phases = _phases(manifest, width=width, height=height, steps=steps, images=images, tokens=tokens, refiner=refiner,
-                     guidance=guidance)  # fmt: skip
-    used = {name for phase in phases for name in phase.components}
-    weights = {name: int(WEIGHT_OVERHEAD * manifest.components[name].weight_bytes) for name in sorted(used)}
-    order = _given_up_in_order(used)
+    phases = _phases(models, workload)
+    used = {phase.component: runners[phase.component] for phase in phases}
+    order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
+    overhead = _overhead(used)
+    footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
     for given_up in range(len(order) + 1):
-        plan = MemoryPlan(width=width, height=height, phases=phases, keep=frozenset(order[given_up:]), weights=weights,
-                          budget=budget)  # fmt: skip
+        plan = MemoryPlan(workload=workload, phases=phases, keep=frozenset(order[given_up:]), footprints=footprints,
+                          overhead=overhead, budget=budget)  # fmt: skip
         if budget is None or plan.peak_bytes <= budget:
             return plan
     if budget == LEAST:
         return plan
+    worst = max(range(len(phases)), key=lambda i: plan.phase_bytes(i, plan.pool))
     raise MemoryBudgetError(
-        f"{width}x{height} needs at least {format_bytes(plan.peak_bytes)} (phase "
-        f"'{max(plan.table(), key=lambda row: int(str(row['total_bytes'])))['phase']}'), the budget is "
-        f"{format_bytes(budget or 0)}; raise the budget or make a smaller picture"
+        f"{workload.width}x{workload.height} needs at least {format_bytes(plan.peak_bytes)} (phase "
+        f"'{phases[worst].name}'), the budget is {format_bytes(budget or 0)}; raise the budget or make a smaller "
+        "picture, or fewer at once"
     )
 
 
-def _given_up_in_order(used: set[str]) -> list[str]:
-    def rank(name: str) -> tuple[int, str]:
-        if "text_encoder" in name or name.endswith("/conditioner"):
-            return (0, name)
-        return (1, name) if name == "vae_decoder" else (2, name)
-
-    return sorted(used, key=rank)
-
-
-def _phases(
-    manifest: Manifest, *, width: int, height: int, steps: int, images: int, tokens: int, refiner: bool, guidance: bool
-) -> tuple[Phase, ...]:
-    pixels = width * height
-    rows = 2 if guidance else 1
-    models = [kind for kind in ("base", "refiner") if kind in manifest.models.denoisers and (refiner or kind == "base")]
-
-    def working(name: str) -> int:  # one row a call, see `Pipeline`
-        alive = manifest.components[name].activation.bytes_at(pixels, batch=1, tokens=tokens, steps=steps)
-        return int(ARENA_OVERHEAD * alive)
-
-    encoders = tuple(dict.fromkeys(name for kind in models for name in manifest.models.denoisers[kind].text_encoders))
-    phases = [Phase(name=f"encode {name}", components=(name,), working_bytes=working(name)) for name in encoders]
-    held = 0  # keys, values and time vectors stay alive from the conditioner to the end of the loop
-    for kind in models:
-        arch = manifest.models.denoisers[kind].unet
-        held += 4 * rows * (2 * tokens * sum(arch.attention_widths()) + steps * sum(arch.resnet_widths()))
+def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
+    """The phases in running order, each with what the pipeline holds meanwhile."""
+    kinds = list(workload.evaluations)
+    embeds = {kind: embedding_bytes(models, workload, kind) for kind in kinds}
+    latents = FLOAT * workload.images * LATENT_COPIES * _latent_numbers(models, workload)
+    phases = []
+    held = 2 * sum(embeds.values())  # the encoders' outputs, and what is put together of them
+    for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
+        phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
+    held = sum(embeds.values())
+    for kind in kinds:
+        constant = conditioning_bytes(models, workload, kind)
         name = f"{kind}/conditioner"
-        phases.append(Phase(name=f"condition {kind}", components=(name,), working_bytes=held + working(name)))
-    latents = 4 * images * 4 * pixels // 64
-    for kind in models:
-        name = f"{kind}/unet"
-        # Samplers hold a few copies of the latents; eight covers the longest history.
         phases.append(
-            Phase(name=f"denoise {kind}", components=(name,), working_bytes=held + 8 * latents + working(name))
+            Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)
         )
-    pictures = images * pixels * 3 * 5  # float32 and uint8
-    phases.append(Phase(name="decode", components=("vae_decoder",), working_bytes=pictures + working("vae_decoder")))
+        held -= embeds[kind]
+        name = f"{kind}/unet"
+        phases.append(Phase(name=f"denoise {kind}", component=name, held_bytes=held + latents, constant_bytes=constant))
+    if workload.decoded:
+        pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
+        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=latents + pictures))
     return tuple(phases)
+
+
+def embedding_bytes(models: Models, workload: Workload, kind: str) -> int:
+    """What one model's prompt embeddings take, of all prompts and both sides of the guidance."""
+    unet = models.denoisers[kind].unet
+    return FLOAT * workload.rows * sum(n * unet.cross_attention_dim + unet.pooled_dim for n in workload.prompt_tokens)
+
+
+def conditioning_bytes(models: Models, workload: Workload, kind: str) -> int:
+    """What one model's keys, values and time vectors take, of all prompts and both sides of the guidance."""
+    unet = models.denoisers[kind].unet
+    keys_and_values = 2 * sum(workload.prompt_tokens) * sum(unet.attention_widths())
+    time_vectors = len(workload.prompt_tokens) * workload.evaluations[kind] * sum(unet.resnet_widths())
+    return FLOAT * workload.rows * (keys_and_values + time_vectors)
+
+
+def _latent_numbers(models: Models, workload: Workload) -> int:
+    return models.vae.latent_channels * workload.pixels // models.vae.downscale**2
+
+
+def _sizes(runner: Runner, workload: Workload) -> Sizes:
+    role = runner.spec.role
+    kind = runner.name.partition("/")[0]
+    return Sizes(
+        rows=min(runner.rows, workload.rows) if role is Role.UNET else 1,
+        tokens=max(workload.prompt_tokens, default=0),
+        steps=workload.evaluations.get(kind, 0),
+        pixels=workload.pixels,
+    )
+
+
+def _overhead(runners: Mapping[str, Runner]) -> dict[Pool, int]:
+    devices = [runner.device for runner in runners.values()]
+    return {pool: max(device.overhead.get(pool, 0) for device in devices) for pool in ("host", "device")}
 
 
 def format_table(plan: MemoryPlan) -> str:
     """The plan as aligned text, one line a phase."""
-    head = f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"
-    lines = [head]
+    lines = [f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"]
     for row in plan.table():
         sizes = "".join(
             f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes")
         )
         names = row["resident"]
-        everything = names == sorted(plan.weights)
+        everything = names == sorted(plan.footprints)
         shown = "everything" if everything else ", ".join(names) if isinstance(names, list) else ""
         lines.append(f"{row['phase']:<24}{sizes}  {shown}")
     return "\n".join(lines)

@@ -34,6 +34,8 @@ class Residency:
                     self._runners[name].release()
 
     def release_all(self) -> None:
-        """Give all memory back."""
+        """Give all memory back, and the devices with it."""
         for runner in self._runners.values():
             runner.release()
+        for device in {id(runner.device): runner.device for runner in self._runners.values()}.values():
+            device.close()

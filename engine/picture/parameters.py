@@ -4,41 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
-from ..request.request import GenerationRequest, ValidRequest
-from ..sampling.samplers.table import SAMPLERS, SCHEDULES
+from ..request.options import OPTIONS, Form
+from ..request.request import GenerationRequest, ResolvedRequest
+from ..sampling.samplers.table import SCHEDULES
 from .infotext import NEGATIVE, PROMPT
 
-_NUMBERS = {
-    "CFG rescale": "guidance_rescale",
-    "Eta": "eta",
-    "Aesthetic score": "aesthetic_score",
-    "Negative aesthetic score": "negative_aesthetic_score",
-}
-_SIZES = {
-    "Original size": "original_size",
-    "Target size": "target_size",
-    "Negative original size": "negative_original_size",
-    "Negative target size": "negative_target_size",
-}
-_CROPS = {"Crop top-left": "crops_coords_top_left", "Negative crop top-left": "negative_crops_coords_top_left"}
-_LEVELS = {"Timesteps": "timesteps", "Sigmas": "sigmas"}
-_TEXTS = {"Prompt 2": "prompt_2", "Negative prompt 2": "negative_prompt_2"}
+HANDOFFS = ("Refiner switch at", "Denoising end")
+"""Where the base stops: with a refiner, and without."""
+# Always told, in AUTOMATIC1111's order; the other options follow where they are not at their defaults.
+_HEAD = ("negative_prompt", "num_inference_steps", "guidance_scale", "seed")
+# Of these the picture's own size is the default.
+_OWN_SIZE = ("original_size", "target_size")
 
 
 def describe(
-    request: ValidRequest, image: int, *, model: str, version: str, refiner: str | None = None
+    request: ResolvedRequest, image: int, *, model: str, version: str, refiner: str | None = None
 ) -> dict[str, str]:
     """The settings of picture `image` of a request, ready for `infotext.write`; values at their defaults are left out.
 
     `model` and `refiner` name the checkpoints, `version` is PocketXL's.
     """
-    texts = request.prompts[image // request.num_images_per_prompt]
-    settings = {PROMPT: texts.prompt}
-    if texts.negative_prompt is not None:
-        settings[NEGATIVE] = texts.negative_prompt
+    prompt = request.prompts[image // request.num_images_per_prompt]
+    settings = {PROMPT: prompt.prompt.given}
+    if prompt.negative_prompt is not None:
+        settings[NEGATIVE] = prompt.negative_prompt.given
     settings |= {
         "Steps": str(request.num_inference_steps),
-        "Sampler": SAMPLERS[request.sampler].label,
+        "Sampler": request.sampler.label,
         "Schedule type": SCHEDULES[request.schedule],
         "CFG scale": _plain(request.guidance_scale),
         "Seed": str(request.seeds[image]),
@@ -47,28 +39,17 @@ def describe(
         # Without this, readers take the noise for a GPU's.
         "RNG": "CPU",
     }
-    settings |= {key: text for key, name in _TEXTS.items() if (text := getattr(texts, name)) is not None}
-    fields = GenerationRequest.__dataclass_fields__
-    for key, name in _NUMBERS.items():
-        if (value := getattr(request, name)) != fields[name].default:
-            settings[key] = _plain(value)
-    for key, name in _SIZES.items():
-        if (size := getattr(request, name)) not in (None, (request.height, request.width)) or (
-            size is not None and name.startswith("negative")
-        ):
-            settings[key] = f"{size[1]}x{size[0]}"
-    for key, name in _CROPS.items():
-        if (crop := getattr(request, name)) != (0, 0):
-            settings[key] = " ".join(map(str, crop))
-    for key, name in _LEVELS.items():
-        if (levels := getattr(request, name)) is not None:
-            settings[key] = " ".join(map(_plain, levels))
+    for name, row in OPTIONS.items():
+        if row.label is not None and name not in _HEAD:
+            value = getattr(prompt if row.form is Form.TEXT else request, name)
+            if value is not None and value != _default(request, name):
+                settings[row.label] = _write(row.form, value)
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.refiner:
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:
-        settings["Refiner switch at" if request.refiner else "Denoising end"] = _plain(request.denoising_end)
+        settings[HANDOFFS[not request.refiner]] = _plain(request.denoising_end)
     return settings | {"Version": f"PocketXL {version}"}
 
 
@@ -79,26 +60,60 @@ def keywords(settings: Mapping[str, str]) -> dict[str, Any]:
     be read; the names of samplers and schedules are checked later, with everything else.
     """
     found: dict[str, Any] = {"prompt": settings.get(PROMPT, ""), "refiner": "Refiner" in settings}
-    renamed = {NEGATIVE: "negative_prompt", "Sampler": "sampler", "Schedule type": "schedule", **_TEXTS}
-    found |= {name: settings[key] for key, name in renamed.items() if key in settings}
-    whole = {"Steps": "num_inference_steps", "Seed": "seed"}
-    found |= {name: _read(key, settings[key], int)[0] for key, name in whole.items() if key in settings}
-    real = {**_NUMBERS, "CFG scale": "guidance_scale", "Refiner switch at": "denoising_end"}
-    real["Denoising end"] = "denoising_end"
-    found |= {name: _read(key, settings[key], float)[0] for key, name in real.items() if key in settings}
-    if "Size" in settings:
-        found["width"], found["height"] = _read("Size", settings["Size"], int, 2)
-    for key, name in _SIZES.items():
+    for key, name in (("Sampler", "sampler"), ("Schedule type", "schedule")):
         if key in settings:
-            width, height = _read(key, settings[key], int, 2)
-            found[name] = (height, width)
-    found |= {name: tuple(_read(key, settings[key], int, 2)) for key, name in _CROPS.items() if key in settings}
-    found |= {name: _read(key, settings[key], float, None) for key, name in _LEVELS.items() if key in settings}
+            found[name] = settings[key]
+    for key in HANDOFFS:
+        if key in settings:
+            found["denoising_end"] = read(Form.NUMBER, key, settings[key])
+    if "Size" in settings:
+        found["height"], found["width"] = read(Form.SIZE, "Size", settings["Size"])
+    for name, row in OPTIONS.items():
+        if row.label is not None and row.label in settings:
+            found[name] = read(row.form, row.label, settings[row.label])
     return found
 
 
-def _read(key: str, text: str, kind: type[int] | type[float], count: int | None = 1) -> Sequence[Any]:
-    parts = text.replace("x", " ").split() if kind is int else text.split()
+def read(form: Form, key: str, text: str) -> Any:
+    """A value from its text (`Form` says how it is written). Raises `RequestError` that names `key`."""
+    match form:
+        case Form.TEXT:
+            return text
+        case Form.WHOLE:
+            return _numbers(key, text, int, 1)[0]
+        case Form.NUMBER:
+            return _numbers(key, text, float, 1)[0]
+        case Form.SIZE:
+            return tuple(reversed(_numbers(key, text.replace("x", " "), int, 2)))
+        case Form.POINT:
+            return tuple(_numbers(key, text.replace("x", " "), int, 2))
+        case Form.LEVELS:
+            return _numbers(key, text, float, None)
+
+
+def _write(form: Form, value: Any) -> str:
+    match form:
+        case Form.TEXT:
+            return str(value.given)
+        case Form.WHOLE:
+            return str(value)
+        case Form.NUMBER:
+            return _plain(value)
+        case Form.SIZE:
+            return f"{value[1]}x{value[0]}"
+        case Form.POINT:
+            return " ".join(map(str, value))
+        case Form.LEVELS:
+            return " ".join(map(_plain, value))
+
+
+def _default(request: ResolvedRequest, name: str) -> Any:
+    own = (request.height, request.width)
+    return own if name in _OWN_SIZE else GenerationRequest.__dataclass_fields__[name].default
+
+
+def _numbers(key: str, text: str, kind: type[int] | type[float], count: int | None) -> Sequence[Any]:
+    parts = text.split()
     try:
         values = [kind(part) for part in parts if len(part) <= 64]
     except ValueError:

@@ -8,37 +8,27 @@ from typing import Any
 import numpy as np
 
 from ..errors import RequestError
+from .options import OPTIONS
 
 LIMITS: Mapping[str, tuple[float, float]] = {
-    "height": (8, 8192),
-    "width": (8, 8192),
+    **{name: row.limits for name, row in OPTIONS.items() if row.limits is not None},
     "pixels of a picture": (64, 1 << 24),
-    "num_inference_steps": (1, 1000),
-    "num_images_per_prompt": (1, 64),
     "pictures in all": (1, 256),
     "characters of a prompt": (0, 32_000),
-    "guidance_scale": (0, 100),
-    "guidance_rescale": (0, 1),
-    "eta": (0, 1),
-    "aesthetic_score": (0, 10),
-    "negative_aesthetic_score": (0, 10),
-    "size": (1, 1 << 16),
-    "crop": (0, 1 << 16),
-    "seed": (0, 2**64 - 1),
     "threads": (1, 256),
 }
 """Least and greatest allowed value. Steps are bounded by the trained timesteps; the rest keeps a typing error from
 asking for terabytes (what fits into memory is the memory plan's question)."""
 
 
-def pair(name: str, value: object, kind: str) -> tuple[int, int] | None:
-    """Two whole numbers within `LIMITS[kind]`, or None."""
+def pair(name: str, value: object) -> tuple[int, int] | None:
+    """Two whole numbers within `LIMITS[name]`, or None."""
     if value is None:
         return None
     parts = listed(name, value)
     if len(parts) != 2:
         raise RequestError(f"{name} is {show(value)}; give two whole numbers")
-    first, second = (integer(name, part, kind) for part in parts)
+    first, second = (integer(name, part) for part in parts)
     return first, second
 
 
@@ -49,9 +39,9 @@ def listed(name: str, value: object) -> list[Any]:
     raise RequestError(f"{name} is {show(value)}; give a list")
 
 
-def integer(name: str, value: object, limit: str | None = None) -> int:
-    """A whole number within `LIMITS[limit or name]`."""
-    low, high = LIMITS[limit or name]
+def integer(name: str, value: object) -> int:
+    """A whole number within `LIMITS[name]`."""
+    low, high = LIMITS[name]
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise RequestError(f"{name} is {show(value)}; give a whole number from {low} to {high}")
     if not low <= value <= high:

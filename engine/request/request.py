@@ -1,4 +1,4 @@
-"""What a caller asks for, with diffusers' SDXL keyword names and defaults. `validation.validate` checks it."""
+"""What a caller asks for, with diffusers' SDXL keyword names and defaults. `resolve.resolve` checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
+from ..sampling.samplers.base import Sampler
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -92,30 +93,60 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptTexts:
-    """The four texts of one prompt; None as in `GenerationRequest`."""
+class Text:
+    """One text as it was given, and as it is tokenized: runs of equal weight (`prompt.parse_prompt`)."""
 
-    prompt: str
-    prompt_2: str | None = None
-    negative_prompt: str | None = None
-    negative_prompt_2: str | None = None
+    given: str
+    runs: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidRequest(GenerationRequest):
-    """A request that was checked: defaults are filled in, names are canonical. Made by `validate`."""
+class Prompt:
+    """The four texts of one prompt; None as in `GenerationRequest`."""
 
-    height: int
-    width: int
-    prompts: tuple[PromptTexts, ...]
-    """One a prompt; picture i has `prompts[i // num_images_per_prompt]`."""
+    prompt: Text
+    prompt_2: Text | None = None
+    negative_prompt: Text | None = None
+    negative_prompt_2: Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRequest:
+    """One call, checked, every default filled in and every name looked up. Made by `resolve.resolve`.
+
+    Nothing behind it checks a value again. Sizes and crops are (height, width) and (top, left).
+    """
+
+    prompts: tuple[Prompt, ...]
+    """Picture i has `prompts[i // num_images_per_prompt]`."""
+    num_images_per_prompt: int
     seeds: tuple[int, ...]
     """One a picture."""
+    latents: npt.NDArray[np.float32] | None
+    height: int
+    width: int
+    sampler: Sampler
+    schedule: str
+    """The schedule's own name."""
+    num_inference_steps: int
     timesteps: tuple[float, ...] | None
     sigmas: tuple[float, ...] | None
-    latents: npt.NDArray[np.float32] | None
+    eta: float
+    guidance_scale: float
+    guidance_rescale: float
+    kinds: tuple[str, ...]
+    """The models that take part, in running order."""
+    denoising_end: float | None
     original_size: tuple[int, int]
     target_size: tuple[int, int]
+    crops_coords_top_left: tuple[int, int]
+    negative_original_size: tuple[int, int] | None
+    negative_target_size: tuple[int, int] | None
+    negative_crops_coords_top_left: tuple[int, int]
+    aesthetic_score: float
+    negative_aesthetic_score: float
+    output_type: str
+    callback_on_step_end: Callable[..., Any] | None
 
     @property
     def images(self) -> int:
@@ -126,3 +157,8 @@ class ValidRequest(GenerationRequest):
     def guidance(self) -> bool:
         """Whether the negative prompt counts, by diffusers' rule."""
         return self.guidance_scale > 1
+
+    @property
+    def refiner(self) -> bool:
+        """Whether the refiner takes part."""
+        return "refiner" in self.kinds

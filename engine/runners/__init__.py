@@ -1,4 +1,4 @@
-"""The back ends. A manifest names the one that each component needs; a new back end is a row in `RUNNERS`."""
+"""The back ends. A manifest names the one that each component needs; a new back end is a row in `BACK_ENDS`."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -8,30 +8,35 @@ from typing import Any
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
 from ..request.limits import integer
-from .base import Runner
+from .base import Device, Runner
 
-RUNNERS: Mapping[str, tuple[str, str]] = {
-    "ort": (".ort", "OrtRunner"),
-    "tensorrt": (".tensorrt", "TensorRTRunner"),
+BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
+    "ort": (".ort", "OrtDevice", "OrtRunner"),
+    "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
 }
-"""Kind → module and class; imported only when an engine asks for it."""
+"""Kind → module, and in it the class of the device that an engine's runners share, and that of the runners; imported
+only when an engine asks for it."""
 
 
 def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None) -> dict[str, Runner]:
-    """One runner per component, nothing loaded yet.
+    """One runner per component, and one device for all of a kind; nothing loaded yet.
 
     Raises `IncompatibleError` for a kind that this release lacks, `RequestError` for a senseless number of threads.
     """
     if threads is not None:
         integer("threads", threads)  # a hundred thousand would take the whole machine down
+    devices: dict[str, Device] = {}
     runners: dict[str, Runner] = {}
     for name, entry in manifest.components.items():
-        if entry.runner not in RUNNERS:
+        if entry.runner not in BACK_ENDS:
             raise IncompatibleError(
-                f"{name} needs the runner {entry.runner!r}, this release has {', '.join(RUNNERS)}; "
+                f"{name} needs the runner {entry.runner!r}, this release has {', '.join(BACK_ENDS)}; "
                 "install a newer pocketxl"
             )
-        module, kind = RUNNERS[entry.runner]
-        make: Callable[..., Any] = getattr(import_module(module, __name__), kind)
-        runners[name] = make(folder, name, entry, threads=threads)
+        module, device_class, runner_class = BACK_ENDS[entry.runner]
+        back_end = import_module(module, __name__)
+        if entry.runner not in devices:
+            devices[entry.runner] = getattr(back_end, device_class)(threads=threads)
+        make: Callable[..., Any] = getattr(back_end, runner_class)
+        runners[name] = make(folder, name, entry, devices[entry.runner])
     return runners

@@ -1,12 +1,14 @@
 """The one seam between the pipeline and a back end.
 
-A runner is one component of an engine folder on one back end: it declares inputs and outputs, can be loaded, called
-with arrays, and released. The pipeline and the memory plan know nothing else about a back end.
+A runner is one component of an engine on one back end: it declares inputs and outputs, says what memory it takes, can
+be loaded, called with arrays, and released. What does not change from call to call is handed over once (`hold`). The
+pipeline and the memory plan know nothing else about a back end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
@@ -14,6 +16,68 @@ from ..errors import NumericError, RequestError
 from ..specs import ComponentSpec
 
 Arrays = Mapping[str, np.ndarray]
+Pool = Literal["host", "device"]
+"""The machine's memory, and the GPU's own."""
+
+
+class DeviceArray(Protocol):
+    """An array that lies where its back end wants it; `numpy.asarray` fetches it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths, as numpy's."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type that `numpy.asarray` gives, as the component's spec declares it."""
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Copy it to the host."""
+
+
+Value = np.ndarray | DeviceArray
+Values = Mapping[str, Value]
+
+
+class Held(Protocol):
+    """Inputs that stay the same over many calls, brought to where and in what type the back end wants them."""
+
+    def release(self) -> None:
+        """Give their memory back; a no-op the second time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the memory of one call depends on: rows, prompt tokens, evaluations, and pixels of the picture."""
+
+    rows: int
+    tokens: int
+    steps: int
+    pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes of one component in one pool."""
+
+    pool: Pool
+    weights: int
+    """From load to release."""
+    working: int
+    """On top of that during a call, outputs included."""
+    retained: int = 0
+    """What of the working memory stays between calls until release."""
+
+
+class Device(Protocol):
+    """What the runners of one engine share: a stream, streams' memory, threads. Opened when first needed."""
+
+    @property
+    def overhead(self) -> Mapping[Pool, int]:
+        """Bytes that the process takes in each pool before the first weight."""
+
+    def close(self) -> None:
+        """Give it back; it opens again when needed."""
 
 
 class Runner(Protocol):
@@ -25,15 +89,22 @@ class Runner(Protocol):
 
     @property
     def spec(self) -> ComponentSpec:
-        """What goes in and what comes out."""
+        """What it is for, what goes in and what comes out."""
+
+    @property
+    def device(self) -> Device:
+        """What it shares with the engine's other runners."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows a call should have where there are as many: 2 takes both sides of guidance in one call."""
 
     @property
     def loaded(self) -> bool:
         """True between `load` and `release`."""
 
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the weights once loaded."""
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """What it takes in the pool that it computes in; known without loading anything."""
 
     def load(self) -> None:
         """Bring the weights into memory; a no-op if they are there. Every file's hash is checked before it is read."""
@@ -41,8 +112,26 @@ class Runner(Protocol):
     def release(self) -> None:
         """Give the memory back; a no-op if nothing is loaded."""
 
-    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Run once. Loads first if needed; outputs are fresh arrays that the caller owns."""
+    def hold(self, inputs: Values) -> Held:
+        """Bring inputs that will not change to where the back end wants them, once for many calls."""
+
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
+        """Run once on `inputs` and what is `held`. Loads first if needed.
+
+        Outputs are fresh host arrays that the caller owns; those named in `keep` may stay on the device until asked
+        for, and are welcome in `hold` and `__call__` of the same engine's runners.
+        """
+
+
+class HostHeld:
+    """Held inputs of a back end that takes them as they are."""
+
+    def __init__(self, inputs: Arrays) -> None:
+        self.inputs = inputs
+
+    def release(self) -> None:
+        """Drop them."""
+        self.inputs = {}
 
 
 class Loaded:
@@ -61,7 +150,12 @@ class Loaded:
         self.runner.release()
 
 
-def check_inputs(name: str, spec: ComponentSpec, inputs: Arrays) -> dict[str, int]:
+def call(runner: Runner, inputs: Values, held: Held | None = None) -> dict[str, np.ndarray]:
+    """Run once, with every output on the host."""
+    return {name: np.asarray(value) for name, value in runner(inputs, held).items()}
+
+
+def check_inputs(name: str, spec: ComponentSpec, inputs: Values) -> dict[str, int]:
     """Hold `inputs` to the declared names, dtypes and shapes; return the length of every symbol.
 
     Raises `RequestError` that names the tensor, what it is and what it should be.
@@ -87,14 +181,14 @@ def check_inputs(name: str, spec: ComponentSpec, inputs: Arrays) -> dict[str, in
     return sizes
 
 
-def check_outputs(name: str, outputs: Arrays) -> None:
+def check_outputs(name: str, outputs: Values) -> None:
     """Raise `NumericError` for NaN or Inf in `outputs`.
 
     For all that goes on into another component: its integer kernels would make ordinary numbers of NaN, and a wrong
     picture of those.
     """
     for output, array in outputs.items():
-        if not np.isfinite(array).all():
+        if not np.isfinite(np.asarray(array)).all():
             raise NumericError(
                 f"{name} gave NaN or Inf ({output}); rebuild the engine with the fp32 recipe, or check the checkpoint"
             )

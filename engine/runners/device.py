@@ -1,4 +1,4 @@
-"""The few calls of NVIDIA's driver library that a runner needs: memory, copies and one stream. No package is needed.
+"""An NVIDIA GPU: the few calls of its driver library that runners need, and arrays in its memory. No package is needed.
 
 Reference: CUDA Driver API (the `_v2` names are the 64-bit forms that its header maps the plain names to).
 """
@@ -6,11 +6,15 @@ Reference: CUDA Driver API (the `_v2` names are the 64-bit forms that its header
 import ctypes
 import os
 import sys
-from typing import Any
+from collections.abc import Mapping
+from functools import cached_property
+from math import prod
+from typing import Any, Self
 
 import numpy as np
 
 from ..errors import IncompatibleError, MemoryBudgetError
+from .base import Pool, Value
 
 _OUT_OF_MEMORY = 2
 
@@ -87,3 +91,87 @@ class CudaDriver:
         if status == _OUT_OF_MEMORY:
             raise MemoryBudgetError(f"the GPU is out of memory ({name}); make a smaller picture or free some of it")
         raise IncompatibleError(f"the NVIDIA driver answers {name} with error {status} ({reason}); no GPU can be used")
+
+
+class CudaArray:
+    """An array in the GPU's memory: `address`, `shape`, how it is `stored`, and the `dtype` that the host gets."""
+
+    def __init__(
+        self,
+        device: "CudaDevice",
+        address: int,
+        capacity: int,
+        shape: tuple[int, ...],
+        stored: np.dtype,
+        dtype: np.dtype | None = None,
+    ) -> None:
+        self.address = address
+        self.capacity = capacity
+        """Bytes that its memory has room for."""
+        self.shape = shape
+        self.stored = stored
+        self.dtype = stored if dtype is None else dtype
+        self._device = device
+
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        """The same memory under another shape."""
+        return type(self)(self._device, self.address, self.capacity, shape, self.stored, self.dtype)
+
+    def declared(self, dtype: np.dtype) -> Self:
+        """The same memory, whose numbers the host gets as `dtype`."""
+        return type(self)(self._device, self.address, self.capacity, self.shape, self.stored, dtype)
+
+    def release(self) -> None:
+        """Free its memory; a no-op the second time."""
+        if self.address:
+            self._device.driver.free(self.address)
+            self.address = 0
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Fetch it."""
+        host = np.empty(self.shape, self.stored)
+        self._device.driver.enter()
+        self._device.driver.download(host, self.address)
+        self._device.driver.synchronize()
+        return host.astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+class CudaDevice:
+    """The GPU that an engine's runners share; its driver is opened when the first of them needs it."""
+
+    overhead: Mapping[Pool, int] = {"host": 150 << 20, "device": 300 << 20}
+    """The process as on a processor; for the driver's context an allowance, not yet a measurement."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        """`threads` is for processors and means nothing here."""
+
+    @cached_property
+    def driver(self) -> CudaDriver:
+        """The driver. Raises `IncompatibleError` where there is none, or no GPU."""
+        return CudaDriver()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
+        """Memory for an array. Raises `MemoryBudgetError`."""
+        size = prod(shape) * dtype.itemsize
+        return CudaArray(self, self.driver.allocate(size), size, shape, dtype)
+
+    def array(self, value: Value, dtype: np.dtype) -> CudaArray:
+        """`value` on the GPU as `dtype`, in memory of its own; a device array of that type hands its memory over."""
+        if isinstance(value, CudaArray) and value.stored == dtype:
+            return value
+        host = np.ascontiguousarray(value, dtype=dtype)
+        made = self.empty(host.shape, dtype).declared(np.asarray(value).dtype)
+        self.upload(made, host)
+        return made
+
+    def upload(self, array: CudaArray, host: np.ndarray) -> None:
+        """Copy a contiguous array of the stored type, and wait for it."""
+        self.driver.enter()
+        self.driver.upload(array.address, host)
+        self.driver.synchronize()
+
+    def close(self) -> None:
+        """Give stream and context back."""
+        if "driver" in self.__dict__:
+            self.driver.close()
+            del self.__dict__["driver"]

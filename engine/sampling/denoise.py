@@ -9,7 +9,7 @@
 What goes from one part to the next are the latents as diffusers' scheduler holds them; histories start anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,52 +31,27 @@ class Model(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Stop:
-    """What `on_step` returns to end the loop early, with these latents or (None) as they are."""
-
-    latents: Array | None = None
-
-
-STOP = Stop()
-
-OnStep = Callable[[int, float, Array], Array | Stop | None]
-"""(evaluation, timestep, latents) → None to go on, latents to go on with, or `STOP`. May raise; that ends the loop."""
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    index: int
+    timestep: float
+    latents: Array
 
 
 def denoise(
-    model: Model,
-    latents: Array,
-    schedule: Schedule,
-    noise: Noise,
-    *,
-    eta: float = 0.0,
-    on_step: OnStep | None = None,
-) -> Array:
-    """Walk the schedule's part from its first evaluation to its last and return the latents.
-
-    `latents`: (pictures, C, H, W) float32, at the part's first noise level: unit variance times
-    `schedule.init_noise_sigma` at the start, or what the part before returned. `eta` (0..1) matters to ddim alone.
-    `on_step` is called after every evaluation, as diffusers calls `callback_on_step_end` (with Heun: twice a step).
-    Raises `NumericError` at the first NaN or Inf, naming the evaluation (counted in the whole schedule), and
-    `RequestError` for a bad `eta` or replacement.
-    """
-    if not 0 <= eta <= 1:
-        raise RequestError(f"eta is {eta}; it must lie between 0 (deterministic) and 1.")
+    model: Model, latents: Array, schedule: Schedule, noise: Noise, *, eta: float = 0.0
+) -> Generator[Step, Array | None, Array]:
     walk = SAMPLERS[schedule.sampler].walk(latents, _estimator(model, schedule), schedule, noise, eta)
     if not schedule.evaluations:
         return latents
-    with np.errstate(over="ignore", invalid="ignore"):  # numpy's warning would only come before the error
+    with np.errstate(over="ignore", invalid="ignore"):
         latents = next(walk)
     for evaluation in schedule.evaluations:
         index, timestep = evaluation - schedule.begin, schedule.timesteps[evaluation]
         _check_finite(latents, schedule, evaluation)
-        answer = on_step(index, timestep, latents) if on_step else None
-        replacement = answer.latents if isinstance(answer, Stop) else answer
+        replacement = yield Step(index=index, timestep=timestep, latents=latents)
         if replacement is not None:
-            latents = _check_replacement(replacement, latents)
-        if isinstance(answer, Stop):
-            return latents
+            latents = check_replacement(replacement, latents)
         if evaluation + 1 < schedule.end:
             with np.errstate(over="ignore", invalid="ignore"):
                 latents = walk.send(latents)
@@ -116,7 +91,7 @@ def _check_finite(values: Array, schedule: Schedule, evaluation: int) -> None:
         )
 
 
-def _check_replacement(answer: Array, latents: Array) -> Array:
+def check_replacement(answer: Array, latents: Array) -> Array:
     if answer.shape != latents.shape:
         raise RequestError(f"on_step returned latents of shape {answer.shape}; they must stay {latents.shape}.")
     with np.errstate(over="ignore"):

@@ -70,7 +70,7 @@ ALLOWED: Mapping[str, tuple[object, ...]] = {
 def make_schedule(
     config: Mapping[str, Any],
     *,
-    sampler: str = "euler",
+    sampler: Any = "euler",
     schedule: str = "default",
     num_inference_steps: int = 50,
     timesteps: Sequence[float] | None = None,
@@ -82,7 +82,7 @@ def make_schedule(
     steps, the last usually 0) replace `num_inference_steps`, as in diffusers' pipelines.
     Raises `RequestError` (names, counts, custom values) and `IncompatibleError` (the config).
     """
-    row, name = find_sampler(sampler, schedule)
+    row, name = (sampler, schedule) if isinstance(sampler, Sampler) else find_sampler(sampler, schedule)
     settings = _settings(config, row)
     if timesteps is not None and sigmas is not None:
         raise RequestError("both timesteps and sigmas were given; give one of the two.")

@@ -9,22 +9,23 @@ the mean of all states; a mean near zero makes that correction arbitrary, and on
 other tokens keep their states exactly, weight 0 is the empty prompt's state, and negative weights mean something.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..architecture import ModelArchitecture
 from ..errors import RequestError
-from ..request.prompt import parse_prompt
-from ..runners.base import Runner, check_outputs
+from ..request.request import Prompt, Text
+from ..runners.base import Runner, call, check_outputs
 from .tokenizer import Chunks, Tokenizer
 
 MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
-BASE_ENCODERS = ("text_encoder", "text_encoder_2")
-Cache = MutableMapping[tuple[str, bytes], dict[str, np.ndarray]]
-"""(encoder, bytes of 77 ids) → outputs of that encoder. Give one to several calls, and no chunk is encoded twice."""
+NOTHING = Text(given="", runs=(("", 1.0),))
+Encoded = dict[tuple[str, bytes], dict[str, np.ndarray]]
+"""(encoder, bytes of 77 ids) → outputs of that encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class PromptEmbeds:
 
     prompt_embeds: np.ndarray
     pooled_prompt_embeds: np.ndarray
+
+
+Sides = tuple[PromptEmbeds, PromptEmbeds | None]
+"""A prompt's embeddings and its negative's (None without guidance)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,28 +59,21 @@ class PromptTokens:
 
 
 def tokenize(
-    tokenizers: Mapping[str, Tokenizer],
-    prompt: str,
-    prompt_2: str | None = None,
-    negative_prompt: str | None = None,
-    negative_prompt_2: str | None = None,
-    *,
-    text_encoders: Sequence[str] = BASE_ENCODERS,
-    force_zeros_for_empty_prompt: bool = True,
-    guidance: bool = True,
+    tokenizers: Mapping[str, Tokenizer], prompt: Prompt, model: ModelArchitecture, *, guidance: bool
 ) -> PromptTokens:
-    """Tokenize a prompt and its negative. `tokenizers`: by the name of the text encoder that each one serves.
+    """Tokenize a prompt and its negative for one model. `tokenizers`: by the name of the encoder that each one serves.
 
     The rules are diffusers': the first encoder of the model gets `prompt`, the second `prompt_2` or else `prompt` (so a
     refiner, whose only encoder is the second, gets `prompt`); zeros stand for the negative only if `negative_prompt` is
     None and the model forces zeros; an empty string is encoded. Without `guidance` there is no negative.
-    Raises `RequestError` for more than `MAX_CHUNKS` chunks or a weight out of range.
+    Raises `RequestError` for more than `MAX_CHUNKS` chunks.
     """
-    zeros = guidance and negative_prompt is None and force_zeros_for_empty_prompt
-    positive = _both(tokenizers, text_encoders, prompt, prompt_2)
+    encoders = model.text_encoders
+    zeros = guidance and prompt.negative_prompt is None and model.force_zeros_for_empty_prompt
+    positive = _chunks(tokenizers, encoders, prompt.prompt, prompt.prompt_2)
     negative = []
     if guidance and not zeros:
-        negative = _both(tokenizers, text_encoders, negative_prompt or "", negative_prompt_2)
+        negative = _chunks(tokenizers, encoders, prompt.negative_prompt or NOTHING, prompt.negative_prompt_2)
     rows = max(len(chunks.ids) for chunks in (*positive, *negative))
     if rows > MAX_CHUNKS:
         raise RequestError(
@@ -83,11 +81,11 @@ def tokenize(
         )
     padded = [
         _pad(tokenizers[name], chunks, rows)
-        for name, chunks in zip((*text_encoders, *text_encoders), (*positive, *negative), strict=False)
+        for name, chunks in zip((*encoders, *encoders), (*positive, *negative), strict=False)
     ]
     count = len(positive)
     return PromptTokens(
-        text_encoders=tuple(text_encoders),
+        text_encoders=encoders,
         positive=tuple(padded[:count]),
         negative=tuple(padded[count:]) or None,
         zeros=zeros,
@@ -97,66 +95,35 @@ def tokenize(
 def encode(
     runners: Mapping[str, Runner],
     tokenizers: Mapping[str, Tokenizer],
-    tokens: PromptTokens,
-    *,
-    cache: Cache | None = None,
-    use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
-) -> tuple[PromptEmbeds, PromptEmbeds | None]:
-    """Encode one tokenized prompt and its negative (None without guidance); see `encode_all`."""
-    return encode_all(runners, tokenizers, [tokens], cache=cache, use=use)[0]
-
-
-def encode_all(
-    runners: Mapping[str, Runner],
-    tokenizers: Mapping[str, Tokenizer],
     prompts: Sequence[PromptTokens],
     *,
-    cache: Cache | None = None,
     use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
-) -> list[tuple[PromptEmbeds, PromptEmbeds | None]]:
+) -> list[Sides]:
     """Encode tokenized prompts, of base and refiner alike, and their negatives (None without guidance).
 
-    Encoders run one after another, each inside one `use(runner)` and only if `cache` lacks a chunk, so `use=Loaded`
-    loads each encoder once and keeps one in memory at a time. Chunks run one by one: a result cannot depend on what
-    else is encoded with it, even where a quantized encoder takes its scales from the whole batch.
+    Encoders run one after another, each inside one `use(runner)`, so `use=Loaded` loads each encoder once and keeps one
+    in memory at a time. Equal chunks are encoded once, and each alone: a result cannot depend on what else is encoded
+    with it, even where a quantized encoder takes its scales from the whole batch.
     Raises `NumericError` for NaN or Inf in an encoder's outputs.
     """
-    cache = {} if cache is None else cache
+    encoded: Encoded = {}
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
-        wanted = [row for tokens in prompts for row in _rows(tokens, name, tokenizers)]
-        missing = {key: row for row in wanted if (key := (name, row.tobytes())) not in cache}
-        if missing:
-            with use(runners[name]):
-                for key, row in missing.items():
-                    outputs = runners[name]({"input_ids": row[None]})
-                    check_outputs(name, outputs)
-                    cache[key] = outputs
-    return [_embeds(tokenizers, tokens, cache) for tokens in prompts]
+        rows = {row.tobytes(): row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
+        with use(runners[name]):
+            for key, row in rows.items():
+                outputs = call(runners[name], {"input_ids": row[None]})
+                check_outputs(name, outputs)
+                encoded[name, key] = outputs
+    return [_embeds(tokenizers, tokens, encoded) for tokens in prompts]
 
 
-def encode_prompts(
-    runners: Mapping[str, Runner],
-    tokenizers: Mapping[str, Tokenizer],
-    prompt: str,
-    prompt_2: str | None = None,
-    negative_prompt: str | None = None,
-    negative_prompt_2: str | None = None,
-    *,
-    text_encoders: Sequence[str] = BASE_ENCODERS,
-    force_zeros_for_empty_prompt: bool = True,
-    guidance: bool = True,
-    cache: Cache | None = None,
-    use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
-) -> tuple[PromptEmbeds, PromptEmbeds | None]:
-    """`tokenize`, then `encode`: the embeddings of a prompt and of its negative (None without guidance)."""
-    tokens = tokenize(tokenizers, prompt, prompt_2, negative_prompt, negative_prompt_2, text_encoders=text_encoders,
-                      force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, guidance=guidance)  # fmt: skip
-    return encode(runners, tokenizers, tokens, cache=cache, use=use)
-
-
-def _both(tokenizers: Mapping[str, Tokenizer], names: Sequence[str], text: str, text_2: str | None) -> list[Chunks]:
-    texts = [text, *[text_2 or text] * (len(names) - 1)]
-    return [tokenizers[name].chunks(parse_prompt(t)) for name, t in zip(names, texts, strict=True)]
+def _chunks(
+    tokenizers: Mapping[str, Tokenizer], encoders: Sequence[str], text: Text, text_2: Text | None
+) -> list[Chunks]:
+    # An empty second text counts as none, as in diffusers.
+    second = text_2 if text_2 is not None and text_2.given else text
+    texts = [text, *[second] * (len(encoders) - 1)]
+    return [tokenizers[name].chunks(t.runs) for name, t in zip(encoders, texts, strict=True)]
 
 
 def _pad(tokenizer: Tokenizer, chunks: Chunks, rows: int) -> Chunks:
@@ -176,10 +143,8 @@ def _rows(tokens: PromptTokens, name: str, tokenizers: Mapping[str, Tokenizer]) 
     return [row for chunks in (*sides, *empty) for row in chunks.ids]
 
 
-def _embeds(
-    tokenizers: Mapping[str, Tokenizer], tokens: PromptTokens, cache: Cache
-) -> tuple[PromptEmbeds, PromptEmbeds | None]:
-    positive = _assemble(tokenizers, tokens.text_encoders, tokens.positive, cache)
+def _embeds(tokenizers: Mapping[str, Tokenizer], tokens: PromptTokens, encoded: Encoded) -> Sides:
+    positive = _assemble(tokenizers, tokens.text_encoders, tokens.positive, encoded)
     if tokens.zeros:
         return positive, PromptEmbeds(
             prompt_embeds=np.zeros_like(positive.prompt_embeds),
@@ -187,20 +152,20 @@ def _embeds(
         )
     if tokens.negative is None:
         return positive, None
-    return positive, _assemble(tokenizers, tokens.text_encoders, tokens.negative, cache)
+    return positive, _assemble(tokenizers, tokens.text_encoders, tokens.negative, encoded)
 
 
 def _assemble(
-    tokenizers: Mapping[str, Tokenizer], names: Sequence[str], side: Sequence[Chunks], cache: Cache
+    tokenizers: Mapping[str, Tokenizer], names: Sequence[str], side: Sequence[Chunks], encoded: Encoded
 ) -> PromptEmbeds:
     hidden = []
     for name, chunks in zip(names, side, strict=True):
-        states = np.concatenate([cache[name, row.tobytes()]["hidden_states"] for row in chunks.ids])
+        states = np.concatenate([encoded[name, row.tobytes()]["hidden_states"] for row in chunks.ids])
         weights = chunks.weights[..., None]
         if (weights != 1).any():
-            empty = cache[name, tokenizers[name].empty(1).ids[0].tobytes()]["hidden_states"]
+            empty = encoded[name, tokenizers[name].empty(1).ids[0].tobytes()]["hidden_states"]
             states = np.where(weights == 1, states, empty + weights * (states - empty))
         hidden.append(states.reshape(1, -1, states.shape[-1]))
     # The pooled state is one vector: the first chunk's, which is all there is of a short prompt.
-    pooled = cache[names[-1], side[-1].ids[0].tobytes()]["pooled"]
+    pooled = encoded[names[-1], side[-1].ids[0].tobytes()]["pooled"]
     return PromptEmbeds(prompt_embeds=np.concatenate(hidden, axis=-1), pooled_prompt_embeds=pooled)

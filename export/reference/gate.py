@@ -8,7 +8,7 @@ import numpy as np
 
 from ...engine.errors import QualityError
 from ...engine.progress import Progress, track
-from ...engine.runners.base import Arrays, Loaded, Runner
+from ...engine.runners.base import Arrays, Loaded, Runner, call
 from ..components import Assembly, Component
 from ..quantize.recipes import Recipe
 from .calibrate import Calibration
@@ -28,7 +28,7 @@ def check_components(
         for name, runner in runners.items():
             samples = reference.samples[name]
             with Loaded(runner):
-                found = compare(_Recorded(samples), runner, [inputs for inputs, _ in samples])
+                found = compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
             component, calibration = assembly.components[name], reference.calibration.get(name)
 
             gate(name, recipe, found, partial(_worst, component, recipe, calibration, samples[:1]))

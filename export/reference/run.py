@@ -1,7 +1,7 @@
 """One short unquantized run does three jobs: it shows calibration the activations, it gives the parity gate its
 samples, and its pictures are what the finished engine is held to."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ import numpy as np
 from ...engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
-from ...engine.runners.base import Arrays
+from ...engine.runners.base import Footprint, Held, HostHeld, Sizes, Value, Values
+from ...engine.runners.ort import OrtDevice
 from ...engine.specs import ComponentSpec
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly, Component
@@ -51,9 +52,18 @@ class ReferenceRunner:
     module: "StreamedModule"
     expected_calls: int
     samples: list[Sample] = field(default_factory=list)
-    weight_bytes: int = 0
+    rows: int = 1
+    device: OrtDevice = field(default_factory=OrtDevice)
     loaded: bool = True
     calls: int = 0
+
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """Not asked: without a budget a plan decides nothing."""
+        return Footprint(pool="host", weights=0, working=0)
+
+    def hold(self, inputs: Values) -> Held:
+        """The arrays themselves."""
+        return HostHeld({name: np.asarray(value) for name, value in inputs.items()})
 
     def load(self) -> None:
         """Nothing to load: weights are read as layers run."""
@@ -61,13 +71,16 @@ class ReferenceRunner:
     def release(self) -> None:
         """Nothing to release."""
 
-    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once."""
-        outputs = self.module(inputs)
+        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        if isinstance(held, HostHeld):
+            arrays |= held.inputs
+        outputs = self.module(arrays)
         if self.calls % max(1, self.expected_calls // SAMPLES) == 0 and len(self.samples) < SAMPLES:
-            self.samples.append((dict(inputs), dict(outputs)))
+            self.samples.append((arrays, dict(outputs)))
         self.calls += 1
-        return outputs
+        return dict(outputs)
 
 
 def run_reference(
@@ -98,7 +111,7 @@ def run_reference(
             for name, runner in runners.items()
             if recipe.needs_calibration(name)
         }
-        pictures = short_run(Pipeline(manifest, runners, tokenizers), settings, size, progress)
+        pictures = short_run(Pipeline(manifest.models, runners, tokenizers), settings, size, progress)
         calibration = {name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()}
     return Reference(pictures=pictures, samples={n: r.samples for n, r in runners.items()}, calibration=calibration)
 

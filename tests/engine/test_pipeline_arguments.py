@@ -102,9 +102,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 def with_scheduler(pipe: Pipeline, config: Mapping[str, Any]) -> Pipeline:
     """The engine of a checkpoint that differs in its scheduler config alone: only the manifest has it."""
     models = {kind: replace(model, scheduler=dict(config)) for kind, model in pipe.models.denoisers.items()}
-    return Pipeline(
-        replace(pipe.manifest, models=replace(pipe.models, denoisers=models)), pipe.runners, pipe._tokenizers
-    )
+    return Pipeline(replace(pipe.models, denoisers=models), pipe.runners, pipe.tokenizers)
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_exceptions_pass_and_release(pipe: Pipeline, kind: type[BaseException], 
             raise kind("no more")
 
     pipe.close()
-    tight = Pipeline(pipe.manifest, pipe.runners, pipe._tokenizers, memory_budget=LEAST)
+    tight = Pipeline(pipe.models, pipe.runners, pipe.tokenizers, memory_budget=LEAST)
     with pytest.raises(kind, match="no more"):
         tight(**ON_TO_REFINER, callback_on_step_end=Recorder(fail))
     assert not any(runner.loaded for runner in pipe.runners.values())

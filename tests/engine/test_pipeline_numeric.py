@@ -86,9 +86,7 @@ def test_components_are_released(pipe: Pipeline) -> None:
 def test_clipping_hides_nothing(pipe: Pipeline) -> None:
     """A checkpoint whose scheduler clips would make a number of Inf."""
     models = {k: replace(m, scheduler={**m.scheduler, "clip_sample": True}) for k, m in pipe.models.denoisers.items()}
-    clipping = Pipeline(
-        replace(pipe.manifest, models=replace(pipe.models, denoisers=models)), pipe.runners, pipe._tokenizers
-    )
+    clipping = Pipeline(replace(pipe.models, denoisers=models), pipe.runners, pipe.tokenizers)
     fails_once(poison(clipping, "base/unet", CALLS_PER_STEP + 1, np.inf), "evaluation 2 of 6", sampler="ddim")
 
 

@@ -160,7 +160,7 @@ def test_a_picture_can_be_made_again_from_the_settings_inside_it(
     wanted = keywords(settings)
     with Pipeline.load(tiny_engine, threads=1) as pipe:
         picture = pipe(**wanted, output_type="np")
-    assert (picture.request.width, picture.request.sampler, picture.request.refiner) == (72, "dpmpp_2m", True)
+    assert (picture.request.width, picture.request.sampler.name, picture.request.refiner) == (72, "dpmpp_2m", True)
     assert run(capsys, *command, *options, "--seed", settings["Seed"], "-o", again).status == 0
     assert again.read_bytes() == first.read_bytes()
     assert read_png(first).parameters in run(capsys, "inspect", first).out

@@ -5,8 +5,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from pocketxl.engine.folder.manifest import read_manifest
-from pocketxl.engine.memory.plan import make_plan
+from pocketxl.engine.pipeline import Pipeline
 
 from ...fixtures.command_line import run
 
@@ -36,9 +35,27 @@ def test_it_prints_the_planners_peak_and_loads_nothing(
     tiny_engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("loaded"))
-    options = {"width": 128, "height": 64, "steps": 50, "images": 2}
-    expected = make_plan(read_manifest(tiny_engine), **options)
+    expected = Pipeline.load(tiny_engine).plan("", width=128, num_images_per_prompt=2, num_inference_steps=30)
     (event,) = run(capsys, "plan", tiny_engine, "--width", "128", "-n", "2", "--json").events()
     assert (event["width"], event["height"], event["peak_bytes"]) == (128, 64, expected.peak_bytes)
+    assert (event["images"], event["prompts"], event["pool"]) == (2, 1, "host")
     assert [row["phase"] for row in event["phases"]] == [phase.name for phase in expected.phases]
     assert "predicted peak for 128x64" in run(capsys, "plan", tiny_engine, "--width", "128").out
+
+
+def test_it_takes_what_a_call_takes(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def peak(*options: str) -> int:
+        (event,) = run(capsys, "plan", tiny_engine, "--json", *options).events()
+        return int(event["peak_bytes"])
+
+    one = peak("--prompt", "a")
+    assert peak("--prompt", "a", "--prompt", "b", "--prompt", "c") > one
+    assert peak("--prompt", "cat " * 100) > one
+    assert peak("--guidance-scale", "1") < one
+    assert peak("--sampler", "heun", "--no-refiner") < one
+    for wrong, says in (
+        (("--sampler", "magic"), "euler_a"),
+        (("--prompt", "(a:99)"), "weight"),
+        (("--eta", "1"), "ddim"),
+    ):
+        assert says in run(capsys, "plan", tiny_engine, *wrong).complaint()

@@ -1,14 +1,17 @@
 import time
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pocketxl.engine.errors import IntegrityError, RequestError
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.picture.infotext import MAX_CHARACTERS, parse, write
 from pocketxl.engine.picture.parameters import describe, keywords
-from pocketxl.engine.request.request import GenerationRequest
-from pocketxl.engine.request.validation import validate
+from pocketxl.engine.request.request import ResolvedRequest
+from pocketxl.engine.request.resolve import resolve
 from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES
 
 SETTINGS = {"Steps": "20", "Sampler": "DPM++ 2M", "Schedule type": "Karras"}
@@ -131,8 +134,8 @@ def test_a_hostile_megabyte_takes_little_time(unit):
     assert min(seconds) < 0.05
 
 
-def valid(**keywords_):
-    return validate(GenerationRequest(**keywords_), native_size=128, has_refiner=True)
+def valid(**keywords_: Any) -> ResolvedRequest:
+    return resolve(keywords_, read_manifest(FOLDER).models)
 
 
 REQUESTS = [
@@ -170,13 +173,13 @@ def test_sampler_labels_both_ways(sampler):
         settings = describe(request, 0, model="m", version="0")
         assert settings["Sampler"] == SAMPLERS[sampler].label
         again = valid(**keywords(settings))
-        assert (again.sampler, again.schedule) == (sampler, schedule)
+        assert (again.sampler.name, again.schedule) == (sampler, schedule)
 
 
 def test_old_labels_with_the_schedule_in_the_samplers_name():
     found = keywords({"Prompt": "x", "Sampler": "DPM++ 2M Karras"})
     request = valid(**found)
-    assert (request.sampler, request.schedule) == ("dpmpp_2m", "karras")
+    assert (request.sampler.name, request.schedule) == ("dpmpp_2m", "karras")
 
 
 def test_keywords_of_another_programs_text():

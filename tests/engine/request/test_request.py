@@ -1,5 +1,7 @@
 import inspect
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,18 +10,28 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketxl.engine.architecture import Models
 from pocketxl.engine.errors import RequestError
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.request.limits import LIMITS
-from pocketxl.engine.request.request import GenerationRequest, PromptTexts
+from pocketxl.engine.request.request import GenerationRequest, Prompt, ResolvedRequest, Text
+from pocketxl.engine.request.resolve import resolve
 from pocketxl.engine.request.sizes import BUCKETS, size_of
-from pocketxl.engine.request.validation import validate
 
 OURS = {"seed", "sampler", "schedule", "refiner", "aesthetic_score", "negative_aesthetic_score"}
 
 
-def checked(prompt="a cat", *, native_size=128, has_refiner=False, **keywords):
-    request = GenerationRequest.of({"prompt": prompt, **keywords})
-    return validate(request, native_size=native_size, has_refiner=has_refiner)
+MODELS = read_manifest(FOLDER).models  # native 128
+BASE = replace(MODELS, denoisers={"base": MODELS.denoisers["base"]})
+
+
+def checked(prompt: Any = "a cat", *, models: Models = BASE, **keywords: Any) -> ResolvedRequest:
+    return resolve({"prompt": prompt, **keywords}, models)
+
+
+def text(given: str) -> Text:
+    return Text(given=given, runs=((given, 1.0),))
 
 
 def test_names_and_defaults_are_those_of_diffusers():
@@ -63,7 +75,7 @@ def test_unknown_keywords(name, advice):
 def test_prompt_is_needed_but_may_be_empty():
     with pytest.raises(RequestError, match="prompt is missing"):
         GenerationRequest.of({})
-    assert checked("").prompts == (PromptTexts(prompt=""),)
+    assert checked("").prompts == (Prompt(prompt=text("")),)
 
 
 def test_defaults_are_filled_in():
@@ -71,15 +83,15 @@ def test_defaults_are_filled_in():
     assert (request.height, request.width) == (128, 128)
     assert request.original_size == request.target_size == (128, 128)
     assert (request.images, request.guidance, request.refiner, request.denoising_end) == (1, True, False, None)
-    assert (request.sampler, request.schedule, request.num_inference_steps) == ("euler", "default", 50)
+    assert (request.sampler.name, request.schedule, request.num_inference_steps) == ("euler", "default", 50)
     assert 0 <= request.seeds[0] < 2**32
     assert checked().seeds != request.seeds, "a fresh seed for each request"
 
 
 def test_the_base_hands_over_at_0_8_where_a_refiner_follows():
-    assert checked(has_refiner=True).denoising_end == 0.8
-    assert checked(has_refiner=True, denoising_end=0.5).denoising_end == 0.5
-    without = checked(has_refiner=True, refiner=False)
+    assert checked(models=MODELS).denoising_end == 0.8
+    assert checked(models=MODELS, denoising_end=0.5).denoising_end == 0.5
+    without = checked(models=MODELS, refiner=False)
     assert (without.refiner, without.denoising_end) == (False, None)
 
 
@@ -159,9 +171,9 @@ def test_the_message_proposes_the_nearest_sizes():
 
 
 def test_samplers_in_any_spelling():
-    assert checked(sampler="DPM++ 2M Karras").sampler == "dpmpp_2m"
+    assert checked(sampler="DPM++ 2M Karras").sampler.name == "dpmpp_2m"
     assert checked(sampler="DPM++ 2M Karras").schedule == "karras"
-    assert checked(sampler="Euler a", schedule="SGM Uniform").sampler == "euler_a"
+    assert checked(sampler="Euler a", schedule="SGM Uniform").sampler.name == "euler_a"
     with pytest.raises(RequestError, match="choose one of euler, euler_a, heun"):
         checked(sampler="k_foo")
 
@@ -183,8 +195,8 @@ def test_generators_give_seeds():
 def test_prompts_with_their_partners():
     request = checked(["a", "b"], prompt_2="c", negative_prompt=["d", "e"], num_images_per_prompt=2)
     assert request.prompts == (
-        PromptTexts(prompt="a", prompt_2="c", negative_prompt="d"),
-        PromptTexts(prompt="b", prompt_2="c", negative_prompt="e"),
+        Prompt(prompt=text("a"), prompt_2=text("c"), negative_prompt=text("d")),
+        Prompt(prompt=text("b"), prompt_2=text("c"), negative_prompt=text("e")),
     )
     assert request.images == 4
 
@@ -205,7 +217,7 @@ def test_latents_become_float32():
 def test_limits_are_inclusive():
     assert checked(guidance_scale=LIMITS["guidance_scale"][1]).guidance_scale == 100
     assert checked(num_inference_steps=1000).num_inference_steps == 1000
-    assert checked("a" * 32_000).prompts[0].prompt
+    assert checked("a" * 32_000).prompts[0].prompt.given
 
 
 def test_guidance_is_off_up_to_one():

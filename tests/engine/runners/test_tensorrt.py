@@ -10,7 +10,7 @@ from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
-from pocketxl.engine.runners.tensorrt import ENGINE_FILE, TensorRTRunner
+from pocketxl.engine.runners.tensorrt import ENGINE_FILE, CudaDevice, TensorRTRunner
 from pocketxl.engine.specs import ComponentSpec
 
 from ...tolerances import TENSORRT_FP16_RELATIVE
@@ -32,7 +32,7 @@ def runner(folder: Path, spec: ComponentSpec) -> TensorRTRunner:
         weight_bytes=(folder / ENGINE_FILE).stat().st_size,
         activation=ActivationModel(terms={}),
     )
-    return TensorRTRunner(folder, "vae_decoder", entry)
+    return TensorRTRunner(folder, "vae_decoder", entry, CudaDevice())
 
 
 def test_an_altered_engine_is_refused_before_anything_else(tmp_path: Path) -> None:

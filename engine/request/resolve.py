@@ -2,127 +2,158 @@
 
 import itertools
 import math
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .prompt import parse_prompt
-from .request import GenerationRequest, PromptTexts, ValidRequest
+from .request import GenerationRequest, Prompt, ResolvedRequest, Text
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def validate(
-    request: GenerationRequest,
-    *,
-    native_size: int = 1024,
-    has_refiner: bool = False,
-    latent_channels: int = 4,
-    downscale: int = 8,
-) -> ValidRequest:
-    """Check every value and fill in the defaults, before anything is allocated.
+def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
+    """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    Raises `RequestError` that names the value, what is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
+    is allowed and the fix.
     """
-    height, width = (
-        native_size if value is None else _side(name, value, downscale)
-        for name, value in (("height", request.height), ("width", request.width))
-    )
+    request = GenerationRequest.of(keywords)
+    vae = models.vae
+    height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
+    width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
     prompts = _prompts(request)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", len(prompts) * per_prompt)
-    row, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
+    sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
-    eta = number("eta", request.eta)
-    if eta and row.name != "ddim":
-        raise RequestError(
-            f"eta is {eta:g} and the sampler {row.name}, which has none; leave eta out or use sampler 'ddim'"
-        )
-    refiner = boolean("refiner", request.refiner) and has_refiner
     steps = integer("num_inference_steps", request.num_inference_steps)
-    if short_text("output_type", request.output_type) not in OUTPUT_TYPES:
-        raise RequestError(f"output_type is {show(request.output_type)}; choose one of {', '.join(OUTPUT_TYPES)}")
-    if request.callback_on_step_end is not None and not callable(request.callback_on_step_end):
-        raise RequestError(f"callback_on_step_end is {show(request.callback_on_step_end)}; give a function or None")
-    shape = (images, latent_channels, height // downscale, width // downscale)
-    kept = {field.name: getattr(request, field.name) for field in fields(GenerationRequest)}
-    checked = {
-        "height": height,
-        "width": width,
-        "prompts": prompts,
-        "num_images_per_prompt": per_prompt,
-        "sampler": row.name,
-        "schedule": schedule,
-        "timesteps": timesteps,
-        "sigmas": sigmas,
-        "num_inference_steps": len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps,
-        "eta": eta,
-        "refiner": refiner,
-        "denoising_end": _handoff(request.denoising_end, refiner),
-        "latents": _latents(request.latents, shape),
-        "seeds": _seeds(request, images),
-        **_sizes(request, height, width),
-        **{
-            name: number(name, getattr(request, name))
-            for name in ("guidance_scale", "guidance_rescale", "aesthetic_score", "negative_aesthetic_score")
-        },
-    }
-    return ValidRequest(**{**kept, **checked})
-
-
-def _sizes(request: GenerationRequest, height: int, width: int) -> dict[str, tuple[int, int] | None]:
-    """What SDXL is told about sizes; (height, width) pairs."""
-    original, target, negative_original, negative_target = (
-        pair(name, getattr(request, name), "size")
-        for name in ("original_size", "target_size", "negative_original_size", "negative_target_size")
+    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
+    sizes = _sizes(request)
+    return ResolvedRequest(
+        prompts=prompts,
+        num_images_per_prompt=per_prompt,
+        seeds=_seeds(request, images),
+        latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
+        height=height,
+        width=width,
+        sampler=sampler,
+        schedule=schedule,
+        num_inference_steps=len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps,
+        timesteps=timesteps,
+        sigmas=sigmas,
+        eta=_eta(request.eta, sampler.name),
+        guidance_scale=number("guidance_scale", request.guidance_scale),
+        guidance_rescale=number("guidance_rescale", request.guidance_rescale),
+        kinds=("base", "refiner") if refiner else ("base",),
+        denoising_end=_handoff(request.denoising_end, refiner),
+        original_size=sizes.original or (height, width),
+        target_size=sizes.target or (height, width),
+        crops_coords_top_left=sizes.crop,
+        negative_original_size=sizes.negative_original,
+        negative_target_size=sizes.negative_target,
+        negative_crops_coords_top_left=sizes.negative_crop,
+        aesthetic_score=number("aesthetic_score", request.aesthetic_score),
+        negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
+        output_type=_output_type(request.output_type),
+        callback_on_step_end=_callback(request.callback_on_step_end),
     )
-    crop, negative_crop = (
-        pair(name, getattr(request, name), "crop") or (0, 0)
-        for name in ("crops_coords_top_left", "negative_crops_coords_top_left")
+
+
+def _output_type(value: object) -> str:
+    name = short_text("output_type", value)
+    if name not in OUTPUT_TYPES:
+        raise RequestError(f"output_type is {show(value)}; choose one of {', '.join(OUTPUT_TYPES)}")
+    return name
+
+
+def _callback(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise RequestError(f"callback_on_step_end is {show(value)}; give a function or None")
+    return value
+
+
+def _eta(value: object, sampler: str) -> float:
+    eta = number("eta", value)
+    if eta and sampler != "ddim":
+        raise RequestError(
+            f"eta is {eta:g} and the sampler {sampler}, which has none; leave eta out or use sampler 'ddim'"
+        )
+    return eta
+
+
+class _Sizes(NamedTuple):
+    original: tuple[int, int] | None
+    target: tuple[int, int] | None
+    crop: tuple[int, int]
+    negative_original: tuple[int, int] | None
+    negative_target: tuple[int, int] | None
+    negative_crop: tuple[int, int]
+
+
+def _sizes(request: GenerationRequest) -> _Sizes:
+    """What SDXL is told about sizes; (height, width) pairs."""
+    found = _Sizes(
+        original=pair("original_size", request.original_size),
+        target=pair("target_size", request.target_size),
+        crop=pair("crops_coords_top_left", request.crops_coords_top_left) or (0, 0),
+        negative_original=pair("negative_original_size", request.negative_original_size),
+        negative_target=pair("negative_target_size", request.negative_target_size),
+        negative_crop=pair("negative_crops_coords_top_left", request.negative_crops_coords_top_left) or (0, 0),
     )
     # diffusers ignores these without a word where one is lacking.
-    together = (negative_original is None) == (negative_target is None)
-    if not together or (negative_original is None and negative_crop != (0, 0)):
+    together = (found.negative_original is None) == (found.negative_target is None)
+    if not together or (found.negative_original is None and found.negative_crop != (0, 0)):
         raise RequestError(
             "negative_original_size, negative_target_size and negative_crops_coords_top_left count only together; "
             "give both sizes, or none of the three"
         )
-    return {
-        "original_size": original or (height, width),
-        "target_size": target or (height, width),
-        "negative_original_size": negative_original,
-        "negative_target_size": negative_target,
-        "crops_coords_top_left": crop,
-        "negative_crops_coords_top_left": negative_crop,
-    }
+    return found
 
 
-def _prompts(request: GenerationRequest) -> tuple[PromptTexts, ...]:
-    names = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
-    given = {name: getattr(request, name) for name in names}
+def _prompts(request: GenerationRequest) -> tuple[Prompt, ...]:
     count = 1 if isinstance(request.prompt, str) else len(listed("prompt", request.prompt))
     if not 1 <= count <= LIMITS["pictures in all"][1]:
         raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
-    columns: dict[str, list[str | None]] = {}
-    for name, value in given.items():
-        texts = [value] * count if value is None or isinstance(value, str) else listed(name, value)
-        if len(texts) != count:
-            raise RequestError(
-                f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
-            )
-        columns[name] = [None if text is None and name != "prompt" else _prompt(name, text) for text in texts]
-    return tuple(PromptTexts(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+    prompts = _column("prompt", request.prompt, count)
+    prompts_2 = _column("prompt_2", request.prompt_2, count)
+    negatives = _column("negative_prompt", request.negative_prompt, count)
+    negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
+    return tuple(
+        Prompt(
+            prompt=_text("prompt", prompts[i]),
+            prompt_2=_optional_text("prompt_2", prompts_2[i]),
+            negative_prompt=_optional_text("negative_prompt", negatives[i]),
+            negative_prompt_2=_optional_text("negative_prompt_2", negatives_2[i]),
+        )
+        for i in range(count)
+    )
 
 
-def _prompt(name: str, text: object) -> str:
+def _column(name: str, value: object, count: int) -> list[Any]:
+    """One entry a prompt: a list as it is, anything else for all of them."""
+    texts = [value] * count if value is None or isinstance(value, str) else listed(name, value)
+    if len(texts) != count:
+        raise RequestError(
+            f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
+        )
+    return texts
+
+
+def _optional_text(name: str, text: object) -> Text | None:
+    return None if text is None else _text(name, text)
+
+
+def _text(name: str, text: object) -> Text:
     if not isinstance(text, str):
         raise RequestError(f"{name} is {show(text)}; give a text")
     if len(text) > LIMITS["characters of a prompt"][1]:
@@ -131,8 +162,7 @@ def _prompt(name: str, text: object) -> str:
         )
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
-    parse_prompt(text)  # weights out of range
-    return text
+    return Text(given=text, runs=tuple(parse_prompt(text)))
 
 
 def _seeds(request: GenerationRequest, images: int) -> tuple[int, ...]:

@@ -1,0 +1,55 @@
+"""Flags for the options of a call: the table's, and those that are names or switches."""
+
+import argparse
+from typing import Any
+
+from ..architecture import Models
+from ..errors import RequestError
+from ..picture.parameters import read
+from ..request.options import OPTIONS, Form, Option
+from ..request.sizes import size_of
+from ..sampling.samplers.table import SAMPLERS, SCHEDULES
+
+STEPS = 30
+"""The command line's own default."""
+_TYPES = {Form.TEXT: str, Form.WHOLE: int, Form.NUMBER: float}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of every option that has one."""
+    for row in OPTIONS.values():
+        if row.flag is not None:
+            short = ("-n",) if row.name == "num_images_per_prompt" else ()
+            parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
+    parser.set_defaults(num_inference_steps=STEPS)
+    parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
+    parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
+    parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
+    parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
+
+
+def options_of(args: argparse.Namespace, models: Models) -> dict[str, Any]:
+    """The keywords that the flags stand for; what was not given is left to the call's own defaults."""
+    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule"]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.aspect is not None:
+        if "width" in given or "height" in given:
+            raise RequestError("--aspect stands for --width and --height; give one or the other")
+        given["width"], given["height"] = size_of(args.aspect, native=models.native_size)
+    return given | {"refiner": not args.no_refiner}
+
+
+def _type(row: Option) -> Any:
+    if row.form in _TYPES:
+        return _TYPES[row.form]
+
+    def convert(text: str) -> Any:
+        return read(row.form, str(row.flag), text)
+
+    convert.__name__ = _metavar(row)  # argparse names it in its message
+    return convert
+
+
+def _metavar(row: Option) -> str:
+    name = str(row.flag).strip("-").replace("-", "_").upper()
+    return {Form.SIZE: "WIDTHxHEIGHT", Form.POINT: "'TOP LEFT'"}.get(row.form, name)

@@ -1,0 +1,47 @@
+"""What a call asks for, in the numbers that its memory depends on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from ..request.request import ResolvedRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One call: sizes, prompts, pictures, steps, tokens, guidance and models."""
+
+    width: int
+    height: int
+    prompt_tokens: tuple[int, ...]
+    """(prompts,) how many tokens each prompt's embeddings have (77 a chunk)."""
+    images: int
+    """Pictures of all prompts together."""
+    guidance: bool
+    evaluations: Mapping[str, int]
+    """Model kind → calls of it a row, in running order; those without any take no part."""
+    decoded: bool
+    """False where the latents are what is asked for."""
+
+    @classmethod
+    def of(cls, request: ResolvedRequest, prompt_tokens: tuple[int, ...], evaluations: Mapping[str, int]) -> Self:
+        """The workload of a checked request, once its prompts are tokenized and its steps laid."""
+        return cls(
+            width=request.width,
+            height=request.height,
+            prompt_tokens=prompt_tokens,
+            images=request.images,
+            guidance=request.guidance,
+            evaluations={kind: count for kind, count in evaluations.items() if count},
+            decoded=request.output_type != "latent",
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return self.width * self.height
+
+    @property
+    def rows(self) -> int:
+        """Rows that a prompt has: its own, and its negative's under guidance."""
+        return 2 if self.guidance else 1

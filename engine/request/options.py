@@ -1,0 +1,90 @@
+"""The options of a call, one row each: limits, its name in a picture's settings, its flag.
+
+A new option is a row here, its field in `request.py`, and its use. `limits.py` checks by these rows,
+`picture/parameters.py` writes and reads settings by them, and `commands/options.py` makes flags of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+
+
+class Form(Enum):
+    """How an option is written as text."""
+
+    TEXT = auto()
+    WHOLE = auto()
+    NUMBER = auto()
+    SIZE = auto()
+    """(height, width) in Python, `WIDTHxHEIGHT` as text."""
+    POINT = auto()
+    """(top, left), with a blank between as text."""
+    LEVELS = auto()
+    """Numbers with blanks between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One row. What is None does not apply: no limits, not in settings, no flag."""
+
+    name: str
+    """The keyword, diffusers' where it has one."""
+    form: Form
+    limits: tuple[float, float] | None = None
+    """Least and greatest allowed value (of each number)."""
+    label: str | None = None
+    """AUTOMATIC1111's name for it where it has one."""
+    flag: str | None = None
+    help: str = ""
+
+
+_SIDE = (8, 8192)
+_SIZE = (1, 1 << 16)
+_CROP = (0, 1 << 16)
+
+# In the order in which settings are written into pictures.
+ROWS = (
+    Option(name="negative_prompt", form=Form.TEXT, label="Negative prompt", flag="--negative-prompt",
+           help="what to keep away from"),
+    Option(name="seed", form=Form.WHOLE, limits=(0, 2**64 - 1), label="Seed", flag="--seed",
+           help="the same seed makes the same picture (default: a new one each time)"),
+    Option(name="num_images_per_prompt", form=Form.WHOLE, limits=(1, 64), flag="--images",
+           help="how many pictures; seeds count up from --seed (default: 1)"),
+    Option(name="num_inference_steps", form=Form.WHOLE, limits=(1, 1000), label="Steps", flag="--steps",
+           help="number of inference steps (default: 30)"),
+    Option(name="guidance_scale", form=Form.NUMBER, limits=(0, 100), label="CFG scale", flag="--guidance-scale",
+           help="how strictly to follow the prompt (default: 5)"),
+    Option(name="width", form=Form.WHOLE, limits=_SIDE, flag="--width",
+           help="pixels, a multiple of 8 (default: the model's native size)"),
+    Option(name="height", form=Form.WHOLE, limits=_SIDE, flag="--height",
+           help="pixels, a multiple of 8 (default: the model's native size)"),
+    Option(name="denoising_end", form=Form.NUMBER, flag="--denoising-end",
+           help="where the refiner takes over, 0 to 1 (default: 0.8)"),
+    Option(name="prompt_2", form=Form.TEXT, label="Prompt 2", flag="--prompt-2",
+           help="for the second text encoder alone (default: the prompt)"),
+    Option(name="negative_prompt_2", form=Form.TEXT, label="Negative prompt 2", flag="--negative-prompt-2",
+           help="for the second text encoder alone (default: the negative prompt)"),
+    Option(name="guidance_rescale", form=Form.NUMBER, limits=(0, 1), label="CFG rescale", flag="--guidance-rescale",
+           help="against overexposure, 0 to 1 (default: 0)"),
+    Option(name="eta", form=Form.NUMBER, limits=(0, 1), label="Eta", flag="--eta",
+           help="noise of the sampler ddim, 0 to 1 (default: 0)"),
+    Option(name="aesthetic_score", form=Form.NUMBER, limits=(0, 10), label="Aesthetic score", flag="--aesthetic-score",
+           help="what the refiner is told of the beauty wanted, 0 to 10 (default: 6)"),
+    Option(name="negative_aesthetic_score", form=Form.NUMBER, limits=(0, 10), label="Negative aesthetic score",
+           flag="--negative-aesthetic-score", help="the same of the beauty to keep away from (default: 2.5)"),
+    Option(name="original_size", form=Form.SIZE, limits=_SIZE, label="Original size", flag="--original-size",
+           help="what SDXL is told of the picture's size before scaling, as WIDTHxHEIGHT (default: its own)"),
+    Option(name="target_size", form=Form.SIZE, limits=_SIZE, label="Target size", flag="--target-size",
+           help="what SDXL is told of the size wanted, as WIDTHxHEIGHT (default: the picture's own)"),
+    Option(name="negative_original_size", form=Form.SIZE, limits=_SIZE, label="Negative original size"),
+    Option(name="negative_target_size", form=Form.SIZE, limits=_SIZE, label="Negative target size"),
+    Option(name="crops_coords_top_left", form=Form.POINT, limits=_CROP, label="Crop top-left", flag="--crop",
+           help="what SDXL is told was cut off above and to the left, as 'TOP LEFT' (default: '0 0')"),
+    Option(name="negative_crops_coords_top_left", form=Form.POINT, limits=_CROP, label="Negative crop top-left"),
+    Option(name="timesteps", form=Form.LEVELS, label="Timesteps"),
+    Option(name="sigmas", form=Form.LEVELS, label="Sigmas"),
+)  # fmt: skip
+
+OPTIONS: Mapping[str, Option] = MappingProxyType({row.name: row for row in ROWS})
+"""Keyword → row."""
