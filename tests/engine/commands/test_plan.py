@@ -53,9 +53,6 @@ def test_it_takes_what_a_call_takes(tiny_engine: Path, capsys: pytest.CaptureFix
     assert peak("--prompt", "cat " * 100) > one
     assert peak("--guidance-scale", "1") < one
     assert peak("--sampler", "heun", "--no-refiner") < one
-    for wrong, says in (
-        (("--sampler", "magic"), "euler_a"),
-        (("--prompt", "(a:99)"), "weight"),
-        (("--eta", "1"), "ddim"),
-    ):
+    refused = {("--sampler", "magic"): "euler_a", ("--prompt", "(a:99)"): "weight", ("--eta", "1"): "ddim"}
+    for wrong, says in refused.items():
         assert says in run(capsys, "plan", tiny_engine, *wrong).complaint()

@@ -1,5 +1,8 @@
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +12,20 @@ from transformers import CLIPTokenizer
 
 from pocketxl.engine.architecture import TextEncoderArchitecture
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.runners.base import Loaded
-from pocketxl.engine.text.encode import MAX_CHUNKS, encode_all, encode_prompts, tokenize
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.request.prompt import parse_prompt
+from pocketxl.engine.request.request import Prompt, Text
+from pocketxl.engine.runners.base import Held, Loaded, Value, Values
+from pocketxl.engine.text.encode import MAX_CHUNKS, PromptTokens, Sides, encode, tokenize
 from pocketxl.engine.text.tokenizer import Tokenizer
 
 from ... import tolerances
 from ...fixtures.checkpoints import tiny_modules, write_tokenizer
 
 torch.set_num_threads(2)
+BASE = read_manifest(FOLDER).models.denoisers["base"]
+BOTH = ("text_encoder", "text_encoder_2")
 NAMES = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
@@ -37,7 +46,7 @@ class TorchEncoder:
     def release(self):
         self.loaded = False
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         assert set(inputs) == {"input_ids"}
         assert inputs["input_ids"].shape == (1, 77)
         assert inputs["input_ids"].dtype == np.int64
@@ -48,6 +57,24 @@ class TorchEncoder:
         if self.name == "text_encoder_2":
             outputs["pooled"] = out.text_embeds.numpy()
         return outputs
+
+
+def prompt_of(*texts: str | None) -> Prompt:
+    """prompt, prompt_2, negative and negative_2; those left out are None."""
+    names = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+    given = {n: Text(given=t, runs=tuple(parse_prompt(t))) for n, t in zip(names, texts, strict=False) if t is not None}
+    return Prompt(**given)
+
+
+def tokens_of(
+    model: Any, *texts: str | None, encoders: tuple[str, ...] = BOTH, forced: bool = True, guidance: bool = True
+) -> PromptTokens:
+    denoiser = replace(BASE, encoders=encoders, forced=forced)
+    return tokenize(model.tokenizers, prompt_of(*texts), denoiser, guidance=guidance)
+
+
+def embed(runners: Any, model: Any, *texts: str | None, **how: Any) -> Sides:
+    return encode(runners, model.tokenizers, [tokens_of(model, *texts, **how)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +139,12 @@ LONG = "a red cat and a blue dog, sky! " * 12
 @pytest.mark.parametrize("kind", ["base", "refiner"])
 def test_embeddings_equal_diffusers(model, runners, texts, forced, kind):
     encoders = ("text_encoder", "text_encoder_2") if kind == "base" else ("text_encoder_2",)
-    ours = encode_prompts(
-        runners, model.tokenizers, *texts, text_encoders=encoders, force_zeros_for_empty_prompt=forced
-    )
+    ours = embed(runners, model, *texts, encoders=encoders, forced=forced)
     assert_equal_to(ours, diffusers_embeds(model, *texts, kind=kind, force_zeros_for_empty_prompt=forced))
 
 
 def test_without_guidance_there_is_no_negative(model, runners):
-    positive, negative = encode_prompts(runners, model.tokenizers, "a red cat", None, "sky", guidance=False)
+    positive, negative = embed(runners, model, "a red cat", None, "sky", guidance=False)
     assert negative is None
     assert sum(runners["text_encoder"].calls.values()) == 1
     assert positive.prompt_embeds.shape == (1, 77, 192)
@@ -127,7 +152,7 @@ def test_without_guidance_there_is_no_negative(model, runners):
 
 @pytest.mark.parametrize("negative", [None, "", "sky", LONG * 3])
 def test_long_prompts_are_encoded_chunk_by_chunk(model, runners, negative):
-    positive, other = encode_prompts(runners, model.tokenizers, LONG, None, negative, force_zeros_for_empty_prompt=True)
+    positive, other = embed(runners, model, LONG, None, negative)
     first, second = model.tokenizers["text_encoder"].chunks([(LONG, 1.0)]).ids[:2]
     rows = {None: 2, "": 2, "sky": 2, LONG * 3: 5}[negative]
     assert positive.prompt_embeds.shape == other.prompt_embeds.shape == (1, 77 * rows, 192)
@@ -147,7 +172,7 @@ def test_long_prompts_are_encoded_chunk_by_chunk(model, runners, negative):
 
 
 def test_both_encoders_get_the_same_number_of_chunks(model, runners):
-    positive, _ = encode_prompts(runners, model.tokenizers, "cat", LONG)
+    positive, _ = embed(runners, model, "cat", LONG)
     assert positive.prompt_embeds.shape == (1, 154, 192)
     empty = TorchEncoder("text_encoder", model.modules["text_encoder"])(
         {"input_ids": model.tokenizers["text_encoder"].empty(1).ids}
@@ -156,28 +181,27 @@ def test_both_encoders_get_the_same_number_of_chunks(model, runners):
 
 
 def test_every_chunk_is_encoded_once(model, runners):
-    cache = {}
     text = "a " * 75 * 3  # three equal chunks
-    encode_prompts(runners, model.tokenizers, text, None, "", cache=cache)
-    assert [sum(r.calls.values()) for r in runners.values()] == [2, 2], "one full chunk and the empty one"
-    encode_prompts(runners, model.tokenizers, text, None, "", cache=cache, text_encoders=("text_encoder_2",))
-    assert [sum(r.calls.values()) for r in runners.values()] == [2, 2], "the refiner reuses the base's"
+    tokens = [tokens_of(model, text, None, ""), tokens_of(model, text, None, "", encoders=("text_encoder_2",))]
+    encode(runners, model.tokenizers, tokens)
+    # One full chunk and the empty one; the refiner takes the base's.
+    assert [sum(r.calls.values()) for r in runners.values()] == [2, 2]
 
 
 def test_one_encoder_is_loaded_at_a_time(model, runners):
-    encode_prompts(runners, model.tokenizers, "a red cat", None, "sky", use=Loaded)
+    encode(runners, model.tokenizers, [tokens_of(model, "a red cat", None, "sky")], use=Loaded)
     assert [r.loads for r in runners.values()] == [1, 1]
     assert not any(r.loaded for r in runners.values())
 
 
 def test_many_prompts_load_each_encoder_once(model, runners):
     texts = [("a red cat", None, "sky"), ("(blue:1.2) dog", None, None)]
-    tokens = [tokenize(model.tokenizers, *text) for text in texts]
-    tokens += [tokenize(model.tokenizers, *text, text_encoders=("text_encoder_2",)) for text in texts]
-    together = encode_all(runners, model.tokenizers, tokens, use=Loaded)
+    tokens = [tokens_of(model, *text) for text in texts]
+    tokens += [tokens_of(model, *text, encoders=("text_encoder_2",)) for text in texts]
+    together = encode(runners, model.tokenizers, tokens, use=Loaded)
     assert [r.loads for r in runners.values()] == [1, 1]
     for (positive, negative), text in zip(together[:2], texts, strict=True):
-        alone, without = encode_prompts(runners, model.tokenizers, *text)
+        alone, without = embed(runners, model, *text)
         np.testing.assert_array_equal(positive.prompt_embeds, alone.prompt_embeds)
         np.testing.assert_array_equal(negative.pooled_prompt_embeds, without.pooled_prompt_embeds)
     for base, refiner in zip(together[:2], together[2:], strict=True):
@@ -185,16 +209,16 @@ def test_many_prompts_load_each_encoder_once(model, runners):
 
 
 def test_weights_of_one_change_no_bit(model, runners):
-    plain, _ = encode_prompts(runners, model.tokenizers, "a red cat")
+    plain, _ = embed(runners, model, "a red cat")
     for text in ("(a red cat:1)", "([a red cat])", "a (red:1.0) cat"):
-        weighted, _ = encode_prompts(runners, model.tokenizers, text)
+        weighted, _ = embed(runners, model, text)
         np.testing.assert_array_equal(weighted.prompt_embeds, plain.prompt_embeds)
 
 
 def test_weights_interpolate_from_the_empty_prompt(model, runners):
-    plain, empty = encode_prompts(runners, model.tokenizers, "a red cat", None, "")
+    plain, empty = embed(runners, model, "a red cat", None, "")
     for weight in (0.0, 0.5, 1.3, -1.0):
-        weighted, _ = encode_prompts(runners, model.tokenizers, f"a (red:{weight}) cat")
+        weighted, _ = embed(runners, model, f"a (red:{weight}) cat")
         expected = plain.prompt_embeds.copy()
         token = 2  # begin, a, red
         expected[:, token] = (
@@ -206,14 +230,14 @@ def test_weights_interpolate_from_the_empty_prompt(model, runners):
 
 
 def test_weights_count_in_the_negative_prompt_too(model, runners):
-    _, plain = encode_prompts(runners, model.tokenizers, "cat", None, "sky")
-    _, weighted = encode_prompts(runners, model.tokenizers, "cat", None, "(sky:1.5)")
+    _, plain = embed(runners, model, "cat", None, "sky")
+    _, weighted = embed(runners, model, "cat", None, "(sky:1.5)")
     assert np.abs(weighted.prompt_embeds - plain.prompt_embeds)[:, 1].max() > 0.01
     np.testing.assert_array_equal(weighted.prompt_embeds[:, 2:], plain.prompt_embeds[:, 2:])
 
 
 def test_too_long_a_prompt_is_refused_before_encoding(model, runners):
-    tokenize(model.tokenizers, "a " * 75 * MAX_CHUNKS)
+    tokens_of(model, "a " * 75 * MAX_CHUNKS)
     with pytest.raises(RequestError, match="17 chunks of 75 tokens long, at most 16"):
-        encode_prompts(runners, model.tokenizers, "a " * (75 * MAX_CHUNKS + 1))
+        embed(runners, model, "a " * (75 * MAX_CHUNKS + 1))
     assert not any(r.calls for r in runners.values())
