@@ -69,7 +69,7 @@ def prompt_of(*texts: str | None) -> Prompt:
 def tokens_of(
     model: Any, *texts: str | None, encoders: tuple[str, ...] = BOTH, forced: bool = True, guidance: bool = True
 ) -> PromptTokens:
-    denoiser = replace(BASE, encoders=encoders, forced=forced)
+    denoiser = replace(BASE, text_encoders=encoders, force_zeros_for_empty_prompt=forced)
     return tokenize(model.tokenizers, prompt_of(*texts), denoiser, guidance=guidance)
 
 
