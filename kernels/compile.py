@@ -50,8 +50,7 @@ class CompileError(KernelError):
 def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     """Compile one variant for one architecture.
 
-    Raises:
-        CompileError: Triton or ptxas refuse it.
+    Raises `CompileError`: Triton or ptxas refuse it.
     """
     import triton
     from triton.backends.compiler import GPUTarget

@@ -18,8 +18,7 @@ class UnsupportedArchitectureError(KernelError):
 def require(holds: bool, op: str, shape: Mapping[str, object], reason: str) -> None:
     """Check one declared constraint of an op.
 
-    Raises:
-        UnsupportedShapeError: it does not hold.
+    Raises `UnsupportedShapeError`: it does not hold.
     """
     if not holds:
         given = ", ".join(f"{name}={value}" for name, value in shape.items())

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from pocketxl.kernels import execute as execution
-from pocketxl.kernels.architecture import ARCHITECTURES, Architecture, architecture
-from pocketxl.kernels.conv.launch import MAX_K, plan_conv_w8a8, split_sum
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, Architecture, architecture
 from pocketxl.kernels.conv.op import conv_w8a8
+from pocketxl.kernels.conv.plan import MAX_K, plan_conv_w8a8, split_sum
 from pocketxl.kernels.conv.reference import conv_w8a8_ref, integer_convolution
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, dtype_name, execute
-from pocketxl.kernels.launch import Plan
+from pocketxl.kernels.launch import LaunchPlan
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
 
@@ -70,7 +70,7 @@ def torch_path(
     return out if residual is None else out + residual
 
 
-def bare(arch: Architecture, x: Tensor, weight: Tensor, **flags: Any) -> tuple[Plan, Tensor]:
+def bare(arch: Architecture, x: Tensor, weight: Tensor, **flags: Any) -> tuple[LaunchPlan, Tensor]:
     """The plan of a convolution without scales or additions, and its sums in float32, written over poison."""
     b, h, w, c = x.shape
     n, kernel = weight.shape[:2]
@@ -108,7 +108,7 @@ def test_is_as_good_as_torch_in_float16(shape: tuple[int, int, int, int, int], k
     assert_as_good_as_torch(value, torch_path(**given_, **added, stride=stride), truth)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES.values() if DEVICE == "cpu" else [None])
+@pytest.mark.parametrize("arch", GPU_ARCHITECTURES.values() if DEVICE == "cpu" else [None])
 @pytest.mark.parametrize(("shape", "kernel"), [((1, 5, 6, 64, 72), 3), ((2, 20, 13, 96, 72), 1)])
 def test_integer_sums_are_exact_with_the_tiles_of_every_architecture(
     arch: Architecture | None, shape: tuple[int, int, int, int, int], kernel: int

@@ -8,8 +8,8 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedArchitectureError, UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, dtype_name, execute
-from pocketxl.kernels.linear.launch import MAX_K, plan_geglu_linear_w8a8, plan_linear_w8a8
 from pocketxl.kernels.linear.op import geglu_linear_w8a8, linear_w8a8
+from pocketxl.kernels.linear.plan import MAX_K, plan_geglu_linear_w8a8, plan_linear_w8a8
 from pocketxl.kernels.linear.reference import geglu_linear_w8a8_ref, integer_product, linear_w8a8_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned

@@ -9,13 +9,13 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.norm.launch import plan_group_norm_silu, plan_group_norm_silu_quantize
 from pocketxl.kernels.norm.op import (
     add_layer_norm_quantize,
     group_norm_silu,
     group_norm_silu_quantize,
     layer_norm_quantize,
 )
+from pocketxl.kernels.norm.plan import plan_group_norm_silu, plan_group_norm_silu_quantize
 from pocketxl.kernels.norm.reference import group_norm_silu_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, error, poisoned

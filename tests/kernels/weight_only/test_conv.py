@@ -11,9 +11,9 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.weight_only.launch import plan_conv_w4, plan_conv_w8
 from pocketxl.kernels.weight_only.op import conv_w4, conv_w8
 from pocketxl.kernels.weight_only.pack import pack_w4, pack_w8, unpack_w4
+from pocketxl.kernels.weight_only.plan import plan_conv_w4, plan_conv_w8
 from pocketxl.kernels.weight_only.reference import conv_w4_ref, conv_w8_ref, unpack_w8
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
