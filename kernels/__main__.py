@@ -16,7 +16,11 @@ from .tune import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 1 when kernels have faults, 2 for a wrong argument, 5 for storage."""
+    """Run one command.
+
+    Returns 0 when done, 1 when kernels have faults, 2 for a wrong argument, 3 for an architecture without kernels, 5
+    for storage.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pocketxl.kernels",
         description=__doc__,
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except KernelError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
+        return error.exit_code
     except OSError as error:
         sys.stderr.write(f"error: cannot write: {error}; name a folder that can be written\n")
         return 5

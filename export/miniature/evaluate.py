@@ -102,8 +102,10 @@ def pairs(
     refine: bool = True,
     count: int = 100,
 ) -> list[Figure]:
-    """Two-object prompts: each half's nearest among the candidates is the one named for that side; and, less strictly,
-    the picture is nearer to the named arrangement than to the same two objects with sides exchanged."""
+    """Two-object prompts: each half's nearest among the candidates is the one named for that side.
+
+    And, less strictly: the picture is nearer to the named arrangement than to one with its two sides exchanged.
+    """
     wanted = pair_prompts(names, count)
     prompts = tuple(captions.two(left, right, colour) for left, right, colour in wanted)
     pictures = generate(Request(prompts=prompts, height=resolution, width=resolution, refine=refine))

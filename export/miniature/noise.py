@@ -28,8 +28,10 @@ def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def min_snr_weight(alpha_bar: Tensor, gamma: float = 5.0) -> Tensor:
-    """Loss weight of an epsilon prediction: `min(snr, gamma) / snr` (Hang et al., "Efficient Diffusion Training via
-    Min-SNR Weighting Strategy", 2023)."""
+    """Loss weight of an epsilon prediction: `min(snr, gamma) / snr`.
+
+    From Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
+    """
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(max=gamma) / snr
 

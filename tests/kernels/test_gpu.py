@@ -38,7 +38,7 @@ class Block(torch.nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor, weight_scale: Tensor, norm: Tensor) -> Tensor:
         quantized, scale = ops.layer_norm_quantize(x, norm, norm, 1e-5)
-        gated = ops.geglu_linear_w8a8(quantized, scale, weight, weight_scale)
+        gated: Tensor = ops.geglu_linear_w8a8(quantized, scale, weight, weight_scale)
         return gated * 2
 
 

@@ -96,7 +96,7 @@ def test_shares_are_those_of_the_plan() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width", "batch"), [(1024, 1024, 1), (512, 512, 2), (832, 1216, 2)])
 def test_plans_do_every_operation_but_the_ends(model: Any, precision: Any, height: int, width: int, batch: int) -> None:
-    size = {"height": height, "width": width, "batch": batch}
+    size: dict[str, Any] = {"height": height, "width": width, "batch": batch}
     arch = architecture(89)
     planned = sum(
         call.count * sum(launch_plan(call, arch).operations.values())

@@ -189,8 +189,9 @@ def test_export_and_compile_take_the_ops(monkeypatch: pytest.MonkeyPatch) -> Non
 
     class Block(torch.nn.Module):
         def forward(self, x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
-            gated = geglu_linear_w8a8(x, x_scale, weight, weight_scale, bias)
-            return linear_w8a8(x, x_scale, weight, weight_scale, bias)[..., : gated.shape[-1]] + gated
+            gated: Tensor = geglu_linear_w8a8(x, x_scale, weight, weight_scale, bias)
+            plain: Tensor = linear_w8a8(x, x_scale, weight, weight_scale, bias)
+            return plain[..., : gated.shape[-1]] + gated
 
     given_ = {name: value.cpu() for name, value in operands(6, 32, 16).items()}
     expected = Block()(**given_)

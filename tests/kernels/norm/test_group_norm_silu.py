@@ -211,9 +211,11 @@ def test_channels_of_sdxl_leave_no_lane_idle(c: int) -> None:
     statistics, merge, apply = plan.launches
     for launch in (statistics, apply):
         tile = launch.constants
+        height = tile["HEIGHT"]
+        assert isinstance(height, int)
         assert tile["WIDTH"] == 64
         assert launch.grid[0] * 64 == c
-        assert tile["HEIGHT"] * 64 == 256 * launch.num_warps, "eight elements a thread"
+        assert height * 64 == 256 * launch.num_warps, "eight elements a thread"
     assert merge.grid == (32, 1, 1)
 
 
