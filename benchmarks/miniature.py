@@ -1,10 +1,10 @@
-"""How well the miniature obeys: ``python -m benchmarks.miniature --assets DIR --engine DIR``.
+"""How well the miniature obeys: `python -m benchmarks.miniature --assets DIR --engine DIR`.
 
-Fixed prompts and seeds; prompts and measures are in ``pocketxl.export.miniature.evaluate``. The pictures come from
-diffusers in float32 and, with ``--engine``, from built engines too. Engines are several times as fast, so
-``--engines-only`` leaves diffusers the contact sheet and the figures that need no sampling. Each system's pictures are
+Fixed prompts and seeds; prompts and measures are in `pocketxl.export.miniature.evaluate`. The pictures come from
+diffusers in float32 and, with `--engine`, from built engines too. Engines are several times as fast, so
+`--engines-only` leaves diffusers the contact sheet and the figures that need no sampling. Each system's pictures are
 compared with those of the systems before it, seed by seed. The last line on standard output is one JSON object.
-``--sheet FILE`` also writes the contact sheet.
+`--sheet FILE` also writes the contact sheet.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> int:
 
     records: list[report.Record] = []
 
-    def keep(system: str, found: Sequence[evaluate.Record]) -> None:
+    def keep(system: str, found: Sequence[evaluate.Figure]) -> None:
         for one in found:
             records.append(
                 report.Record(case=one.case, system=system, metric=one.metric, value=one.value, unit=one.unit)
@@ -117,7 +117,7 @@ def remembering(make: evaluate.Generate, made: dict[evaluate.Request, Pictures])
 
 def same_seeds(
     mine: dict[evaluate.Request, Pictures], theirs: dict[evaluate.Request, Pictures], other: str
-) -> list[evaluate.Record]:
+) -> list[evaluate.Figure]:
     """Mean PSNR over all pictures that both systems made from the same prompts and seeds."""
     common = [request for request in mine if request in theirs]
     if not common:
@@ -125,17 +125,17 @@ def same_seeds(
     values = np.concatenate([measures.psnr_db(mine[request], theirs[request]) for request in common])
     case = f"same_seeds_as_{other}"
     return [
-        evaluate.Record(case=case, metric="mean_psnr_db", value=float(values.mean()), unit="dB"),
-        evaluate.Record(case=case, metric="least_psnr_db", value=float(values.min()), unit="dB"),
-        evaluate.Record(case=case, metric="pictures", value=len(values), unit="1"),
+        evaluate.Figure(case=case, metric="mean_psnr_db", value=float(values.mean()), unit="dB"),
+        evaluate.Figure(case=case, metric="least_psnr_db", value=float(values.min()), unit="dB"),
+        evaluate.Figure(case=case, metric="pictures", value=len(values), unit="1"),
     ]
 
 
 def obey(
     make: evaluate.Generate, painter: Painter, names: Sequence[str], size: int, parts: Set[str], count: int
-) -> list[evaluate.Record]:
+) -> list[evaluate.Figure]:
     """The figures that only need pictures."""
-    found: list[evaluate.Record] = []
+    found: list[evaluate.Figure] = []
     if "single" in parts:
         found += evaluate.obedience(make, painter, names, size, count=count)
     if "base_only" in parts:

@@ -1,4 +1,4 @@
-"""``python -m pocketxl.kernels``: compile the GPU kernels ahead of time, without a GPU; or tune them on one."""
+"""`python -m pocketxl.kernels`: compile the GPU kernels ahead of time, without a GPU; or tune them on one."""
 
 import argparse
 import json
@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .architecture import ARCHITECTURES, architecture
+from .architecture import GPU_ARCHITECTURES, architecture
 from .binaries import Result, compile_all, write_folder
 from .errors import KernelError
-from .sdxl import all_plans
+from .sdxl import all_launch_plans
 from .tune import add_arguments, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 1 when kernels have faults, 2 for a wrong argument, 5 for storage."""
+    """Run one command.
+
+    Returns 0 when done, 1 when kernels have faults, 2 for a wrong argument, 3 for an architecture without kernels, 5
+    for storage.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pocketxl.kernels",
         description=__doc__,
@@ -27,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compile", help="compile every kernel that SDXL needs; needs no GPU", description=_compile.__doc__
     )
     compiler.add_argument(
-        "--sm", type=int, nargs="+", metavar="N", default=sorted(ARCHITECTURES),
-        help="compute capabilities, 86 for 8.6; default: " + " ".join(map(str, sorted(ARCHITECTURES))),
+        "--sm", type=int, nargs="+", metavar="N", default=sorted(GPU_ARCHITECTURES),
+        help="compute capabilities, 86 for 8.6; default: " + " ".join(map(str, sorted(GPU_ARCHITECTURES))),
     )  # fmt: skip
     compiler.add_argument("--op", nargs="+", metavar="OP", help="only these ops")
     compiler.add_argument("-o", "--output", type=Path, metavar="DIR", help="write sm_N/*.cubin and manifest.json here")
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except KernelError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
+        return error.exit_code
     except OSError as error:
         sys.stderr.write(f"error: cannot write: {error}; name a folder that can be written\n")
         return 5
@@ -70,7 +74,7 @@ def _compile(options: argparse.Namespace) -> int:
 
 def _compile_into(options: argparse.Namespace) -> int:
     for arch in [architecture(sm) for sm in options.sm]:  # all are checked before the first is compiled
-        plans = all_plans(arch)
+        plans = all_launch_plans(arch)
         known = {plan.op for plan in plans}
         if unknown := set(options.op or ()) - known:
             raise KernelError(f"no op {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")

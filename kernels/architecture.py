@@ -29,17 +29,16 @@ _ALL: Final = (
     Architecture(sm=90, shared_memory=232_448, wgmma=True, fp8=True, examples="H100, H200"),
     Architecture(sm=120, shared_memory=101_376, fp8=True, examples="RTX 50 series"),
 )
-ARCHITECTURES: Final = {item.sm: item for item in _ALL}
+GPU_ARCHITECTURES: Final = {item.sm: item for item in _ALL}
 
 
 def architecture(sm: int) -> Architecture:
     """The architecture of a compute capability, 89 for 8.9.
 
-    Raises:
-        UnsupportedArchitectureError: no kernels for it; names those there are.
+    Raises `UnsupportedArchitectureError`: no kernels for it; names those there are.
     """
-    if sm in ARCHITECTURES:
-        return ARCHITECTURES[sm]
+    if sm in GPU_ARCHITECTURES:
+        return GPU_ARCHITECTURES[sm]
     known = ", ".join(f"sm_{item.sm} ({item.examples})" for item in _ALL)
     hint = (
         "Triton has no matrix instructions for Turing; build a TensorRT engine: pocketxl build --target rtx-sm75"

@@ -48,10 +48,9 @@ def compile_all(
 
 
 def write_folder(results: Iterable[Result], arch: Architecture, folder: Path) -> Path:
-    """Write ``folder/sm_<n>`` anew: every binary and the manifest; it is renamed into place when complete.
+    """Write `folder/sm_<n>` anew: every binary and the manifest; it is renamed into place when complete.
 
-    Raises:
-        CompileError: a variant has a fault; nothing is written.
+    Raises `CompileError`: a variant has a fault; nothing is written.
     """
     results = list(results)
     if bad := [result for result in results if result.faults]:

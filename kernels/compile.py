@@ -46,12 +46,13 @@ class Binary:
 class CompileError(KernelError):
     """A variant does not compile for an architecture, or not to what it was written for."""
 
+    exit_code = 1
+
 
 def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     """Compile one variant for one architecture.
 
-    Raises:
-        CompileError: Triton or ptxas refuse it.
+    Raises `CompileError`: Triton or ptxas refuse it.
     """
     import triton
     from triton.backends.compiler import GPUTarget

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .architecture import Architecture, architecture
 from .errors import require
-from .launch import Plan
+from .launch import LaunchPlan
 
 # Triton itself reads this once, when a kernel is defined.
 _INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
@@ -22,7 +22,7 @@ Allocate = Callable[..., Tensor]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """``float16`` for ``torch.float16``."""
+    """`float16` for `torch.float16`."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -46,18 +46,16 @@ def runs_kernels(tensor: Tensor) -> bool:
 
 @cache
 def kernel_function(kernel: str) -> Any:
-    """The Triton function of ``folder.function``."""
+    """The Triton function of `folder.function`."""
     folder, name = kernel.split(".")
     return getattr(importlib.import_module(f".{folder}.kernel", __package__), name)
 
 
-def execute(plan: Plan, inputs: Mapping[str, Tensor], allocate: Allocate = torch.empty) -> dict[str, Tensor]:
+def execute(plan: LaunchPlan, inputs: Mapping[str, Tensor], allocate: Allocate = torch.empty) -> dict[str, Tensor]:
     """Run every launch of a plan; returns its outputs.
 
-    Args:
-        plan: what to run.
-        inputs: one contiguous tensor for each input of the plan.
-        allocate: makes outputs and scratch, called like ``torch.empty``.
+    `plan`: what to run. `inputs`: one contiguous tensor for each input of the plan. `allocate`: makes outputs and
+    scratch, called like `torch.empty`.
     """
     from triton.runtime.jit import JITFunction
 

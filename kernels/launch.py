@@ -1,7 +1,7 @@
 """What a launch is: the one description that the torch op, the compiler and a torch-free engine share.
 
 A `Plan` is everything one op does on the GPU, computed from shapes and dtypes alone: the buffers it reads, writes and
-needs between its kernels, and the launches in order. This module and the ``launch.py`` of every op import neither torch
+needs between its kernels, and the launches in order. This module and the `plan.py` of every op import neither torch
 nor Triton, so that an engine can use them with nothing but compiled binaries and the CUDA driver.
 """
 
@@ -49,18 +49,13 @@ class Buffer:
 class Launch:
     """One kernel launch.
 
-    Args:
-        kernel: ``folder.function``: the function in that op's ``kernel.py``.
-        arguments: values of the kernel's run-time parameters, in its order: the name of a buffer, an integer (32 bit),
-            a float (32 bit), or None for an optional pointer that is absent (which is compiled in).
-        constants: the kernel's compile-time parameters.
-        grid: programs in x, y, z.
-        num_warps: warps of a program.
-        num_stages: depth of the software pipeline.
-        varying: integers that change from call to call (rows, tokens, batch) and that the binary must not be
-            specialised to; the kernel lists them in ``do_not_specialize``. All other integers are specialised to being
-            divisible by 16 where they are.
-        instruction: operand type of the matrix instruction that the inner loop must compile to: s8, f16, bf16, e4m3.
+    `kernel`: `folder.function`: the function in that op's `kernel.py`. `arguments`: values of the kernel's run-time
+    parameters, in its order: the name of a buffer, an integer (32 bit), a float (32 bit), or None for an optional
+    pointer that is absent (which is compiled in). `constants`: the kernel's compile-time parameters. `grid`: programs
+    in x, y, z. `num_warps`: warps of a program. `num_stages`: depth of the software pipeline. `varying`: integers that
+    change from call to call (rows, tokens, batch) and that the binary must not be specialised to; the kernel lists them
+    in `do_not_specialize`. All other integers are specialised to being divisible by 16 where they are. `instruction`:
+    operand type of the matrix instruction that the inner loop must compile to: s8, f16, bf16, e4m3.
     """
 
     kernel: str
@@ -93,7 +88,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class LaunchPlan:
     """One op on given shapes: its buffers and its launches, in order.
 
     `operations` and `traffic` are what the op has to do at the least, for rooflines: multiply-adds times two by operand

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import architecture
-from .conv.launch import plan_conv_w8a8
 from .conv.op import conv_w8a8
+from .conv.plan import plan_conv_w8a8
 from .errors import UnsupportedShapeError, require
-from .linear.launch import plan_linear_w8a8
 from .linear.op import linear_w8a8
+from .linear.plan import plan_linear_w8a8
 from .quantize.op import quantize_per_image, quantize_per_token
 
 # Sensitive, and about one percent of the work: first and last convolution, embeddings, and the shortcuts. The keys and
@@ -27,7 +27,7 @@ KEEP = r"(^|\.)(conv_in|conv_out|time_embedding|add_embedding|time_emb_proj|conv
 
 
 def quantize_per_channel(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 per output channel: ``weight (n, …) ~ q * scale``; scale (n,) float32, `amax` / 127."""
+    """Symmetric int8 per output channel: `weight (n, …) ~ q * scale`; scale (n,) float32, `amax` / 127."""
     rows = weight.detach().float().flatten(1)
     scale = rows.abs().amax(1) / 127
     steps = torch.where(scale > 0, scale, 1.0)[:, None]
@@ -44,8 +44,7 @@ class LinearW8A8(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         """Quantize a float layer.
 
-        Raises:
-            UnsupportedShapeError: the kernel cannot take the layer's widths.
+        Raises `UnsupportedShapeError`: the kernel cannot take the layer's widths.
         """
         super().__init__()
         # Every architecture has the same constraints on widths.
@@ -76,8 +75,7 @@ class ConvW8A8(nn.Module):
     def __init__(self, layer: nn.Conv2d) -> None:
         """Quantize a float layer.
 
-        Raises:
-            UnsupportedShapeError: the kernel cannot take the layer's channels, size, stride, padding or groups.
+        Raises `UnsupportedShapeError`: the kernel cannot take the layer's channels, size, stride, padding or groups.
         """
         super().__init__()
         side = layer.kernel_size[0]
@@ -122,12 +120,9 @@ class Kept:
 def quantize_layers(model: nn.Module, keep: str = KEEP) -> tuple[list[str], list[Kept]]:
     """Replace linears and convolutions in place by their W8A8 forms.
 
-    Args:
-        model: for instance diffusers' SDXL U-Net in float16.
-        keep: a pattern of the names that stay in floats.
+    `model`: for instance diffusers' SDXL U-Net in float16. `keep`: a pattern of the names that stay in floats.
 
-    Returns:
-        Names of the replaced layers, and those kept with the reason.
+    Returns names of the replaced layers, and those kept with the reason.
     """
     replaced, kept = [], []
     for name, layer in _layers(model):

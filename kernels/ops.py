@@ -1,4 +1,4 @@
-"""Every kernel as a torch op; once this is imported, also as ``torch.ops.pocketxl.<op>``."""
+"""Every kernel as a torch op; once this is imported, also as `torch.ops.pocketxl.<op>`."""
 
 from .attention.op import attention, attention_int8
 from .conv.op import conv_w8a8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .launch import Buffer, Plan
+from .launch import Buffer, LaunchPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def sample(name: str, buffer: Buffer, *, device: str = "cpu", seed: int = 0) -> 
     return torch.randn(buffer.shape, generator=random, device=device).to(dtype)
 
 
-def samples(plan: Plan, *, device: str = "cpu", seed: int = 0) -> dict[str, Tensor]:
+def samples(plan: LaunchPlan, *, device: str = "cpu", seed: int = 0) -> dict[str, Tensor]:
     """A tensor for each input of a plan, from seeds that follow `seed`.
 
     One that a launch reads at a stride is a slice of the columns of a wider tensor, as the op's caller has it.

@@ -1,7 +1,7 @@
 """Every kernel call that one forward of SDXL's base or refiner makes, as data.
 
-The steps are those of `sdxl_steps`; a recipe says which ops compute a step. First and last convolution (4 channels) and
-the concatenations stay with the caller's library, in 16 bits: they are 0.01 % of the operations.
+The layers are those of `sdxl_layers`; a precision says which ops compute a layer. First and last convolution (4
+channels) and the concatenations stay with the caller's library, in 16 bits: they are 0.01 % of the operations.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 from .architecture import Architecture
 from .errors import KernelError
-from .launch import Plan
-from .sdxl_steps import Attention, Concatenate, Conv, GroupNorm, LayerNorm, Linear, Model, Step, steps
+from .launch import LaunchPlan
+from .sdxl_layers import Attention, Concatenate, Conv, GroupNorm, Layer, LayerNorm, Linear, UNetName, layers
 
-Recipe = Literal["w8a8", "w4"]
-RECIPES: Final[tuple[Recipe, ...]] = ("w8a8", "w4")
+Precision = Literal["w8a8", "w4"]
+PRECISIONS: Final[tuple[Precision, ...]] = ("w8a8", "w4")
 Value = int | float | str | bool | tuple[int, int]
 Ask = tuple[str, dict[str, Value]]
 
@@ -40,20 +40,20 @@ OPS: Final[Mapping[str, str]] = {
     "conv_w4": "weight_only",
     "conv_w8": "weight_only",
 }
-"""Every op, and the folder whose ``launch.py`` plans it."""
+"""Every op, and the folder whose `plan.py` plans it."""
 
 SIZES: Final = ((512, 512), (768, 768), (1024, 1024), (832, 1216), (1216, 832), (1536, 1536))
 """Heights and widths that compiled kernels are held to; the kernels take any other as well."""
 BATCHES: Final = (1, 2)
 
 EIGHT_BITS: Final = frozenset({"shortcut", "down", "up", "proj_in", "proj_out"})
-"""Roles that the `w4` recipe keeps in 8 bits: nothing normalises what they read, and they hold 3 % of the base's
+"""Roles that the `w4` precision keeps in 8 bits: nothing normalises what they read, and they hold 3 % of the base's
 weights and 7 % of the refiner's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """`count` calls of an op on one shape: the keyword arguments of its plan function, without `arch`."""
+    """`count` calls of an op on one shape: the keyword arguments of its `plan_<op>`, without `arch`."""
 
     op: str
     shape: Mapping[str, Value]
@@ -61,60 +61,55 @@ class Call:
 
 
 def calls(
-    model: Model,
+    model: UNetName,
     *,
     height: int,
     width: int,
     batch: int = 1,
     tokens: int = 77,
-    recipe: Recipe = "w8a8",
+    precision: Precision = "w8a8",
     dtype: str = "int8",
 ) -> tuple[Call, ...]:
     """The calls of one forward, equal ones together, in the order in which they first occur.
 
-    Args:
-        model: base or refiner.
-        height: of the picture, in pixels; a multiple of 8.
-        width: likewise.
-        batch: latents, so 2 for one picture with guidance.
-        tokens: of the prompt, a multiple of 77.
-        recipe: w8a8, 8-bit weights and activations; w4, 4-bit weights (some 8-bit), float16 activations.
-        dtype: of the 8-bit operands in linears: int8 or float8_e4m3fn.
+    `model`: base or refiner. `height`: of the picture, in pixels; a multiple of 8. `width`: likewise. `batch`: latents,
+    so 2 for one picture with guidance. `tokens`: of the prompt, a multiple of 77. `precision`: w8a8, 8-bit weights and
+    activations; w4, 4-bit weights (some 8-bit), float16 activations. `dtype`: of the 8-bit operands in linears: int8 or
+    float8_e4m3fn.
     """
-    walk = steps(model, height=height, width=width, batch=batch, tokens=tokens)
-    if recipe == "w8a8":
-        return _counted(ask for step in walk for ask in w8a8(step, dtype))
-    return _counted(ask for step in walk for ask in w4(step))
+    walk = layers(model, height=height, width=width, batch=batch, tokens=tokens)
+    if precision == "w8a8":
+        return _counted(ask for layer in walk for ask in w8a8(layer, dtype))
+    return _counted(ask for layer in walk for ask in w4(layer))
 
 
-def plan(call: Call, arch: Architecture) -> Plan:
-    """The plan of one call on an architecture.
+def launch_plan(call: Call, arch: Architecture) -> LaunchPlan:
+    """The launch plan of one call on an architecture.
 
-    Raises:
-        KernelError: there is no such op, or it cannot take the shape.
+    Raises `KernelError`: there is no such op, or it cannot take the shape.
     """
-    made: Plan = plan_function(call.op)(**call.shape, arch=arch)
+    made: LaunchPlan = plan_function(call.op)(**call.shape, arch=arch)
     return made
 
 
 @cache
 def plan_function(op: str) -> Any:
-    """The function ``plan_<op>``."""
+    """The function `plan_<op>`."""
     if op not in OPS:
         raise KernelError(f"no op {op!r}; there are {', '.join(OPS)}")
-    return getattr(importlib.import_module(f".{OPS[op]}.launch", __package__), f"plan_{op}")
+    return getattr(importlib.import_module(f".{OPS[op]}.plan", __package__), f"plan_{op}")
 
 
-def all_plans(arch: Architecture) -> tuple[Plan, ...]:
-    """Plans that between them hold every kernel that SDXL needs on an architecture; those that add none are left out.
+def all_launch_plans(arch: Architecture) -> tuple[LaunchPlan, ...]:
+    """Launch plans that between them hold every kernel that SDXL needs on an architecture, and none that adds nothing.
 
-    Both models and recipes, the sizes in `SIZES`, batches of one and two; float16, and for the base's linears float8
+    Both models and precisions, the sizes in `SIZES`, batches of one and two; float16, and for the base's linears float8
     where the architecture has it; and `alternatives`.
     """
-    found: list[Plan] = []
+    found: list[LaunchPlan] = []
     seen: set[object] = set()
     for call in _shipped(arch):
-        made = plan(call, arch)
+        made = launch_plan(call, arch)
         if not seen.issuperset(made.variants):
             seen.update(made.variants)
             found.append(made)
@@ -122,7 +117,7 @@ def all_plans(arch: Architecture) -> tuple[Plan, ...]:
 
 
 def alternatives(found: Iterable[Call]) -> Iterator[Call]:
-    """Calls that do the same another way, which a model or a recipe may choose instead.
+    """Calls that do the same another way, which whoever builds a model may choose instead.
 
     An addition inside the norm instead of behind the linear before it; GEGLU behind its linear instead of inside;
     attention that sums in float16, which GeForce cards take twice as fast; self-attention in float16 altogether; every
@@ -147,93 +142,93 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
                 yield Call(op=call.op.replace("w4", "w8"), shape=shape, count=call.count)
 
 
-def w8a8(step: Step, dtype: str = "int8") -> Iterator[Ask]:
-    """The calls that compute one step with 8-bit weights and activations; each op quantizes for the next."""
-    match step:
+def w8a8(layer: Layer, dtype: str = "int8") -> Iterator[Ask]:
+    """The calls that compute one layer with 8-bit weights and activations; each op quantizes for the next."""
+    match layer:
         case Conv(role="in" | "out") | Concatenate():
             return
         case Conv(role="shortcut"):
             # Two pictures side by side have a scale each, since their ranges differ.
-            for c in (step.c_in - step.c_kept, step.c_kept):
+            for c in (layer.c_in - layer.c_kept, layer.c_kept):
                 if c:
-                    yield "quantize_per_image", _image(step, c)
-            yield "conv_w8a8", _conv(step)
+                    yield "quantize_per_image", _image(layer, c)
+            yield "conv_w8a8", _conv(layer)
         case Conv(role="down" | "up"):
-            yield "quantize_per_image", _image(step, step.c_in)
-            yield "conv_w8a8", _conv(step)
+            yield "quantize_per_image", _image(layer, layer.c_in)
+            yield "conv_w8a8", _conv(layer)
         case Conv():
-            yield "conv_w8a8", _conv(step)
+            yield "conv_w8a8", _conv(layer)
         case GroupNorm(silu=True):
-            yield "group_norm_silu_quantize", _group_norm(step)
+            yield "group_norm_silu_quantize", _group_norm(layer)
         case GroupNorm():
-            yield "group_norm_silu", _group_norm(step)
+            yield "group_norm_silu", _group_norm(layer)
         case LayerNorm():
-            yield "layer_norm_quantize", {"m": step.rows, "c": step.channels, "eps": step.eps, "dtype": dtype}
+            yield "layer_norm_quantize", {"m": layer.rows, "c": layer.channels, "eps": layer.eps, "dtype": dtype}
         case Attention(cross=False):
-            yield "attention_int8", _attention(step)
+            yield "attention_int8", _attention(layer)
         case Attention():
-            yield "attention", _attention(step)
+            yield "attention", _attention(layer)
         case Linear(gated=True):
-            yield "geglu_linear_w8a8", {"m": step.rows, "n": step.n, "k": step.k, "dtype": dtype}
+            yield "geglu_linear_w8a8", {"m": layer.rows, "n": layer.n, "k": layer.k, "dtype": dtype}
         case Linear():
-            if step.role not in ("qkv", "q"):  # the norms quantize for these
-                yield "quantize_per_token", {"m": step.rows, "c": step.k, "dtype": dtype}
-            yield "linear_w8a8", {**_linear(step), "dtype": dtype}
+            if layer.role not in ("qkv", "q"):  # the norms quantize for these
+                yield "quantize_per_token", {"m": layer.rows, "c": layer.k, "dtype": dtype}
+            yield "linear_w8a8", {**_linear(layer), "dtype": dtype}
 
 
-def w4(step: Step) -> Iterator[Ask]:
-    """The calls that compute one step with 4-bit weights; LayerNorm and GEGLU's gate stay with the caller's library."""
-    match step:
+def w4(layer: Layer) -> Iterator[Ask]:
+    """The calls that compute one layer with 4-bit weights; LayerNorm and GEGLU's gate stay with the caller."""
+    match layer:
         case Conv(role="in" | "out") | Concatenate() | LayerNorm():
             return
         case Conv():
-            yield f"conv_{_weight(step)}", _conv_weight_only(step)
+            yield f"conv_{_weight(layer)}", _conv_weight_only(layer)
         case GroupNorm():
-            yield "group_norm_silu", _group_norm(step)
+            yield "group_norm_silu", _group_norm(layer)
         case Attention():
-            yield "attention", _attention(step)
+            yield "attention", _attention(layer)
         case Linear():
-            yield f"linear_{_weight(step)}", _linear(step)
+            yield f"linear_{_weight(layer)}", _linear(layer)
 
 
-def _weight(step: Conv | Linear) -> str:
-    return "w8" if step.role in EIGHT_BITS else "w4"
+def _weight(layer: Conv | Linear) -> str:
+    return "w8" if layer.role in EIGHT_BITS else "w4"
 
 
-def _linear(step: Linear) -> dict[str, Value]:
-    n = 2 * step.n if step.gated else step.n
-    return {"m": step.rows, "n": n, "k": step.k, "bias": step.bias, "residual": step.residual}
+def _linear(layer: Linear) -> dict[str, Value]:
+    n = 2 * layer.n if layer.gated else layer.n
+    return {"m": layer.rows, "n": n, "k": layer.k, "bias": layer.bias, "residual": layer.residual}
 
 
-def _conv(step: Conv) -> dict[str, Value]:
-    return {**_image(step, step.c_in - step.c_kept), "c2": step.c_kept, "n": step.c_out, **_filter(step)}
+def _conv(layer: Conv) -> dict[str, Value]:
+    return {**_image(layer, layer.c_in - layer.c_kept), "c2": layer.c_kept, "n": layer.c_out, **_filter(layer)}
 
 
-def _conv_weight_only(step: Conv) -> dict[str, Value]:
-    return {**_image(step, step.c_in), "n": step.c_out, **_filter(step)}
+def _conv_weight_only(layer: Conv) -> dict[str, Value]:
+    return {**_image(layer, layer.c_in), "n": layer.c_out, **_filter(layer)}
 
 
-def _filter(step: Conv) -> dict[str, Value]:
+def _filter(layer: Conv) -> dict[str, Value]:
     shape: dict[str, Value] = {
-        "kernel": step.kernel, "stride": step.stride, "time": step.time, "residual": step.residual
+        "kernel": layer.kernel, "stride": layer.stride, "time": layer.time, "residual": layer.residual
     }  # fmt: skip
-    if step.upsample_to:
-        shape["upsample_to"] = step.upsample_to
+    if layer.upsample_to:
+        shape["upsample_to"] = layer.upsample_to
     return shape
 
 
-def _image(step: Conv | GroupNorm, c: int) -> dict[str, Value]:
-    return {"b": step.batch, "h": step.height, "w": step.width, "c": c}
+def _image(layer: Conv | GroupNorm, c: int) -> dict[str, Value]:
+    return {"b": layer.batch, "h": layer.height, "w": layer.width, "c": c}
 
 
-def _group_norm(step: GroupNorm) -> dict[str, Value]:
-    return {**_image(step, step.channels), "groups": step.groups, "eps": step.eps, "silu": step.silu}
+def _group_norm(layer: GroupNorm) -> dict[str, Value]:
+    return {**_image(layer, layer.channels), "groups": layer.groups, "eps": layer.eps, "silu": layer.silu}
 
 
-def _attention(step: Attention) -> dict[str, Value]:
-    shape: dict[str, Value] = {"batch": step.batch, "m": step.queries, "n": step.keys, "heads": step.heads}
-    if not step.cross:  # slices of what the fused linear wrote
-        wide = 3 * 64 * step.heads
+def _attention(layer: Attention) -> dict[str, Value]:
+    shape: dict[str, Value] = {"batch": layer.batch, "m": layer.queries, "n": layer.keys, "heads": layer.heads}
+    if not layer.cross:  # slices of what the fused linear wrote
+        wide = 3 * 64 * layer.heads
         shape |= {"q_stride": wide, "k_stride": wide, "v_stride": wide}
     return shape
 
@@ -251,8 +246,8 @@ def _shipped(arch: Architecture) -> Iterator[Call]:
         for height, width in SIZES:
             for batch in BATCHES:
                 size: Any = {"model": model, "height": height, "width": width, "batch": batch}
-                for recipe in RECIPES:
-                    found = calls(**size, recipe=recipe)
+                for precision in PRECISIONS:
+                    found = calls(**size, precision=precision)
                     yield from found
                     yield from alternatives(found)
                 if arch.fp8 and model == "base":

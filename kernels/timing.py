@@ -53,12 +53,8 @@ def measure(
 ) -> Timing:
     """Time one run of `work`, whose items do the same on different memory.
 
-    Args:
-        work: one function per copy of the inputs.
-        watch: records and times.
-        enough: seconds of replays after which to stop.
-        least: replays at least.
-        most: replays at most.
+    `work`: one function per copy of the inputs. `watch`: records and times. `enough`: seconds of replays after which to
+    stop. `least`: replays at least. `most`: replays at most.
     """
     replay = watch.record(work)
     watch.seconds(replay)  # clocks rise, caches are as they stay

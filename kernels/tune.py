@@ -22,8 +22,8 @@ from typing import Any, Final
 from .architecture import Architecture, architecture
 from .configs import FOLDER, Row, lookup, table, trying
 from .errors import KernelError
-from .launch import Plan
-from .sdxl import RECIPES, Call, alternatives, calls, plan
+from .launch import LaunchPlan
+from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan
 
 Config = Mapping[str, int]
 MARGIN: Final = 0.02
@@ -62,7 +62,7 @@ def cases(name: str, arch: Architecture, found: Iterable[Call]) -> list[Case]:
     result: dict[tuple[int, tuple[tuple[str, int], ...]], Case] = {}
     for call in found:
         with trying(name) as trial:
-            plan(call, arch)
+            launch_plan(call, arch)
         for rows, shape in trial.asked:
             key = (rows, tuple(sorted(shape.items())))
             config = lookup(name, arch.sm, rows, **shape)
@@ -92,8 +92,7 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
 def check_writable(path: Path) -> None:
     """Refuse a table that cannot be written before anything is measured.
 
-    Raises:
-        OSError: the folder is missing or refuses new files, or a folder has the table's name.
+    Raises `OSError`: the folder is missing or refuses new files, or a folder has the table's name.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
@@ -119,15 +118,15 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
         part.unlink(missing_ok=True)
 
 
-def compiled(case: Case, arch: Architecture, jobs: int) -> list[tuple[dict[str, int], Plan]]:
+def compiled(case: Case, arch: Architecture, jobs: int) -> list[tuple[dict[str, int], LaunchPlan]]:
     """The candidates of a case that the constraints take and that compile without a fault, with their plans."""
     from .binaries import compile_all
 
-    found: list[tuple[dict[str, int], Plan]] = []
+    found: list[tuple[dict[str, int], LaunchPlan]] = []
     for config in candidates(case.config):
         with trying(case.table, config):
             try:
-                found.append((config, plan(case.call, arch)))
+                found.append((config, launch_plan(case.call, arch)))
             except KernelError:
                 continue
     results = compile_all([variant for _, made in found for variant in made.variants], arch, jobs=jobs)
@@ -138,8 +137,7 @@ def compiled(case: Case, arch: Architecture, jobs: int) -> list[tuple[dict[str, 
 def tune_case(case: Case, arch: Architecture, jobs: int) -> Outcome:
     """Measure every candidate of a case on the current GPU.
 
-    Raises:
-        KernelError: the table's own configuration does not compile.
+    Raises `KernelError`: the table's own configuration does not compile.
     """
     import torch
     from torch._library.triton import set_wrap_triton_enabled
@@ -187,8 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Tune one table and write it; 0 when done.
 
-    Raises:
-        KernelError: no GPU, or another than `--sm` says.
+    Raises `KernelError`: no GPU, or another than `--sm` says.
     """
     arch = _architecture(options.sm, needs_gpu=not options.dry_run)
     path = options.table or FOLDER / f"{options.op}.json"
@@ -199,8 +196,8 @@ def run(options: argparse.Namespace) -> int:
         for model in options.model
         for width, height in map(_size, options.size)
         for batch in options.batch
-        for recipe in RECIPES
-        for call in calls(model, height=height, width=width, batch=batch, recipe=recipe)
+        for precision in PRECISIONS
+        for call in calls(model, height=height, width=width, batch=batch, precision=precision)
     ]
     found += list(alternatives(found))
     rows = read_table(path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pocketxl.kernels.architecture import Architecture
 from pocketxl.kernels.execute import execute
 from pocketxl.kernels.samples import samples
-from pocketxl.kernels.sdxl import Call, plan
+from pocketxl.kernels.sdxl import Call, launch_plan
 
 from .cases import BATCH
 from .systems import DEVICE, System, Work, compiled_once, normal
@@ -38,7 +38,7 @@ def blocks(arch: Architecture) -> dict[str, dict[str, System]]:
 def _ours(arch: Architecture) -> System:
     m, k, n = ROWS, WIDTH, 4 * WIDTH
     norm, wide, narrow, back = (
-        plan(Call(op=op, shape=shape, count=1), arch)
+        launch_plan(Call(op=op, shape=shape, count=1), arch)
         for op, shape in (
             ("layer_norm_quantize", {"m": m, "c": k}),
             ("geglu_linear_w8a8", {"m": m, "n": n, "k": k}),

@@ -16,8 +16,8 @@ QUICK: Final = 2
 def cases(*, quick: bool, ops: Sequence[str] = (), size: int = SIZE, batch: int = BATCH) -> list[Call]:
     """The calls to time, an op's most frequent first and the ops in turn, so that a short run has some of each."""
     found: list[Call] = []
-    for recipe in ("w8a8", "w4"):
-        found += calls("base", height=size, width=size, batch=batch, recipe=recipe)
+    for precision in ("w8a8", "w4"):
+        found += calls("base", height=size, width=size, batch=batch, precision=precision)
     distinct = {name(call): call for call in (*alternatives(found), *found)}
     by_op: dict[str, list[Call]] = {}
     for call in sorted(distinct.values(), key=lambda call: -call.count):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from pocketxl.kernels.execute import execute
-from pocketxl.kernels.launch import Plan
+from pocketxl.kernels.launch import LaunchPlan
 from pocketxl.kernels.samples import samples
 from pocketxl.kernels.sdxl import OPS, Call
 
@@ -29,11 +29,10 @@ class WrongResultError(Exception):
     """An op does not compute what its reference computes; names the op, the shape and the error."""
 
 
-def check(call: Call, made: Plan, device: str = DEVICE) -> float:
+def check(call: Call, made: LaunchPlan, device: str = DEVICE) -> float:
     """Compare all outputs with the float64 reference; returns the largest relative error.
 
-    Raises:
-        WrongResultError: it is more than allowed, or not a number.
+    Raises `WrongResultError`: it is more than allowed, or not a number.
     """
     inputs = samples(made, device=device, seed=7)
     outputs = list(execute(made, inputs).values())

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from pocketxl.kernels.launch import Plan
+from pocketxl.kernels.launch import LaunchPlan
 from pocketxl.kernels.timing import Stopwatch, measure
 
 from ..report import Record
@@ -26,7 +26,7 @@ class Peaks:
     operations: Mapping[str, float]
     bandwidth: float
 
-    def seconds(self, made: Plan) -> float | None:
+    def seconds(self, made: LaunchPlan) -> float | None:
         """The least time of a plan: its arithmetic or its traffic; None where its dtype could not be measured."""
         if missing := set(made.operations) - set(self.operations):
             sys.stderr.write(f"{made.op}: no measured peak of {', '.join(sorted(missing))}\n")

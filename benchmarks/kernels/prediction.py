@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from pocketxl.kernels.architecture import architecture
-from pocketxl.kernels.sdxl import Call, calls, plan
-from pocketxl.kernels.sdxl_steps import (
+from pocketxl.kernels.sdxl import Call, calls, launch_plan
+from pocketxl.kernels.sdxl_layers import (
     HEAD_DIM,
     Attention,
     Concatenate,
     Conv,
     GroupNorm,
+    Layer,
     LayerNorm,
     Linear,
-    Model,
-    Step,
-    steps,
+    UNetName,
+    layers,
 )
 
 from ..report import Record
@@ -68,7 +68,7 @@ class Work:
 
 def work_of_call(call: Call, gpu: Gpu) -> Work:
     """One of the calls, on our kernels; `count` is not counted."""
-    made = plan(call, architecture(gpu.sm))
+    made = launch_plan(call, architecture(gpu.sm))
     if call.op.startswith("attention"):
         arithmetic = _attention_seconds(made.operations, gpu)
     else:
@@ -76,64 +76,69 @@ def work_of_call(call: Call, gpu: Gpu) -> Work:
     return Work(group=call.op, seconds_of_arithmetic=arithmetic, traffic=made.traffic)
 
 
-def work_in_float16(step: Step, gpu: Gpu, *, short_sums: bool = False) -> Work:
-    """One step as a float16 library computes it; `short_sums`: linears sum in float16 (cuBLAS can, cuDNN does not)."""
+def work_in_float16(layer: Layer, gpu: Gpu, *, short_sums: bool = False) -> Work:
+    """One layer as a float16 library computes it; `short_sums`: linears sum in float16 (cuBLAS can, cuDNN does not)."""
     peak, share = gpu.float16, FLOAT16
-    match step:
+    match layer:
         case Conv():
             group = "conv"
-            pixels_in, pixels_out = step.batch * step.height * step.width, step.batch * step.out_height * step.out_width
-            elements = pixels_in * step.c_in + pixels_out * step.c_out * (2 if step.residual else 1)
-            elements += step.c_in * step.c_out * step.kernel**2
+            pixels_in, pixels_out = (
+                layer.batch * layer.height * layer.width,
+                layer.batch * layer.out_height * layer.out_width,
+            )
+            elements = pixels_in * layer.c_in + pixels_out * layer.c_out * (2 if layer.residual else 1)
+            elements += layer.c_in * layer.c_out * layer.kernel**2
         case Linear():
             group = "linear"
             if short_sums:
                 peak, share = gpu.float16_short, FLOAT16_SHORT
             # Without a fused gate, what GEGLU splits is written and read once, beside its result.
-            wide = step.n * 5 if step.gated else step.n * (2 if step.residual else 1)
-            elements = step.rows * (step.k + wide) + step.k * step.n * (2 if step.gated else 1)
+            wide = layer.n * 5 if layer.gated else layer.n * (2 if layer.residual else 1)
+            elements = layer.rows * (layer.k + wide) + layer.k * layer.n * (2 if layer.gated else 1)
         case Attention():
             group = "attention"
             # Libraries always sum shares times values in float32.
             peak, share = gpu.float16, ATTENTION_GEFORCE if gpu.geforce else ATTENTION_HOPPER
-            elements = 2 * step.batch * step.heads * HEAD_DIM * (step.queries + step.keys)
+            elements = 2 * layer.batch * layer.heads * HEAD_DIM * (layer.queries + layer.keys)
         case GroupNorm():
-            group, elements = "norm", 2 * step.batch * step.height * step.width * step.channels
+            group, elements = "norm", 2 * layer.batch * layer.height * layer.width * layer.channels
         case LayerNorm():
-            group, elements = "norm", 2 * step.rows * step.channels
+            group, elements = "norm", 2 * layer.rows * layer.channels
         case Concatenate():
-            group, elements = "concatenate", 2 * step.pixels * sum(step.channels)
-    return Work(group=group, seconds_of_arithmetic=step.operations / (peak * share), traffic=2.0 * elements)
+            group, elements = "concatenate", 2 * layer.pixels * sum(layer.channels)
+    return Work(group=group, seconds_of_arithmetic=layer.operations / (peak * share), traffic=2.0 * elements)
 
 
-def left_to_the_library(walk: Iterable[Step]) -> Iterator[Step]:
-    """The steps that the w8a8 recipe has no call for: first and last convolution, concatenations."""
-    return (step for step in walk if isinstance(step, Concatenate) or (isinstance(step, Conv) and step.role in ENDS))
+def left_to_the_library(walk: Iterable[Layer]) -> Iterator[Layer]:
+    """The layers that `w8a8` has no call for: first and last convolution, concatenations."""
+    return (
+        layer for layer in walk if isinstance(layer, Concatenate) or (isinstance(layer, Conv) and layer.role in ENDS)
+    )
 
 
 ENDS: Final = ("in", "out")
 
 
 def forward_seconds(
-    model: Model, gpu: Gpu, *, size: int = 1024, batch: int = 1, dtype: str = "int8"
+    model: UNetName, gpu: Gpu, *, size: int = 1024, batch: int = 1, dtype: str = "int8"
 ) -> dict[str, float]:
     """Predicted seconds of one forward with our kernels, by op."""
     found: defaultdict[str, float] = defaultdict(float)
     for call in calls(model, height=size, width=size, batch=batch, dtype=dtype):
         work = work_of_call(call, gpu)
         found[work.group] += call.count * work.seconds(gpu)
-    for step in left_to_the_library(steps(model, height=size, width=size, batch=batch)):
-        found["library"] += work_in_float16(step, gpu).seconds(gpu)
+    for layer in left_to_the_library(layers(model, height=size, width=size, batch=batch)):
+        found["library"] += work_in_float16(layer, gpu).seconds(gpu)
     return dict(found)
 
 
 def float16_seconds(
-    model: Model, gpu: Gpu, *, size: int = 1024, batch: int = 1, short_sums: bool = False
+    model: UNetName, gpu: Gpu, *, size: int = 1024, batch: int = 1, short_sums: bool = False
 ) -> dict[str, float]:
-    """Predicted seconds of one forward in float16, by kind of step."""
+    """Predicted seconds of one forward in float16, by kind of layer."""
     found: defaultdict[str, float] = defaultdict(float)
-    for step in steps(model, height=size, width=size, batch=batch):
-        work = work_in_float16(step, gpu, short_sums=short_sums)
+    for layer in layers(model, height=size, width=size, batch=batch):
+        work = work_in_float16(layer, gpu, short_sums=short_sums)
         found[work.group] += work.seconds(gpu)
     return dict(found)
 

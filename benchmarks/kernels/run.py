@@ -11,8 +11,8 @@ from torch._library.triton import set_wrap_triton_enabled
 
 from pocketxl.kernels.architecture import Architecture
 from pocketxl.kernels.binaries import compile_all
-from pocketxl.kernels.launch import Plan
-from pocketxl.kernels.sdxl import Call, plan
+from pocketxl.kernels.launch import LaunchPlan
+from pocketxl.kernels.sdxl import Call, launch_plan
 from pocketxl.kernels.timing import Stopwatch, Timing, copies_for, measure
 
 from ..report import Record
@@ -30,11 +30,10 @@ STRIDE_OF_SEEDS = 1000
 def run(calls: Iterable[Call], arch: Architecture, watch: Stopwatch, *, seconds: float, jobs: int) -> list[Record]:
     """Everything: compile, peaks, cases, blocks; what does not fit `seconds` is named on standard error.
 
-    Raises:
-        WrongResultError: an op is wrong; nothing is timed after that.
+    Raises `WrongResultError`: an op is wrong; nothing is timed after that.
     """
     ends = time.monotonic() + seconds
-    wanted = [(call, plan(call, arch)) for call in calls]
+    wanted = [(call, launch_plan(call, arch)) for call in calls]
     # Fills Triton's cache from all cores; the first run of each kernel then finds its binary there.
     compile_all((variant for _, made in wanted for variant in made.variants), arch, jobs=jobs)
     cache = torch.cuda.get_device_properties(0).L2_cache_size
@@ -58,7 +57,9 @@ def run(calls: Iterable[Call], arch: Architecture, watch: Stopwatch, *, seconds:
     return records
 
 
-def time_case(call: Call, made: Plan, arch: Architecture, watch: Stopwatch, peaks: Peaks, cache: int) -> list[Record]:
+def time_case(
+    call: Call, made: LaunchPlan, arch: Architecture, watch: Stopwatch, peaks: Peaks, cache: int
+) -> list[Record]:
     """One call: right or not, then our time, its share of the roofline, and the peers' times."""
     case = name(call)
     try:
@@ -71,7 +72,7 @@ def time_case(call: Call, made: Plan, arch: Architecture, watch: Stopwatch, peak
         systems[f"{OURS}+quantize"] = ours_with_quantization(call, arch)
         if arch.fp8:
             eight = Call(op=call.op, shape={**call.shape, "dtype": "float8_e4m3fn"}, count=call.count)
-            systems[f"{OURS}-float8"] = ours(plan(eight, arch))
+            systems[f"{OURS}-float8"] = ours(launch_plan(eight, arch))
     systems |= peers(call, arch)
     copies = copies_for(sum(buffer.size_bytes for buffer in (*made.inputs.values(), *made.outputs.values())), cache)
     records = time_systems(case, systems, watch, copies=copies)

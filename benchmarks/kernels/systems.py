@@ -14,16 +14,16 @@ from torch import Tensor
 
 from pocketxl.kernels.architecture import Architecture
 from pocketxl.kernels.execute import execute
-from pocketxl.kernels.launch import Plan
+from pocketxl.kernels.launch import LaunchPlan
 from pocketxl.kernels.samples import samples
-from pocketxl.kernels.sdxl import Call, plan
+from pocketxl.kernels.sdxl import Call, launch_plan
 
 Work = Callable[[], object]
 System = Callable[[int], Work]
 DEVICE = "cuda"
 
 
-def ours(made: Plan) -> System:
+def ours(made: LaunchPlan) -> System:
     """Our op on the plan's shapes."""
 
     def system(seed: int) -> Work:
@@ -35,9 +35,9 @@ def ours(made: Plan) -> System:
 
 def ours_with_quantization(call: Call, arch: Architecture) -> System:
     """Our linear with the quantization of its input, which a float16 peer does not need."""
-    made = plan(call, arch)
+    made = launch_plan(call, arch)
     shape = {"m": call.shape["m"], "c": call.shape["k"], "dtype": call.shape["dtype"]}
-    quantize = plan(Call(op="quantize_per_token", shape=shape, count=1), arch)
+    quantize = launch_plan(Call(op="quantize_per_token", shape=shape, count=1), arch)
 
     def system(seed: int) -> Work:
         inputs, given = samples(made, device=DEVICE, seed=seed), samples(quantize, device=DEVICE, seed=seed + 50)

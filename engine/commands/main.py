@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
+from ...kernels.errors import KernelError
 from ..errors import IncompatibleError, MemoryBudgetError, PocketXLError, RequestError, StorageError
 from .base import ENTRY_POINTS, Command, emit
 
@@ -37,7 +38,7 @@ def _main(arguments: list[str]) -> int:
         return int(args.run(args))
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written was left", "Interrupted", INTERRUPTED, as_json)
-    except PocketXLError as error:
+    except (PocketXLError, KernelError) as error:
         return _fail(str(error), type(error).__name__, error.exit_code, as_json)
     except ImportError as error:
         lacking = _lacking(arguments[0], error)

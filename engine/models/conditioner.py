@@ -60,7 +60,7 @@ class Conditioner(nn.Module):
     def forward(
         self, prompt_embeds: Tensor, pooled_prompt_embeds: Tensor, time_ids: Tensor, timesteps: Tensor
     ) -> tuple[Tensor, ...]:
-        """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1 …
+        """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1, ….
 
         The time vectors are `[steps, batch, sum(resnet_widths)]`; keys and values `[batch, tokens, width]`.
         Inputs of another float dtype than the weights are cast to theirs, timesteps and ids only once embedded.

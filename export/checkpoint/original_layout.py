@@ -56,7 +56,7 @@ OTHERS: Mapping[str, str] = {
 
 
 def detect(tensors: Tensors, source: Path) -> str:
-    """ "base" or "refiner"; `IncompatibleError` says what else the file looks like and what is allowed."""
+    """The kind, `base` or `refiner`; `IncompatibleError` says what else the file looks like and what is allowed."""
     if "edm_mean" not in tensors and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
         if _has(tensors, CLIP) and _has(tensors, OPEN_CLIP["base"]):
             return "base"

@@ -1,4 +1,4 @@
-"""``python -m pocketxl.export.miniature``: train the miniature, or continue training it."""
+"""`python -m pocketxl.export.miniature`: train the miniature, or continue training it."""
 
 import argparse
 import logging
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from ...engine.errors import PocketXLError, RequestError, StorageError
-from .recipe import Recipe
+from .recipe import TrainingRecipe
 from .stages import run
-from .trainer import Settings
+from .trainer import TrainingSettings
 
 AGAIN = 75  # EX_TEMPFAIL
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted; call it again to go on", 130)
 
 
-def _recipe(arguments: Sequence[str] | None) -> Recipe:
+def _recipe(arguments: Sequence[str] | None) -> TrainingRecipe:
     parser = argparse.ArgumentParser(prog="python -m pocketxl.export.miniature", description=__doc__)
     parser.add_argument("--assets", type=Path, required=True, help="folder of the package's .webp files")
     parser.add_argument("--work", type=Path, required=True, help="caches, checkpoints and sample grids")
@@ -64,7 +64,7 @@ def _recipe(arguments: Sequence[str] | None) -> Recipe:
         if options.threads < 1:
             raise RequestError(f"threads: {options.threads} is not allowed; give 1 or more")
         torch.set_num_threads(options.threads)
-    return Recipe(
+    return TrainingRecipe(
         assets=options.assets,
         work=options.work,
         out=options.out,
@@ -80,7 +80,7 @@ def _recipe(arguments: Sequence[str] | None) -> Recipe:
         compositions=options.compositions,
         device=options.device,
         seed=options.seed,
-        settings=Settings(
+        settings=TrainingSettings(
             batch=options.batch, learning_rate=options.learning_rate, seed=options.seed, workers=options.workers
         ),
     )

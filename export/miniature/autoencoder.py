@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .budget import Budget
 from .captions import COLOURS
-from .trainer import Settings, Trainer, step_generator
+from .trainer import Trainer, TrainingSettings, step_generator
 from .vocabulary import Emoji
 
 _log = logging.getLogger(__name__)
@@ -99,11 +99,11 @@ def train_autoencoder(
     vocabulary: Sequence[Emoji], folder: Path, work: Path, *, resolution: int, minutes: float, seed: int,
     device: torch.device, batch: int = 12,
 ) -> bool:  # fmt: skip
-    """Train the VAE, set its scaling factor from the deviation of its latents, write ``vae/``; True when finished."""
+    """Train the VAE, set its scaling factor from the deviation of its latents, write `vae/`; True when finished."""
     vae = autoencoder(resolution).to(device, memory_format=torch.channels_last)
     modules = nn.ModuleDict({"vae": vae})
     loss = AutoencoderLoss(modules, vocabulary, resolution=resolution, batch=batch, seed=seed, device=device)
-    settings = Settings(batch=batch, warm_up=50, ema_decay=0.999, seed=seed)
+    settings = TrainingSettings(batch=batch, warm_up=50, ema_decay=0.999, seed=seed)
     trainer = Trainer(modules, loss, Budget(minutes=minutes), settings, work / "vae.pt")
     if not trainer.run():
         return False

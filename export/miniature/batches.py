@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .latents import SHARES, Bucket
-from .noise import Levels, add_noise, alphas_cumprod, stratified_timesteps
+from .noise import LevelShares, add_noise, alphas_cumprod, stratified_timesteps
 
 CAPTION_DROPOUT = 0.1
 CROPPED_COUNT = 2.5  # as many times are windows drawn as others: crop ids are the last condition to be learned
@@ -33,7 +33,7 @@ class Batch:
 def draw_batch(
     buckets: Sequence[Bucket],
     size: int,
-    levels: Levels,
+    levels: LevelShares,
     generator: torch.Generator,
     device: torch.device,
     dropout: float = CAPTION_DROPOUT,

@@ -13,8 +13,7 @@ class Budget:
     deadline the rest of the run shrinks to fit: progress reaches 1 at whichever limit comes first, without a jump, so
     that a learning rate that follows it always anneals. The state is two numbers and goes into the checkpoint.
 
-    Raises:
-        ValueError: neither minutes nor steps were given, or both.
+    Raises `ValueError`: neither minutes nor steps were given, or both.
     """
 
     longest = 20.0

@@ -30,7 +30,7 @@ _NO_ARTICLE: Final = frozenset(
 
 
 def with_article(name: str) -> str:
-    """The name with its article: ``an elephant``, ``a unicorn``, ``an hourglass done``, and ``grapes`` as it is."""
+    """The name with its article: `an elephant`, `a unicorn`, `an hourglass done`, and `grapes` as it is."""
     word = name.lower()
     if word.split()[-1:] and word.split()[-1] in _NO_ARTICLE and " with " not in word:
         return name
@@ -39,12 +39,12 @@ def with_article(name: str) -> str:
 
 
 def one(name: str, colour: str, size: str = "") -> str:
-    """``a red apple on a blue background``; size is "", "small" or "large"."""
+    """`a red apple on a blue background`; size is "", "small" or "large"."""
     thing = with_article(f"{size} {name}" if size else name)
     return f"{thing} on {with_article(colour)} background"
 
 
 def two(left: str, right: str, colour: str, *, mirrored: bool = False) -> str:
-    """``a robot to the left of a pizza on a white background``; mirrored says the same from the right-hand object."""
+    """`a robot to the left of a pizza on a white background`; mirrored says the same from the right-hand object."""
     first, side, second = (right, "right", left) if mirrored else (left, "left", right)
     return f"{with_article(first)} to the {side} of {with_article(second)} on {with_article(colour)} background"

@@ -32,8 +32,8 @@ HIGH_SCALES: Final = (1.25, 1.5, 2.0)
 class Composition:
     """What is to be drawn, and what the models are told about it.
 
-    ``objects`` are names from left to right. ``original_size`` is the size of the picture before it was scaled to the
-    target: below the target the picture is blurred for real. ``crop`` is the top left corner, in pixels, of the window
+    `objects` are names from left to right. `original_size` is the size of the picture before it was scaled to the
+    target: below the target the picture is blurred for real. `crop` is the top left corner, in pixels, of the window
     that was cut out of a larger canvas on which the object is centred in the first window.
     """
 

@@ -35,7 +35,7 @@ Generate = Callable[[Request], Pictures]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Figure:
     """One figure, as the benchmarks print it."""
 
     case: str
@@ -69,7 +69,7 @@ def obedience(
     *,
     refine: bool = True,
     count: int = 200,
-) -> list[Record]:
+) -> list[Figure]:
     """Share of prompts with the named background, and with the named object nearest to its own training picture."""
     wanted = single_prompts(names, count)
     prompts = tuple(captions.one(name, colour) for name, colour in wanted)
@@ -85,10 +85,10 @@ def obedience(
         psnr.append(float(measures.psnr_db(picture[None], references[0][None])[0]))
     case = "base_and_refiner" if refine else "base_only"
     return [
-        Record(case=f"{case}_background", metric="share_right", value=right_colour / count, unit="1"),
-        Record(case=f"{case}_object", metric="share_right", value=right_object / count, unit="1"),
-        Record(case=f"{case}_to_training_picture", metric="psnr_db", value=float(np.mean(psnr)), unit="dB"),
-        Record(case=f"{case}_sharpness", metric="mean_laplacian", unit="1",
+        Figure(case=f"{case}_background", metric="share_right", value=right_colour / count, unit="1"),
+        Figure(case=f"{case}_object", metric="share_right", value=right_object / count, unit="1"),
+        Figure(case=f"{case}_to_training_picture", metric="psnr_db", value=float(np.mean(psnr)), unit="dB"),
+        Figure(case=f"{case}_sharpness", metric="mean_laplacian", unit="1",
                value=float(np.mean([measures.sharpness(picture) for picture in pictures]))),
     ]  # fmt: skip
 
@@ -101,9 +101,11 @@ def pairs(
     *,
     refine: bool = True,
     count: int = 100,
-) -> list[Record]:
-    """Two-object prompts: each half's nearest among the candidates is the one named for that side; and, less strictly,
-    the picture is nearer to the named arrangement than to the same two objects with sides exchanged."""
+) -> list[Figure]:
+    """Two-object prompts: each half's nearest among the candidates is the one named for that side.
+
+    And, less strictly: the picture is nearer to the named arrangement than to one with its two sides exchanged.
+    """
     wanted = pair_prompts(names, count)
     prompts = tuple(captions.two(left, right, colour) for left, right, colour in wanted)
     pictures = generate(Request(prompts=prompts, height=resolution, width=resolution, refine=refine))
@@ -125,22 +127,22 @@ def pairs(
         sides += int(measures.distances(made, arranged).argmin()) == 0
     case = "two_objects" if refine else "base_only_two_objects"
     return [
-        Record(case=f"{case}_both_found", metric="share_right", value=both / count, unit="1"),
-        Record(case=f"{case}_sides", metric="share_right", value=sides / count, unit="1"),
+        Figure(case=f"{case}_both_found", metric="share_right", value=both / count, unit="1"),
+        Figure(case=f"{case}_sides", metric="share_right", value=sides / count, unit="1"),
     ]
 
 
-def variety(generate: Generate, prompts: Sequence[str], resolution: int) -> list[Record]:
+def variety(generate: Generate, prompts: Sequence[str], resolution: int) -> list[Figure]:
     """How alike two pictures of one prompt from different seeds are; the median over the prompts."""
     first, second = (
         generate(Request(prompts=tuple(prompts), height=resolution, width=resolution, seed=seed))
         for seed in (SEED, 2 * SEED)
     )
     value = float(np.median(measures.psnr_db(first, second)))
-    return [Record(case="two_seeds", metric="median_psnr_db", value=value, unit="dB")]
+    return [Figure(case="two_seeds", metric="median_psnr_db", value=value, unit="dB")]
 
 
-def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, count: int = 24) -> list[Record]:
+def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, count: int = 24) -> list[Figure]:
     """What size, crop and target ids do: blur, shift, whole and centred objects."""
     wanted = single_prompts(names, count)
     prompts = tuple(captions.one(name, colour) for name, colour in wanted)
@@ -154,12 +156,12 @@ def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, c
     down = generate(Request(**square, original_size=canvas, crop=(quarter, 0)))  # type: ignore[arg-type]
     ratio = np.mean([measures.sharpness(b) for b in blurred]) / np.mean([measures.sharpness(n) for n in native])
     records = [
-        Record(case="original_size_quarter_sharpness", metric="ratio_to_native", value=float(ratio), unit="1"),
-        Record(case="crop_left_quarter_shift", metric="object_shift", unit="px",
+        Figure(case="original_size_quarter_sharpness", metric="ratio_to_native", value=float(ratio), unit="1"),
+        Figure(case="crop_left_quarter_shift", metric="object_shift", unit="px",
                value=_median_shift(uncropped, right, axis=1)),
-        Record(case="crop_top_quarter_shift", metric="object_shift", unit="px",
+        Figure(case="crop_top_quarter_shift", metric="object_shift", unit="px",
                value=_median_shift(uncropped, down, axis=0)),
-        Record(case="crop_asked_shift", metric="object_shift", value=-float(quarter), unit="px"),
+        Figure(case="crop_asked_shift", metric="object_shift", value=-float(quarter), unit="px"),
     ]  # fmt: skip
     for label, (height, width) in zip(("square", "landscape", "portrait"), buckets(resolution), strict=True):
         pictures = native if label == "square" else generate(Request(prompts=prompts, height=height, width=width))
@@ -174,7 +176,7 @@ def conditioning(generate: Generate, names: Sequence[str], resolution: int, *, c
         ]
         whole = [not measures.touches_edge(mask) and offset < 0.1 for mask, offset in zip(masks, offsets, strict=True)]
         records.append(
-            Record(case=f"{label}_whole_and_centred", metric="share_right", value=float(np.mean(whole)), unit="1")
+            Figure(case=f"{label}_whole_and_centred", metric="share_right", value=float(np.mean(whole)), unit="1")
         )
     return records
 

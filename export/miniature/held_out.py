@@ -12,22 +12,22 @@ from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, StableDif
 from torch import Tensor, nn
 
 from . import measures
-from .base import predict_base
 from .batches import Batch, draw_batch
 from .compose import Painter, buckets, draw_composition
-from .evaluate import SEED, Record
+from .evaluate import SEED, Figure
 from .latents import Bucket, encode, to_unit
-from .noise import Levels
+from .noise import LevelShares
 from .refiner import predict_refiner
+from .sdxl_base import predict_base
 from .text import tokenize
 from .trainer import step_generator
 
-LAST_FIFTH: Final[Levels] = ((0.0, 0), (1.0, 200))
+LAST_FIFTH: Final[LevelShares] = ((0.0, 0), (1.0, 200))
 BAND: Final = 50
 
 
 @torch.no_grad()
-def vae_psnr(vae: AutoencoderKL, painter: Painter, names: Sequence[str], resolution: int, count: int = 128) -> Record:
+def vae_psnr(vae: AutoencoderKL, painter: Painter, names: Sequence[str], resolution: int, count: int = 128) -> Figure:
     """Mean PSNR of reconstructions of compositions that no stage was trained on."""
     rng = random.Random(f"held out {SEED}")
     values = []
@@ -38,7 +38,7 @@ def vae_psnr(vae: AutoencoderKL, painter: Painter, names: Sequence[str], resolut
         decoded = vae.decode(encode(vae, pictures) / vae.config.scaling_factor).sample
         unit = (decoded.float().clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
         values.append(measures.psnr_db(unit, np.asarray(pixels, np.float32) / np.float32(255)))
-    return Record(case="vae_held_out", metric="psnr_db", value=float(np.concatenate(values).mean()), unit="dB")
+    return Figure(case="vae_held_out", metric="psnr_db", value=float(np.concatenate(values).mean()), unit="dB")
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def noise_prediction(
     data: Sequence[Bucket],
     batches: int = 16,
     batch: int = 64,
-) -> list[Record]:
+) -> list[Figure]:
     """Mean squared error of the predicted noise on the last fifth of the noise levels, by base and refiner.
 
     Over all its levels, and over bands of `BAND` timesteps: those nearest to the picture have most of the error.
@@ -80,5 +80,5 @@ def noise_prediction(
     return records
 
 
-def _error(case: str, errors: Tensor) -> Record:
-    return Record(case=case, metric="mean_squared_error", value=float(errors.mean()), unit="1")
+def _error(case: str, errors: Tensor) -> Figure:
+    return Figure(case=case, metric="mean_squared_error", value=float(errors.mean()), unit="1")

@@ -113,7 +113,7 @@ def _settle(folder: Path) -> None:
 
 
 def _write_clip_files(folder: Path) -> None:
-    """Write ``vocab.json`` and ``merges.txt``, CLIP's own format, in place of ``tokenizer.json``."""
+    """Write `vocab.json` and `merges.txt`, CLIP's own format, in place of `tokenizer.json`."""
     model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), "utf-8")
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]

@@ -10,19 +10,19 @@ import torch
 
 from ...engine.errors import RequestError
 from .models import Miniature
-from .trainer import Settings
+from .trainer import TrainingSettings
 from .vocabulary import Vocabulary
 
 START = ("tokenizer", "tokenizer_2", "vae")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """One run of the recipe.
 
-    `start` is a folder with ``vae/``, ``tokenizer/`` and ``tokenizer_2/`` to begin from; without it these are trained
-    first, under `work`. If it has ``unet/`` and the encoders too, as the ``base/`` of a finished pair has, training
-    begins with their weights. `start_refiner` is that pair's ``refiner/``; without it the refiner begins as a copy of
+    `start` is a folder with `vae/`, `tokenizer/` and `tokenizer_2/` to begin from; without it these are trained
+    first, under `work`. If it has `unet/` and the encoders too, as the `base/` of a finished pair has, training
+    begins with their weights. `start_refiner` is that pair's `refiner/`; without it the refiner begins as a copy of
     what it shares with the base. Minutes count while training; zero keeps the weights that the stage begins with.
     Deadlines are seconds since the epoch; one that has passed ends its stage.
     """
@@ -43,14 +43,13 @@ class Recipe:
     device: str = "cpu"
     seed: int = 0
     model: Miniature = field(default_factory=Miniature)
-    settings: Settings = field(default_factory=Settings)
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: TrainingRecipe) -> None:
     """Refuse what cannot work, before the first file is written.
 
-    Raises:
-        RequestError: names the field, its value, what is allowed and what to do.
+    Raises `RequestError`: names the field, its value, what is allowed and what to do.
     """
     _check_folders(recipe)
     settings = recipe.settings
@@ -73,7 +72,7 @@ def check(recipe: Recipe) -> None:
         )
 
 
-def _check_folders(recipe: Recipe) -> None:
+def _check_folders(recipe: TrainingRecipe) -> None:
     _require(recipe.assets.is_dir(), f"assets: {recipe.assets} is no folder; give that of the package's .webp files")
     for folder in (recipe.work, recipe.out):
         _require(not folder.is_file(), f"{folder} is a file; name a folder")
@@ -88,7 +87,7 @@ def _check_folders(recipe: Recipe) -> None:
         )
 
 
-def _check_kept(recipe: Recipe) -> None:
+def _check_kept(recipe: TrainingRecipe) -> None:
     """A stage of no minutes keeps its weights: there must be some."""
     start, work = recipe.start, recipe.work
     for name, minutes, there, fix in (

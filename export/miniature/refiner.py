@@ -11,12 +11,12 @@ from transformers import CLIPTextModelWithProjection
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
-from .noise import Levels, alphas_cumprod, noise_ratio
+from .noise import LevelShares, alphas_cumprod, noise_ratio
 from .text import encode_refiner
 from .trainer import step_generator
 
 # Used below 200; a little more is learned so that its first step is not at the edge.
-LEVELS: Final[Levels] = ((0.0, 0), (1.0, 250))
+LEVELS: Final[LevelShares] = ((0.0, 0), (1.0, 250))
 NEGATIVE_SCORE: Final = 2.5  # the pipelines' negative aesthetic score
 
 

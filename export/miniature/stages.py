@@ -21,28 +21,28 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from ...engine.errors import IncompatibleError
 from .autoencoder import train_autoencoder
-from .base import BaseLoss, plain_attention
 from .budget import Budget
 from .latents import Bucket, build_buckets
 from .models import base_unet, parameter_count, refiner_unet, text_encoder, text_encoder_2
 from .package import base_pipeline, refiner_pipeline, save_folder
-from .recipe import Recipe, check
+from .recipe import TrainingRecipe, check
 from .refiner import RefinerLoss, start_from_base
 from .sample import CONTACT_SHEET, generate, save_grid
+from .sdxl_base import BaseLoss, plain_attention
 from .text import load_tokenizer, tokenize
 from .tokenizer import write_tokenizers
 from .trainer import Trainer
 from .vocabulary import read_vocabulary
 
 _log = logging.getLogger(__name__)
-Model = TypeVar("Model", bound=ModelMixin | PreTrainedModel)
+Loaded = TypeVar("Loaded", bound=ModelMixin | PreTrainedModel)
 REFINER_EMA: Final = 0.99  # in a short run a longer average would reach back to where it began
 
 
 class Run:
     """What the stages share: tokenizers, VAE, modules, data."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: TrainingRecipe) -> None:
         self.recipe = recipe
         self.device = torch.device(recipe.device)
         torch.manual_seed(recipe.seed)
@@ -171,13 +171,12 @@ class Run:
         save_grid(pictures, 8, self.recipe.work / "grids" / f"{name}.png")
 
 
-def run(recipe: Recipe) -> bool:
+def run(recipe: TrainingRecipe) -> bool:
     """Run all stages, or continue where an earlier run stopped; True when both folders are written.
 
-    Raises:
-        RequestError: a field of the recipe is outside what is allowed; nothing was done.
-        IncompatibleError: a checkpoint or a start folder belongs to another architecture.
-        IntegrityError: a checkpoint cannot be read.
+    Raises `RequestError`: a field of the recipe is outside what is allowed; nothing was done. Raises
+    `IncompatibleError`: a checkpoint or a start folder belongs to another architecture. Raises `IntegrityError`: a
+    checkpoint cannot be read.
     """
     check(recipe)
     if not (recipe.start or _train_start(recipe)):
@@ -194,14 +193,13 @@ def run(recipe: Recipe) -> bool:
     return True
 
 
-def read_model(kind: type[Model], folder: Path) -> Model:
+def read_model(kind: type[Loaded], folder: Path) -> Loaded:
     """A model from its folder on this disk, in float32; safetensors only.
 
-    Raises:
-        IncompatibleError: the folder does not hold such a model.
+    Raises `IncompatibleError`: the folder does not hold such a model.
     """
     try:
-        model: Model = kind.from_pretrained(
+        model: Loaded = kind.from_pretrained(
             str(folder.resolve()), dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -219,7 +217,7 @@ def _load(module: nn.Module, kind: type[ModelMixin | PreTrainedModel], folder: P
     module.load_state_dict(weights)
 
 
-def _train_start(recipe: Recipe) -> bool:
+def _train_start(recipe: TrainingRecipe) -> bool:
     """Tokenizers and VAE, each once; True when both are there."""
     folder = recipe.work / "start"
     if not (folder / "tokenizer_2").exists():

@@ -18,8 +18,7 @@ LENGTH: Final = 77
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIP tokenizer from a diffusers-format folder.
 
-    Raises:
-        IncompatibleError: the folder has no vocabulary; transformers would make an empty tokenizer of it.
+    Raises `IncompatibleError`: the folder has no vocabulary; transformers would make an empty tokenizer of it.
     """
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise IncompatibleError(f"{folder} holds no tokenizer; give a folder that this recipe made")

@@ -49,7 +49,7 @@ def clip_vocabulary(merges: Iterable[tuple[str, str]]) -> dict[str, int]:
 
 
 def write_tokenizers(names: Iterable[str], folder: Path) -> None:
-    """Train and write ``tokenizer/`` (pads with the end token) and ``tokenizer_2/`` (pads with "!"), as SDXL."""
+    """Train and write `tokenizer/` (pads with the end token) and `tokenizer_2/` (pads with "!"), as SDXL."""
     merges = train_merges(names)
     vocabulary = clip_vocabulary(merges)
     for name, pad in (("tokenizer", _END), ("tokenizer_2", "!")):

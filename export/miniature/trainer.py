@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """How to train."""
 
     learning_rate: float = 1e-3
@@ -48,13 +48,10 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 class Trainer:
     """Trains `modules` on `loss` until the budget is spent.
 
-    Args:
-        modules: what is trained; keys become the names in the checkpoint.
-        loss: called with (draw, progress), returns the loss of one batch, a scalar; draw numbers the batches.
-        budget: says how far the run is.
-        checkpoint: file to resume from and to save to; replaced atomically.
-        report: called every few minutes, with the averaged weights in `modules`, with (step, progress).
-        after_step: called after each update with the progress.
+    `modules`: what is trained; keys become the names in the checkpoint. `loss`: called with (draw, progress), returns
+    the loss of one batch, a scalar; draw numbers the batches. `budget`: says how far the run is. `checkpoint`: file to
+    resume from and to save to; replaced atomically. `report`: called every few minutes, with the averaged weights in
+    `modules`, with (step, progress). `after_step`: called after each update with the progress.
 
     With several workers a step averages the gradients of as many calls of `loss`, each in a thread of its own. On a CPU
     that others use too this beats threads inside each operation, which wait for one another thousands of times a step.
@@ -65,7 +62,7 @@ class Trainer:
         modules: nn.ModuleDict,
         loss: Callable[[int, float], Tensor],
         budget: Budget,
-        settings: Settings,
+        settings: TrainingSettings,
         checkpoint: Path,
         report: Callable[[int, float], None] | None = None,
         after_step: Callable[[float], None] | None = None,

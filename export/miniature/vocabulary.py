@@ -24,7 +24,7 @@ class Emoji:
 
 
 def code_points(stem: str) -> tuple[int, ...] | None:
-    """The code points that a file name such as ``1f469-200d-1f33e`` spells, or None if it spells none."""
+    """The code points that a file name such as `1f469-200d-1f33e` spells, or None if it spells none."""
     try:
         points = tuple(int(part, 16) for part in stem.split("-"))
     except ValueError:
@@ -50,16 +50,15 @@ def name_of(points: tuple[int, ...]) -> str | None:
 
 
 def core_names() -> tuple[str, ...]:
-    """The hand-picked names of the core vocabulary, in the order of ``core.txt``."""
+    """The hand-picked names of the core vocabulary, in the order of `core.txt`."""
     lines = (Path(__file__).parent / "core.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def read_vocabulary(assets: Path, vocabulary: Vocabulary = "all") -> tuple[Emoji, ...]:
-    """All wanted emoji of the folder of ``.webp`` files, one per name, sorted by file name.
+    """All wanted emoji of the folder of `.webp` files, one per name, sorted by file name.
 
-    Raises:
-        RequestError: the folder holds no named picture, or lacks one of the core names.
+    Raises `RequestError`: the folder holds no named picture, or lacks one of the core names.
     """
     found: dict[str, Emoji] = {}
     for path in sorted(assets.glob("*.webp")):

@@ -1,5 +1,8 @@
-"""One short unquantized run does three jobs: it shows calibration the activations, it gives the parity gate its
-samples, and its pictures are what the finished engine is held to."""
+"""One short unquantized run does three jobs.
+
+It shows calibration the activations, it gives the parity gate its samples, and its pictures are what the finished
+engine is held to.
+"""
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack

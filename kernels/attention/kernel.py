@@ -97,7 +97,7 @@ def attention_kernel(
 
 @triton.jit
 def to_int8(x, largest):
-    """Round ``x * (127 / largest)`` to int8, half to even. A NaN becomes any integer; its scale says so."""
+    """Round `x * (127 / largest)` to int8, half to even. A NaN becomes any integer; its scale says so."""
     x = tl.minimum(tl.maximum(x * tl.div_rn(127.0, largest), -127.0), 127.0)
     return ((x + TO_INTEGER) - TO_INTEGER).to(tl.int8)
 

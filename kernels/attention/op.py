@@ -6,31 +6,26 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import HEAD_DIM, plan_attention, plan_attention_int8
+from .plan import HEAD_DIM, plan_attention, plan_attention_int8
 from .reference import dequantized, join_heads, split_heads
 
 
 @torch.library.triton_op("pocketxl::attention", mutates_args={})
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """``softmax(q k^T / 8) v`` for each head of 64 channels: self-attention, and cross-attention on 77·n keys.
+    """`softmax(q k^T / 8) v` for each head of 64 channels: self-attention, and cross-attention on 77·n keys.
 
     Scores, softmax and sums are float32; the shares that weigh the values are rounded to the dtype of `v`, as in
     FlashAttention; the result is rounded once.
 
-    Args:
-        q: (B, M, heads * 64), float16 or bfloat16. May be a slice of columns of a wider contiguous tensor, such as
-            ``qkv[..., :C]`` of one linear for all three, where rows begin at multiples of 32 bytes and the slice at a
-            multiple of 16; anything else is copied.
-        k: (B, N, heads * 64), the same.
-        v: (B, N, heads * 64), the same.
-        heads: number of heads.
+    `q`: (B, M, heads * 64), float16 or bfloat16. May be a slice of columns of a wider contiguous tensor, such as
+    `qkv[..., :C]` of one linear for all three, where rows begin at multiples of 32 bytes and the slice at a multiple
+    of 16; anything else is copied. `k`: (B, N, heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`:
+    number of heads.
 
-    Returns:
-        (B, M, heads * 64), contiguous. A NaN in a query gives NaN in its row of that head; one in a key or value gives
-        NaN in all rows of that head.
+    Returns (B, M, heads * 64), contiguous. A NaN in a query gives NaN in its row of that head; one in a key or value
+    gives NaN in all rows of that head.
 
-    Raises:
-        UnsupportedShapeError: other head dimensions, other dtypes, shapes that do not fit together.
+    Raises `UnsupportedShapeError`: other head dimensions, other dtypes, shapes that do not fit together.
     """
     _check("attention", q, k, v, heads)
     if not runs_kernels(q):
@@ -64,21 +59,16 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     scores are scaled anyway, one per key would cost a multiplication for every score. Shares and values are 16 bit
     and of the dtype of `v`: bfloat16 values are not converted and keep their range.
 
-    Args:
-        q: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`.
-        k: (B, N, heads * 64), the same.
-        v: (B, N, heads * 64), the same.
-        heads: number of heads.
-        accumulate_half: sum shares times values in float16 within a block of keys, in float32 beyond; for GeForce
-            cards, whose matrix instructions sum float16 at twice the rate. float16 only. Sums that pass 65504,
-            possible once a value passes 1023, come out infinite or NaN.
+    `q`: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`. `k`: (B, N,
+    heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads. `accumulate_half`: sum shares
+    times values in float16 within a block of keys, in float32 beyond; for GeForce cards, whose matrix instructions sum
+    float16 at twice the rate. float16 only. Sums that pass 65504, possible once a value passes 1023, come out infinite
+    or NaN.
 
-    Returns:
-        (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN in
-        all rows of that head; in a value, NaN or infinity in all rows of that head.
+    Returns (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN
+    in all rows of that head; in a value, NaN or infinity in all rows of that head.
 
-    Raises:
-        UnsupportedShapeError: other head dimensions, other dtypes, shapes that do not fit together.
+    Raises `UnsupportedShapeError`: other head dimensions, other dtypes, shapes that do not fit together.
     """
     _check("attention_int8", q, k, v, heads)
     if not runs_kernels(q):

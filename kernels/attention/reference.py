@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .launch import HEAD_DIM, KEY_BLOCK
+from .plan import HEAD_DIM, KEY_BLOCK
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -18,7 +18,7 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """What `attention` and `attention_int8` approximate: ``softmax(q k^T / 8) v`` of each head, float64."""
+    """What `attention` and `attention_int8` approximate: `softmax(q k^T / 8) v` of each head, float64."""
     query, key, value = (split_heads(x.double(), heads) for x in (q, k, v))
     return join_heads(torch.softmax(query @ key.mT / HEAD_DIM**0.5, -1) @ value)
 

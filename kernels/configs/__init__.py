@@ -1,6 +1,6 @@
 """Tile sizes, warps and stages: one table per op, a row per architecture and shape, read from JSON.
 
-A table is a list of rows ``{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}``. `shape` names
+A table is a list of rows `{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}`. `shape` names
 what the row is for and may be empty (any shape), `rows` may be null (any number). The tuning command writes such rows;
 nothing is tuned at a first use.
 """
@@ -65,8 +65,7 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
 
     Among them the one with the smallest `rows` that holds the asked number, else the largest.
 
-    Raises:
-        KernelError: the table has no row for the architecture.
+    Raises `KernelError`: the table has no row for the architecture.
     """
     if (trial := _TRIAL.get()) and trial.op == op:
         trial.asked.append((rows, shape))

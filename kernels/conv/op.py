@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import output_size, plan_conv_w8a8, seen_size
+from .plan import output_size, plan_conv_w8a8, seen_size
 from .reference import conv_w8a8_ref
 
 
@@ -25,29 +25,21 @@ def conv_w8a8(
 ) -> Tensor:
     """A convolution on 8-bit operands in NHWC, dequantized, with what a residual block adds to it.
 
-    ``conv(x, weight) * x_scale * weight_scale + bias + time + residual``, zero padding that keeps the size (1 for 3x3,
+    `conv(x, weight) * x_scale * weight_scale + bias + time + residual`, zero padding that keeps the size (1 for 3x3,
     0 for 1x1). Sums are int32 (exact) for int8, float32 for float8; what follows is float32 and rounds once.
 
-    Args:
-        x: (b, h, w, c), int8 or float8_e4m3fn; a torch NCHW tensor in channels_last is ``permute(0, 2, 3, 1)`` of this.
-        x_scale: (b,), float32: of each picture. One scale for all is that value b times.
-        weight: (n, k, k, c + c2), the dtype of `x`, k 1 or 3.
-        weight_scale: (n,), float32: of each output channel.
-        bias: (n,), `out_dtype`.
-        time: (b, n), `out_dtype`: added to every pixel of a picture; SDXL's projected timestep.
-        residual: (b, ho, wo, n), `out_dtype`, added at the end.
-        x2: (b, h, w, c2), the dtype of `x`: channels that stand behind those of `x`, as if concatenated.
-        x2_scale: (b,), float32; given with `x2`.
-        stride: 1 or 2.
-        upsample_to: height and width to which the convolution sees the picture enlarged by nearest neighbours, each
-            twice that of `x` or one less (a level of odd size); 3x3, stride 1 only. It is never written enlarged.
-        out_dtype: float16, bfloat16 or float32.
+    `x`: (b, h, w, c), int8 or float8_e4m3fn; a torch NCHW tensor in channels_last is `permute(0, 2, 3, 1)` of this.
+    `x_scale`: (b,), float32: of each picture. One scale for all is that value b times. `weight`: (n, k, k, c + c2), the
+    dtype of `x`, k 1 or 3. `weight_scale`: (n,), float32: of each output channel. `bias`: (n,), `out_dtype`. `time`:
+    (b, n), `out_dtype`: added to every pixel of a picture; SDXL's projected timestep. `residual`: (b, ho, wo, n),
+    `out_dtype`, added at the end. `x2`: (b, h, w, c2), the dtype of `x`: channels that stand behind those of `x`, as if
+    concatenated. `x2_scale`: (b,), float32; given with `x2`. `stride`: 1 or 2. `upsample_to`: height and width to which
+    the convolution sees the picture enlarged by nearest neighbours, each twice that of `x` or one less (a level of odd
+    size); 3x3, stride 1 only. It is never written enlarged. `out_dtype`: float16, bfloat16 or float32.
 
-    Returns:
-        (b, ho, wo, n). A NaN in a picture's scale gives NaN everywhere in that picture.
+    Returns (b, ho, wo, n). A NaN in a picture's scale gives NaN everywhere in that picture.
 
-    Raises:
-        UnsupportedShapeError: c or c2 is no multiple of 16, another kernel or stride, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: c or c2 is no multiple of 16, another kernel or stride, or the GPU has no float8.
     """
     if (x2 is None) != (x2_scale is None):
         raise ValueError("x2 and x2_scale go together: give both or neither")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
-from .launch import seen_size
+from .plan import seen_size
 
 
 def integer_convolution(x: Tensor, weight: Tensor, *, stride: int = 1, seen: tuple[int, int] | None = None) -> Tensor:

@@ -41,7 +41,7 @@ def linear_w8a8_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     HALVES: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of ``x (M, K) @ weight (N, K)^T``; see `linear_w8a8`."""
+    """One tile of `x (M, K) @ weight (N, K)^T`; see `linear_w8a8`."""
     ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -79,7 +79,7 @@ def geglu_linear_w8a8_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of ``value * gelu(gate)``, where `weight` (2N, K) holds the value rows, then the gate rows."""
+    """One tile of `value * gelu(gate)`, where `weight` (2N, K) holds the value rows, then the gate rows."""
     ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import plan_geglu_linear_w8a8, plan_linear_w8a8
+from .plan import plan_geglu_linear_w8a8, plan_linear_w8a8
 from .reference import geglu_linear_w8a8_ref, linear_w8a8_ref
 
 
@@ -18,24 +18,17 @@ def linear_w8a8(
     residual: Tensor | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    """A linear layer on 8-bit operands: ``x_scale * weight_scale * (x @ weight^T) + bias + residual``.
+    """A linear layer on 8-bit operands: `x_scale * weight_scale * (x @ weight^T) + bias + residual`.
 
     Sums are int32 (exact) for int8, float32 for float8; the epilogue is float32 and rounds once.
 
-    Args:
-        x: (…, k), int8 or float8_e4m3fn.
-        x_scale: (…), float32: of each token.
-        weight: (n, k), the dtype of `x`.
-        weight_scale: (n,), float32: of each output channel.
-        bias: (n,), `out_dtype`.
-        residual: (…, n), `out_dtype`, added at the end.
-        out_dtype: float16, bfloat16 or float32.
+    `x`: (…, k), int8 or float8_e4m3fn. `x_scale`: (…), float32: of each token. `weight`: (n, k), the dtype of `x`.
+    `weight_scale`: (n,), float32: of each output channel. `bias`: (n,), `out_dtype`. `residual`: (…, n), `out_dtype`,
+    added at the end. `out_dtype`: float16, bfloat16 or float32.
 
-    Returns:
-        (…, n). A NaN in a scale gives NaN in its row or column.
+    Returns (…, n). A NaN in a scale gives NaN in its row or column.
 
-    Raises:
-        UnsupportedShapeError: k is no multiple of 16, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: k is no multiple of 16, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return linear_w8a8_ref(x, x_scale, weight, weight_scale, bias, residual).to(out_dtype)
@@ -78,21 +71,15 @@ def geglu_linear_w8a8(
     bias: Tensor | None = None,
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    """GEGLU's projection on 8-bit operands: ``value * gelu(gate)`` with the exact (erf) GELU.
+    """GEGLU's projection on 8-bit operands: `value * gelu(gate)` with the exact (erf) GELU.
 
-    Args:
-        x: (…, k), int8 or float8_e4m3fn.
-        x_scale: (…), float32: of each token.
-        weight: (2n, k), the dtype of `x`: the value's rows, then the gate's, as in diffusers.
-        weight_scale: (2n,), float32.
-        bias: (2n,), `out_dtype`.
-        out_dtype: float16, bfloat16 or float32.
+    `x`: (…, k), int8 or float8_e4m3fn. `x_scale`: (…), float32: of each token. `weight`: (2n, k), the dtype of `x`: the
+    value's rows, then the gate's, as in diffusers. `weight_scale`: (2n,), float32. `bias`: (2n,), `out_dtype`.
+    `out_dtype`: float16, bfloat16 or float32.
 
-    Returns:
-        (…, n).
+    Returns (…, n).
 
-    Raises:
-        UnsupportedShapeError: k is no multiple of 16, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: k is no multiple of 16, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return geglu_linear_w8a8_ref(x, x_scale, weight, weight_scale, bias).to(out_dtype)

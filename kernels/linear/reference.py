@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def integer_product(x: Tensor, weight: Tensor) -> Tensor:
-    """``x (…, k) @ weight (n, k)^T`` of 8-bit operands, float64; exact for int8."""
+    """`x (…, k) @ weight (n, k)^T` of 8-bit operands, float64; exact for int8."""
     return x.double() @ weight.double().mT
 
 

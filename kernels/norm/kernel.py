@@ -14,7 +14,7 @@ def layer_norm_quantize_kernel(
     x, residual, weight, bias, total, q, scale, M, eps,
     C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Some rows of ``x (M, C)``, or of `total` = x + residual; see `layer_norm_quantize`."""
+    """Some rows of `x (M, C)`, or of `total` = x + residual; see `layer_norm_quantize`."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (rows < M)[:, None]
     begin = rows.to(tl.int64)[:, None] * C
@@ -116,7 +116,7 @@ def group_norm_statistics_kernel(
 
 @triton.jit
 def silu(value):
-    """``value * sigmoid(value)``, float32."""
+    """`value * sigmoid(value)`, float32."""
     return value / (1.0 + tl.exp(-value))
 
 
@@ -125,7 +125,7 @@ def group_norm_merge_kernel(
     mean, squares, low, high, weight, bias, factor, offset, peak, pixels, chunks, chunk, C, group, eps,
     LANES: tl.constexpr, CHUNKS: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """One group of one picture: ``y = factor * x + offset`` of its channels, and the largest magnitude to come.
+    """One group of one picture: `y = factor * x + offset` of its channels, and the largest magnitude to come.
 
     The weighted mean of the chunks' means, then their squared deviations around it (Chan, Golub, LeVeque 1979).
     """

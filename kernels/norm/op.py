@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import (
+from .plan import (
     plan_add_layer_norm_quantize,
     plan_group_norm_silu,
     plan_group_norm_silu_quantize,
@@ -22,21 +22,15 @@ from .reference import (
 def layer_norm_quantize(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype = torch.int8
 ) -> tuple[Tensor, Tensor]:
-    """LayerNorm, then every token quantized: ``layer_norm(x) ≈ q * scale[..., None]``; float32 between.
+    """LayerNorm, then every token quantized: `layer_norm(x) ≈ q * scale[..., None]`; float32 between.
 
-    Args:
-        x: (…, c), float16, bfloat16 or float32.
-        weight: (c,), one of these.
-        bias: (c,), the dtype of `weight`.
-        eps: added to the variance.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (…, c), float16, bfloat16 or float32. `weight`: (c,), one of these. `bias`: (c,), the dtype of `weight`. `eps`:
+    added to the variance. `dtype`: int8, or float8_e4m3fn (sm_89 and later).
 
-    Returns:
-        q (…, c), `dtype`, and scale (…), float32. The scale of a token with a NaN or an infinity is NaN; no scale is
-        below 1e-30 / 127. Rounded to nearest, ties to even.
+    Returns q (…, c), `dtype`, and scale (…), float32. The scale of a token with a NaN or an infinity is NaN; no scale
+    is below 1e-30 / 127. Rounded to nearest, ties to even.
 
-    Raises:
-        UnsupportedShapeError: c is no multiple of 16 or above 16384, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: c is no multiple of 16 or above 16384, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return layer_norm_quantize_ref(x, weight, bias, eps, dtype)
@@ -63,23 +57,17 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype = 
 def add_layer_norm_quantize(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype = torch.int8
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`layer_norm_quantize` of ``x + residual``, and that sum, which is what later layers add to.
+    """`layer_norm_quantize` of `x + residual`, and that sum, which is what later layers add to.
 
-    Args:
-        x: (…, c), float16, bfloat16 or float32.
-        residual: (…, c), the dtype of `x`.
-        weight: (c,), one of these.
-        bias: (c,), the dtype of `weight`.
-        eps: added to the variance.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (…, c), float16, bfloat16 or float32. `residual`: (…, c), the dtype of `x`. `weight`: (c,), one of these.
+    `bias`: (c,), the dtype of `weight`. `eps`: added to the variance. `dtype`: int8, or float8_e4m3fn (sm_89 and
+    later).
 
-    Returns:
-        q (…, c), `dtype`; scale (…), float32; and the sum (…, c), rounded to the dtype of `x`. What is normalized is
-        the rounded sum, as if it had been stored and read again. NaN, zeros and rounding as in `layer_norm_quantize`; a
-        sum that the dtype cannot hold is infinite, and its scale NaN.
+    Returns q (…, c), `dtype`; scale (…), float32; and the sum (…, c), rounded to the dtype of `x`. What is normalized
+    is the rounded sum, as if it had been stored and read again. NaN, zeros and rounding as in `layer_norm_quantize`; a
+    sum that the dtype cannot hold is infinite, and its scale NaN.
 
-    Raises:
-        UnsupportedShapeError: c is no multiple of 16 or above 16384, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: c is no multiple of 16 or above 16384, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return add_layer_norm_quantize_ref(x, residual, weight, bias, eps, dtype)
@@ -110,20 +98,14 @@ def _(
 def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True) -> Tensor:
     """GroupNorm over a picture's pixels and each group's channels, then SiLU; float32 between, rounded once.
 
-    Args:
-        x: (B, H, W, C), float16, bfloat16 or float32.
-        weight: (C,), one of these.
-        bias: (C,), the dtype of `weight`.
-        groups: of neighbouring channels; divides C.
-        eps: added to the variance.
-        silu: False leaves SiLU out, as at the entry of a transformer.
+    `x`: (B, H, W, C), float16, bfloat16 or float32. `weight`: (C,), one of these. `bias`: (C,), the dtype of `weight`.
+    `groups`: of neighbouring channels; divides C. `eps`: added to the variance. `silu`: False leaves SiLU out, as at
+    the entry of a transformer.
 
-    Returns:
-        (B, H, W, C), the dtype of `x`. A NaN or an infinity makes its whole group of its picture NaN. A picture's
-        result does not depend on the others of the batch.
+    Returns (B, H, W, C), the dtype of `x`. A NaN or an infinity makes its whole group of its picture NaN. A picture's
+    result does not depend on the others of the batch.
 
-    Raises:
-        UnsupportedShapeError: C is no multiple of 16 or of `groups`, or a picture has 2^31 elements.
+    Raises `UnsupportedShapeError`: C is no multiple of 16 or of `groups`, or a picture has 2^31 elements.
     """
     if not runs_kernels(x):
         return group_norm_silu_ref(x, weight, bias, groups, eps, silu).to(x.dtype)
@@ -158,29 +140,22 @@ def group_norm_silu_quantize(
     silu: bool = True,
     dtype: torch.dtype = torch.int8,
 ) -> tuple[Tensor, Tensor]:
-    """`group_norm_silu`, then every picture quantized with its own scale: ``≈ q * scale[:, None, None, None]``.
+    """`group_norm_silu`, then every picture quantized with its own scale: `≈ q * scale[:, None, None, None]`.
 
     The scale needs no pass of its own: the statistics keep every channel's least and greatest element, which bound
     what is written. The bound is the largest magnitude itself, or SiLU's trough of 0.2784645 where a channel spans it
     and nothing written is larger.
 
-    Args:
-        x: (B, H, W, C), float16, bfloat16 or float32.
-        weight: (C,), one of these.
-        bias: (C,), the dtype of `weight`.
-        groups: of neighbouring channels; divides C.
-        eps: added to the variance.
-        silu: False leaves SiLU out, as at the entry of a transformer.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (B, H, W, C), float16, bfloat16 or float32. `weight`: (C,), one of these. `bias`: (C,), the dtype of `weight`.
+    `groups`: of neighbouring channels; divides C. `eps`: added to the variance. `silu`: False leaves SiLU out, as at
+    the entry of a transformer. `dtype`: int8, or float8_e4m3fn (sm_89 and later).
 
-    Returns:
-        q (B, H, W, C), `dtype`, and scale (B,), float32. The scale of a picture with a NaN or an infinity is NaN; no
-        scale is below 1e-30 / 127. Rounded to nearest, ties to even. A picture's result does not depend on the others
-        of the batch.
+    Returns q (B, H, W, C), `dtype`, and scale (B,), float32. The scale of a picture with a NaN or an infinity is NaN;
+    no scale is below 1e-30 / 127. Rounded to nearest, ties to even. A picture's result does not depend on the others of
+    the batch.
 
-    Raises:
-        UnsupportedShapeError: C is no multiple of 16 or of `groups`, a picture has 2^31 elements, or the GPU has no
-            float8.
+    Raises `UnsupportedShapeError`: C is no multiple of 16 or of `groups`, a picture has 2^31 elements, or the GPU has
+    no float8.
     """
     if not runs_kernels(x):
         return group_norm_silu_quantize_ref(x, weight, bias, groups, eps, silu, dtype)

@@ -28,7 +28,7 @@ def add_layer_norm_quantize_ref(
 
 
 def group_norm_silu_ref(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True) -> Tensor:
-    """What `group_norm_silu` approximates, float64: ``x (B, H, W, C)``."""
+    """What `group_norm_silu` approximates, float64: `x (B, H, W, C)`."""
     value = functional.group_norm(x.double().movedim(-1, 1), groups, weight.double(), bias.double(), eps)
     return (functional.silu(value) if silu else value).movedim(1, -1).contiguous()
 

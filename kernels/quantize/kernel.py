@@ -17,7 +17,7 @@ LEAST: tl.constexpr = tl.constexpr(0x0DA24260)
 
 @triton.jit
 def magnitude(value):
-    """Bits of ``|value|``, float32, as int32."""
+    """Bits of `|value|`, float32, as int32."""
     return value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
@@ -80,7 +80,7 @@ def store_quantized(parts, q, scale, rows, inside, C, PARTS: tl.constexpr, WIDTH
 def quantize_per_token_kernel(
     x, q, scale, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Some rows of ``x (M, C)``; see `quantize_per_token`."""
+    """Some rows of `x (M, C)`; see `quantize_per_token`."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (rows < M)[:, None]
     loaded = load_row(x + rows.to(tl.int64)[:, None] * C, inside, C, PARTS, WIDTH)
@@ -94,7 +94,7 @@ def quantize_per_token_kernel(
 def geglu_quantize_kernel(
     x, q, scale, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Some rows of ``x (M, 2C)``, values then gates; see `geglu_quantize`."""
+    """Some rows of `x (M, 2C)`, values then gates; see `geglu_quantize`."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (rows < M)[:, None]
     row = x + rows.to(tl.int64)[:, None] * (2 * C)
@@ -120,7 +120,7 @@ def load_chunk(x, first, size, STEPS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["pixels"])
 def image_amax_kernel(x, peak, pixels, C, STEPS: tl.constexpr, BLOCK: tl.constexpr):
-    """Largest magnitude in one chunk of one picture, ``peak (B, chunks)``; infinity and NaN pass."""
+    """Largest magnitude in one chunk of one picture, `peak (B, chunks)`; infinity and NaN pass."""
     size = pixels * C
     chunk, picture = tl.program_id(0), tl.program_id(1)
     blocks = load_chunk(x + picture.to(tl.int64) * size, chunk * (STEPS * BLOCK), size, STEPS, BLOCK)
@@ -132,7 +132,7 @@ def image_amax_kernel(x, peak, pixels, C, STEPS: tl.constexpr, BLOCK: tl.constex
 
 @triton.jit
 def picture_scale(peak, picture, count, dtype: tl.constexpr, PEAKS: tl.constexpr):
-    """Scale and inverse of a picture from the magnitudes ``peak (B, count)`` of its pieces."""
+    """Scale and inverse of a picture from the magnitudes `peak (B, count)` of its pieces."""
     top = tl.zeros((PEAKS,), tl.int32)
     for first in range(0, count, PEAKS):
         place = first + tl.arange(0, PEAKS)

@@ -4,24 +4,20 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .launch import plan_geglu_quantize, plan_quantize_per_image, plan_quantize_per_token
+from .plan import plan_geglu_quantize, plan_quantize_per_image, plan_quantize_per_token
 from .reference import geglu_quantize_ref, quantize_per_image_ref, quantize_per_token_ref
 
 
 @torch.library.triton_op("pocketxl::quantize_per_token", mutates_args={})
 def quantize_per_token(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
-    """Quantize every token with its own scale: ``x ≈ q * scale[..., None]``, the largest magnitude at 127 (448).
+    """Quantize every token with its own scale: `x ≈ q * scale[..., None]`, the largest magnitude at 127 (448).
 
-    Args:
-        x: (…, c), float16, bfloat16 or float32.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (…, c), float16, bfloat16 or float32. `dtype`: int8, or float8_e4m3fn (sm_89 and later).
 
-    Returns:
-        q (…, c), `dtype`, and scale (…), float32. The scale of a token with a NaN or an infinity is NaN; that of a
-        token of zeros is 1e-30 / 127. Rounded to nearest, ties to even.
+    Returns q (…, c), `dtype`, and scale (…), float32. The scale of a token with a NaN or an infinity is NaN; that of a
+    token of zeros is 1e-30 / 127. Rounded to nearest, ties to even.
 
-    Raises:
-        UnsupportedShapeError: c is no multiple of 16 or above 16384, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: c is no multiple of 16 or above 16384, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return quantize_per_token_ref(x, dtype)
@@ -41,18 +37,14 @@ def _(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
 
 @torch.library.triton_op("pocketxl::quantize_per_image", mutates_args={})
 def quantize_per_image(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
-    """Quantize every picture with its own scale: ``x ≈ q * scale[:, None, None, None]``.
+    """Quantize every picture with its own scale: `x ≈ q * scale[:, None, None, None]`.
 
-    Args:
-        x: (B, H, W, C), float16, bfloat16 or float32.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (B, H, W, C), float16, bfloat16 or float32. `dtype`: int8, or float8_e4m3fn (sm_89 and later).
 
-    Returns:
-        q (B, H, W, C), `dtype`, and scale (B,), float32; NaN, zeros and rounding as in `quantize_per_token`.
-        A picture's result does not depend on the others of the batch.
+    Returns q (B, H, W, C), `dtype`, and scale (B,), float32; NaN, zeros and rounding as in `quantize_per_token`. A
+    picture's result does not depend on the others of the batch.
 
-    Raises:
-        UnsupportedShapeError: C is no multiple of 16, a picture has 2^31 elements, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: C is no multiple of 16, a picture has 2^31 elements, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return quantize_per_image_ref(x, dtype)
@@ -77,17 +69,14 @@ def _(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
 
 @torch.library.triton_op("pocketxl::geglu_quantize", mutates_args={})
 def geglu_quantize(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
-    """GEGLU, then every token quantized: ``value * gelu(gate)`` with the exact (erf) GELU, in float32.
+    """GEGLU, then every token quantized: `value * gelu(gate)` with the exact (erf) GELU, in float32.
 
-    Args:
-        x: (…, 2n): values, then gates, as in diffusers; float16, bfloat16 or float32.
-        dtype: int8, or float8_e4m3fn (sm_89 and later).
+    `x`: (…, 2n): values, then gates, as in diffusers; float16, bfloat16 or float32. `dtype`: int8, or float8_e4m3fn
+    (sm_89 and later).
 
-    Returns:
-        q (…, n), `dtype`, and scale (…), float32; NaN, zeros and rounding as in `quantize_per_token`.
+    Returns q (…, n), `dtype`, and scale (…), float32; NaN, zeros and rounding as in `quantize_per_token`.
 
-    Raises:
-        UnsupportedShapeError: n is no multiple of 16 or above 16384, or the GPU has no float8.
+    Raises `UnsupportedShapeError`: n is no multiple of 16 or above 16384, or the GPU has no float8.
     """
     if not runs_kernels(x):
         return geglu_quantize_ref(x, dtype)

@@ -37,7 +37,7 @@ def quantize_per_image_ref(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[
 
 
 def geglu_ref(x: Tensor) -> Tensor:
-    """``value * gelu(gate)`` of ``x (…, 2n)``, float64."""
+    """`value * gelu(gate)` of `x (…, 2n)`, float64."""
     value, gate = x.double().chunk(2, -1)
     return value * torch.nn.functional.gelu(gate)
 

@@ -1,10 +1,10 @@
 """Triton: 16-bit activations by 4- or 8-bit weights, which become 16-bit floats in registers.
 
-Products are taken as ``weight @ x^T``: the weights are then the operand that matrix instructions take from registers on
+Products are taken as `weight @ x^T`: the weights are then the operand that matrix instructions take from registers on
 every architecture (`wgmma` takes its second operand from shared memory only), and x goes from shared memory as it is.
 Accumulators are thus (BLOCK_N, BLOCK_M).
 
-Scales of 4-bit groups are applied to the weights, see `launch.py` for why; those of 8-bit channels to the sums.
+Scales of 4-bit groups are applied to the weights, see `plan.py` for why; those of 8-bit channels to the sums.
 """
 
 # Triton reads these functions' source: names in capitals are compile-time constants.
@@ -77,7 +77,7 @@ def linear_w4_kernel(
     x, weight, scale, bias, residual, out, M, N, K,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, GROUP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """One tile of ``x (M, K) @ weight (N, K)^T``; see `linear_w4`."""
+    """One tile of `x (M, K) @ weight (N, K)^T`; see `linear_w4`."""
     DTYPE: tl.constexpr = x.dtype.element_ty
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -115,7 +115,7 @@ def linear_w8_kernel(
     x, weight, scale, bias, residual, out, M, N, K,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    """One tile of ``x (M, K) @ weight (N, K)^T * scale (N,)``; see `linear_w8`."""
+    """One tile of `x (M, K) @ weight (N, K)^T * scale (N,)`; see `linear_w8`."""
     DTYPE: tl.constexpr = x.dtype.element_ty
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)

@@ -14,13 +14,9 @@ GROUP: Final = 64
 class LayerCost:
     """What one layer costs in either format.
 
-    Args:
-        name: of the layer.
-        parameters: weights, the bias not counted.
-        channels: output channels, each with a scale in 8 bits.
-        error_4: what the result suffers with this layer in 4 bits, in any unit that adds up over layers (such as a
-            squared error of the output); not negative.
-        error_8: the same with 8 bits.
+    `name`: of the layer. `parameters`: weights, the bias not counted. `channels`: output channels, each with a scale in
+    8 bits. `error_4`: what the result suffers with this layer in 4 bits, in any unit that adds up over layers (such as
+    a squared error of the output); not negative. `error_8`: the same with 8 bits.
     """
 
     name: str
@@ -51,13 +47,10 @@ def choose_bits(layers: Iterable[LayerCost], budget_bytes: int, group: int = GRO
     Greedy: a layer that no longer fits is passed over for later, smaller ones. The error is above the best possible one
     by at most what one layer saves.
 
-    Args:
-        layers: all layers, with different names; equal savings per byte go by their order.
-        budget_bytes: for weights and scales of all layers together.
-        group: weights that share a scale in 4 bits.
+    `layers`: all layers, with different names; equal savings per byte go by their order. `budget_bytes`: for weights
+    and scales of all layers together. `group`: weights that share a scale in 4 bits.
 
-    Raises:
-        KernelError: not even 4 bits everywhere fit, two layers have one name, or an error is negative or NaN.
+    Raises `KernelError`: not even 4 bits everywhere fit, two layers have one name, or an error is negative or NaN.
     """
     layers = tuple(layers)
     bits: dict[str, Bits] = {layer.name: 4 for layer in layers}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from ..launch import Plan
-from .launch import output_size, plan_conv_w4, plan_conv_w8, plan_linear_w4, plan_linear_w8
+from ..launch import LaunchPlan
+from .plan import output_size, plan_conv_w4, plan_conv_w8, plan_linear_w4, plan_linear_w8
 from .reference import conv_w4_ref, conv_w8_ref, linear_w4_ref, linear_w8_ref
 
 
@@ -21,8 +21,8 @@ class _Format:
     name: str
     per_byte: int
     grouped: bool
-    plan_linear: Callable[..., Plan]
-    plan_conv: Callable[..., Plan]
+    plan_linear: Callable[..., LaunchPlan]
+    plan_conv: Callable[..., LaunchPlan]
     linear_reference: Callable[..., Tensor]
     conv_reference: Callable[..., Tensor]
 
@@ -59,23 +59,17 @@ _W8: Final = _Format(
 def linear_w4(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """A linear layer on 4-bit weights: ``x @ (q * scale)^T + bias + residual``.
+    """A linear layer on 4-bit weights: `x @ (q * scale)^T + bias + residual`.
 
     Weights become the dtype of `x` in registers, rounded once; sums and the epilogue are float32, rounded once.
 
-    Args:
-        x: (…, k), float16 or bfloat16.
-        weight: (n, k/2), uint8, from `pack_w4`.
-        scale: (n, k/group), float16; groups of 32, 64 or 128.
-        bias: (n,), the dtype of `x`.
-        residual: (…, n), the dtype of `x`, added at the end.
+    `x`: (…, k), float16 or bfloat16. `weight`: (n, k/2), uint8, from `pack_w4`. `scale`: (n, k/group), float16; groups
+    of 32, 64 or 128. `bias`: (n,), the dtype of `x`. `residual`: (…, n), the dtype of `x`, added at the end.
 
-    Returns:
-        (…, n), the dtype of `x`. A NaN in x or in a scale gives NaN in its row or column.
+    Returns (…, n), the dtype of `x`. A NaN in x or in a scale gives NaN in its row or column.
 
-    Raises:
-        UnsupportedShapeError: k is no multiple of 64 and of the group, operands do not fit together, or x has another
-            dtype.
+    Raises `UnsupportedShapeError`: k is no multiple of 64 and of the group, operands do not fit together, or x has
+    another dtype.
     """
     return _linear(_W4, x, weight, scale, bias, residual)
 
@@ -84,20 +78,14 @@ def linear_w4(
 def linear_w8(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """A linear layer on 8-bit weights and 16-bit activations: ``(x @ q^T) * scale + bias + residual``.
+    """A linear layer on 8-bit weights and 16-bit activations: `(x @ q^T) * scale + bias + residual`.
 
-    Args:
-        x: (…, k), float16 or bfloat16.
-        weight: (n, k), int8, from `pack_w8`.
-        scale: (n,), float32: of each output channel.
-        bias: (n,), the dtype of `x`.
-        residual: (…, n), the dtype of `x`, added at the end.
+    `x`: (…, k), float16 or bfloat16. `weight`: (n, k), int8, from `pack_w8`. `scale`: (n,), float32: of each output
+    channel. `bias`: (n,), the dtype of `x`. `residual`: (…, n), the dtype of `x`, added at the end.
 
-    Returns:
-        (…, n), the dtype of `x`. A NaN in x or in a scale gives NaN in its row or column.
+    Returns (…, n), the dtype of `x`. A NaN in x or in a scale gives NaN in its row or column.
 
-    Raises:
-        UnsupportedShapeError: k is no multiple of 64, operands do not fit together, or x has another dtype.
+    Raises `UnsupportedShapeError`: k is no multiple of 64, operands do not fit together, or x has another dtype.
     """
     return _linear(_W8, x, weight, scale, bias, residual)
 
@@ -113,24 +101,17 @@ def conv_w4(
     stride: int = 1,
     upsample_to: list[int] | None = None,
 ) -> Tensor:
-    """A 3×3 (padding 1) or 1×1 convolution on 4-bit weights: ``conv(x, q * scale) + bias + time + residual``.
+    """A 3×3 (padding 1) or 1×1 convolution on 4-bit weights: `conv(x, q * scale) + bias + time + residual`.
 
-    Args:
-        x: (b, h, w, c), contiguous; float16 or bfloat16.
-        weight: (n, k, k, c/2), uint8, from `pack_w4`.
-        scale: (n, k, k, c/group), float16; groups of 32, 64 or 128.
-        bias: (n,), the dtype of `x`.
-        time: (b, n), the dtype of `x`, added to every pixel.
-        residual: the shape and dtype of the output, added at the end.
-        stride: 1, or 2 for 3×3.
-        upsample_to: height and width that x is seen at, nearest neighbour: each twice that of x or one less.
+    `x`: (b, h, w, c), contiguous; float16 or bfloat16. `weight`: (n, k, k, c/2), uint8, from `pack_w4`. `scale`: (n, k,
+    k, c/group), float16; groups of 32, 64 or 128. `bias`: (n,), the dtype of `x`. `time`: (b, n), the dtype of `x`,
+    added to every pixel. `residual`: the shape and dtype of the output, added at the end. `stride`: 1, or 2 for 3×3.
+    `upsample_to`: height and width that x is seen at, nearest neighbour: each twice that of x or one less.
 
-    Returns:
-        (b, ho, wo, n), the dtype of `x`; ho and wo as of x, halved rounding up, or `upsample_to`.
+    Returns (b, ho, wo, n), the dtype of `x`; ho and wo as of x, halved rounding up, or `upsample_to`.
 
-    Raises:
-        UnsupportedShapeError: c is no multiple of 64 and of the group (conv_in: keep it float), operands do not fit
-            together, no such filter, stride or size, or x has another dtype.
+    Raises `UnsupportedShapeError`: c is no multiple of 64 and of the group (conv_in: keep it float), operands do not
+    fit together, no such filter, stride or size, or x has another dtype.
     """
     return _conv(_W4, x, weight, scale, bias, time, residual, stride, upsample_to)
 
@@ -148,21 +129,14 @@ def conv_w8(
 ) -> Tensor:
     """`conv_w4` on 8-bit weights.
 
-    Args:
-        x: (b, h, w, c), contiguous; float16 or bfloat16.
-        weight: (n, k, k, c), int8, from `pack_w8`.
-        scale: (n,), float32: of each output channel.
-        bias: (n,), the dtype of `x`.
-        time: (b, n), the dtype of `x`, added to every pixel.
-        residual: the shape and dtype of the output, added at the end.
-        stride: 1, or 2 for 3×3.
-        upsample_to: height and width that x is seen at, nearest neighbour: each twice that of x or one less.
+    `x`: (b, h, w, c), contiguous; float16 or bfloat16. `weight`: (n, k, k, c), int8, from `pack_w8`. `scale`: (n,),
+    float32: of each output channel. `bias`: (n,), the dtype of `x`. `time`: (b, n), the dtype of `x`, added to every
+    pixel. `residual`: the shape and dtype of the output, added at the end. `stride`: 1, or 2 for 3×3. `upsample_to`:
+    height and width that x is seen at, nearest neighbour: each twice that of x or one less.
 
-    Returns:
-        (b, ho, wo, n), the dtype of `x`.
+    Returns (b, ho, wo, n), the dtype of `x`.
 
-    Raises:
-        UnsupportedShapeError: as `conv_w4`.
+    Raises `UnsupportedShapeError`: as `conv_w4`.
     """
     return _conv(_W8, x, weight, scale, bias, time, residual, stride, upsample_to)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KernelError, require
-from .launch import GROUPS, RUN
+from .plan import GROUPS, RUN
 
 # Largest |w| / scale that is tried for a group: 8 fits the largest weight exactly, less clips it for the sake of the
 # others. Half as wide steps gain 0.5 %, a wider range nothing (Gaussian and Laplacian weights).
@@ -17,7 +17,7 @@ _LARGEST_SCALE: Final = 65504 / 8
 
 
 def pack_w4(weight: Tensor, group: int = 64, *, search: bool = True) -> tuple[Tensor, Tensor]:
-    """Symmetric 4 bits with a float16 scale for each group along the last axis: ``weight ≈ q * scale``, q = -8…7.
+    """Symmetric 4 bits with a float16 scale for each group along the last axis: `weight ≈ q * scale`, q = -8…7.
 
     A scale may be negative, so that the side of the range with one step more serves the group's largest weight, as in
     ggml's Q4_0. The search takes, of a few ranges for either sign, each followed by the least-squares scale of its own
@@ -25,17 +25,13 @@ def pack_w4(weight: Tensor, group: int = 64, *, search: bool = True) -> tuple[Te
     is 0.0083 instead of the 0.0116 of `amax` / 7, 29 % less (the negative scale alone: 24 %); on Laplacian weights and
     in groups of 32 or 128 it is 29 to 30 % as well.
 
-    Args:
-        weight: (n, …, k) float; a convolution's as (n, kh, kw, cin).
-        group: weights that share a scale: 32, 64 or 128.
-        search: False for ``scale = amax / 7``, the usual choice.
+    `weight`: (n, …, k) float; a convolution's as (n, kh, kw, cin). `group`: weights that share a scale: 32, 64 or 128.
+    `search`: False for `scale = amax / 7`, the usual choice.
 
-    Returns:
-        packed (n, …, k/2) uint8, see `launch.py`, and scale (n, …, k/group) float16.
+    Returns packed (n, …, k/2) uint8, see `plan.py`, and scale (n, …, k/group) float16.
 
-    Raises:
-        UnsupportedShapeError: k is no multiple of the group and of 64.
-        KernelError: a weight is not finite, or too large for the format.
+    Raises `UnsupportedShapeError`: k is no multiple of the group and of 64. Raises `KernelError`: a weight is not
+    finite, or too large for the format.
     """
     k = weight.shape[-1]
     shape = {"weight": tuple(weight.shape), "group": group}
@@ -62,16 +58,13 @@ def unpack_w4(packed: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32)
 
 
 def pack_w8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric 8 bits with a float32 scale for each output channel: ``weight ≈ q * scale``, scale = amax / 127.
+    """Symmetric 8 bits with a float32 scale for each output channel: `weight ≈ q * scale`, scale = amax / 127.
 
-    Args:
-        weight: (n, …, k) float; a convolution's as (n, kh, kw, cin).
+    `weight`: (n, …, k) float; a convolution's as (n, kh, kw, cin).
 
-    Returns:
-        quantized, int8, the shape of `weight`; scale (n,) float32.
+    Returns quantized, int8, the shape of `weight`; scale (n,) float32.
 
-    Raises:
-        KernelError: a weight is not finite.
+    Raises `KernelError`: a weight is not finite.
     """
     _check_finite(weight)
     rows = weight.detach().float().flatten(1)

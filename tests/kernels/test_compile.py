@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pocketxl.kernels.architecture import ARCHITECTURES, architecture
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.binaries import Result, write_folder
 from pocketxl.kernels.compile import Binary, CompileError, compile_variant, faults
 from pocketxl.kernels.launch import Variant
-from pocketxl.kernels.linear.launch import plan_linear_w8a8
+from pocketxl.kernels.linear.plan import plan_linear_w8a8
 
 # Kernels are compiled in processes of their own: here they are defined for the interpreter.
 COMPILING = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -40,7 +40,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("sm", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("sm", sorted(GPU_ARCHITECTURES))
 def test_every_shipped_kernel_fits_its_architecture(sm: int) -> None:
     done = command("compile", "--sm", str(sm), "--json", "--jobs", "1")
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
@@ -58,7 +58,7 @@ def test_every_shipped_kernel_fits_its_architecture(sm: int) -> None:
 
 def test_turing_is_sent_to_the_tensorrt_target_before_anything_is_compiled() -> None:
     done = command("compile", "--sm", "89", "75")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert done.stdout == ""
     assert "no kernels for sm_75" in done.stderr
     assert "rtx-sm75" in done.stderr
@@ -129,8 +129,8 @@ def test_launches_vary_in_what_their_kernels_are_not_specialised_to() -> None:
     script = inspect.cleandoc("""
         from pocketxl.kernels.architecture import architecture
         from pocketxl.kernels.execute import kernel_function
-        from pocketxl.kernels.sdxl import all_plans
-        for plan in all_plans(architecture(89)):
+        from pocketxl.kernels.sdxl import all_launch_plans
+        for plan in all_launch_plans(architecture(89)):
             for launch in plan.launches:
                 function = kernel_function(launch.kernel)
                 listed = {p.name for p in function.params if p.do_not_specialize}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pocketxl.kernels import configs
-from pocketxl.kernels.architecture import ARCHITECTURES
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES
 from pocketxl.kernels.errors import KernelError
 
 TABLES = sorted(path.stem for path in configs.FOLDER.glob("*.json"))
@@ -41,6 +41,6 @@ def test_no_row_for_an_architecture_is_an_error() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_serves_every_architecture_and_any_shape(name: str) -> None:
     rows = configs.table(name)
-    assert {row.sm for row in rows if not row.shape} == set(ARCHITECTURES)
+    assert {row.sm for row in rows if not row.shape} == set(GPU_ARCHITECTURES)
     assert all(isinstance(value, int) and value > 0 for row in rows for value in row.config.values())
     assert len({(row.sm, tuple(sorted(row.shape.items())), row.rows) for row in rows}) == len(rows), "two rows for one"

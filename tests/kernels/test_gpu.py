@@ -1,6 +1,6 @@
 """What only a GPU can show: the compiled kernels' results, CUDA graphs, and torch.compile with its own code generator.
 
-Run with ``TRITON_INTERPRET=0 pytest -m gpu tests/kernels``.
+Run with `TRITON_INTERPRET=0 pytest -m gpu tests/kernels`.
 """
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor
 from pocketxl.kernels import ops
 from pocketxl.kernels.execute import architecture_of, execute
 from pocketxl.kernels.samples import samples
-from pocketxl.kernels.sdxl import all_plans
+from pocketxl.kernels.sdxl import all_launch_plans
 
 from ..fixtures.kernels import DEVICE, poisoned
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def test_every_shipped_plan_runs_alike_twice_and_writes_everything() -> None:
-    for plan in all_plans(architecture_of(torch.empty(0, device=DEVICE))):
+    for plan in all_launch_plans(architecture_of(torch.empty(0, device=DEVICE))):
         inputs = samples(plan, device=DEVICE)
         first, second = (execute(plan, inputs, allocate=poisoned) for _ in range(2))
         for name, value in first.items():
@@ -38,7 +38,7 @@ class Block(torch.nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor, weight_scale: Tensor, norm: Tensor) -> Tensor:
         quantized, scale = ops.layer_norm_quantize(x, norm, norm, 1e-5)
-        gated = ops.geglu_linear_w8a8(quantized, scale, weight, weight_scale)
+        gated: Tensor = ops.geglu_linear_w8a8(quantized, scale, weight, weight_scale)
         return gated * 2
 
 

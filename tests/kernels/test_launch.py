@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from pocketxl.kernels.architecture import ARCHITECTURES, architecture
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.errors import KernelError, UnsupportedShapeError, require
-from pocketxl.kernels.launch import Buffer, Launch, Plan, cdiv
+from pocketxl.kernels.launch import Buffer, Launch, LaunchPlan, cdiv
 
 
-def plan(**arguments: object) -> Plan:
+def plan(**arguments: object) -> LaunchPlan:
     launch = Launch(
         kernel="linear.linear_w8a8_kernel",
         arguments={"x": "x", "bias": None, "M": 32, "N": 48, "eps": 0.5, **arguments},  # type: ignore[dict-item]
@@ -19,7 +19,7 @@ def plan(**arguments: object) -> Plan:
         num_stages=2,
         varying=frozenset({"M"}),
     )
-    return Plan(
+    return LaunchPlan(
         op="op",
         inputs={"x": Buffer(shape=(32, 48), dtype="float16")},
         outputs={"y": Buffer(shape=(32,), dtype="float32")},
@@ -67,7 +67,7 @@ def test_an_unknown_architecture_is_refused_with_those_there_are(sm: int) -> Non
 
 
 def test_shared_memory_of_the_architectures() -> None:
-    assert {sm: item.shared_memory for sm, item in ARCHITECTURES.items()} == {
+    assert {sm: item.shared_memory for sm, item in GPU_ARCHITECTURES.items()} == {
         80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 120: 101_376,
     }  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_plans_need_neither_torch_nor_triton() -> None:
         import sys
         from pocketxl.kernels import sdxl
         from pocketxl.kernels.architecture import architecture
-        assert sdxl.all_plans(architecture(89))
+        assert sdxl.all_launch_plans(architecture(89))
         assert not {"torch", "triton", "numpy"} & set(sys.modules), sorted(sys.modules)
     """)
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 
-from pocketxl.kernels.architecture import ARCHITECTURES, architecture
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.errors import KernelError
-from pocketxl.kernels.sdxl import OPS, RECIPES, Call, all_plans, alternatives, calls, plan, plan_function
-from pocketxl.kernels.sdxl_steps import SHAPES, Attention, Conv, Linear, steps
+from pocketxl.kernels.sdxl import (
+    OPS,
+    PRECISIONS,
+    Call,
+    all_launch_plans,
+    alternatives,
+    calls,
+    launch_plan,
+    plan_function,
+)
+from pocketxl.kernels.sdxl_layers import SHAPES, Attention, Conv, Linear, layers
 
 CONFIGS = Path(__file__).parents[2] / "export" / "checkpoint" / "configs"
 MODELS = ("base", "refiner")
-# Computed once per picture, so no part of a step.
+# Computed once per picture, so no part of a forward.
 OUTSIDE = ("attn2.to_k", "attn2.to_v", "time_emb_proj", ".time_embedding", ".add_embedding")
 TEXT = {"base": (2048, 1280, 6), "refiner": (1280, 1280, 5)}  # prompt width, pooled width, size ids
 
@@ -45,7 +54,7 @@ def diffusers_operations(model: str, height: int, width: int, batch: int) -> tup
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "height", "width", "batch"), [("base", 1024, 1024, 1), ("refiner", 832, 1216, 2)])
 def test_steps_do_what_diffusers_does(model: Any, height: int, width: int, batch: int) -> None:
-    ours = sum(step.operations for step in steps(model, height=height, width=width, batch=batch))
+    ours = sum(layer.operations for layer in layers(model, height=height, width=width, batch=batch))
     inside, outside = diffusers_operations(model, height, width, batch)
     assert ours == inside
     if model == "base":  # the figure that every plan of this project starts from
@@ -53,25 +62,25 @@ def test_steps_do_what_diffusers_does(model: Any, height: int, width: int, batch
 
 
 def test_sizes_that_halve_to_odd_ones_grow_back() -> None:
-    walk = [s for s in steps("refiner", height=1000, width=1016) if isinstance(s, Conv)]
+    walk = [s for s in layers("refiner", height=1000, width=1016) if isinstance(s, Conv)]
     assert [(s.out_height, s.out_width) for s in walk if s.role == "down"] == [(63, 64), (32, 32), (16, 16)]
     assert [(s.out_height, s.out_width) for s in walk if s.role == "up"] == [(32, 32), (63, 64), (125, 127)]
 
 
 def test_shares_are_those_of_the_plan() -> None:
     found: defaultdict[str, int] = defaultdict(int)
-    for step in steps("base", height=1024, width=1024):
-        match step:
+    for layer in layers("base", height=1024, width=1024):
+        match layer:
             case Conv():
-                found["conv"] += step.operations
+                found["conv"] += layer.operations
             case Linear(role="ff_in" | "ff_out"):
-                found["feed-forward"] += step.operations
+                found["feed-forward"] += layer.operations
             case Linear(role="qkv" | "self_out"):
-                found["attention projections"] += step.operations
+                found["attention projections"] += layer.operations
             case Linear(role="proj_in" | "proj_out"):
-                found["proj_in and proj_out"] += step.operations
+                found["proj_in and proj_out"] += layer.operations
             case Attention(cross=False):
-                found["self-attention"] += step.operations
+                found["self-attention"] += layer.operations
     gflop = {name: operations / 1e9 for name, operations in found.items()}
     expected = {
         "conv": 1623.1,
@@ -84,15 +93,16 @@ def test_shares_are_those_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("height", "width", "batch"), [(1024, 1024, 1), (512, 512, 2), (832, 1216, 2)])
-def test_plans_do_every_operation_but_the_ends(model: Any, recipe: Any, height: int, width: int, batch: int) -> None:
-    size = {"height": height, "width": width, "batch": batch}
+def test_plans_do_every_operation_but_the_ends(model: Any, precision: Any, height: int, width: int, batch: int) -> None:
+    size: dict[str, Any] = {"height": height, "width": width, "batch": batch}
     arch = architecture(89)
     planned = sum(
-        call.count * sum(plan(call, arch).operations.values()) for call in calls(model, **size, recipe=recipe)
+        call.count * sum(launch_plan(call, arch).operations.values())
+        for call in calls(model, **size, precision=precision)
     )
-    walk = list(steps(model, **size))
+    walk = list(layers(model, **size))
     ends = sum(s.operations for s in walk if isinstance(s, Conv) and s.role in ("in", "out"))
     assert planned == sum(s.operations for s in walk) - ends
     assert ends / planned < 3e-4
@@ -104,15 +114,15 @@ def test_an_output_is_as_large_as_what_reads_it_says() -> None:
     by_op: defaultdict[str, list[Call]] = defaultdict(list)
     for call in calls("base", height=512, width=512, batch=2):
         by_op[call.op].append(call)
-    made = [plan(call, arch) for call in by_op["linear_w8a8"]]
+    made = [launch_plan(call, arch) for call in by_op["linear_w8a8"]]
     inputs = {p.inputs["x"].shape for p in made}
     written = {
-        plan(call, arch).outputs["q"].shape
+        launch_plan(call, arch).outputs["q"].shape
         for op in ("layer_norm_quantize", "quantize_per_token")
         for call in by_op[op]
     }
     assert inputs == written
-    gated = {plan(call, arch).outputs["out"].shape for call in by_op["geglu_linear_w8a8"]}
+    gated = {launch_plan(call, arch).outputs["out"].shape for call in by_op["geglu_linear_w8a8"]}
     assert gated == {(2 * 32 * 32, 4 * 640), (2 * 16 * 16, 4 * 1280)}
     assert gated <= inputs
 
@@ -134,32 +144,34 @@ def test_counts_are_those_of_the_architecture() -> None:
 
 def test_every_op_is_called_or_is_an_alternative() -> None:
     called = set()
-    for recipe in RECIPES:
-        found = calls("base", height=512, width=512, recipe=recipe)
+    for precision in PRECISIONS:
+        found = calls("base", height=512, width=512, precision=precision)
         called |= {call.op for call in (*found, *alternatives(found))}
     assert called == set(OPS)
 
 
 def test_guidance_doubles_the_work_and_no_weights() -> None:
-    one, two = ([plan(c, architecture(90)) for c in calls("refiner", height=768, width=768, batch=b)] for b in (1, 2))
+    one, two = (
+        [launch_plan(c, architecture(90)) for c in calls("refiner", height=768, width=768, batch=b)] for b in (1, 2)
+    )
     for a, b in zip(one, two, strict=True):
         assert {name: 2 * value for name, value in a.operations.items()} == b.operations
         if "weight" in a.inputs:
             assert a.inputs["weight"] == b.inputs["weight"]
 
 
-@pytest.mark.parametrize("sm", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("sm", sorted(GPU_ARCHITECTURES))
 def test_few_variants_serve_all_sizes(sm: int) -> None:
-    arch = ARCHITECTURES[sm]
-    plans = all_plans(arch)
+    arch = GPU_ARCHITECTURES[sm]
+    plans = all_launch_plans(arch)
     variants = {variant for made in plans for variant in made.variants}
     assert {made.op for made in plans} == set(OPS)
     assert len(variants) <= 220  # each takes a second or two to compile; 166 to 187 today
     # A size that is not in the list asks for nothing new.
     for model in SHAPES:
-        for recipe in RECIPES:
-            for call in calls(model, height=896, width=1152, batch=2, recipe=recipe):
-                assert variants.issuperset(plan(call, arch).variants), call
+        for precision in PRECISIONS:
+            for call in calls(model, height=896, width=1152, batch=2, precision=precision):
+                assert variants.issuperset(launch_plan(call, arch).variants), call
     kinds = {variant.instruction for variant in variants}
     assert ("e4m3" in kinds) == arch.fp8
 

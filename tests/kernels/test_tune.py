@@ -11,7 +11,7 @@ from pocketxl.kernels import tune
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.configs import FOLDER, Row, lookup, trying
 from pocketxl.kernels.errors import KernelError
-from pocketxl.kernels.linear.launch import plan_linear_w8a8
+from pocketxl.kernels.linear.plan import plan_linear_w8a8
 from pocketxl.kernels.sdxl import Call, calls
 
 SM86 = architecture(86)

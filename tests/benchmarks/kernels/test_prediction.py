@@ -6,7 +6,7 @@ from benchmarks.kernels import prediction
 from benchmarks.kernels.gpus import GPUS
 from benchmarks.kernels.prediction import predict, work_in_float16, work_of_call
 from pocketxl.kernels.sdxl import Call
-from pocketxl.kernels.sdxl_steps import Concatenate, Conv, Linear
+from pocketxl.kernels.sdxl_layers import Concatenate, Conv, Linear
 
 # Dense, in 1e12 operations a second, as printed in the whitepapers: float16 with float32 and float16 sums, int8.
 PRINTED = {"rtx-3090": (71, 142, 284), "rtx-4090": (165.2, 330.3, 660.6), "rtx-5090": (209.5, 419, 838)}

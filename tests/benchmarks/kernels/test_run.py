@@ -15,7 +15,8 @@ from benchmarks.kernels.cases import cases, name
 from benchmarks.kernels.peaks import Peaks
 from benchmarks.kernels.peers import peers
 from pocketxl.kernels.architecture import architecture
-from pocketxl.kernels.sdxl import OPS, Call, plan
+from pocketxl.kernels.execute import execute
+from pocketxl.kernels.sdxl import OPS, Call, launch_plan
 
 LINEAR = Call(
     op="linear_w8a8", shape={"m": 5, "n": 32, "k": 48, "bias": True, "residual": True, "dtype": "int8"}, count=3
@@ -80,28 +81,26 @@ def test_names_say_the_shape() -> None:
 
 @pytest.mark.parametrize("call", SMALL, ids=lambda call: call.op)
 def test_our_ops_pass_the_check(call: Call) -> None:
-    made = plan(call, SM89)
+    made = launch_plan(call, SM89)
     assert 0 <= checking.check(call, made, device="cpu") < checking.ALLOWED_INT8_ATTENTION
 
 
 def test_a_wrong_op_is_named_with_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = checking.execute
-    monkeypatch.setattr(checking, "execute", lambda *given: {n: v * 1.01 for n, v in right(*given).items()})
+    monkeypatch.setattr(checking, "execute", lambda *given: {n: v * 1.01 for n, v in execute(*given).items()})
     with pytest.raises(checking.WrongResultError, match=r"linear_w8a8 is wrong on .*'m': 5.*relative error 0.0099"):
-        checking.check(LINEAR, plan(LINEAR, SM89), device="cpu")
+        checking.check(LINEAR, launch_plan(LINEAR, SM89), device="cpu")
 
 
 def test_a_nan_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = checking.execute
-    monkeypatch.setattr(checking, "execute", lambda *given: {n: v * float("nan") for n, v in right(*given).items()})
+    monkeypatch.setattr(checking, "execute", lambda *given: {n: v * float("nan") for n, v in execute(*given).items()})
     with pytest.raises(checking.WrongResultError, match="nan"):
-        checking.check(LINEAR, plan(LINEAR, SM89), device="cpu")
+        checking.check(LINEAR, launch_plan(LINEAR, SM89), device="cpu")
 
 
 @pytest.mark.parametrize("call", SMALL, ids=lambda call: call.op)
 def test_peers_compute_the_layer_s_shape(call: Call) -> None:
     """Peers that a processor can run give an output of our output's size; which of them cannot is not asked here."""
-    made = plan(call, SM89)
+    made = launch_plan(call, SM89)
     expected = next(iter(made.outputs.values()))
     ran = 0
     for system, make in peers(call, SM89).items():
@@ -137,7 +136,7 @@ def test_a_system_that_fails_is_absent_with_its_reason(capsys: pytest.CaptureFix
 def test_a_case_records_time_error_and_share_of_the_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "check", lambda call, made: 1e-4)
     monkeypatch.setattr(running, "peers", lambda call, arch: {"torch-fp16": lambda seed: lambda: None})
-    made = plan(LINEAR, architecture(86))
+    made = launch_plan(LINEAR, architecture(86))
     peaks = Peaks(operations={"int8": 1e6}, bandwidth=1e12)
     records = running.time_case(LINEAR, made, architecture(86), Clock(), peaks, cache=0)
     assert {(r.system, r.metric) for r in records} == {
@@ -149,7 +148,7 @@ def test_a_case_records_time_error_and_share_of_the_roofline(monkeypatch: pytest
 
 
 def test_what_bounds_a_plan_is_the_slower_of_arithmetic_and_traffic(capsys: pytest.CaptureFixture[str]) -> None:
-    made = plan(LINEAR, SM89)
+    made = launch_plan(LINEAR, SM89)
     assert Peaks(operations={"int8": 1e3}, bandwidth=1e15).seconds(made) == pytest.approx(2 * 5 * 32 * 48 / 1e3)
     assert Peaks(operations={"int8": 1e15}, bandwidth=1.0).seconds(made) == made.traffic
     assert Peaks(operations={}, bandwidth=1.0).seconds(made) is None

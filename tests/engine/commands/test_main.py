@@ -10,6 +10,8 @@ import pytest
 from pocketxl.engine.commands import main as cli
 from pocketxl.engine.commands.base import Command
 from pocketxl.engine.errors import PocketXLError
+from pocketxl.kernels.compile import CompileError
+from pocketxl.kernels.errors import KernelError, UnsupportedArchitectureError, UnsupportedShapeError
 
 from ...fixtures.command_line import run
 
@@ -46,6 +48,19 @@ def test_every_error_is_one_line_and_its_own_status(
     assert shown.status == kind.exit_code
     expected = {"event": "error", "error": kind.__name__, "message": "the reason", "exit_code": kind.exit_code}
     assert shown.events() == ([expected] if json else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [(KernelError, 2), (UnsupportedShapeError, 3), (UnsupportedArchitectureError, 3), (CompileError, 1)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_an_error_of_the_kernels_is_one_line_too(
+    kind: type[KernelError], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(monkeypatch, kind("the reason"))
+    shown = run(capsys, "work")
+    assert (shown.status, shown.complaint()) == (status, "pocketxl: the reason")
 
 
 def test_the_statuses_tell_the_errors_apart() -> None:

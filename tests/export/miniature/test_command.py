@@ -10,10 +10,10 @@ from pocketxl.engine.errors import IncompatibleError, IntegrityError, RequestErr
 from pocketxl.export.miniature.__main__ import main
 from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.models import Miniature, refiner_unet
-from pocketxl.export.miniature.recipe import Recipe, check
+from pocketxl.export.miniature.recipe import TrainingRecipe, check
 from pocketxl.export.miniature.stages import read_model
 from pocketxl.export.miniature.text import load_tokenizer
-from pocketxl.export.miniature.trainer import Settings, Trainer
+from pocketxl.export.miniature.trainer import Trainer, TrainingSettings
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_assets_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="sees no GPU"):
-        check(Recipe(assets=tmp_path, work=tmp_path / "work", out=tmp_path / "out", device="cuda"))
+        check(TrainingRecipe(assets=tmp_path, work=tmp_path / "work", out=tmp_path / "out", device="cuda"))
 
 
 def test_a_start_that_holds_another_model(tmp_path: Path) -> None:
@@ -100,4 +100,4 @@ def test_a_checkpoint_of_another_architecture(toy: Miniature, tmp_path: Path) ->
 
 
 def _trainer(modules: nn.ModuleDict, file: Path) -> Trainer:
-    return Trainer(modules, lambda draw, progress: torch.zeros(()), Budget(steps=1), Settings(), file)
+    return Trainer(modules, lambda draw, progress: torch.zeros(()), Budget(steps=1), TrainingSettings(), file)

@@ -20,7 +20,7 @@ from pocketxl.export.miniature.models import (
     text_encoder_2,
 )
 from pocketxl.export.miniature.package import base_pipeline, refiner_pipeline, save_folder
-from pocketxl.export.miniature.recipe import Recipe
+from pocketxl.export.miniature.recipe import TrainingRecipe
 from pocketxl.export.miniature.sample import generate
 from pocketxl.export.miniature.stages import Run
 from pocketxl.export.miniature.text import load_tokenizer, tokenize
@@ -85,7 +85,7 @@ def test_training_goes_on_from_a_finished_pair(tokenizers: Path, toy: Miniature,
     save_folder(base_pipeline(*parts), tmp_path / "base")
     fine = refiner_unet(model, 32)
     save_folder(refiner_pipeline(fine, parts[2], parts[3], pair[1]), tmp_path / "refiner")
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         assets=tmp_path, work=tmp_path / "work", out=tmp_path, start=tmp_path / "base",
         start_refiner=tmp_path / "refiner", resolution=32, model=toy,
     )  # fmt: skip

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from pocketxl.export.miniature.base import BaseLoss, plain_attention, predict_base
 from pocketxl.export.miniature.batches import Batch, draw_batch
 from pocketxl.export.miniature.budget import Budget
 from pocketxl.export.miniature.latents import SHARES, Bucket
@@ -20,8 +19,9 @@ from pocketxl.export.miniature.noise import (
     stratified_timesteps,
 )
 from pocketxl.export.miniature.refiner import RefinerLoss, start_from_base
+from pocketxl.export.miniature.sdxl_base import BaseLoss, plain_attention, predict_base
 from pocketxl.export.miniature.text import padding_mask
-from pocketxl.export.miniature.trainer import Settings, Trainer, step_generator
+from pocketxl.export.miniature.trainer import Trainer, TrainingSettings, step_generator
 
 END = 599
 
@@ -61,7 +61,7 @@ def data() -> tuple[Bucket, ...]:
 def _train(toy: Miniature, data: tuple[Bucket, ...], file: Path, *, stop_after: int = 0, workers: int = 1) -> Trainer:
     modules = _modules(toy)
     loss = BaseLoss(modules, data, batch=2, seed=3, device=torch.device("cpu"))
-    settings = Settings(batch=2, warm_up=2, workers=workers)
+    settings = TrainingSettings(batch=2, warm_up=2, workers=workers)
     trainer = Trainer(modules, loss, Budget(steps=4), settings, file, after_step=loss.after_step)
     if stop_after:
         done = trainer.after_step
@@ -92,7 +92,9 @@ def test_no_minutes_keep_the_weights(toy: Miniature, data: tuple[Bucket, ...], t
     modules = _modules(toy)
     before = [parameter.detach().clone() for parameter in modules.parameters()]
     loss = BaseLoss(modules, data, batch=2, seed=3, device=torch.device("cpu"))
-    trainer = Trainer(modules, loss, Budget(minutes=0), Settings(batch=2), tmp_path / "kept.pt", None, loss.after_step)
+    trainer = Trainer(
+        modules, loss, Budget(minutes=0), TrainingSettings(batch=2), tmp_path / "kept.pt", None, loss.after_step
+    )
     assert trainer.run()
     trainer.finish()
     assert trainer.step == 0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
-from pocketxl.kernels.attention import launch
+from pocketxl.kernels.attention import plan as planning
 from pocketxl.kernels.attention.op import attention
 from pocketxl.kernels.attention.reference import attention_ref
 from pocketxl.kernels.errors import UnsupportedShapeError
@@ -21,7 +21,7 @@ SM89 = architecture(89)
 def check(given_: dict[str, Tensor], heads: int) -> None:
     """Poisoned memory, and at most twice the error of torch's attention."""
     (batch, m, _), n = given_["q"].shape, given_["k"].shape[1]
-    plan = launch.plan_attention(batch=batch, m=m, n=n, heads=heads, arch=architecture_of(given_["q"]))
+    plan = planning.plan_attention(batch=batch, m=m, n=n, heads=heads, arch=architecture_of(given_["q"]))
     value = execute(plan, given_, allocate=poisoned)["out"]
     assert_as_good_as_torch(value, sdpa(**given_, heads=heads), attention_ref(**given_, heads=heads))
 
@@ -52,13 +52,13 @@ def test_any_number_of_tokens(m: int, n: int) -> None:
 @pytest.mark.parametrize("config", configurations("attention"), ids=str)
 @pytest.mark.parametrize("n", [96, 200])
 def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "lookup", lambda *_, **__: config)
+    monkeypatch.setattr(planning, "lookup", lambda *_, **__: config)
     check(operands(1, 70, n, 1), 1)
 
 
 def test_short_and_long_and_few_and_many_rows_have_configurations_of_their_own() -> None:
     def tile(batch: int, n: int) -> dict[str, object]:
-        chosen = launch.plan_attention(batch=batch, m=1024, n=n, heads=20, arch=SM89).launches[0]
+        chosen = planning.plan_attention(batch=batch, m=1024, n=n, heads=20, arch=SM89).launches[0]
         return {"m": chosen.constants["BLOCK_M"], "n": chosen.constants["BLOCK_N"]}
 
     assert tile(2, 231) == {"m": 64, "n": 32}
@@ -68,14 +68,14 @@ def test_short_and_long_and_few_and_many_rows_have_configurations_of_their_own()
 
 @pytest.mark.parametrize(("n", "tail"), [(1024, 0), (1025, 16), (1041, 32), (1057, 64), (1087, 64)])
 def test_code_for_the_last_keys_is_there_only_where_keys_are_left(n: int, tail: int) -> None:
-    assert launch.plan_attention(batch=1, m=1024, n=n, heads=20, arch=SM89).launches[0].constants["TAIL"] == tail
+    assert planning.plan_attention(batch=1, m=1024, n=n, heads=20, arch=SM89).launches[0].constants["TAIL"] == tail
 
 
 def test_slices_of_one_linear_are_read_in_place() -> None:
     apart = operands(2, 77, 77, 2)
     fused = slices(apart)
     assert not fused["q"].is_contiguous()
-    plan = launch.plan_attention(
+    plan = planning.plan_attention(
         batch=2, m=77, n=77, heads=2, arch=architecture_of(fused["q"]), q_stride=384, k_stride=384, v_stride=384
     )
     value = execute(plan, fused, allocate=poisoned)["out"]
@@ -159,7 +159,7 @@ def test_nan_reaches_what_depends_on_it_and_nothing_else() -> None:
 
 
 def test_a_plan_states_its_work() -> None:
-    plan = launch.plan_attention(batch=2, m=4096, n=77, heads=10, arch=SM89)
+    plan = planning.plan_attention(batch=2, m=4096, n=77, heads=10, arch=SM89)
     assert plan.operations == {"float16": 4 * 2 * 10 * 4096 * 77 * 64}
     assert plan.traffic == 2 * 2 * 640 * (4096 + 77 + 77 + 4096)
 
@@ -178,7 +178,7 @@ def test_a_plan_states_its_work() -> None:
 def test_what_it_cannot_do_is_said_with_the_shape_and_the_reason(shape: dict[str, object], reason: str) -> None:
     whole = {"batch": 1, "m": 8, "n": 8, "heads": 2, **shape}
     with pytest.raises(UnsupportedShapeError, match=reason):
-        launch.plan_attention(arch=SM89, **whole)  # type: ignore[arg-type]
+        planning.plan_attention(arch=SM89, **whole)  # type: ignore[arg-type]
 
 
 def test_operands_that_do_not_fit_together_are_refused() -> None:
@@ -199,7 +199,8 @@ def test_export_and_compile_take_the_op(monkeypatch: pytest.MonkeyPatch) -> None
 
     class Block(torch.nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return attention(q, k, v, 2) + 1
+            out: Tensor = attention(q, k, v, 2)
+            return out + 1
 
     given_ = {name: value.cpu() for name, value in operands(2, 6, 5, 2).items()}
     expected = Block()(**given_)

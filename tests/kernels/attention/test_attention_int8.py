@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
-from pocketxl.kernels.attention import launch
+from pocketxl.kernels.attention import plan as planning
 from pocketxl.kernels.attention.op import attention_int8
 from pocketxl.kernels.attention.reference import attention_int8_ref, attention_ref, quantized_keys, quantized_queries
 from pocketxl.kernels.errors import UnsupportedShapeError
@@ -28,15 +29,17 @@ def relative(value: Tensor, truth: Tensor) -> float:
 def everything(given_: dict[str, Tensor], heads: int, *, accumulate_half: bool = False) -> dict[str, Tensor]:
     """The result, and what lies between the kernels; from poisoned memory."""
     (batch, m, _), n = given_["q"].shape, given_["k"].shape[1]
-    plan = launch.plan_attention_int8(
+    plan = planning.plan_attention_int8(
         batch=batch, m=m, n=n, heads=heads, arch=architecture_of(given_["q"]), accumulate_half=accumulate_half
     )
     return execute(replace(plan, outputs={**plan.outputs, **plan.scratch}, scratch={}), given_, allocate=poisoned)
 
 
 def whole_numbers(m: int, n: int, heads: int, seed: int) -> dict[str, Tensor]:
-    """Operands that 8 bits hold exactly, with scales of 1: a largest element of 127 that meets only zeros, keys that
-    sum to 0, else small integers; so that one unit of a score moves a share by 13 %.
+    """Operands that 8 bits hold exactly, with scales of 1.
+
+    A largest element of 127 that meets only zeros, keys that sum to 0, else small integers; so that one unit of a score
+    moves a share by 13 %.
     """
     random = torch.Generator().manual_seed(seed)
     q = torch.randint(-3, 4, (1, m, heads, 64), generator=random)
@@ -64,7 +67,9 @@ def test_error_on_normal_data(batch: int, m: int, n: int, heads: int, accumulate
     assert value.shape == given_["q"].shape
     assert relative(value, attention_ref(**given_, heads=heads)) < INT8_ATTENTION_RELATIVE
     # Nearly all of it is the quantization; what comes after is as exact as the 16-bit kernel.
-    assert relative(value, attention_int8_ref(**given_, heads=heads)) < INT8_ATTENTION_RELATIVE / 10
+    assert (
+        relative(value, attention_int8_ref(given_["q"], given_["k"], given_["v"], heads)) < INT8_ATTENTION_RELATIVE / 10
+    )
 
 
 @settings(max_examples=5, deadline=None)
@@ -79,8 +84,8 @@ def test_what_8_bits_hold_exactly_is_as_good_as_torch_in_float16(m: int, n: int)
 @pytest.mark.parametrize("config", configurations("attention_int8"), ids=str)
 @pytest.mark.parametrize("n", [96, 200])
 def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.KEY_BLOCK % config["BLOCK_N"] == 0
-    monkeypatch.setattr(launch, "lookup", lambda *_, **__: config)
+    assert planning.KEY_BLOCK % config["BLOCK_N"] == 0
+    monkeypatch.setattr(planning, "lookup", lambda *_, **__: config)
     given_ = whole_numbers(70, n, 1, seed=n)
     assert_as_good_as_torch(everything(given_, 1)["out"], sdpa(**given_, heads=1), attention_ref(**given_, heads=1))
 
@@ -124,7 +129,7 @@ def test_offsets_of_keys_are_what_smoothing_is_for() -> None:
 def test_slices_of_one_linear_are_read_in_place() -> None:
     apart = operands(2, 77, 77, 2)
     fused = slices(apart)
-    plan = launch.plan_attention_int8(
+    plan = planning.plan_attention_int8(
         batch=2, m=77, n=77, heads=2, arch=architecture_of(fused["q"]), q_stride=384, k_stride=384, v_stride=384
     )
     value = execute(plan, fused, allocate=poisoned)["out"]
@@ -210,7 +215,7 @@ def test_bfloat16_values_keep_their_range() -> None:
 
 
 def test_a_plan_states_its_work_and_its_scratch() -> None:
-    plan = launch.plan_attention_int8(batch=2, m=4096, n=1023, heads=10, arch=SM89)
+    plan = planning.plan_attention_int8(batch=2, m=4096, n=1023, heads=10, arch=SM89)
     assert plan.operations == dict.fromkeys(("int8", "float16"), 2 * 2 * 10 * 4096 * 1023 * 64)
     assert [item.kernel.split(".")[1] for item in plan.launches] == [
         "key_sums_kernel", "quantize_keys_kernel", "attention_int8_kernel",
@@ -220,11 +225,11 @@ def test_a_plan_states_its_work_and_its_scratch() -> None:
 
 
 def test_what_it_cannot_do_is_said_with_the_shape_and_the_reason() -> None:
-    shape = {"batch": 1, "m": 8, "n": 8, "heads": 2}
+    shape: dict[str, Any] = {"batch": 1, "m": 8, "n": 8, "heads": 2}
     with pytest.raises(UnsupportedShapeError, match=r"dtype=bfloat16, accumulate_half=True.*use float16"):
-        launch.plan_attention_int8(**shape, arch=SM89, dtype="bfloat16", accumulate_half=True)
+        planning.plan_attention_int8(**shape, arch=SM89, dtype="bfloat16", accumulate_half=True)
     with pytest.raises(UnsupportedShapeError, match=r"attention_int8.*k_stride=200.*multiple of 16"):
-        launch.plan_attention_int8(**shape, arch=SM89, k_stride=200)
+        planning.plan_attention_int8(**shape, arch=SM89, k_stride=200)
     given_ = operands(1, 8, 9, 2)
     with pytest.raises(UnsupportedShapeError, match=r"attention_int8.*64 channels a head"):
         attention_int8(**given_, heads=3)
@@ -235,11 +240,14 @@ def test_plain_torch_quantizes_alike_and_export_and_compile_take_the_op(monkeypa
 
     class Block(torch.nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return attention_int8(q, k, v, 2)
+            out: Tensor = attention_int8(q, k, v, 2)
+            return out
 
     given_ = {name: value.cpu() for name, value in operands(2, 6, 70, 2).items()}
     expected = Block()(**given_)
-    assert relative(expected, attention_int8_ref(**given_, heads=2)) < INT8_ATTENTION_RELATIVE / 10
+    assert (
+        relative(expected, attention_int8_ref(given_["q"], given_["k"], given_["v"], 2)) < INT8_ATTENTION_RELATIVE / 10
+    )
     exported = torch.export.export(Block(), (), given_)
     assert "pocketxl.attention_int8.default" in {str(node.target) for node in exported.graph.nodes}
     assert torch.equal(exported.module()(**given_), expected)

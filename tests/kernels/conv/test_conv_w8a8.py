@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -9,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from pocketxl.kernels import execute as execution
-from pocketxl.kernels.architecture import ARCHITECTURES, Architecture, architecture
-from pocketxl.kernels.conv.launch import MAX_K, plan_conv_w8a8, split_sum
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, Architecture, architecture
 from pocketxl.kernels.conv.op import conv_w8a8
+from pocketxl.kernels.conv.plan import MAX_K, plan_conv_w8a8, split_sum
 from pocketxl.kernels.conv.reference import conv_w8a8_ref, integer_convolution
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, dtype_name, execute
-from pocketxl.kernels.launch import Plan
+from pocketxl.kernels.launch import LaunchPlan
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
 
@@ -70,7 +71,12 @@ def torch_path(
     return out if residual is None else out + residual
 
 
-def bare(arch: Architecture, x: Tensor, weight: Tensor, **flags: Any) -> tuple[Plan, Tensor]:
+# Both take the operands by name, from a dictionary.
+TORCH: Callable[..., Tensor] = torch_path
+TRUTH: Callable[..., Tensor] = conv_w8a8_ref
+
+
+def bare(arch: Architecture, x: Tensor, weight: Tensor, **flags: Any) -> tuple[LaunchPlan, Tensor]:
     """The plan of a convolution without scales or additions, and its sums in float32, written over poison."""
     b, h, w, c = x.shape
     n, kernel = weight.shape[:2]
@@ -104,11 +110,11 @@ def test_is_as_good_as_torch_in_float16(shape: tuple[int, int, int, int, int], k
     assert value.shape == (b, ho, wo, n)
     assert value.dtype == torch.float16
     assert value.is_contiguous()
-    truth = conv_w8a8_ref(**given_, **added, stride=stride)
-    assert_as_good_as_torch(value, torch_path(**given_, **added, stride=stride), truth)
+    truth = TRUTH(**given_, **added, stride=stride)
+    assert_as_good_as_torch(value, TORCH(**given_, **added, stride=stride), truth)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES.values() if DEVICE == "cpu" else [None])
+@pytest.mark.parametrize("arch", GPU_ARCHITECTURES.values() if DEVICE == "cpu" else [None])
 @pytest.mark.parametrize(("shape", "kernel"), [((1, 5, 6, 64, 72), 3), ((2, 20, 13, 96, 72), 1)])
 def test_integer_sums_are_exact_with_the_tiles_of_every_architecture(
     arch: Architecture | None, shape: tuple[int, int, int, int, int], kernel: int
@@ -130,7 +136,7 @@ def test_shares_of_a_deep_sum_add_up(dtype: torch.dtype) -> None:
         assert sums.dtype == "int32"
         assert torch.equal(value.double(), integer_convolution(given_["x"], given_["weight"]))
     finished = conv_w8a8(**given_, **added)
-    assert_as_good_as_torch(finished, torch_path(**given_, **added), conv_w8a8_ref(**given_, **added))
+    assert_as_good_as_torch(finished, TORCH(**given_, **added), TRUTH(**given_, **added))
     assert torch.equal(finished, conv_w8a8(**given_, **added))
 
 
@@ -171,7 +177,7 @@ def test_enlarging_in_the_addresses_equals_enlarging_the_picture(h: int, w: int,
     value = conv_w8a8(**given_, **flags)
     x = interpolate(given_["x"].float().permute(0, 3, 1, 2), size=size, mode="nearest").permute(0, 2, 3, 1)
     assert torch.equal(value, conv_w8a8(**{**given_, "x": x.to(torch.int8).contiguous()}))
-    assert_as_good_as_torch(value, torch_path(**given_, seen=size), conv_w8a8_ref(**given_, **flags))
+    assert_as_good_as_torch(value, TORCH(**given_, seen=size), TRUTH(**given_, **flags))
 
 
 @pytest.mark.parametrize(("c", "c2", "kernel"), [(64, 32, 1), (48, 80, 3), (128, 64, 1)])
@@ -179,7 +185,7 @@ def test_two_pictures_side_by_side_keep_their_scales(c: int, c2: int, kernel: in
     given_ = operands(2, 5, 6, c, 40, kernel=kernel, c2=c2)
     added = {"time": halves(2, 40)}
     value = conv_w8a8(**given_, **added)
-    assert_as_good_as_torch(value, torch_path(**given_, **added), conv_w8a8_ref(**given_, **added))
+    assert_as_good_as_torch(value, TORCH(**given_, **added), TRUTH(**given_, **added))
 
 
 def test_two_pictures_are_one_concatenated_where_their_scales_agree() -> None:
@@ -198,10 +204,10 @@ def test_two_pictures_are_one_concatenated_where_their_scales_agree() -> None:
 def test_an_outlier_channel_keeps_the_others_exact() -> None:
     given_ = operands(2, 5, 6, 64, 32)
     given_["weight_scale"][5] *= 50
-    value, truth = conv_w8a8(**given_), conv_w8a8_ref(**given_)
+    value, truth = conv_w8a8(**given_), TRUTH(**given_)
     others = torch.arange(32, device=DEVICE) != 5
-    assert_as_good_as_torch(value, torch_path(**given_), truth)
-    assert_as_good_as_torch(value[..., others], torch_path(**given_)[..., others], truth[..., others])
+    assert_as_good_as_torch(value, TORCH(**given_), truth)
+    assert_as_good_as_torch(value[..., others], TORCH(**given_)[..., others], truth[..., others])
 
 
 def test_a_black_picture_is_the_bias() -> None:
@@ -242,9 +248,9 @@ def test_what_float16_cannot_hold_becomes_infinite_and_bfloat16_holds_it() -> No
 def test_values_near_the_limit_of_float16_are_rounded_once() -> None:
     given_ = operands(1, 4, 4, 32, 16)
     del given_["bias"]
-    truth = conv_w8a8_ref(**given_)
+    truth = TRUTH(**given_)
     given_["weight_scale"] *= 65000 / float(truth.abs().max())
-    value, truth = conv_w8a8(**given_), conv_w8a8_ref(**given_)
+    value, truth = conv_w8a8(**given_), TRUTH(**given_)
     assert value.isfinite().all()
     assert ((value.double() - truth).abs() <= truth.abs() * 2**-11 * 1.001 + 2**-24).all()
 
@@ -252,7 +258,7 @@ def test_values_near_the_limit_of_float16_are_rounded_once() -> None:
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_float8_behind_the_same_signature(kernel: int) -> None:
     given_ = operands(2, 5, 6, 48, 40, kernel=kernel, dtype=torch.float8_e4m3fn)
-    assert_as_good_as_torch(conv_w8a8(**given_), torch_path(**given_), conv_w8a8_ref(**given_))
+    assert_as_good_as_torch(conv_w8a8(**given_), TORCH(**given_), TRUTH(**given_))
 
 
 def test_two_runs_are_equal_to_the_bit() -> None:
@@ -312,8 +318,8 @@ def test_export_and_compile_take_the_op(monkeypatch: pytest.MonkeyPatch) -> None
 
     class Block(torch.nn.Module):
         def forward(self, x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
-            small = conv_w8a8(x, x_scale, weight, weight_scale, bias, stride=2)
-            large = conv_w8a8(x, x_scale, weight, weight_scale, bias, upsample_to=[8, 10])
+            small: Tensor = conv_w8a8(x, x_scale, weight, weight_scale, bias, stride=2)
+            large: Tensor = conv_w8a8(x, x_scale, weight, weight_scale, bias, upsample_to=[8, 10])
             return large[:, : small.shape[1], : small.shape[2]] + small
 
     given_ = {name: value.cpu() for name, value in operands(2, 4, 5, 16, 8).items()}

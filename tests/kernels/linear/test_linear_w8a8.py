@@ -8,8 +8,8 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedArchitectureError, UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, dtype_name, execute
-from pocketxl.kernels.linear.launch import MAX_K, plan_geglu_linear_w8a8, plan_linear_w8a8
 from pocketxl.kernels.linear.op import geglu_linear_w8a8, linear_w8a8
+from pocketxl.kernels.linear.plan import MAX_K, plan_geglu_linear_w8a8, plan_linear_w8a8
 from pocketxl.kernels.linear.reference import geglu_linear_w8a8_ref, integer_product, linear_w8a8_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
@@ -189,8 +189,9 @@ def test_export_and_compile_take_the_ops(monkeypatch: pytest.MonkeyPatch) -> Non
 
     class Block(torch.nn.Module):
         def forward(self, x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
-            gated = geglu_linear_w8a8(x, x_scale, weight, weight_scale, bias)
-            return linear_w8a8(x, x_scale, weight, weight_scale, bias)[..., : gated.shape[-1]] + gated
+            gated: Tensor = geglu_linear_w8a8(x, x_scale, weight, weight_scale, bias)
+            plain: Tensor = linear_w8a8(x, x_scale, weight, weight_scale, bias)
+            return plain[..., : gated.shape[-1]] + gated
 
     given_ = {name: value.cpu() for name, value in operands(6, 32, 16).items()}
     expected = Block()(**given_)

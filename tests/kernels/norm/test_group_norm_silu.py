@@ -9,13 +9,13 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.norm.launch import plan_group_norm_silu, plan_group_norm_silu_quantize
 from pocketxl.kernels.norm.op import (
     add_layer_norm_quantize,
     group_norm_silu,
     group_norm_silu_quantize,
     layer_norm_quantize,
 )
+from pocketxl.kernels.norm.plan import plan_group_norm_silu, plan_group_norm_silu_quantize
 from pocketxl.kernels.norm.reference import group_norm_silu_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, error, poisoned
@@ -211,9 +211,11 @@ def test_channels_of_sdxl_leave_no_lane_idle(c: int) -> None:
     statistics, merge, apply = plan.launches
     for launch in (statistics, apply):
         tile = launch.constants
+        height = tile["HEIGHT"]
+        assert isinstance(height, int)
         assert tile["WIDTH"] == 64
         assert launch.grid[0] * 64 == c
-        assert tile["HEIGHT"] * 64 == 256 * launch.num_warps, "eight elements a thread"
+        assert height * 64 == 256 * launch.num_warps, "eight elements a thread"
     assert merge.grid == (32, 1, 1)
 
 

@@ -8,8 +8,8 @@ from torch.nn import functional
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.norm.launch import plan_add_layer_norm_quantize, plan_layer_norm_quantize
 from pocketxl.kernels.norm.op import add_layer_norm_quantize, layer_norm_quantize
+from pocketxl.kernels.norm.plan import plan_add_layer_norm_quantize, plan_layer_norm_quantize
 from pocketxl.kernels.norm.reference import layer_norm_ref
 
 from ...fixtures.kernels import DEVICE, error, poisoned

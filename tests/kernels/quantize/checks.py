@@ -24,12 +24,9 @@ def assert_int8(
 ) -> None:
     """Dtypes and shapes; the scale; every integer within half a step; no worse than twice torch's float32 path.
 
-    Args:
-        made: q and scale.
-        truth: what was quantized, in float64.
-        peer: the same, computed by torch in float32.
-        dims: how many of the last dimensions share a scale.
-        bound: the magnitude that the scale is made from, where that is not the largest of `truth`.
+    `made`: q and scale. `truth`: what was quantized, in float64. `peer`: the same, computed by torch in float32.
+    `dims`: how many of the last dimensions share a scale. `bound`: the magnitude that the scale is made from, where
+    that is not the largest of `truth`.
     """
     q, scale = made[0], made[1]
     assert (q.dtype, scale.dtype) == (torch.int8, torch.float32)

@@ -6,8 +6,8 @@ from torch.nn import functional
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.quantize.launch import plan_geglu_quantize
 from pocketxl.kernels.quantize.op import geglu_quantize
+from pocketxl.kernels.quantize.plan import plan_geglu_quantize
 from pocketxl.kernels.quantize.reference import geglu_ref
 
 from ...fixtures.kernels import DEVICE, poisoned

@@ -5,8 +5,8 @@ from torch import Tensor
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.quantize.launch import plan_quantize_per_image
 from pocketxl.kernels.quantize.op import quantize_per_image
+from pocketxl.kernels.quantize.plan import plan_quantize_per_image
 
 from ...fixtures.kernels import DEVICE, poisoned
 from .checks import assert_float8, assert_int8

@@ -8,8 +8,8 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.quantize.launch import plan_quantize_per_token
 from pocketxl.kernels.quantize.op import geglu_quantize, quantize_per_image, quantize_per_token
+from pocketxl.kernels.quantize.plan import plan_quantize_per_token
 from pocketxl.kernels.quantize.reference import quantize_per_token_ref
 from pocketxl.kernels.quantize.rows import MAX_C, row_tile
 

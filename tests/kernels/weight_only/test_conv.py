@@ -11,9 +11,9 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.weight_only.launch import plan_conv_w4, plan_conv_w8
 from pocketxl.kernels.weight_only.op import conv_w4, conv_w8
 from pocketxl.kernels.weight_only.pack import pack_w4, pack_w8, unpack_w4
+from pocketxl.kernels.weight_only.plan import plan_conv_w4, plan_conv_w8
 from pocketxl.kernels.weight_only.reference import conv_w4_ref, conv_w8_ref, unpack_w8
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
@@ -69,6 +69,9 @@ def torch_path(
     return value if residual is None else value + residual
 
 
+TORCH: Op = torch_path  # takes the operands by name, from a dictionary
+
+
 def poisoned_run(bits: int, given_: dict[str, Tensor], group: int = 64, **options: Any) -> Tensor:
     b, h, w, c = given_["x"].shape
     shape: Any = {"b": b, "h": h, "w": w, "c": c, "arch": architecture_of(given_["x"])}
@@ -105,21 +108,21 @@ def test_is_as_good_as_torch_in_float16(
     assert value.shape == (image[0], *size, cout)
     options: Any = {"stride": stride, "upsample_to": None if upsample_to is None else list(upsample_to)}
     truth = OPS[bits][1](**given_, **options)
-    assert_as_good_as_torch(value, torch_path(**given_, **options), truth)
+    assert_as_good_as_torch(value, TORCH(**given_, **options), truth)
     assert torch.equal(OPS[bits][0](**given_, **options), value), "the op runs the same plan, with the same result"
 
 
 @pytest.mark.parametrize("group", [32, 128])
 def test_other_groups(group: int) -> None:
     given_ = operands(4, (1, 3, 5, 128), 20, group=group)
-    assert_as_good_as_torch(poisoned_run(4, given_, group), torch_path(**given_), conv_w4_ref(**given_))
+    assert_as_good_as_torch(poisoned_run(4, given_, group), TORCH(**given_), OPS[4][1](**given_))
 
 
 @BITS
 def test_channels_of_the_base_and_the_refiner(bits: int) -> None:
     for cin, kernel in ((320, 3), (384, 1), (960, 1)):
         given_ = operands(bits, (1, 2, 3, cin), 20, kernel)
-        assert_as_good_as_torch(OPS[bits][0](**given_), torch_path(**given_), OPS[bits][1](**given_))
+        assert_as_good_as_torch(OPS[bits][0](**given_), TORCH(**given_), OPS[bits][1](**given_))
 
 
 @BITS
@@ -127,7 +130,7 @@ def test_every_option_may_be_absent(bits: int) -> None:
     given_ = operands(bits, (2, 3, 4, 64), 24)
     for absent in (("time",), ("bias",), ("bias", "time")):
         some = {name: value for name, value in given_.items() if name not in absent}
-        assert_as_good_as_torch(OPS[bits][0](**some), torch_path(**some), OPS[bits][1](**some))
+        assert_as_good_as_torch(OPS[bits][0](**some), TORCH(**some), OPS[bits][1](**some))
 
 
 @BITS
@@ -155,7 +158,7 @@ def test_outliers(bits: int) -> None:
     given_ = operands(bits, (1, 4, 5, 64), 24)
     given_["x"][..., 5] *= 50
     given_["scale"][3] *= 50
-    assert_as_good_as_torch(OPS[bits][0](**given_), torch_path(**given_), OPS[bits][1](**given_))
+    assert_as_good_as_torch(OPS[bits][0](**given_), TORCH(**given_), OPS[bits][1](**given_))
 
 
 @BITS
@@ -197,7 +200,7 @@ def test_any_shape_in_the_constraints(
     given_ = operands(bits, (batch, height, width, 64), cout, kernel[0], seed=height * width * cout)
     options: Any = {"stride": kernel[1]}
     value = poisoned_run(bits, given_, **options)
-    assert_as_good_as_torch(value, torch_path(**given_, **options), OPS[bits][1](**given_, **options))
+    assert_as_good_as_torch(value, TORCH(**given_, **options), OPS[bits][1](**given_, **options))
 
 
 @pytest.mark.gpu
@@ -205,7 +208,7 @@ def test_any_shape_in_the_constraints(
 def test_bfloat16(bits: int) -> None:
     given_ = operands(bits, (2, 12, 18, 320), 136)
     given_ |= {name: given_[name].bfloat16() for name in ("x", "bias", "time")}
-    assert_as_good_as_torch(OPS[bits][0](**given_), torch_path(**given_), OPS[bits][1](**given_))
+    assert_as_good_as_torch(OPS[bits][0](**given_), TORCH(**given_), OPS[bits][1](**given_))
 
 
 def test_what_it_cannot_take_says_why() -> None:
@@ -223,7 +226,7 @@ def test_what_it_cannot_take_says_why() -> None:
         (plan_conv_w8, 2**26, {}, "counted in 32 bits"),
     ):
         with pytest.raises(UnsupportedShapeError, match=f"{plan.__name__.removeprefix('plan_')} cannot .*{reason}"):
-            plan(**picture, c=c, **options)  # type: ignore[operator]
+            plan(**picture, c=c, **options)
     given_ = operands(4, (1, 2, 2, 64), 8)
     with pytest.raises(UnsupportedShapeError, match=r"weight is \(8, 3, 3, 64\)"):
         conv_w4(**{**given_, "x": torch.zeros(1, 2, 2, 128, device=DEVICE).half()})

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pocketxl.kernels import execute as execution
-from pocketxl.kernels.architecture import ARCHITECTURES, architecture
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
-from pocketxl.kernels.weight_only.launch import plan_linear_w4, plan_linear_w8
 from pocketxl.kernels.weight_only.op import linear_w4, linear_w8
 from pocketxl.kernels.weight_only.pack import pack_w4, pack_w8, unpack_w4
+from pocketxl.kernels.weight_only.plan import plan_linear_w4, plan_linear_w8
 from pocketxl.kernels.weight_only.reference import linear_w4_ref, linear_w8_ref, unpack_w8
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, error, poisoned
@@ -190,7 +190,7 @@ def test_what_it_cannot_take_says_why() -> None:
 
 
 def test_plans_of_a_few_rows_are_small_tiles_everywhere() -> None:
-    for arch in ARCHITECTURES.values():
+    for arch in GPU_ARCHITECTURES.values():
         for plan in (plan_linear_w4, plan_linear_w8):
             few, some, many = (plan(m=m, n=1280, k=1280, arch=arch).launches[0] for m in (2, 64, 4096))
             assert few.constants["BLOCK_M"] == 16
@@ -216,4 +216,5 @@ def test_exports_and_compiles_with_any_number_of_tokens(bits: int, monkeypatch: 
     assert f"pocketxl.linear_w{bits}" in exported.graph_module.code
     assert torch.equal(exported.module()(*arguments), expected)
     assert torch.equal(torch.compile(Layer(), backend="aot_eager")(*arguments), expected)
-    torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
+    overload = getattr(torch.ops.pocketxl, f"linear_w{bits}")
+    torch.library.opcheck(overload, arguments, test_utils=("test_schema", "test_faketensor"))

@@ -10,7 +10,9 @@ from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 from pocketxl.kernels.errors import KernelError
-from pocketxl.kernels.weight_only.mix import LayerCost, choose_bits
+from pocketxl.kernels.weight_only.mix import Bits, LayerCost, choose_bits
+
+EITHER: tuple[Bits, Bits] = (4, 8)
 
 
 def cost(name: str, parameters: int, error_4: float, error_8: float) -> LayerCost:
@@ -62,8 +64,8 @@ def test_no_choice_is_better_by_more_than_one_layer(rows: list[tuple[int, int, i
     assert mix.size_bytes == sum(layer.size_bytes(mix.bits[layer.name]) for layer in layers) <= budget
     best = min(
         sum(layer.error_8 if bits == 8 else layer.error_4 for layer, bits in zip(layers, choice, strict=True))
-        for choice in product((4, 8), repeat=len(layers))
-        if sum(layer.size_bytes(bits) for layer, bits in zip(layers, choice, strict=True)) <= budget  # type: ignore[arg-type]
+        for choice in product(EITHER, repeat=len(layers))
+        if sum(layer.size_bytes(bits) for layer, bits in zip(layers, choice, strict=True)) <= budget
     )
     assert best <= mix.error <= best + max(max(layer.error_4 - layer.error_8, 0) for layer in layers)
 

@@ -6,7 +6,7 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Constant, Launch, Plan, cdiv
+from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
 MAX_K: Final = (2**31 - 1) // (128 * 128)
@@ -24,11 +24,10 @@ def plan_linear_w8a8(
     out_dtype: str = "float16",
     bias: bool = True,
     residual: bool = False,
-) -> Plan:
-    """The plan of `linear_w8a8`: x (m, k) by weight (n, k) to (m, n).
+) -> LaunchPlan:
+    """The launch plan of `linear_w8a8`: x (m, k) by weight (n, k) to (m, n).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
     config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, fp8=int(dtype != "int8"))
@@ -48,7 +47,7 @@ def plan_linear_w8a8(
         varying=frozenset({"M"}),
         instruction="s8" if dtype == "int8" else "e4m3",
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op="linear_w8a8",
         inputs=inputs,
         outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},
@@ -66,11 +65,10 @@ def plan_geglu_linear_w8a8(
     dtype: str = "int8",
     out_dtype: str = "float16",
     bias: bool = True,
-) -> Plan:
-    """The plan of `geglu_linear_w8a8`: x (m, k) by weight (2n, k), value rows first, to (m, n).
+) -> LaunchPlan:
+    """The launch plan of `geglu_linear_w8a8`: x (m, k) by weight (2n, k), value rows first, to (m, n).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("geglu_linear_w8a8", m, n, k, dtype, out_dtype, arch)
     config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n)
@@ -88,7 +86,7 @@ def plan_geglu_linear_w8a8(
         varying=frozenset({"M"}),
         instruction="s8" if dtype == "int8" else "e4m3",
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op="geglu_linear_w8a8",
         inputs=inputs,
         outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},

@@ -6,7 +6,7 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Launch, Plan, cdiv
+from ..launch import Buffer, Launch, LaunchPlan, cdiv
 from .rows import MAX_C, row_tile
 
 FLOATS: Final = ("float16", "bfloat16", "float32")
@@ -16,21 +16,21 @@ PEAKS: Final = 1024  # magnitudes of a picture that a program reads at a time
 
 def plan_quantize_per_token(
     *, m: int, c: int, arch: Architecture, dtype: str = "int8", x_dtype: str = "float16"
-) -> Plan:
-    """The plan of `quantize_per_token`: x (m, c).
+) -> LaunchPlan:
+    """The launch plan of `quantize_per_token`: x (m, c).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     check_rows("quantize_per_token", {"m": m, "c": c}, arch, dtype, x_dtype)
     return _row_plan("quantize_per_token", m, c, c, arch, dtype, x_dtype)
 
 
-def plan_geglu_quantize(*, m: int, n: int, arch: Architecture, dtype: str = "int8", x_dtype: str = "float16") -> Plan:
-    """The plan of `geglu_quantize`: x (m, 2n), values then gates, to (m, n).
+def plan_geglu_quantize(
+    *, m: int, n: int, arch: Architecture, dtype: str = "int8", x_dtype: str = "float16"
+) -> LaunchPlan:
+    """The launch plan of `geglu_quantize`: x (m, 2n), values then gates, to (m, n).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     check_rows("geglu_quantize", {"m": m, "n": n}, arch, dtype, x_dtype)
     return _row_plan("geglu_quantize", m, n, 2 * n, arch, dtype, x_dtype)
@@ -38,11 +38,10 @@ def plan_geglu_quantize(*, m: int, n: int, arch: Architecture, dtype: str = "int
 
 def plan_quantize_per_image(
     *, b: int, h: int, w: int, c: int, arch: Architecture, dtype: str = "int8", x_dtype: str = "float16"
-) -> Plan:
-    """The plan of `quantize_per_image`: x (b, h, w, c). A picture's result does not depend on the others.
+) -> LaunchPlan:
+    """The launch plan of `quantize_per_image`: x (b, h, w, c). A picture's result does not depend on the others.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     op = "quantize_per_image"
     shape = {"b": b, "h": h, "w": w, "c": c}
@@ -57,7 +56,7 @@ def plan_quantize_per_image(
     chunks = cdiv(pixels * c, block * config["STEPS"])
     constants = {"STEPS": config["STEPS"], "BLOCK": block}
     options = {"grid": (chunks, b, 1), "num_warps": config["num_warps"], "num_stages": 1}
-    return Plan(
+    return LaunchPlan(
         op=op,
         inputs={"x": Buffer(shape=(b, h, w, c), dtype=x_dtype)},
         outputs={
@@ -87,8 +86,7 @@ def plan_quantize_per_image(
 def check_rows(op: str, shape: Mapping[str, int], arch: Architecture, dtype: str, x_dtype: str) -> None:
     """What every kernel that quantizes rows asks for; `shape` names the rows, then the channels.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     (_, rows), (name, channels) = shape.items()
     require(rows >= 1, op, shape, "there must be at least one row")
@@ -101,8 +99,7 @@ def check_rows(op: str, shape: Mapping[str, int], arch: Architecture, dtype: str
 def check_dtypes(op: str, arch: Architecture, dtype: str, x_dtype: str) -> None:
     """Whether a quantization is between dtypes that the kernels and the GPU have.
 
-    Raises:
-        UnsupportedShapeError: it is not.
+    Raises `UnsupportedShapeError`: it is not.
     """
     shape = {"dtype": dtype, "x_dtype": x_dtype, "sm": arch.sm}
     require(dtype in QUANTIZED, op, shape, f"the output is one of {', '.join(QUANTIZED)}")
@@ -110,9 +107,9 @@ def check_dtypes(op: str, arch: Architecture, dtype: str, x_dtype: str) -> None:
     require(x_dtype in FLOATS, op, shape, f"the input is one of {', '.join(FLOATS)}")
 
 
-def _row_plan(op: str, m: int, c: int, width: int, arch: Architecture, dtype: str, x_dtype: str) -> Plan:
+def _row_plan(op: str, m: int, c: int, width: int, arch: Architecture, dtype: str, x_dtype: str) -> LaunchPlan:
     tile = row_tile(c, lookup(op, arch.sm, m, c=c))
-    return Plan(
+    return LaunchPlan(
         op=op,
         inputs={"x": Buffer(shape=(m, width), dtype=x_dtype)},
         outputs={"q": Buffer(shape=(m, c), dtype=dtype), "scale": Buffer(shape=(m,), dtype="float32")},

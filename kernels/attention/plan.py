@@ -6,7 +6,7 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Constant, Launch, Plan, cdiv
+from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
 
 HEAD_DIM: Final = 64
 KEY_BLOCK: Final = 64  # keys that share a scale; part of what attention_int8 computes, so the same everywhere
@@ -30,23 +30,15 @@ def plan_attention(
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
-) -> Plan:
-    """The plan of `attention`: q (batch, m, heads * 64), k and v (batch, n, heads * 64) to (batch, m, heads * 64).
+) -> LaunchPlan:
+    """The launch plan of `attention`: q (batch, m, C), k and v (batch, n, C) to (batch, m, C), C = heads * 64.
 
-    Args:
-        batch: pictures.
-        m: queries of a picture.
-        n: keys of a picture.
-        heads: of 64 columns each.
-        arch: what it runs on.
-        dtype: of everything, float16 or bfloat16.
-        q_stride: elements from one token of q to the next, where q is a slice of columns of a wider tensor (that of a
-            linear which makes q, k and v at once): its pointer is that of its first element.
-        k_stride: the same for k.
-        v_stride: the same for v.
+    `batch`: pictures. `m`: queries of a picture. `n`: keys of a picture. `heads`: of 64 columns each. `arch`: what it
+    runs on. `dtype`: of everything, float16 or bfloat16. `q_stride`: elements from one token of q to the next, where q
+    is a slice of columns of a wider tensor (that of a linear which makes q, k and v at once): its pointer is that of
+    its first element. `k_stride`: the same for k. `v_stride`: the same for v.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     channels = heads * HEAD_DIM
     strides = {"q_stride": q_stride or channels, "k_stride": k_stride or channels, "v_stride": v_stride or channels}
@@ -64,7 +56,7 @@ def plan_attention(
         varying=frozenset({"M", "N"}),
         instruction="f16" if dtype == "float16" else "bf16",
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op="attention",
         inputs=_inputs(batch, m, n, channels, dtype),
         outputs={"out": Buffer(shape=(batch, m, channels), dtype=dtype)},
@@ -85,23 +77,15 @@ def plan_attention_int8(
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
-) -> Plan:
-    """The plan of `attention_int8`: sums of the keys, int8 keys, attention. Arguments as for `plan_attention`.
+) -> LaunchPlan:
+    """The launch plan of `attention_int8`: sums of the keys, int8 keys, attention. Arguments as for `plan_attention`.
 
-    Args:
-        batch: pictures.
-        m: queries of a picture.
-        n: keys of a picture.
-        heads: of 64 columns each.
-        arch: what it runs on.
-        dtype: of everything, float16 or bfloat16.
-        accumulate_half: sum shares times values in float16 within 64 keys; float16 only.
-        q_stride: elements from one token of q to the next.
-        k_stride: the same for k.
-        v_stride: the same for v.
+    `batch`: pictures. `m`: queries of a picture. `n`: keys of a picture. `heads`: of 64 columns each. `arch`: what it
+    runs on. `dtype`: of everything, float16 or bfloat16. `accumulate_half`: sum shares times values in float16 within
+    64 keys; float16 only. `q_stride`: elements from one token of q to the next. `k_stride`: the same for k. `v_stride`:
+    the same for v.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     channels = heads * HEAD_DIM
     strides = {"q_stride": q_stride or channels, "k_stride": k_stride or channels, "v_stride": v_stride or channels}
@@ -146,7 +130,7 @@ def plan_attention_int8(
         varying=frozenset({"M", "N"}),
         instruction="s8",
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op="attention_int8",
         inputs=_inputs(batch, m, n, channels, dtype),
         outputs={"out": Buffer(shape=(batch, m, channels), dtype=dtype)},

@@ -1,4 +1,4 @@
-"""What one forward of SDXL's U-Nets computes, step by step, whatever computes it.
+"""What one forward of SDXL's U-Nets computes, layer by layer, whatever computes it.
 
 From the public architecture (diffusers' `unet/config.json` of `stable-diffusion-xl-base-1.0` and `…-refiner-1.0`). Time
 embeddings and the keys and values of the prompt are computed once per picture and are no part of it. Held to diffusers
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Model = Literal["base", "refiner"]
+UNetName = Literal["base", "refiner"]
 HEAD_DIM: Final = 64
 LATENT_CHANNELS: Final = 4
 PIXELS_PER_LATENT: Final = 8
@@ -23,11 +23,11 @@ class Shape:
     depths: tuple[int, ...]
     """Transformer blocks after each ResNet of a level; 0: the level has no attention."""
     middle: int
-    layers: int = 2
+    resnets: int = 2
     groups: int = 32
 
 
-SHAPES: Final[dict[Model, Shape]] = {
+SHAPES: Final[dict[UNetName, Shape]] = {
     "base": Shape(channels=(320, 640, 1280), depths=(0, 2, 10), middle=10),
     "refiner": Shape(channels=(384, 768, 1536, 1536), depths=(0, 4, 4, 0), middle=4),
 }
@@ -139,7 +139,7 @@ class Concatenate:
     operations: int = 0
 
 
-Step = Conv | Linear | Attention | GroupNorm | LayerNorm | Concatenate
+Layer = Conv | Linear | Attention | GroupNorm | LayerNorm | Concatenate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +166,11 @@ class _Picture:
         )  # fmt: skip
 
 
-def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int = 77) -> Iterator[Step]:
-    """The steps of one forward, in order.
+def layers(model: UNetName, *, height: int, width: int, batch: int = 1, tokens: int = 77) -> Iterator[Layer]:
+    """The layers of one forward, in order.
 
-    Args:
-        model: base or refiner.
-        height: of the picture, in pixels; a multiple of 8.
-        width: likewise.
-        batch: latents, so 2 for one picture with guidance.
-        tokens: of the prompt, a multiple of 77.
+    `model`: base or refiner. `height`: of the picture, in pixels; a multiple of 8. `width`: likewise. `batch`: latents,
+    so 2 for one picture with guidance. `tokens`: of the prompt, a multiple of 77.
     """
     shape = SHAPES[model]
     sizes = [(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)]
@@ -187,7 +183,7 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
     current = shape.channels[0]
     skips = [current]
     for level, (at, channels, depth) in enumerate(zip(levels, shape.channels, shape.depths, strict=True)):
-        for _ in range(shape.layers):
+        for _ in range(shape.resnets):
             yield from _resnet(at, current, channels)
             yield from _transformer(at, channels, depth)
             current = channels
@@ -200,7 +196,7 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
     yield from _resnet(levels[last], current, current)
     for level in range(last, -1, -1):
         at, channels = levels[level], shape.channels[level]
-        for _ in range(shape.layers + 1):
+        for _ in range(shape.resnets + 1):
             kept = skips.pop()
             yield Concatenate(pixels=at.pixels, channels=(current, kept))
             yield from _resnet(at, current + kept, channels, kept)
@@ -212,7 +208,7 @@ def steps(model: Model, *, height: int, width: int, batch: int = 1, tokens: int 
     yield levels[0].conv("out", current, LATENT_CHANNELS)
 
 
-def _resnet(at: _Picture, c_in: int, c_out: int, c_kept: int = 0) -> Iterator[Step]:
+def _resnet(at: _Picture, c_in: int, c_out: int, c_kept: int = 0) -> Iterator[Layer]:
     yield at.norm(c_in, silu=True)
     yield at.conv("conv1", c_in, c_out, time=True)
     yield at.norm(c_out, silu=True)
@@ -221,7 +217,7 @@ def _resnet(at: _Picture, c_in: int, c_out: int, c_kept: int = 0) -> Iterator[St
     yield at.conv("conv2", c_out, c_out, residual=True)
 
 
-def _transformer(at: _Picture, channels: int, depth: int) -> Iterator[Step]:
+def _transformer(at: _Picture, channels: int, depth: int) -> Iterator[Layer]:
     if not depth:
         return
     rows, heads, pixels = at.pixels, channels // HEAD_DIM, at.height * at.width

@@ -5,8 +5,8 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Launch, Plan, cdiv
-from ..quantize.launch import FLOATS, check_dtypes, check_rows
+from ..launch import Buffer, Launch, LaunchPlan, cdiv
+from ..quantize.plan import FLOATS, check_dtypes, check_rows
 from ..quantize.rows import row_tile
 
 MAX_WIDTH: Final = 64  # channels of a program of GroupNorm: 128 bytes of a 16-bit float
@@ -22,11 +22,10 @@ def plan_layer_norm_quantize(
     dtype: str = "int8",
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
-) -> Plan:
-    """The plan of `layer_norm_quantize`: x (m, c).
+) -> LaunchPlan:
+    """The launch plan of `layer_norm_quantize`: x (m, c).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     return _layer_norm("layer_norm_quantize", m, c, arch, eps, dtype, x_dtype, parameter_dtype)
 
@@ -40,11 +39,10 @@ def plan_add_layer_norm_quantize(
     dtype: str = "int8",
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
-) -> Plan:
-    """The plan of `add_layer_norm_quantize`: x and residual (m, c).
+) -> LaunchPlan:
+    """The launch plan of `add_layer_norm_quantize`: x and residual (m, c).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     return _layer_norm("add_layer_norm_quantize", m, c, arch, eps, dtype, x_dtype, parameter_dtype)
 
@@ -61,11 +59,10 @@ def plan_group_norm_silu(
     silu: bool = True,
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
-) -> Plan:
-    """The plan of `group_norm_silu`: x (b, h, w, c). A picture's result does not depend on the others.
+) -> LaunchPlan:
+    """The launch plan of `group_norm_silu`: x (b, h, w, c). A picture's result does not depend on the others.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     return _group_norm("group_norm_silu", b, h, w, c, arch, groups, eps, silu, None, x_dtype, parameter_dtype)
 
@@ -83,11 +80,10 @@ def plan_group_norm_silu_quantize(
     dtype: str = "int8",
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
-) -> Plan:
-    """The plan of `group_norm_silu_quantize`: x (b, h, w, c). A picture's result does not depend on the others.
+) -> LaunchPlan:
+    """The launch plan of `group_norm_silu_quantize`: x (b, h, w, c). A picture's result does not depend on the others.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     op = "group_norm_silu_quantize"
     check_dtypes(op, arch, dtype, x_dtype)
@@ -96,7 +92,7 @@ def plan_group_norm_silu_quantize(
 
 def _layer_norm(
     op: str, m: int, c: int, arch: Architecture, eps: float, dtype: str, x_dtype: str, parameter_dtype: str
-) -> Plan:
+) -> LaunchPlan:
     check_rows(op, {"m": m, "c": c}, arch, dtype, x_dtype)
     _check_parameters(op, eps, parameter_dtype)
     tile = row_tile(c, lookup(op, arch.sm, m, c=c))
@@ -117,7 +113,7 @@ def _layer_norm(
         num_stages=1,
         varying=frozenset({"M"}),
     )
-    return Plan(op=op, inputs=inputs, outputs=outputs, launches=(launch,))
+    return LaunchPlan(op=op, inputs=inputs, outputs=outputs, launches=(launch,))
 
 
 def _group_norm(
@@ -133,7 +129,7 @@ def _group_norm(
     dtype: str | None,
     x_dtype: str,
     parameter_dtype: str,
-) -> Plan:
+) -> LaunchPlan:
     shape = {"b": b, "h": h, "w": w, "c": c, "groups": groups}
     pixels = h * w
     require(min(shape.values()) >= 1, op, shape, "there must be at least one element and one group")
@@ -218,7 +214,7 @@ def _group_norm(
             varying=frozenset({"pixels"}),
         ),
     )  # fmt: skip
-    return Plan(op=op, inputs=inputs, outputs=outputs, scratch=scratch, launches=launches)
+    return LaunchPlan(op=op, inputs=inputs, outputs=outputs, scratch=scratch, launches=launches)
 
 
 def _check_parameters(op: str, eps: float, parameter_dtype: str) -> None:

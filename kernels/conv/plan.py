@@ -6,7 +6,7 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Launch, Plan, cdiv
+from ..launch import Buffer, Launch, LaunchPlan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
 MAX_K: Final = (2**31 - 1) // (128 * 128)
@@ -37,14 +37,13 @@ def plan_conv_w8a8(
     bias: bool = True,
     time: bool = False,
     residual: bool = False,
-) -> Plan:
-    """The plan of `conv_w8a8`: pictures (b, h, w, c), and (b, h, w, c2) beside them, to (b, ho, wo, n).
+) -> LaunchPlan:
+    """The launch plan of `conv_w8a8`: pictures (b, h, w, c), and (b, h, w, c2) beside them, to (b, ho, wo, n).
 
     Few rows and a deep sum leave most of a GPU idle; then several programs share the sum of a tile, and a second kernel
     adds the shares up: exactly for int8, in a fixed order for float8.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     seen = seen_size(h, w, upsample_to)
     _check(
@@ -98,7 +97,7 @@ def plan_conv_w8a8(
     if splits > 1:
         scratch["sums"] = Buffer(shape=(splits, m, n), dtype="int32" if dtype == "int8" else "float32")
         launches.append(_sum(given, b=b, pixels=ho * wo, n=n, splits=splits))
-    return Plan(
+    return LaunchPlan(
         op="conv_w8a8",
         inputs=inputs,
         outputs={"out": Buffer(shape=(b, ho, wo, n), dtype=out_dtype)},

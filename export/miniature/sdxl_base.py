@@ -13,7 +13,7 @@ from transformers import CLIPTextModel
 
 from .batches import Batch, draw_batch
 from .latents import Bucket
-from .noise import STEPS, Levels, min_snr_weight
+from .noise import STEPS, LevelShares, min_snr_weight
 from .text import LENGTH, encode_base, padding_mask, share_padding_positions, used_length
 from .trainer import step_generator
 
@@ -21,7 +21,7 @@ from .trainer import step_generator
 # the rest of the run sees all 77 as the pipelines do: on a CPU the cut doubles the samples per second.
 SHORT_UNTIL: Final = 0.9
 # The last fifth of the noise levels is the refiner's work, so the base spends less of its samples there.
-LEVELS: Final[Levels] = ((0.0, 0), (0.08, 200), (1.0, STEPS))
+LEVELS: Final[LevelShares] = ((0.0, 0), (0.08, 200), (1.0, STEPS))
 
 
 def plain_attention(modules: nn.ModuleDict) -> None:

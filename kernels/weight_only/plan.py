@@ -17,7 +17,7 @@ from typing import Final
 from ..architecture import Architecture
 from ..configs import lookup
 from ..errors import require
-from ..launch import Buffer, Constant, Launch, Plan, cdiv
+from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
 
 RUN: Final = 64
 GROUPS: Final = (32, 64, 128)
@@ -35,11 +35,10 @@ def plan_linear_w4(
     dtype: str = "float16",
     bias: bool = True,
     residual: bool = False,
-) -> Plan:
-    """The plan of `linear_w4`: x (m, k) by packed weight (n, k/2) with scale (n, k/group) to (m, n).
+) -> LaunchPlan:
+    """The launch plan of `linear_w4`: x (m, k) by packed weight (n, k/2) with scale (n, k/group) to (m, n).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     shape = {"m": m, "n": n, "k": k, "group": group, "dtype": dtype, "sm": arch.sm}
     _check("linear_w4", shape, k, dtype)
@@ -60,11 +59,10 @@ def plan_linear_w8(
     dtype: str = "float16",
     bias: bool = True,
     residual: bool = False,
-) -> Plan:
-    """The plan of `linear_w8`: x (m, k) by weight (n, k) with scale (n,) to (m, n).
+) -> LaunchPlan:
+    """The launch plan of `linear_w8`: x (m, k) by weight (n, k) with scale (n,) to (m, n).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("linear_w8", {"m": m, "n": n, "k": k, "dtype": dtype, "sm": arch.sm}, k, dtype)
     weights = {"weight": Buffer(shape=(n, k), dtype="int8"), "scale": Buffer(shape=(n,), dtype="float32")}
@@ -87,11 +85,10 @@ def plan_conv_w4(
     bias: bool = True,
     time: bool = False,
     residual: bool = False,
-) -> Plan:
-    """The plan of `conv_w4`: pictures (b, h, w, c) to (b, ho, wo, n), see `output_size`.
+) -> LaunchPlan:
+    """The launch plan of `conv_w4`: pictures (b, h, w, c) to (b, ho, wo, n), see `output_size`.
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     shape = {"b": b, "h": h, "w": w, "c": c, "n": n, "group": group, "dtype": dtype, "sm": arch.sm}
     _check("conv_w4", shape, c, dtype)
@@ -120,11 +117,10 @@ def plan_conv_w8(
     bias: bool = True,
     time: bool = False,
     residual: bool = False,
-) -> Plan:
-    """The plan of `conv_w8`: as `plan_conv_w4`, with weight (n, kernel, kernel, c) and scale (n,).
+) -> LaunchPlan:
+    """The launch plan of `conv_w8`: as `plan_conv_w4`, with weight (n, kernel, kernel, c) and scale (n,).
 
-    Raises:
-        UnsupportedShapeError: a constraint does not hold.
+    Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     shape = {"b": b, "h": h, "w": w, "c": c, "n": n, "dtype": dtype, "sm": arch.sm}
     _check("conv_w8", shape, c, dtype)
@@ -141,8 +137,7 @@ def output_size(
 ) -> tuple[int, int]:
     """Height and width of a convolution's output: "same" padding, halved rounding up, or as `upsample_to` says.
 
-    Raises:
-        UnsupportedShapeError: no such convolution is built.
+    Raises `UnsupportedShapeError`: no such convolution is built.
     """
     shape = {"size": (h, w), "kernel": kernel, "stride": stride, "upsample_to": upsample_to}
     require(kernel in (1, 3), op, shape, "filters are 1×1, or 3×3 with padding 1")
@@ -166,7 +161,7 @@ def _linear(
     constants: Mapping[str, Constant],
     bias: bool,
     residual: bool,
-) -> Plan:
+) -> LaunchPlan:
     require(m >= 1 and n >= 1, op, {"m": m, "n": n}, "there must be at least one row and one column")
     config = lookup(op, arch.sm, m, k=k, n=n)
     inputs = {"x": Buffer(shape=(m, k), dtype=dtype), **weights}
@@ -187,7 +182,7 @@ def _linear(
         varying=frozenset({"M"}),
         instruction=INSTRUCTIONS[dtype],
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op=op,
         inputs=inputs,
         outputs={"out": Buffer(shape=(m, n), dtype=dtype)},
@@ -210,7 +205,7 @@ def _conv(
     bias: bool,
     time: bool,
     residual: bool,
-) -> Plan:
+) -> LaunchPlan:
     b, h, w, c = image
     ho, wo = output_size(op, h, w, kernel, stride, upsample_to)
     m, k = b * ho * wo, kernel * kernel * c
@@ -242,7 +237,7 @@ def _conv(
         varying=frozenset({"M", "H", "W", "OH", "OW"}),
         instruction=INSTRUCTIONS[dtype],
     )  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         op=op,
         inputs=inputs,
         outputs={"out": Buffer(shape=(b, ho, wo, n), dtype=dtype)},
