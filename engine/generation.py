@@ -108,8 +108,10 @@ class Generation:
         total, before = sum(len(part.evaluations) for part in parts.values()), 0
         with track(self.progress, "denoise", total=total, unit="step") as advance:
             for kind, part in parts.items():
-                prompts = self._condition(kind, waiting.pop(kind), part)
-                latents = yield from self._part(kind, part, prompts, latents, noise, before, advance)
+                # Not in a variable: it would outlive the part.
+                latents = yield from self._part(
+                    kind, part, self._condition(kind, waiting.pop(kind), part), latents, noise, before, advance
+                )
                 before += len(part.evaluations)
         return latents
 
