@@ -55,7 +55,7 @@ def build_engine(work: Path) -> dict[str, Any]:
 def run_pocketxl(work: Path, size: int, count: int) -> dict[str, Any]:
     """One picture, components released after use (the least memory)."""
     from pocketxl.engine import Pipeline, ProgressEvent
-    from pocketxl.engine.memory.plan import LEAST, make_plan
+    from pocketxl.engine.memory.plan import LEAST
 
     stages: dict[str, float] = {}
     steps = Steps()
@@ -75,12 +75,12 @@ def run_pocketxl(work: Path, size: int, count: int) -> dict[str, Any]:
     pipe = Pipeline.load(work / "engine", memory_budget=LEAST)
     for kind in ("base", "refiner"):
         _time_from_load(pipe.runners[f"{kind}/unet"], steps, stages, f"load_{kind}_unet")
-    output = pipe(PROMPT, negative_prompt=NEGATIVE, seed=SEED, num_inference_steps=count, width=size, height=size,
-                  progress=progress, callback_on_step_end=on_step)  # fmt: skip
+    call: dict[str, Any] = {"negative_prompt": NEGATIVE, "seed": SEED, "num_inference_steps": count, "width": size,
+                            "height": size}  # fmt: skip
+    output = pipe(PROMPT, **call, progress=progress, callback_on_step_end=on_step)
     output.images[0].save(work / f"pocketxl-{size}.png")
     stages["total"] = time.perf_counter() - started
-    plan = make_plan(pipe.manifest, width=size, height=size, steps=count, budget=LEAST)
-    return _result(stages, steps) | {"predicted_peak_bytes": plan.peak_bytes}
+    return _result(stages, steps) | {"predicted_peak_bytes": pipe.plan(PROMPT, **call).peak_bytes}
 
 
 def _time_from_load(runner: Any, steps: Steps, stages: dict[str, float], stage: str) -> None:

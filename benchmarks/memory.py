@@ -56,7 +56,7 @@ def measure(engine: Path, side: int, prompts: int) -> dict[str, Any]:
             peak = max(peak, high_water())
             forget_high_water()
 
-    call = {"prompt": list(TEXTS[:prompts]), "negative_prompt": "blurry", "num_inference_steps": 2, "seed": 7,
+    call: dict[str, Any] = {"prompt": list(TEXTS[:prompts]), "negative_prompt": "blurry", "num_inference_steps": 2, "seed": 7,
             "denoising_end": 0.5, "width": side, "height": side}  # fmt: skip
     pipe = Pipeline.load(engine, memory_budget=LEAST)
     plan = pipe.plan(**call)
@@ -98,9 +98,8 @@ def _records(case: str, found: dict[str, Any]) -> list[Record]:
             record(name, "peak_rss_bytes", both["peak"]),
             record(name, "peak_over_plan", share, "1"),
         ]
-        sys.stderr.write(
-            f"{name}: planned {both['planned'] / 1e9:.2f} GB, reached {both['peak'] / 1e9:.2f}: {share:.3f}\n"
-        )
+        planned, peak = both["planned"] / 1e9, both["peak"] / 1e9
+        sys.stderr.write(f"{name}: planned {planned:.2f} GB, reached {peak:.2f}: {share:.3f}\n")
     return records
 
 

@@ -8,34 +8,26 @@ where it stopped; one whose result is there already ends at once.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..engine.architecture import Models
-from ..engine.errors import IncompatibleError, RequestError
+from ..engine.errors import RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
 from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
-from ..engine.progress import Progress, Silent, track
+from ..engine.progress import Progress, ProgressEvent, Silent, track
 from ..engine.runners import open_runners
-from ..engine.text.tokenizer import Tokenizer, tokenizer_of
-from .checkpoint.open import Checkpoint, open_checkpoint
-from .components import Component, assemble
-from .publish.keys import build_parts, cached_digest, component_key
+from .components import Component
+from .job import Job, bytes_needed, component_keys, models_of, open_as, prepare, tokenizers_of
+from .publish.keys import component_key
 from .publish.workspace import Finished, Workspace, find_engine, workspace
-from .quantize.recipes import Recipe, find_recipe
-from .reference.run import Reference, run_reference, short_run, skeleton
+from .quantize.recipes import find_recipe
+from .reference.run import PROMPTS, Reference, run_reference, short_run
+from .reference.store import ReferenceStore
 from .targets import find_target
-from .targets.base import Target
-
-CALIBRATION_PIXELS = 512
-"""Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
-cores and four times that at 1024², and ranges of activations behind normalisation layers hardly change with size."""
-
-MOST_CALIBRATION_PIXELS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +62,9 @@ def build(
     progress = progress or Silent()
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
-    job = _Job(
-        base=_open(source, "base", config),
-        refiner=None if refiner is None else _open(refiner, "refiner", refiner_config),
+    job = prepare(
+        open_as(source, "base", config),
+        None if refiner is None else open_as(refiner, "refiner", refiner_config),
         target=find_target(target),
         recipe=find_recipe(recipe),
         calibration_size=calibration_size,
@@ -81,195 +73,98 @@ def build(
     found, reasons = find_engine(destination, job.parts)
     if found is not None:
         return BuildReport(folder=destination, manifest=found, cached=True, reasons=())
-    with workspace(destination, keys=job.keys, bytes_needed=job.bytes_needed) as space:
-        manifest = job.make(space)
+    with workspace(destination, keys=component_keys(job), bytes_needed=bytes_needed(job)) as space:
+        manifest = _make(job, space, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:
             space.publish(manifest)
             advance()
     return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=tuple(reasons))
 
 
-def _open(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
-    checkpoint = open_checkpoint(source, config=config)
-    if checkpoint.kind != kind:
-        other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
-        raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
-    return checkpoint
+def _make(job: Job, space: Workspace, progress: Progress) -> Manifest:
+    """Every component into the workspace, and the manifest that describes them, with the gate's figures."""
+
+    @cache
+    def reference() -> Reference:  # made when the first component or the gate needs it
+        return _reference(job, space.reference, progress)
+
+    finished: dict[str, Finished] = {}
+    with track(progress, "lower", total=len(job.assembly.components), unit="component") as advance:
+        for name, component in job.assembly.components.items():
+            finished[name] = space.component(name, partial(_lower, job, component, reference))
+            advance(detail=name)
+    tokenizers = {
+        name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
+        for name, files in job.tokenizer_files.items()
+    }
+    manifest = _manifest(job, finished, tokenizers)
+    return _gate(job, space.folder, manifest, reference(), progress) if job.target.runs_here else manifest
 
 
-class _Job:
-    """One build: what it is made from, and the steps that make it."""
+def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
+    """The unquantized run, or what an interrupted build left of it and the rest; the target has no say in it."""
+    parts = {name: value for name, value in job.parts.items() if name != "target"}
+    key = component_key(parts, job.assembly.digests, prompts=PROMPTS, size=job.size)
+    store = ReferenceStore(folder, key)
+    models, tokenizers = models_of(job.assembly), tokenizers_of(job)
+    return run_reference(models, tokenizers, job.assembly, job.recipe, job.size, store, _staged(progress, "reference"))
 
-    def __init__(
-        self,
-        *,
-        base: Checkpoint,
-        refiner: Checkpoint | None,
-        target: Target,
-        recipe: Recipe,
-        calibration_size: int | None,
-        progress: Progress,
-    ) -> None:
-        if recipe.name not in target.recipes:
-            raise RequestError(
-                f"target {target.name} has no recipe {recipe.name!r}: choose one of {', '.join(target.recipes)}"
+
+def _lower(job: Job, component: Component, reference: Callable[[], Reference], folder: Path) -> Mapping[str, Any]:
+    import torch
+
+    from .graph.activations import activation_model
+    from .graph.master import export_master
+
+    calibration = None
+    if job.recipe.needs_calibration(component.name):
+        calibration = reference().calibration[component.name]
+    dtype = getattr(torch, job.target.dtype)
+    master = export_master(component.name, component.module, component.spec, dtype=dtype)
+    activation = activation_model(component.name, master, component.spec)
+    job.target.lower(component.name, master, component.weights, job.recipe, calibration, folder)
+    return {"activation": dict(activation.terms)}
+
+
+def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
+    return Manifest(
+        target=job.target.name,
+        recipe=job.recipe.name,
+        models=models_of(job.assembly),
+        components={
+            name: ComponentEntry(
+                spec=job.assembly.components[name].spec,
+                runner=job.target.runner,
+                files=done.files,
+                weight_bytes=sum(file.size for file in done.files),
+                activation=ActivationModel(terms=done.facts["activation"]),
             )
-        self.target, self.recipe, self.progress = target, recipe, progress
-        native = base.architecture.unet.sample_size * base.vae_architecture.downscale
-        self.size = min(native, CALIBRATION_PIXELS) if calibration_size is None else calibration_size
-        if not 8 <= self.size <= MOST_CALIBRATION_PIXELS or self.size % 8:
-            raise RequestError(
-                f"calibration size is {self.size}; it must be a multiple of 8 from 8 to {MOST_CALIBRATION_PIXELS}"
-            )
-        with track(progress, "read", total=None, unit="checkpoint"):
-            self.assembly = assemble(base, refiner, _digest)
-        self.tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
-        self.parts = build_parts(
-            sources=self.assembly.digests,
-            target=target.name,
-            recipe=recipe,
-            configuration=[
-                self.size,
-                {name: component.configuration for name, component in self.assembly.components.items()},
-                {kind: c.scheduler_config for kind, c in self.assembly.checkpoints.items()},
-                {name: {f: c.decode() for f, c in files.items()} for name, files in self.tokenizer_files.items()},
-            ],
-            runner=target.runner,
-        )
-
-    @property
-    def keys(self) -> dict[str, str]:
-        """Component → key. Calibrated ones depend on every weight: the run that is watched goes through all."""
-        return {
-            name: component_key(
-                self.parts,
-                self.assembly.digests if self.recipe.needs_calibration(name) else [component.source],
-                component=name,
-            )
-            for name, component in self.assembly.components.items()
-        }
-
-    @property
-    def bytes_needed(self) -> int:
-        """An upper estimate of the finished engine; the recipe's name says whether weights stay floats."""
-        floats = {"float32": 4.0, "float16": 2.0}[self.recipe.dtype]
-        per_weight = floats if not self.recipe.rules else 1.3
-        used = (c.weights for c in self.assembly.components.values())
-        return int(per_weight * sum(_numbers(weights) for weights in used))
-
-    @cached_property
-    def tokenizers(self) -> dict[str, Tokenizer]:
-        """By text encoder."""
-        return {
-            encoder: Tokenizer(self.tokenizer_files[tokenizer_of(encoder)])
-            for names in self.assembly.text_encoders.values()
-            for encoder in names
-        }
-
-    @cached_property
-    def reference(self) -> Reference:
-        """The unquantized run; made when the first component needs it."""
-        manifest = self._manifest({name: skeleton(c) for name, c in self.assembly.components.items()}, {})
-        return run_reference(manifest, self.tokenizers, self.assembly, self.recipe, self.size, self._stage("reference"))
-
-    def make(self, space: Workspace) -> Manifest:
-        """Every component into the workspace, and the manifest that describes them."""
-        finished: dict[str, Finished] = {}
-        with track(self.progress, "lower", total=len(self.assembly.components), unit="component") as advance:
-            for name, component in self.assembly.components.items():
-                finished[name] = space.component(name, partial(self._lower, component))
-                advance(detail=name)
-        tokenizers = {
-            name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-            for name, files in self.tokenizer_files.items()
-        }
-        manifest = self._manifest(
-            {name: self._entry(self.assembly.components[name], done) for name, done in finished.items()}, tokenizers
-        )
-        return self._gate(space.folder, manifest) if self.target.runs_here else manifest
-
-    def _lower(self, component: Component, folder: Path) -> Mapping[str, Any]:
-        import torch
-
-        from .graph.activations import activation_model
-        from .graph.master import export_master
-
-        calibration = None
-        if self.recipe.needs_calibration(component.name):
-            calibration = self.reference.calibration[component.name]
-        dtype = getattr(torch, self.target.dtype)
-        master = export_master(component.name, component.module, component.spec, dtype=dtype)
-        activation = activation_model(component.name, master, component.spec)
-        self.target.lower(component.name, master, component.weights, self.recipe, calibration, folder)
-        return {"activation": dict(activation.terms)}
-
-    def _entry(self, component: Component, done: Finished) -> ComponentEntry:
-        return ComponentEntry(
-            spec=component.spec,
-            runner=self.target.runner,
-            files=done.files,
-            weight_bytes=sum(file.size for file in done.files),
-            activation=ActivationModel(terms=done.facts["activation"]),
-        )
-
-    def _manifest(
-        self, components: Mapping[str, ComponentEntry], tokenizers: Mapping[str, tuple[FileEntry, ...]]
-    ) -> Manifest:
-        base = self.assembly.checkpoints["base"]
-        return Manifest(
-            target=self.target.name,
-            recipe=self.recipe.name,
-            models=Models(
-                denoisers={
-                    kind: replace(checkpoint.architecture, text_encoders=self.assembly.text_encoders[kind])
-                    for kind, checkpoint in self.assembly.checkpoints.items()
-                },
-                text_encoders={
-                    name: self.assembly.checkpoints[kind].text_encoder_architecture(name.rsplit("/", 1)[-1])
-                    for kind, names in self.assembly.text_encoders.items()
-                    for name in names
-                },
-                vae=base.vae_architecture,
-            ),
-            components=components,
-            tokenizers=tokenizers,
-            tools={name.removeprefix("library "): v for name, v in self.parts.items() if name.startswith("library ")},
-            build_key=self.parts,
-            created_by=f"pocketxl {metadata.version('pocketxl')}",
-        )
-
-    def _gate(self, folder: Path, manifest: Manifest) -> Manifest:
-        """Hold every component and a short run to the reference; the manifest with the figures in it."""
-        from .reference.gate import check_components, check_pictures
-
-        runners = open_runners(folder, manifest)
-        figures = check_components(runners, self.assembly, self.recipe, self.reference, self.progress)
-        pipe = Pipeline(manifest.models, runners, self.tokenizers, memory_budget=LEAST)
-        pictures = short_run(pipe, self.recipe.calibration, self.size, self._stage("check"))
-        quality = check_pictures(self.recipe, self.reference.pictures, pictures)
-        components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
-        return replace(manifest, components=components, quality=quality)
-
-    def _stage(self, name: str) -> Progress:
-        """The pipeline's own progress under the name of a build's stage."""
-
-        def forward(event: Any) -> None:
-            self.progress(replace(event, stage=f"{name}: {event.stage}"))
-
-        return forward
+            for name, done in finished.items()
+        },
+        tokenizers=tokenizers,
+        tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
+        build_key=job.parts,
+        created_by=f"pocketxl {metadata.version('pocketxl')}",
+    )
 
 
-def _digest(checkpoint: Checkpoint, part: str) -> str:
-    weights = checkpoint.weights(part)
-    compute: Callable[[], str] = weights.digest
-    return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", compute)
+def _gate(job: Job, folder: Path, manifest: Manifest, reference: Reference, progress: Progress) -> Manifest:
+    """Hold every component and a short run to the reference; the manifest with the figures in it."""
+    from .reference.gate import check_components, check_pictures
+
+    runners = open_runners(folder, manifest)
+    figures = check_components(runners, job.assembly, job.recipe, reference, progress)
+    pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
+    pictures = short_run(pipe, job.recipe.calibration, job.size, _staged(progress, "check"))
+    quality = check_pictures(job.recipe, reference.pictures, pictures)
+    components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
+    return replace(manifest, components=components, quality=quality)
 
 
-def _numbers(weights: Any) -> int:
-    total = 0
-    for name in weights:
-        count = 1
-        for length in weights.shape(name):
-            count *= length
-        total += count
-    return total
+def _staged(progress: Progress, name: str) -> Progress:
+    """The pipeline's own progress under the name of a build's stage."""
+
+    def forward(event: ProgressEvent) -> None:
+        progress(replace(event, stage=f"{name}: {event.stage}"))
+
+    return forward

@@ -1,7 +1,6 @@
 """Pictures as PNG files with their settings inside, written whole or not at all."""
 
 import io
-import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import IntegrityError, RequestError, StorageError
+from ..folder.durable import write_whole
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"parameters"
@@ -35,21 +35,9 @@ def write_png(path: Path, image: npt.NDArray[np.uint8], parameters: str | None =
     The file appears under its name when it is complete, and replaces an older one only then; on errors and on Ctrl-C
     nothing is left behind. Raises `StorageError` with path and reason, `RequestError` for text that is not Unicode.
     """
-    import secrets
-
     data = encode_png(image, parameters)
-    # The name is short whatever `path` is: the longest allowed name would have no room for a suffix.
-    partial = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}; choose another place or make room"

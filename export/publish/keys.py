@@ -2,24 +2,17 @@
 
 import hashlib
 import json
-import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ...engine.folder.manifest import FORMAT
 from ...engine.folder.schema import encode
-from .storage import write_durably
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
 TENSORRT = "tensorrt-rtx-cu12"
 _ABSENT = "(none)"
-_CACHE_ENTRIES = 512
-# A file written this recently could be written again within one tick of its time stamp, so its digest is not kept.
-_SETTLED_SECONDS = 2.0
 
 
 def build_parts(
@@ -90,60 +83,6 @@ def exporter_digest() -> str:
 def digest_of(data: Any) -> str:
     """sha256 of the canonical JSON of plain data and dataclasses."""
     return hashlib.sha256(json.dumps(encode(data), sort_keys=True).encode()).hexdigest()
-
-
-def cached_digest(files: Iterable[Path], name: str, compute: Callable[[], str], cache: Path | None = None) -> str:
-    """`compute()`, the content digest of component `name` in `files`, or what it was when they were last seen.
-
-    Files are recognised by resolved path, size, time stamp and inode, so that a second build of a 7 GB checkpoint reads
-    none of it. The cache is one small JSON file for the user (`cache`: another one); damage or a read-only home only
-    cost the time to compute again.
-    """
-    path = cache or cache_folder() / "digests.json"
-    paths = sorted(file.resolve() for file in files)
-    identity = _identity(paths, name)
-    known = _read_cache(path).get(identity)
-    if known is not None:
-        return known
-    newest = max((file.stat().st_mtime for file in paths), default=0.0)
-    digest = compute()
-    if _identity(paths, name) == identity and time.time() - newest > _SETTLED_SECONDS:
-        # Read again: another build may have added to it meanwhile.
-        entries = {**_read_cache(path), identity: digest}
-        kept = dict(list(entries.items())[-_CACHE_ENTRIES:])
-        try:
-            write_durably(path, json.dumps(kept, indent=0).encode())
-        except OSError:
-            return digest  # no cache then
-    return digest
-
-
-def cache_folder() -> Path:
-    """Where this platform keeps a user's caches; `POCKETXL_CACHE` overrides it."""
-    if override := os.environ.get("POCKETXL_CACHE"):
-        return Path(override)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "pocketxl" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "pocketxl"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "pocketxl"
-
-
-def _identity(paths: list[Path], name: str) -> str:
-    stats = [(str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p in paths for s in (p.stat(),)]
-    return digest_of([name, stats])
-
-
-def _read_cache(path: Path) -> dict[str, str]:
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(data, dict):
-        return {}
-    hexadecimal = set("0123456789abcdef")
-    return {k: v for k, v in data.items() if isinstance(v, str) and len(v) == 64 and set(v) <= hexadecimal}
 
 
 def _short(value: str | None) -> str:

@@ -4,6 +4,7 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
 
     .{name}.building/lock         held while a builder lives
     .{name}.building/state.json   finished components: key, files with hashes, facts
+    .{name}.building/reference/   what the unquantized run has left so far
     .{name}.building/engine/      the folder to be
     .{name}.building/replaced/    the old engine, for the instant between two renames where they cannot be exchanged
 """
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import IntegrityError, PocketXLError, StorageError
+from ...engine.folder.durable import sync, write_durably
 from ...engine.folder.files import FileEntry, entry_of, hash_file, lexical_path
 from ...engine.folder.manifest import FILE_NAME, Manifest, read_manifest
 from ...engine.folder.schema import decode, encode
 from .keys import explain_miss
 from .lock import locked
-from .storage import check_space, storage_errors, sync, write_durably
+from .storage import check_space, storage_errors
 
 # What lies at the top of an engine folder. A folder with anything else in it is somebody's, and is never replaced.
 ENGINE_NAMES = frozenset(
@@ -92,6 +94,11 @@ class Workspace:
     def folder(self) -> Path:
         """The folder to be."""
         return self._folder
+
+    @property
+    def reference(self) -> Path:
+        """Where the reference run keeps its results for the next build, should this one be killed."""
+        return self._work / "reference"
 
     @property
     def finished(self) -> frozenset[str]:
@@ -262,7 +269,7 @@ def _exchange(first: Path, second: Path) -> bool:
 def _clear(destination: Path) -> None:
     """Remove the work, but not the lock, which is its holder's to remove."""
     work = _work(destination)
-    for name in ("engine", "replaced"):
+    for name in ("engine", "replaced", "reference"):
         shutil.rmtree(work / name, ignore_errors=True)
     for path in work.iterdir():
         if path.name != "lock":

@@ -18,12 +18,12 @@ class Calibration:
     ranges: Mapping[str, Range]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, to be cached beside a build."""
+        """Plain data, which `store` keeps in the work folder."""
         return {"ranges": {name: list(values) for name, values in sorted(self.ranges.items())}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`, exact."""
+        """Inverse of `to_json`, exact; `ValueError` or `KeyError` for other data."""
         ranges: dict[str, Range] = {}
         for name, (in_low, in_high, out_low, out_high) in data["ranges"].items():
             ranges[str(name)] = (float(in_low), float(in_high), float(out_low), float(out_high))

@@ -1,7 +1,6 @@
 """The gate at the end of a build: every component and a short run against the unquantized reference."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,10 +9,11 @@ from ...engine.errors import QualityError
 from ...engine.progress import Progress, track
 from ...engine.runners.base import Arrays, Loaded, Runner, call
 from ..components import Assembly, Component
-from ..quantize.recipes import Recipe
+from ..quantize.recipes import Recipe, role
 from .calibrate import Calibration
-from .parity import LayerError, compare, gate, worst_layers
-from .run import Reference, Sample
+from .parity import Figures, LayerError, compare, psnr_db, worst_layers
+from .run import Reference
+from .store import Sample
 
 
 def check_components(
@@ -37,6 +37,21 @@ def check_components(
     return figures
 
 
+def gate(
+    component: str, recipe: Recipe, figures: Figures, worst: Callable[[], Sequence[LayerError]] | None = None
+) -> None:
+    """Raise `QualityError` if the component misses the recipe's threshold; `worst` is asked for names only then."""
+    limit = recipe.max_relative_error[role(component)]
+    if figures.relative_error <= limit:  # false for NaN, which therefore fails
+        return
+    layers = list(worst()) if worst is not None else []
+    named = "; worst layers: " + ", ".join(f"{e.layer} ({e.relative_error:.3g})" for e in layers) if layers else ""
+    raise QualityError(
+        f"{component}: recipe {recipe.name} is off by {figures.relative_error:.3g} (relative error), "
+        f"allowed is {limit:g}{named}. Choose another recipe (int8-weight, fp32), or keep these layers in floats."
+    )
+
+
 def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     """Pictures (n, H, W, 3) in [0, 1] → `psnr_db` over all of them, and `mean_abs`.
 
@@ -44,7 +59,7 @@ def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> 
     """
     difference = actual.astype(np.float64) - expected
     error = float(np.square(difference).mean())
-    psnr = 200.0 if error == 0 else min(200.0, -10 * math.log10(error))
+    psnr = psnr_db(error, 1.0)
     if not psnr >= recipe.min_psnr_db:
         raise QualityError(
             f"recipe {recipe.name}: pictures are {psnr:.1f} dB from the unquantized ones, at least "

@@ -1,14 +1,13 @@
-"""The gate: how far a lowered component is from the unquantized one, and which layers are to blame."""
+"""Distances: how far a lowered component or a picture is from the unquantized one, and which layers are to blame."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...engine.errors import QualityError
-from ..quantize.recipes import Format, Kind, Recipe, role
+from ..quantize.recipes import Format, Kind, Recipe
 from .calibrate import Calibration
 
 if TYPE_CHECKING:
@@ -56,21 +55,6 @@ def compare(reference: "Component", lowered: "Component", samples: "Iterable[Arr
         raise ValueError("parity needs at least one sample")
     worst = max(sums.values(), key=lambda s: _nan_is_worst(s.relative_error))
     return Figures(relative_error=worst.relative_error, max_abs=worst.max_abs, psnr_db=worst.psnr_db, samples=count)
-
-
-def gate(
-    component: str, recipe: Recipe, figures: Figures, worst: Callable[[], Sequence[LayerError]] | None = None
-) -> None:
-    """Raise `QualityError` if the component misses the recipe's threshold; `worst` is asked for names only then."""
-    limit = recipe.max_relative_error[role(component)]
-    if figures.relative_error <= limit:  # false for NaN, which therefore fails
-        return
-    layers = list(worst()) if worst is not None else []
-    named = "; worst layers: " + ", ".join(f"{e.layer} ({e.relative_error:.3g})" for e in layers) if layers else ""
-    raise QualityError(
-        f"{component}: recipe {recipe.name} is off by {figures.relative_error:.3g} (relative error), "
-        f"allowed is {limit:g}{named}. Choose another recipe (int8-weight, fp32), or keep these layers in floats."
-    )
 
 
 def worst_layers(
@@ -160,11 +144,14 @@ class _Sums:
 
     @property
     def psnr_db(self) -> float:
-        """Peaks at 200 dB, so that the figure stays a number in JSON."""
-        mean, span = self.squared_error / max(self.numbers, 1), self.high - self.low
-        if mean == 0:
-            return 200.0
-        return min(200.0, 10 * math.log10(span * span / mean)) if span > 0 and math.isfinite(mean) else 0.0
+        return psnr_db(self.squared_error / max(self.numbers, 1), self.high - self.low)
+
+
+def psnr_db(mean_square: float, span: float) -> float:
+    """Peak signal-to-noise ratio of a mean squared error; at most 200 dB, so that the figure stays a number in JSON."""
+    if mean_square == 0:
+        return 200.0
+    return min(200.0, 10 * math.log10(span * span / mean_square)) if span > 0 and math.isfinite(mean_square) else 0.0
 
 
 def _nan_is_worst(error: float) -> float:

@@ -1,7 +1,7 @@
-"""One short unquantized run does three jobs.
+"""One short unquantized run, which does three jobs.
 
-It shows calibration the activations, it gives the parity gate its samples, and its pictures are what the finished
-engine is held to.
+It shows calibration the activations, gives the parity gate its samples, and its pictures are what the finished engine
+is held to.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
+from ...engine.architecture import Models
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
-from ...engine.runners.base import Footprint, Held, HostHeld, Sizes, Value, Values
+from ...engine.runners.base import Arrays, Device, Footprint, Held, HostHeld, Sizes, Value, Values
 from ...engine.runners.ort import OrtDevice
-from ...engine.specs import ComponentSpec
+from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
-from ..components import Assembly, Component
+from ..components import Assembly
 from ..quantize.recipes import CalibrationSettings, Format, Kind, Recipe
-from .calibrate import Calibration, watch
+from .calibrate import Calibration, Range, watch
+from .store import Part, ReferenceStore, Sample
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
@@ -33,8 +34,7 @@ PROMPTS = (
     "a castle on a hill at sunset, oil painting",
 )
 SAMPLES = 4
-"""Calls of a component that the gate compares, spread evenly over the run."""
-Sample = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+"""Rows of a component that the gate compares, spread evenly over the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +48,21 @@ class Reference:
 
 @dataclass(kw_only=True)
 class ReferenceRunner:
-    """The unquantized module as a runner of the pipeline; keeps some of its calls."""
+    """The unquantized module as a runner of the pipeline; keeps some of the rows that it is called with."""
 
     name: str
     spec: ComponentSpec
     module: "StreamedModule"
-    expected_calls: int
+    expected_rows: int
     samples: list[Sample] = field(default_factory=list)
-    rows: int = 1
-    device: OrtDevice = field(default_factory=OrtDevice)
+    rows: int = 2
+    device: Device = field(default_factory=OrtDevice)
     loaded: bool = True
-    calls: int = 0
+    seen: int = 0
+    """Rows so far."""
 
     def footprint(self, sizes: Sizes) -> Footprint:
-        """Not asked: without a budget a plan decides nothing."""
+        """Nothing: without a budget a plan decides nothing."""
         return Footprint(pool="host", weights=0, working=0)
 
     def hold(self, inputs: Values) -> Held:
@@ -75,58 +76,112 @@ class ReferenceRunner:
         """Nothing to release."""
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
-        """Run once."""
+        """Run once, with any number of rows."""
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             arrays |= held.inputs
         outputs = self.module(arrays)
-        if self.calls % max(1, self.expected_calls // SAMPLES) == 0 and len(self.samples) < SAMPLES:
-            self.samples.append((arrays, dict(outputs)))
-        self.calls += 1
+        every = max(1, self.expected_rows // SAMPLES)
+        for sample in single_rows(self.spec, arrays, outputs):
+            if self.seen % every == 0 and len(self.samples) < SAMPLES:
+                self.samples.append(sample)
+            self.seen += 1
         return dict(outputs)
 
 
+def single_rows(spec: ComponentSpec, inputs: Arrays, outputs: Arrays) -> list[Sample]:
+    """A call as calls of one row each.
+
+    int8 engines take their dynamic ranges from all rows together, so that rows of a larger call are not what the gate
+    may compare with single ones.
+    """
+    count = next(len(inputs[t.name]) for t in spec.inputs if t.shape[:1] == ("batch",))
+
+    def row(tensors: tuple[TensorSpec, ...], arrays: Arrays, i: int) -> dict[str, np.ndarray]:
+        return {t.name: arrays[t.name][i : i + 1] if t.shape[:1] == ("batch",) else arrays[t.name] for t in tensors}
+
+    return [(row(spec.inputs, inputs, i), row(spec.outputs, outputs, i)) for i in range(count)]
+
+
 def run_reference(
-    manifest: Manifest,
+    models: Models,
     tokenizers: Mapping[str, Tokenizer],
     assembly: Assembly,
     recipe: Recipe,
     size: int,
+    store: ReferenceStore,
     progress: Progress,
 ) -> Reference:
-    """Make `recipe.calibration.prompts` pictures of `size` × `size` pixels in float32 and watch."""
-    from .streamed import StreamedModule
+    """Make `recipe.calibration.prompts` pictures of `size` × `size` pixels in float32 and watch.
 
+    Each finished picture is kept in `store`; those that are there already are not made again.
+    """
     settings = recipe.calibration
-    evaluations = 2 * settings.steps * settings.prompts  # with guidance
-    runners = {
-        name: ReferenceRunner(
-            name=name,
-            spec=component.spec,
-            module=StreamedModule(component.module, component.spec, component.weights),
-            expected_calls=evaluations if name.endswith("/unet") else 1,
-        )
-        for name, component in assembly.components.items()
-    }
+    runners = _runners(assembly, settings)
+    pipe = Pipeline(models, runners, tokenizers)
+    parts: list[Part] = []
     with ExitStack() as stack:
         ranges = {
             name: stack.enter_context(watch(runner.module, static_layers(recipe, name, runner.module)))
             for name, runner in runners.items()
             if recipe.needs_calibration(name)
         }
-        pictures = short_run(Pipeline(manifest.models, runners, tokenizers), settings, size, progress)
-        calibration = {name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()}
-    return Reference(pictures=pictures, samples={n: r.samples for n, r in runners.items()}, calibration=calibration)
+        for index in range(settings.prompts):
+            part = store.read(index) if len(parts) == index else None
+            if part is not None:
+                _go_on_from(part, runners, ranges)
+            else:
+                before = {name: len(runner.samples) for name, runner in runners.items()}
+                part = Part(
+                    picture=one_picture(pipe, index, settings, size, progress),
+                    samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
+                    calibration={name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()},
+                    rows={name: runner.seen for name, runner in runners.items()},
+                )
+                store.write(index, part)
+            parts.append(part)
+    return Reference(
+        pictures=np.stack([part.picture for part in parts]),
+        samples={name: runner.samples for name, runner in runners.items()},
+        calibration=parts[-1].calibration,
+    )
 
 
 def short_run(pipe: Pipeline, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
     """The run that reference and engine have in common: same prompts, same noise; pictures (n, H, W, 3) in [0, 1]."""
+    return np.stack([one_picture(pipe, i, settings, size, progress) for i in range(settings.prompts)])
+
+
+def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
+    """Picture `index` of that run, (H, W, 3) in [0, 1]."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
-    pictures = [
-        pipe(PROMPTS[i % len(PROMPTS)], seed=i, output_type="np", progress=progress, **options).images[0]
-        for i in range(settings.prompts)
-    ]
-    return np.stack(pictures)
+    prompt = PROMPTS[index % len(PROMPTS)]
+    picture: np.ndarray = pipe(prompt, seed=index, output_type="np", progress=progress, **options).images[0]
+    return picture
+
+
+def _runners(assembly: Assembly, settings: CalibrationSettings) -> dict[str, ReferenceRunner]:
+    from .streamed import StreamedModule
+
+    evaluations = 2 * settings.steps * settings.prompts  # with guidance
+    return {
+        name: ReferenceRunner(
+            name=name,
+            spec=component.spec,
+            module=StreamedModule(component.module, component.spec, component.weights),
+            expected_rows=evaluations if component.spec.role is Role.UNET else 1,
+        )
+        for name, component in assembly.components.items()
+    }
+
+
+def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapping[str, dict[str, Range]]) -> None:
+    """Bring runners and ranges to where they were when `part` was done."""
+    for name, runner in runners.items():
+        runner.samples += part.samples[name]
+        runner.seen = part.rows[name]
+    for name, seen in ranges.items():
+        seen.update(part.calibration[name].ranges)
 
 
 def static_layers(recipe: Recipe, component: str, module: "StreamedModule") -> list[str]:
@@ -138,10 +193,3 @@ def static_layers(recipe: Recipe, component: str, module: "StreamedModule") -> l
         for name, layer in module.module.named_modules()
         if isinstance(layer, nn.Conv2d) and recipe.format(component, Kind.CONV, name) is Format.W8A8_STATIC
     ]
-
-
-def skeleton(component: Component) -> ComponentEntry:
-    """A manifest entry for a component that has no files yet."""
-    return ComponentEntry(
-        spec=component.spec, runner="", files=(), weight_bytes=0, activation=ActivationModel(terms={"1": 0.0})
-    )

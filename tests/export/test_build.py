@@ -31,10 +31,10 @@ KILLED = """
 import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from pocketxl.export import keys
+from pocketxl.export.publish import keys
 from pocketxl.export.build import build
-from pocketxl.export.publish import Workspace
-from pocketxl.export.recipes import RECIPES, CalibrationSettings
+from pocketxl.export.publish.workspace import Workspace
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
 
 def component(self, name, make, real=Workspace.component):
     if len(self.finished) == 2:
@@ -227,6 +227,27 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
         build(tiny_folders["base"], again, recipe="fp32")
     assert made == ["base/conditioner", "base/unet", "vae_decoder"]
     assert files(again) == whole
+
+
+def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference import gate
+    from pocketxl.export.reference.streamed import StreamedModule
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    again = tmp_path / "again"
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "check_components", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(tiny_folders["base"], again, recipe="fp32")
+    assert not again.exists()
+    monkeypatch.setattr(StreamedModule, "__call__", lambda self, inputs: pytest.fail("the reference ran again"))
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
 
 
 def test_a_full_disk_is_told_with_the_place_and_leaves_nothing(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pocketxl.engine.errors import QualityError
 from pocketxl.export.quantize.recipes import RECIPES, Format
 from pocketxl.export.reference.calibrate import observe
-from pocketxl.export.reference.parity import Figures, LayerError, compare, gate, worst_layers
+from pocketxl.export.reference.gate import gate
+from pocketxl.export.reference.parity import Figures, LayerError, compare, worst_layers
 from pocketxl.export.reference.streamed import StreamedModule
 
 from ...fixtures.onnx_run import StateDict

@@ -1,0 +1,150 @@
+"""What one build is made from: checked options, opened models, and the keys that follow from them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..engine.architecture import Models
+from ..engine.errors import IncompatibleError, RequestError
+from ..engine.progress import Progress, track
+from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from .checkpoint.open import Checkpoint, open_checkpoint
+from .checkpoint.weights import Weights
+from .components import Assembly, assemble
+from .publish.digests import cached_digest
+from .publish.keys import build_parts, component_key
+from .quantize.recipes import Recipe
+from .targets.base import Target
+
+CALIBRATION_PIXELS = 512
+"""Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
+cores and four times that at 1024², and ranges of activations behind normalisation layers hardly change with size."""
+
+MOST_CALIBRATION_PIXELS = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One build's inputs. `size`: pixels of the reference run; `parts`: all that the result depends on."""
+
+    assembly: Assembly
+    target: Target
+    recipe: Recipe
+    size: int
+    tokenizer_files: Mapping[str, Mapping[str, bytes]]
+    parts: Mapping[str, str]
+
+
+def prepare(
+    base: Checkpoint,
+    refiner: Checkpoint | None,
+    *,
+    target: Target,
+    recipe: Recipe,
+    calibration_size: int | None,
+    progress: Progress,
+) -> Job:
+    """Check the options, digest the weights and list the components.
+
+    Raises `RequestError` for options that no build can have.
+    """
+    if recipe.name not in target.recipes:
+        raise RequestError(
+            f"target {target.name} has no recipe {recipe.name!r}: choose one of {', '.join(target.recipes)}"
+        )
+    size = _calibration_size(base, calibration_size)
+    with track(progress, "read", total=None, unit="checkpoint"):
+        assembly = assemble(base, refiner, _digest)
+    tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
+    parts = build_parts(
+        sources=assembly.digests,
+        target=target.name,
+        recipe=recipe,
+        configuration=[
+            size,
+            {name: component.configuration for name, component in assembly.components.items()},
+            {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
+            {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
+        ],
+        runner=target.runner,
+    )
+    return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
+
+
+def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
+    """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
+    checkpoint = open_checkpoint(source, config=config)
+    if checkpoint.kind != kind:
+        other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
+        raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
+    return checkpoint
+
+
+def component_keys(job: Job) -> dict[str, str]:
+    """Component → key. Calibrated ones depend on every weight: the run that is watched goes through all."""
+    return {
+        name: component_key(
+            job.parts,
+            job.assembly.digests if job.recipe.needs_calibration(name) else [component.source],
+            component=name,
+        )
+        for name, component in job.assembly.components.items()
+    }
+
+
+def bytes_needed(job: Job) -> int:
+    """An upper estimate of the finished engine; a recipe without rules leaves all weights floats."""
+    floats = {"float32": 4.0, "float16": 2.0}[job.recipe.dtype]
+    per_weight = floats if not job.recipe.rules else 1.3
+    return int(per_weight * sum(_numbers(component.weights) for component in job.assembly.components.values()))
+
+
+def models_of(assembly: Assembly) -> Models:
+    """What the models are, apart from what will lie on disk."""
+    return Models(
+        denoisers={
+            kind: replace(checkpoint.architecture, text_encoders=assembly.text_encoders[kind])
+            for kind, checkpoint in assembly.checkpoints.items()
+        },
+        text_encoders={
+            name: assembly.checkpoints[kind].text_encoder_architecture(name.rsplit("/", 1)[-1])
+            for kind, names in assembly.text_encoders.items()
+            for name in names
+        },
+        vae=assembly.checkpoints["base"].vae_architecture,
+    )
+
+
+def tokenizers_of(job: Job) -> dict[str, Tokenizer]:
+    """Text encoder → its tokenizer."""
+    return {
+        encoder: Tokenizer(job.tokenizer_files[tokenizer_of(encoder)])
+        for names in job.assembly.text_encoders.values()
+        for encoder in names
+    }
+
+
+def _calibration_size(base: Checkpoint, asked: int | None) -> int:
+    native = base.architecture.unet.sample_size * base.vae_architecture.downscale
+    size = min(native, CALIBRATION_PIXELS) if asked is None else asked
+    if not 8 <= size <= MOST_CALIBRATION_PIXELS or size % 8:
+        raise RequestError(
+            f"calibration size is {size}; it must be a multiple of 8 from 8 to {MOST_CALIBRATION_PIXELS}"
+        )
+    return size
+
+
+def _digest(checkpoint: Checkpoint, part: str) -> str:
+    weights = checkpoint.weights(part)
+    compute: Callable[[], str] = weights.digest
+    return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", compute)
+
+
+def _numbers(weights: Weights) -> int:
+    total = 0
+    for name in weights:
+        count = 1
+        for length in weights.shape(name):
+            count *= length
+        total += count
+    return total

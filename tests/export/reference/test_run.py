@@ -1,0 +1,78 @@
+"""The reference run keeps single rows, whatever the size of a call, and goes on at the next picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketxl.engine.progress import Silent
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
+from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.reference import run
+from pocketxl.export.reference.store import ReferenceStore
+from pocketxl.export.targets import find_target
+
+SPEC = ComponentSpec(
+    role=Role.UNET,
+    inputs=(TensorSpec(name="x", shape=("batch", 2)), TensorSpec(name="step", shape=(1,))),
+    outputs=(TensorSpec(name="y", shape=("batch", 2)),),
+)
+
+
+def kept(calls: list[np.ndarray]) -> list[run.Sample]:
+    module: Any = lambda inputs: {"y": 2 * inputs["x"]}  # noqa: E731
+    runner = run.ReferenceRunner(name="base/unet", spec=SPEC, module=module, expected_rows=8)
+    for x in calls:
+        runner({"x": x, "step": np.ones(1)})
+    return runner.samples
+
+
+def test_calls_of_two_rows_leave_the_same_samples_as_single_rows() -> None:
+    rows = np.arange(16.0).reshape(8, 2)
+    single, double = kept(np.split(rows, 8)), kept(np.split(rows, 4))
+    assert len(single) == len(double) == run.SAMPLES
+    for (x, y), (x2, y2), row in zip(single, double, rows[::2], strict=True):
+        np.testing.assert_array_equal(x["x"], row[None])
+        np.testing.assert_array_equal(x2["x"], row[None])
+        np.testing.assert_array_equal(y["y"], 2 * row[None])
+        np.testing.assert_array_equal(y2["y"], 2 * row[None])
+        assert x2["step"].shape == (1,)
+
+
+def test_a_run_that_was_cut_goes_on_at_the_next_picture(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
+    recipe = RECIPES["int8"]
+    base = open_as(tiny_folders["base"], "base", None)
+    job = prepare(base, None, target=find_target("cpu"), recipe=recipe, calibration_size=16, progress=Silent())
+    models, tokenizers, real = models_of(job.assembly), tokenizers_of(job), run.one_picture
+    made: list[int] = []
+
+    def reference(folder: str, fails_at: int | None = None) -> run.Reference:
+        def picture(pipe: Any, index: int, *rest: Any) -> np.ndarray:
+            if index == fails_at:
+                raise KeyboardInterrupt
+            made.append(index)
+            return real(pipe, index, *rest)
+
+        monkeypatch.setattr(run, "one_picture", picture)
+        store = ReferenceStore(tmp_path / folder, "key")
+        return run.run_reference(models, tokenizers, job.assembly, recipe, job.size, store, Silent())
+
+    whole = reference("whole")
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        reference("cut", fails_at=1)
+    resumed = reference("cut")
+    assert made == list(range(recipe.calibration.prompts))
+    np.testing.assert_array_equal(resumed.pictures, whole.pictures)
+    assert resumed.calibration == whole.calibration
+    for name, samples in whole.samples.items():
+        assert len(resumed.samples[name]) == len(samples)
+        for actual, expected in zip(resumed.samples[name], samples, strict=True):
+            for side in (0, 1):
+                for tensor, array in expected[side].items():
+                    np.testing.assert_array_equal(actual[side][tensor], array)

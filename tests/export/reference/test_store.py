@@ -1,0 +1,55 @@
+"""Parts of the reference run come back to the bit, or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketxl.export.reference.calibrate import Calibration
+from pocketxl.export.reference.store import Part, ReferenceStore
+
+
+def part(seed: int) -> Part:
+    random = np.random.default_rng(seed)
+    sample = ({"ids": np.arange(3)}, {"states.0": random.standard_normal((1, 3), np.float32)})
+    return Part(
+        picture=random.random((8, 8, 3)),
+        samples={"base/unet": [sample, sample], "vae_decoder": []},
+        calibration={"base/unet": Calibration(ranges={"conv": (-0.1, 0.2, -1 / 3, 4.0)})},
+        rows={"base/unet": 5, "vae_decoder": 1},
+    )
+
+
+def test_a_part_comes_back_to_the_bit(tmp_path: Path) -> None:
+    ReferenceStore(tmp_path / "reference", "key").write(0, part(0))
+    found, expected = ReferenceStore(tmp_path / "reference", "key").read(0), part(0)
+    assert found is not None
+    assert found.picture.dtype == expected.picture.dtype
+    np.testing.assert_array_equal(found.picture, expected.picture)
+    assert (found.calibration, found.rows) == (expected.calibration, expected.rows)
+    assert found.samples.keys() == expected.samples.keys()
+    for actual, wanted in zip(found.samples["base/unet"], expected.samples["base/unet"], strict=True):
+        for side in (0, 1):
+            assert actual[side].keys() == wanted[side].keys()
+            for name, array in wanted[side].items():
+                assert actual[side][name].dtype == array.dtype
+                np.testing.assert_array_equal(actual[side][name], array)
+
+
+def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None:
+    old, new = ReferenceStore(tmp_path, "old"), ReferenceStore(tmp_path, "new")
+    old.write(0, part(0))
+    old.write(1, part(1))
+    assert new.read(0) is None
+    new.write(0, part(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.npz"]
+
+
+@pytest.mark.parametrize("file", ["0.json", "0.npz"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[" * 100_000, b"\xff", b"PK\x03\x04"])
+def test_a_damaged_part_is_made_again(tmp_path: Path, file: str, damage: bytes) -> None:
+    store = ReferenceStore(tmp_path, "key")
+    store.write(0, part(0))
+    assert store.read(0) is not None
+    (tmp_path / file).write_bytes(damage)
+    assert store.read(0) is None
