@@ -56,8 +56,15 @@ def measure(engine: Path, side: int, prompts: int) -> dict[str, Any]:
             peak = max(peak, high_water())
             forget_high_water()
 
-    call: dict[str, Any] = {"prompt": list(TEXTS[:prompts]), "negative_prompt": "blurry", "num_inference_steps": 2, "seed": 7,
-            "denoising_end": 0.5, "width": side, "height": side}  # fmt: skip
+    call: dict[str, Any] = {
+        "prompt": list(TEXTS[:prompts]),
+        "negative_prompt": "blurry",
+        "num_inference_steps": 2,
+        "denoising_end": 0.5,
+        "seed": 7,
+        "width": side,
+        "height": side,
+    }
     pipe = Pipeline.load(engine, memory_budget=LEAST)
     plan = pipe.plan(**call)
     pipe(**call, progress=progress)

@@ -95,10 +95,14 @@ def single_rows(spec: ComponentSpec, inputs: Arrays, outputs: Arrays) -> list[Sa
     int8 engines take their dynamic ranges from all rows together, so that rows of a larger call are not what the gate
     may compare with single ones.
     """
-    count = next(len(inputs[t.name]) for t in spec.inputs if t.shape[:1] == ("batch",))
+    batch = "batch"
+    count = next(inputs[t.name].shape[t.shape.index(batch)] for t in spec.inputs if batch in t.shape)
 
     def row(tensors: tuple[TensorSpec, ...], arrays: Arrays, i: int) -> dict[str, np.ndarray]:
-        return {t.name: arrays[t.name][i : i + 1] if t.shape[:1] == ("batch",) else arrays[t.name] for t in tensors}
+        return {
+            t.name: arrays[t.name].take([i], t.shape.index(batch)) if batch in t.shape else arrays[t.name]
+            for t in tensors
+        }
 
     return [(row(spec.inputs, inputs, i), row(spec.outputs, outputs, i)) for i in range(count)]
 
