@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..engine.architecture import Models
@@ -27,9 +28,11 @@ from .components import Component, assemble
 from .publish.keys import build_parts, cached_digest, component_key
 from .publish.workspace import Finished, Workspace, find_engine, workspace
 from .quantize.recipes import Recipe, find_recipe
+from .quantize.size import engine_bytes
 from .reference.run import Reference, run_reference, short_run, skeleton
+from .target import Target
 from .targets import find_target
-from .targets.base import Target
+from .targets.check import check
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
@@ -54,7 +57,7 @@ def build(
     *,
     refiner: str | Path | None = None,
     target: str = "cpu",
-    recipe: str = "int8",
+    recipe: str | None = None,
     config: Path | None = None,
     refiner_config: Path | None = None,
     calibration_size: int | None = None,
@@ -63,18 +66,22 @@ def build(
     """Build an engine folder at `destination` from an SDXL base checkpoint, and a refiner's if there is one.
 
     `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `config`,
-    `refiner_config`: diffusers folders that describe single files which are not public SDXL. `calibration_size`:
+    `refiner_config`: diffusers folders that describe single files which are not public SDXL. `recipe`: None for the
+    target's own default. `calibration_size`:
     pixels (None: the model's native size, 512 at most). Raises the errors of `engine.errors`; the destination then is
     as it was.
     """
     progress = progress or Silent()
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
+    chosen = find_target(target)
+    asked = find_recipe(recipe or chosen.default_recipe)
+    check(chosen, asked)
     job = _Job(
         base=_open(source, "base", config),
         refiner=None if refiner is None else _open(refiner, "refiner", refiner_config),
-        target=find_target(target),
-        recipe=find_recipe(recipe),
+        target=chosen,
+        recipe=asked,
         calibration_size=calibration_size,
         progress=progress,
     )
@@ -110,10 +117,6 @@ class _Job:
         calibration_size: int | None,
         progress: Progress,
     ) -> None:
-        if recipe.name not in target.recipes:
-            raise RequestError(
-                f"target {target.name} has no recipe {recipe.name!r}: choose one of {', '.join(target.recipes)}"
-            )
         self.target, self.recipe, self.progress = target, recipe, progress
         native = base.architecture.unet.sample_size * base.vae_architecture.downscale
         self.size = min(native, CALIBRATION_PIXELS) if calibration_size is None else calibration_size
@@ -134,16 +137,16 @@ class _Job:
                 {kind: c.scheduler_config for kind, c in self.assembly.checkpoints.items()},
                 {name: {f: c.decode() for f, c in files.items()} for name, files in self.tokenizer_files.items()},
             ],
-            runner=target.runner,
+            libraries=target.libraries,
         )
 
     @property
     def keys(self) -> dict[str, str]:
-        """Component → key. Calibrated ones depend on every weight: the run that is watched goes through all."""
+        """Component → key. Those that need the reference depend on every weight: its run goes through all."""
         return {
             name: component_key(
                 self.parts,
-                self.assembly.digests if self.recipe.needs_calibration(name) else [component.source],
+                self.assembly.digests if self._needs_reference(component) else [component.source],
                 component=name,
             )
             for name, component in self.assembly.components.items()
@@ -151,11 +154,12 @@ class _Job:
 
     @property
     def bytes_needed(self) -> int:
-        """An upper estimate of the finished engine; the recipe's name says whether weights stay floats."""
-        floats = {"float32": 4.0, "float16": 2.0}[self.recipe.dtype]
-        per_weight = floats if not self.recipe.rules else 1.3
-        used = (c.weights for c in self.assembly.components.values())
-        return int(per_weight * sum(_numbers(weights) for weights in used))
+        """An upper estimate of the finished engine, and of the largest stand-in where there are any."""
+        sizes = [
+            engine_bytes(component.weights, self.recipe, component.spec.role)
+            for component in self.assembly.components.values()
+        ]
+        return sum(sizes) + (0 if self.target.runs_here else max(sizes))
 
     @cached_property
     def tokenizers(self) -> dict[str, Tokenizer]:
@@ -177,7 +181,7 @@ class _Job:
         finished: dict[str, Finished] = {}
         with track(self.progress, "lower", total=len(self.assembly.components), unit="component") as advance:
             for name, component in self.assembly.components.items():
-                finished[name] = space.component(name, partial(self._lower, component))
+                finished[name] = space.component(name, partial(self._lower, space.aside, component))
                 advance(detail=name)
         tokenizers = {
             name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
@@ -188,20 +192,29 @@ class _Job:
         )
         return self._gate(space.folder, manifest) if self.target.runs_here else manifest
 
-    def _lower(self, component: Component, folder: Path) -> Mapping[str, Any]:
+    def _needs_reference(self, component: Component) -> bool:
+        return not self.target.runs_here or self.recipe.needs_calibration(component.spec.role)
+
+    def _lower(self, aside: Path, component: Component, folder: Path) -> Mapping[str, Any]:
         import torch
 
-        from .graph.activations import activation_model
         from .graph.master import export_master
+        from .reference.stand_in import check_stand_in
 
         calibration = None
-        if self.recipe.needs_calibration(component.name):
+        if self.recipe.needs_calibration(component.spec.role):
             calibration = self.reference.calibration[component.name]
         dtype = getattr(torch, self.target.dtype)
         master = export_master(component.name, component.module, component.spec, dtype=dtype)
-        activation = activation_model(component.name, master, component.spec)
-        self.target.lower(component.name, master, component.weights, self.recipe, calibration, folder)
-        return {"activation": dict(activation.terms)}
+        with TemporaryDirectory(dir=aside) as beside:
+            made = self.target.lower(
+                component.name, component.spec, master, component.weights, self.recipe, calibration, folder,
+                Path(beside),
+            )  # fmt: skip
+            facts: dict[str, Any] = {"activation": dict(made.activation.terms)}
+            if made.stand_in is not None:
+                facts["quality"] = check_stand_in(made.stand_in, component, self.recipe, self.reference)
+        return facts
 
     def _entry(self, component: Component, done: Finished) -> ComponentEntry:
         return ComponentEntry(
@@ -210,6 +223,8 @@ class _Job:
             files=done.files,
             weight_bytes=sum(file.size for file in done.files),
             activation=ActivationModel(terms=done.facts["activation"]),
+            quality=done.facts.get("quality", {}),
+            quality_of="stand_in" if "quality" in done.facts else "engine",
         )
 
     def _manifest(
@@ -263,13 +278,3 @@ def _digest(checkpoint: Checkpoint, part: str) -> str:
     weights = checkpoint.weights(part)
     compute: Callable[[], str] = weights.digest
     return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", compute)
-
-
-def _numbers(weights: Any) -> int:
-    total = 0
-    for name in weights:
-        count = 1
-        for length in weights.shape(name):
-            count *= length
-        total += count
-    return total

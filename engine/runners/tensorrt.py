@@ -109,7 +109,7 @@ class TensorRTRunner:
     def _load(self) -> _Loaded:
         paths = [checked_path(self._folder, file) for file in self._entry.files]
         path = next(path for path in paths if path.name == ENGINE_FILE)
-        trt = _import_tensorrt()
+        trt = import_tensorrt()
         driver = CudaDriver()
         try:
             return self._open(trt, driver, path)
@@ -152,12 +152,13 @@ class TensorRTRunner:
         return address
 
 
-def _import_tensorrt() -> Any:
+def import_tensorrt() -> Any:
+    """The `tensorrt_rtx` package, or an `IncompatibleError` that says how to install it."""
     try:
         import tensorrt_rtx
     except (ImportError, OSError) as error:
         raise IncompatibleError(
-            f"this engine runs on TensorRT for RTX, which is not here ({error}); install it with: "
+            f"engines for TensorRT for RTX need it, and it is not here ({error}); install it with: "
             "pip install 'pocketxl[rtx]'"
         ) from error
     return tensorrt_rtx

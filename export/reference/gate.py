@@ -28,10 +28,10 @@ def check_components(
         for name, runner in runners.items():
             samples = reference.samples[name]
             with Loaded(runner):
-                found = compare(_Recorded(samples), runner, [inputs for inputs, _ in samples])
+                found = compare(Recorded(samples), runner, [inputs for inputs, _ in samples])
             component, calibration = assembly.components[name], reference.calibration.get(name)
 
-            gate(name, recipe, found, partial(_worst, component, recipe, calibration, samples[:1]))
+            gate(name, component.spec.role, recipe, found, partial(worst, component, recipe, calibration, samples[:1]))
             figures[name] = found.to_json()
             advance(detail=name)
     return figures
@@ -53,20 +53,22 @@ def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> 
     return {"psnr_db": psnr, "mean_abs": float(np.abs(difference).mean())}
 
 
-def _worst(
+def worst(
     component: Component, recipe: Recipe, calibration: Calibration | None, samples: Sequence[Sample]
 ) -> list[LayerError]:
+    """The worst layers of a component whose lowered form missed its threshold, simulated on the reference's inputs."""
     from .streamed import StreamedModule
 
     module = StreamedModule(component.module, component.spec, component.weights)
-    return worst_layers(module, component.name, recipe, calibration, [inputs for inputs, _ in samples])
+    return worst_layers(module, component.spec.role, recipe, calibration, [inputs for inputs, _ in samples])
 
 
-class _Recorded:
+class Recorded:
     """The reference's own outputs, played back in order: running it again would cost minutes and give the same."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._outputs = iter([outputs for _, outputs in samples])
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """The outputs of the next sample."""
         return next(self._outputs)

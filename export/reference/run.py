@@ -12,10 +12,11 @@ from ...engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
 from ...engine.runners.base import Arrays
-from ...engine.specs import ComponentSpec
+from ...engine.specs import ComponentSpec, Role
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly, Component
-from ..quantize.recipes import CalibrationSettings, Format, Kind, Recipe
+from ..quantize.formats import Kind
+from ..quantize.recipes import CalibrationSettings, Recipe
 from .calibrate import Calibration, watch
 
 if TYPE_CHECKING:
@@ -88,15 +89,15 @@ def run_reference(
             name=name,
             spec=component.spec,
             module=StreamedModule(component.module, component.spec, component.weights),
-            expected_calls=evaluations if name.endswith("/unet") else 1,
+            expected_calls=evaluations if component.spec.role is Role.UNET else 1,
         )
         for name, component in assembly.components.items()
     }
     with ExitStack() as stack:
         ranges = {
-            name: stack.enter_context(watch(runner.module, static_layers(recipe, name, runner.module)))
+            name: stack.enter_context(watch(runner.module, static_layers(recipe, runner.spec.role, runner.module)))
             for name, runner in runners.items()
-            if recipe.needs_calibration(name)
+            if recipe.needs_calibration(runner.spec.role)
         }
         pictures = short_run(Pipeline(manifest, runners, tokenizers), settings, size, progress)
         calibration = {name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()}
@@ -113,14 +114,14 @@ def short_run(pipe: Pipeline, settings: CalibrationSettings, size: int, progress
     return np.stack(pictures)
 
 
-def static_layers(recipe: Recipe, component: str, module: "StreamedModule") -> list[str]:
+def static_layers(recipe: Recipe, role: Role, module: "StreamedModule") -> list[str]:
     """The convolutions whose activation ranges the recipe needs."""
     from torch import nn
 
     return [
         name
         for name, layer in module.module.named_modules()
-        if isinstance(layer, nn.Conv2d) and recipe.format(component, Kind.CONV, name) is Format.W8A8_STATIC
+        if isinstance(layer, nn.Conv2d) and recipe.format(role, Kind.CONV, name).static
     ]
 
 
