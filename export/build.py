@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..engine.errors import RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
+from ..engine.folder.schema import decode
 from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, ProgressEvent, Silent, track
@@ -28,6 +30,7 @@ from .quantize.recipes import find_recipe
 from .reference.run import PROMPTS, Reference, run_reference, short_run
 from .reference.store import ReferenceStore
 from .targets import find_target
+from .targets.check import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ def build(
     *,
     refiner: str | Path | None = None,
     target: str = "cpu",
-    recipe: str = "int8",
+    recipe: str | None = None,
     config: Path | None = None,
     refiner_config: Path | None = None,
     calibration_size: int | None = None,
@@ -54,19 +57,22 @@ def build(
 ) -> BuildReport:
     """Build an engine folder at `destination` from an SDXL base checkpoint, and a refiner's if there is one.
 
-    `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `config`,
-    `refiner_config`: diffusers folders that describe single files which are not public SDXL. `calibration_size`:
-    pixels (None: the model's native size, 512 at most). Raises the errors of `engine.errors`; the destination then is
-    as it was.
+    `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `recipe`: None
+    for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
+    public SDXL. `calibration_size`: pixels (None: the model's native size, 512 at most). Raises the errors of
+    `engine.errors`; the destination then is as it was.
     """
     progress = progress or Silent()
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
+    chosen = find_target(target)
+    asked = find_recipe(recipe or chosen.default_recipe)
+    check(chosen, asked)
     job = prepare(
         open_as(source, "base", config),
         None if refiner is None else open_as(refiner, "refiner", refiner_config),
-        target=find_target(target),
-        recipe=find_recipe(recipe),
+        target=chosen,
+        recipe=asked,
         calibration_size=calibration_size,
         progress=progress,
     )
@@ -91,7 +97,7 @@ def _make(job: Job, space: Workspace, progress: Progress) -> Manifest:
     finished: dict[str, Finished] = {}
     with track(progress, "lower", total=len(job.assembly.components), unit="component") as advance:
         for name, component in job.assembly.components.items():
-            finished[name] = space.component(name, partial(_lower, job, component, reference))
+            finished[name] = space.component(name, partial(_lower, job, component, reference, space.aside))
             advance(detail=name)
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
@@ -110,20 +116,29 @@ def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     return run_reference(models, tokenizers, job.assembly, job.recipe, job.size, store, _staged(progress, "reference"))
 
 
-def _lower(job: Job, component: Component, reference: Callable[[], Reference], folder: Path) -> Mapping[str, Any]:
+def _lower(
+    job: Job, component: Component, reference: Callable[[], Reference], aside: Path, folder: Path
+) -> Mapping[str, Any]:
+    """Write one component into `folder`; what the manifest will say of it."""
     import torch
 
-    from .graph.activations import activation_model
     from .graph.master import export_master
+    from .reference.stand_in import check_stand_in
 
     calibration = None
-    if job.recipe.needs_calibration(component.name):
+    if job.recipe.needs_calibration(component.spec.role):
         calibration = reference().calibration[component.name]
     dtype = getattr(torch, job.target.dtype)
     master = export_master(component.name, component.module, component.spec, dtype=dtype)
-    activation = activation_model(component.name, master, component.spec)
-    job.target.lower(component.name, master, component.weights, job.recipe, calibration, folder)
-    return {"activation": dict(activation.terms)}
+    aside.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=aside) as beside:
+        made = job.target.lower(
+            component.name, component.spec, master, component.weights, job.recipe, calibration, folder, Path(beside)
+        )
+        facts: dict[str, Any] = {"activation": made.activation}
+        if made.stand_in is not None:
+            facts["quality"] = check_stand_in(made.stand_in, component, job.recipe, reference())
+    return facts
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
@@ -131,20 +146,23 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
         target=job.target.name,
         recipe=job.recipe.name,
         models=models_of(job.assembly),
-        components={
-            name: ComponentEntry(
-                spec=job.assembly.components[name].spec,
-                runner=job.target.runner,
-                files=done.files,
-                weight_bytes=sum(file.size for file in done.files),
-                activation=ActivationModel(terms=done.facts["activation"]),
-            )
-            for name, done in finished.items()
-        },
+        components={name: _entry(job, job.assembly.components[name], done) for name, done in finished.items()},
         tokenizers=tokenizers,
         tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
         build_key=job.parts,
         created_by=f"pocketxl {metadata.version('pocketxl')}",
+    )
+
+
+def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
+    return ComponentEntry(
+        spec=component.spec,
+        runner=job.target.runner,
+        files=done.files,
+        weight_bytes=sum(file.size for file in done.files),
+        activation=decode(ActivationModel, done.facts["activation"], f"{component.name}: activation"),
+        quality=done.facts.get("quality", {}),
+        quality_of="stand_in" if "quality" in done.facts else "engine",
     )
 
 

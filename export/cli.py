@@ -2,11 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine.commands.base import Command, emit, say
 from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress
+
+if TYPE_CHECKING:
+    from .target import Target
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +23,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refiner", help="SDXL refiner, in any of the same forms")
     parser.add_argument("--target", default="cpu", help=f"what it is to run on: {', '.join(TARGETS)} (default: cpu)")
     parser.add_argument(
-        "--recipe", default="int8", help=f"how weights are stored: {', '.join(RECIPES)} (default: int8)"
+        "--recipe",
+        help=f"how weights are stored: {', '.join(RECIPES)} (default: {_defaults(TARGETS)})",
     )
     parser.add_argument(
         "--config", type=Path, help="diffusers folder that describes a single file other than public SDXL base"
@@ -52,7 +58,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         emit(
             "built", engine=str(report.folder), cached=report.cached, reasons=report.reasons, size_bytes=size,
-            quality=manifest.quality, components={n: dict(c.quality) for n, c in manifest.components.items()},
+            quality=manifest.quality,
+            components={n: {**c.quality, "quality_of": c.quality_of} for n, c in manifest.components.items()},
         )  # fmt: skip
         return 0
     if report.cached:
@@ -61,11 +68,20 @@ def _run(args: argparse.Namespace) -> int:
     for reason in report.reasons:
         say(f"built because: {reason}")
     for name, entry in manifest.components.items():
-        error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "not run on this machine"
-        say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}")
+        where = ", of its stand-in in ONNX" if entry.quality_of == "stand_in" else ""
+        error = f"relative error {entry.quality['relative_error']:.2g}"
+        say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}{where}")
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
     return 0
+
+
+def _defaults(targets: "Mapping[str, Target]") -> str:
+    """`int8 for cpu, fp16 for rtx-sm75, …`."""
+    recipes = dict.fromkeys(target.default_recipe for target in targets.values())
+    return "; ".join(
+        f"{recipe} for {', '.join(n for n, t in targets.items() if t.default_recipe == recipe)}" for recipe in recipes
+    )
 
 
 command = Command(

@@ -9,12 +9,12 @@ from ..engine.errors import IncompatibleError, RequestError
 from ..engine.progress import Progress, track
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.open import Checkpoint, open_checkpoint
-from .checkpoint.weights import Weights
-from .components import Assembly, assemble
+from .components import Assembly, Component, assemble
 from .publish.digests import cached_digest
 from .publish.keys import build_parts, component_key
 from .quantize.recipes import Recipe
-from .targets.base import Target
+from .quantize.size import engine_bytes
+from .target import Target
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
@@ -44,14 +44,10 @@ def prepare(
     calibration_size: int | None,
     progress: Progress,
 ) -> Job:
-    """Check the options, digest the weights and list the components.
+    """Digest the weights and list the components.
 
-    Raises `RequestError` for options that no build can have.
+    Raises `RequestError` for a calibration size that no build can have.
     """
-    if recipe.name not in target.recipes:
-        raise RequestError(
-            f"target {target.name} has no recipe {recipe.name!r}: choose one of {', '.join(target.recipes)}"
-        )
     size = _calibration_size(base, calibration_size)
     with track(progress, "read", total=None, unit="checkpoint"):
         assembly = assemble(base, refiner, _digest)
@@ -66,7 +62,7 @@ def prepare(
             {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
             {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
         ],
-        runner=target.runner,
+        libraries=target.libraries,
     )
     return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
 
@@ -81,11 +77,11 @@ def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
 
 
 def component_keys(job: Job) -> dict[str, str]:
-    """Component → key. Calibrated ones depend on every weight: the run that is watched goes through all."""
+    """Component → key. Those that need the reference depend on every weight: its run goes through all."""
     return {
         name: component_key(
             job.parts,
-            job.assembly.digests if job.recipe.needs_calibration(name) else [component.source],
+            job.assembly.digests if _needs_reference(job, component) else [component.source],
             component=name,
         )
         for name, component in job.assembly.components.items()
@@ -93,10 +89,9 @@ def component_keys(job: Job) -> dict[str, str]:
 
 
 def bytes_needed(job: Job) -> int:
-    """An upper estimate of the finished engine; a recipe without rules leaves all weights floats."""
-    floats = {"float32": 4.0, "float16": 2.0}[job.recipe.dtype]
-    per_weight = floats if not job.recipe.rules else 1.3
-    return int(per_weight * sum(_numbers(component.weights) for component in job.assembly.components.values()))
+    """An upper estimate of the finished engine, and of the largest stand-in where there are any."""
+    sizes = [engine_bytes(c.weights, job.recipe, c.spec.role) for c in job.assembly.components.values()]
+    return sum(sizes) + (0 if job.target.runs_here else max(sizes))
 
 
 def models_of(assembly: Assembly) -> Models:
@@ -134,17 +129,11 @@ def _calibration_size(base: Checkpoint, asked: int | None) -> int:
     return size
 
 
+def _needs_reference(job: Job, component: Component) -> bool:
+    return not job.target.runs_here or job.recipe.needs_calibration(component.spec.role)
+
+
 def _digest(checkpoint: Checkpoint, part: str) -> str:
     weights = checkpoint.weights(part)
     compute: Callable[[], str] = weights.digest
     return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", compute)
-
-
-def _numbers(weights: Weights) -> int:
-    total = 0
-    for name in weights:
-        count = 1
-        for length in weights.shape(name):
-            count *= length
-        total += count
-    return total

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,10 @@ from .errors import UnsupportedShapeError, require
 from .linear.op import linear_w8a8
 from .linear.plan import plan_linear_w8a8
 from .quantize.op import quantize_per_image, quantize_per_token
+from .sensitive import Stands, sensitive_pattern
 
-# Sensitive, and about one percent of the work: first and last convolution, embeddings, and the shortcuts. The keys and
-# values of cross-attention are computed once per picture; their first token is an outlier.
-KEEP = r"(^|\.)(conv_in|conv_out|time_embedding|add_embedding|time_emb_proj|conv_shortcut|attn2\.to_[kv])(\.|$)"
+# Inputs are quantized by their own ranges, so layers that stand that much are not kept.
+KEEP: Final = sensitive_pattern(Stands.WEIGHTS_8)
 
 
 def quantize_per_channel(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,13 +121,14 @@ class Kept:
 def quantize_layers(model: nn.Module, keep: str = KEEP) -> tuple[list[str], list[Kept]]:
     """Replace linears and convolutions in place by their W8A8 forms.
 
-    `model`: for instance diffusers' SDXL U-Net in float16. `keep`: a pattern of the names that stay in floats.
+    `model`: for instance diffusers' SDXL U-Net in float16. `keep`: a regular expression of the whole names that stay
+    in floats.
 
     Returns names of the replaced layers, and those kept with the reason.
     """
     replaced, kept = [], []
     for name, layer in _layers(model):
-        if re.search(keep, name):
+        if re.fullmatch(keep, name):
             kept.append(Kept(name=name, reason="sensitive: stays in floats"))
             continue
         try:

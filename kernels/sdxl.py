@@ -16,6 +16,7 @@ from .architecture import Architecture
 from .errors import KernelError
 from .launch import LaunchPlan
 from .sdxl_layers import Attention, Concatenate, Conv, GroupNorm, Layer, LayerNorm, Linear, UNetName, layers
+from .sensitive import Stands, sensitive_roles
 
 Precision = Literal["w8a8", "w4"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("w8a8", "w4")
@@ -46,9 +47,8 @@ SIZES: Final = ((512, 512), (768, 768), (1024, 1024), (832, 1216), (1216, 832), 
 """Heights and widths that compiled kernels are held to; the kernels take any other as well."""
 BATCHES: Final = (1, 2)
 
-EIGHT_BITS: Final = frozenset({"shortcut", "down", "up", "proj_in", "proj_out"})
-"""Roles that the `w4` precision keeps in 8 bits: nothing normalises what they read, and they hold 3 % of the base's
-weights and 7 % of the refiner's."""
+EIGHT_BITS: Final = sensitive_roles(Stands.STATIC_RANGE)
+"""Roles that the `w4` precision keeps in 8 bits: 3 % of the base's weights, 7 % of the refiner's."""
 
 
 @dataclass(frozen=True, kw_only=True)

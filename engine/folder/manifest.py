@@ -55,6 +55,8 @@ class ComponentEntry:
     activation: ActivationModel
     quality: Mapping[str, float] = field(default_factory=dict)
     """Against the unquantized reference: `relative_error`, `psnr_db`, …"""
+    quality_of: str = "engine"
+    """What the figures were measured on: `engine`, these files, or `stand_in`, the same component in plain ONNX."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,11 +190,12 @@ class TensorRTRunner:
 
 
 def import_tensorrt() -> Any:
+    """The `tensorrt_rtx` package, or an `IncompatibleError` that says how to install it."""
     try:
         import tensorrt_rtx
     except (ImportError, OSError) as error:
         raise IncompatibleError(
-            f"this engine runs on TensorRT for RTX, which is not here ({error}); install it with: "
+            f"engines for TensorRT for RTX need it, and it is not here ({error}); install it with: "
             "pip install 'pocketxl[rtx]'"
         ) from error
     return tensorrt_rtx

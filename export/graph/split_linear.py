@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..quantize.recipes import Kind
+from ..quantize.formats import Kind
 from .layers import Layer, add_initializer, find_layers, only_user
 
 

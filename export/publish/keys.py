@@ -10,21 +10,18 @@ from typing import Any
 from ...engine.folder.manifest import FORMAT
 from ...engine.folder.schema import encode
 
-LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
-TENSORRT = "tensorrt-rtx-cu12"
 _ABSENT = "(none)"
 
 
 def build_parts(
-    *, sources: Mapping[str, str], target: str, recipe: Any, configuration: Any, runner: str = "ort"
+    *, sources: Mapping[str, str], target: str, recipe: Any, configuration: Any, libraries: Iterable[str]
 ) -> dict[str, str]:
     """Everything that the bytes of an engine depend on: part → short text or digest.
 
     `sources`: weights' digest by component (`base.unet` → sha256); `recipe` and `configuration`: any data that
-    `schema.encode` takes (architectures, calibration settings). No paths and no times, so that equal checkpoints
-    in different forms and places have equal parts.
+    `schema.encode` takes (architectures, calibration settings); `libraries`: distributions. No paths and no times, so
+    that equal checkpoints in different forms and places have equal parts.
     """
-    libraries = (*LIBRARIES, TENSORRT) if runner == "tensorrt" else LIBRARIES
     return {
         **{f"weights of {name}": digest for name, digest in sources.items()},
         "target": target,
@@ -51,7 +48,7 @@ def explain_miss(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in changed]
 
 
-def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions; `(none)` for a library that is not there."""
     found = {}
     for name in names:

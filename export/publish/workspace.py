@@ -6,6 +6,7 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
     .{name}.building/state.json   finished components: key, files with hashes, facts
     .{name}.building/reference/   what the unquantized run has left so far
     .{name}.building/engine/      the folder to be
+    .{name}.building/aside/       what a component needs while it is made, and the engine does not
     .{name}.building/replaced/    the old engine, for the instant between two renames where they cannot be exchanged
 """
 
@@ -87,6 +88,7 @@ class Workspace:
         self._keys = keys
         self._state = self._read_state()
         self._remove_unfinished()
+        shutil.rmtree(self.aside, ignore_errors=True)
         present = sum(f.size for done in self._state.components.values() for f in done.files)
         check_space(self._work, max(0, bytes_needed - present))
 
@@ -99,6 +101,11 @@ class Workspace:
     def reference(self) -> Path:
         """Where the reference run keeps its results for the next build, should this one be killed."""
         return self._work / "reference"
+
+    @property
+    def aside(self) -> Path:
+        """A folder for what is never published."""
+        return self._work / "aside"
 
     @property
     def finished(self) -> frozenset[str]:
@@ -119,6 +126,7 @@ class Workspace:
         shutil.rmtree(folder, ignore_errors=True)
         with storage_errors(self._work, self._bytes_needed):
             folder.mkdir(parents=True)
+            self.aside.mkdir(exist_ok=True)
             facts = build(folder)
             paths = sorted(p.relative_to(self._folder).as_posix() for p in folder.rglob("*") if p.is_file())
             for path in paths:
@@ -269,7 +277,7 @@ def _exchange(first: Path, second: Path) -> bool:
 def _clear(destination: Path) -> None:
     """Remove the work, but not the lock, which is its holder's to remove."""
     work = _work(destination)
-    for name in ("engine", "replaced", "reference"):
+    for name in ("engine", "aside", "reference", "replaced"):
         shutil.rmtree(work / name, ignore_errors=True)
     for path in work.iterdir():
         if path.name != "lock":

@@ -8,8 +8,9 @@ import numpy as np
 from ...engine.errors import QualityError
 from ...engine.progress import Progress, track
 from ...engine.runners.base import Arrays, Loaded, Runner, call
+from ...engine.specs import Role
 from ..components import Assembly, Component
-from ..quantize.recipes import Recipe, role
+from ..quantize.recipes import Recipe
 from .calibrate import Calibration
 from .parity import Figures, LayerError, compare, psnr_db, worst_layers
 from .run import Reference
@@ -26,22 +27,31 @@ def check_components(
     figures = {}
     with track(progress, "check: components", total=len(runners), unit="component") as advance:
         for name, runner in runners.items():
-            samples = reference.samples[name]
-            with Loaded(runner):
-                found = compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
-            component, calibration = assembly.components[name], reference.calibration.get(name)
-
-            gate(name, recipe, found, partial(_worst, component, recipe, calibration, samples[:1]))
-            figures[name] = found.to_json()
+            figures[name] = check_component(runner, assembly.components[name], recipe, reference)
             advance(detail=name)
     return figures
 
 
+def check_component(runner: Runner, component: Component, recipe: Recipe, reference: Reference) -> dict[str, float]:
+    """Figures of one lowered component against the samples of the reference; see `check_components`."""
+    samples, calibration = reference.samples[component.name], reference.calibration.get(component.name)
+    with Loaded(runner):
+        found = compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
+    gate(
+        component.name, component.spec.role, recipe, found, partial(_worst, component, recipe, calibration, samples[:1])
+    )
+    return found.to_json()
+
+
 def gate(
-    component: str, recipe: Recipe, figures: Figures, worst: Callable[[], Sequence[LayerError]] | None = None
+    component: str,
+    role: Role,
+    recipe: Recipe,
+    figures: Figures,
+    worst: Callable[[], Sequence[LayerError]] | None = None,
 ) -> None:
     """Raise `QualityError` if the component misses the recipe's threshold; `worst` is asked for names only then."""
-    limit = recipe.max_relative_error[role(component)]
+    limit = recipe.max_relative_error[role]
     if figures.relative_error <= limit:  # false for NaN, which therefore fails
         return
     layers = list(worst()) if worst is not None else []
@@ -71,10 +81,11 @@ def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> 
 def _worst(
     component: Component, recipe: Recipe, calibration: Calibration | None, samples: Sequence[Sample]
 ) -> list[LayerError]:
+    """The worst layers of a component whose lowered form missed its threshold, simulated on the reference's inputs."""
     from .streamed import StreamedModule
 
     module = StreamedModule(component.module, component.spec, component.weights)
-    return worst_layers(module, component.name, recipe, calibration, [inputs for inputs, _ in samples])
+    return worst_layers(module, component.spec.role, recipe, calibration, [inputs for inputs, _ in samples])
 
 
 class _Recorded:
@@ -84,4 +95,5 @@ class _Recorded:
         self._outputs = iter([outputs for _, outputs in samples])
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """The outputs of the next sample."""
         return next(self._outputs)

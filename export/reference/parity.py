@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..quantize.recipes import Format, Kind, Recipe
+from ...engine.specs import Role
+from ..quantize.formats import KEEP, Format, Kind
+from ..quantize.recipes import Recipe
 from .calibrate import Calibration
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def compare(reference: "Component", lowered: "Component", samples: "Iterable[Arr
 
 def worst_layers(
     module: "StreamedModule",
-    component: str,
+    role: Role,
     recipe: Recipe,
     calibration: Calibration | None,
     samples: "Iterable[Arrays]",
@@ -75,8 +77,8 @@ def worst_layers(
     handles = []
     for name, layer in module.module.named_modules():
         kind = kinds.get(type(layer))
-        format = recipe.format(component, kind, name) if kind else Format.KEEP
-        if format is not Format.KEEP:
+        format = recipe.format(role, kind, name) if kind else KEEP
+        if format.quantized:
             formats[name] = format
             hook = _compare_layer(sums, name, format, calibration)
             handles.append(layer.register_forward_hook(hook, prepend=True))  # before the weights are forgotten
@@ -103,17 +105,17 @@ def _compare_layer(sums: "dict[str, _Sums]", name: str, format: Format, calibrat
         exact = layer.weight
         weight = torch.from_numpy(Int8Weight(source=ir.Tensor(exact.numpy(), name=name)).dequantized())
         x, result = inputs[0], None
-        if format is Format.W8A8_DYNAMIC:
+        if format.activation is not None and not format.static:
             low, high = (float(edge) for edge in x.aminmax())
             x = torch.from_numpy(Uint8Range.over(low, high).round_trip(x.numpy()))
-        elif format is Format.W8A8_STATIC and calibration is not None:
+        elif format.static and calibration is not None:
             x = torch.from_numpy(Uint8Range.over(*calibration.ranges[name][:2]).round_trip(x.numpy()))
         layer._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
         try:
             result = type(layer).forward(layer, x).numpy()
         finally:
             layer._parameters["weight"] = exact
-        if format is Format.W8A8_STATIC and calibration is not None:
+        if format.static and calibration is not None:
             result = Uint8Range.over(*calibration.ranges[name][2:]).round_trip(result)
         sums.setdefault(name, _Sums()).add(output.numpy(), result)
 

@@ -19,7 +19,8 @@ from ...engine.runners.ort import OrtDevice
 from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly
-from ..quantize.recipes import CalibrationSettings, Format, Kind, Recipe
+from ..quantize.formats import Kind
+from ..quantize.recipes import CalibrationSettings, Recipe
 from .calibrate import Calibration, Range, watch
 from .store import Part, ReferenceStore, Sample
 
@@ -126,9 +127,9 @@ def run_reference(
     parts: list[Part] = []
     with ExitStack() as stack:
         ranges = {
-            name: stack.enter_context(watch(runner.module, static_layers(recipe, name, runner.module)))
+            name: stack.enter_context(watch(runner.module, static_layers(recipe, runner.spec.role, runner.module)))
             for name, runner in runners.items()
-            if recipe.needs_calibration(name)
+            if recipe.needs_calibration(runner.spec.role)
         }
         for index in range(settings.prompts):
             part = store.read(index) if len(parts) == index else None
@@ -188,12 +189,12 @@ def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapp
         seen.update(part.calibration[name].ranges)
 
 
-def static_layers(recipe: Recipe, component: str, module: "StreamedModule") -> list[str]:
+def static_layers(recipe: Recipe, role: Role, module: "StreamedModule") -> list[str]:
     """The convolutions whose activation ranges the recipe needs."""
     from torch import nn
 
     return [
         name
         for name, layer in module.module.named_modules()
-        if isinstance(layer, nn.Conv2d) and recipe.format(component, Kind.CONV, name) is Format.W8A8_STATIC
+        if isinstance(layer, nn.Conv2d) and recipe.format(role, Kind.CONV, name).static
     ]

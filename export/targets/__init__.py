@@ -1,7 +1,7 @@
 """The back ends that engines are built for: one row each."""
 
 from ...engine.errors import RequestError
-from .base import Target
+from ..target import Target
 from .cpu.target import CpuTarget
 from .rtx.target import RTX_TARGETS
 

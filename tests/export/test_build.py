@@ -15,16 +15,20 @@ import pytest
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, QualityError, RequestError, StorageError
 from pocketxl.engine.folder.manifest import read_manifest, verify
+from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
+from pocketxl.export.components import Component
 from pocketxl.export.publish import keys
 from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.workspace import Workspace
 from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings, Recipe
+from pocketxl.export.reference import stand_in
 
 from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
 
+FP16 = RECIPES["fp16"]
 SHORT = CalibrationSettings(prompts=1, steps=2)
 # A builder that dies in the middle of its third component.
 KILLED = """
@@ -50,7 +54,7 @@ build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
 
 
-def allowed(recipe: Recipe, error: float) -> dict[str, float]:
+def allowed(recipe: Recipe, error: float) -> dict[Role, float]:
     return dict.fromkeys(recipe.max_relative_error, error)
 
 
@@ -395,22 +399,74 @@ def test_json_events_come_in_the_order_of_the_stages(
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]
 
 
-@pytest.mark.slow
-def test_a_tensorrt_engine_builds_without_a_gpu_and_says_what_it_lacks(
-    tiny_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_its_stand_in(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One engine through all of it, because each component takes TensorRT seconds."""
     import ctypes.util
 
     pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setitem(RECIPES, "fp16", replace(FP16, calibration=SHORT))  # with its own thresholds
     out = tmp_path / "engine"
-    shown = run(capsys, "build", tiny_folders["base"], "-o", out, "--target", "rtx-sm89", "--recipe", "fp16")
+    command = ("build", tiny_folders["base"], "-o", out, "--target", "rtx-sm89")
+    held: list[str] = []
+    real = stand_in.check_stand_in
+
+    def stopped(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+        if len(held) == 2:
+            raise KeyboardInterrupt
+        held.append(component.name)
+        assert not path.is_relative_to(tmp_path / ".engine.building" / "engine")
+        return real(path, component, *rest)
+
+    with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
+        patch.setattr(stand_in, "check_stand_in", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(tiny_folders["base"], out, target="rtx-sm89")
+    assert not out.exists()
+
+    made: list[str] = []
+
+    def noted(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+        made.append(component.name)
+        return real(path, component, *rest)
+
+    monkeypatch.setattr(stand_in, "check_stand_in", noted)
+    shown = run(capsys, *command)
     assert shown.status == 0, shown.err
-    assert "not run on this machine" in shown.out
+    assert made == ["base/conditioner", "base/unet", "vae_decoder"], "figures of finished components are kept"
+    assert shown.out.count("of its stand-in in ONNX") == 5
+    manifest = read_manifest(out)
+    assert manifest.recipe == "fp16"
+    for name, entry in manifest.components.items():
+        assert entry.quality_of == "stand_in"
+        assert 1e-6 < entry.quality["relative_error"] < FP16.max_relative_error[entry.spec.role], name
+    assert not manifest.quality, "no pictures without the device"
+    assert {p.suffix for p in out.glob("**/model.*")} == {".engine"}, "stand-ins are not published"
+    assert not list(tmp_path.glob(".engine.building/aside"))
+
     assert run(capsys, "verify", out).status == 0
     assert "fp16 for rtx-sm89" in run(capsys, "inspect", out).out
     assert "predicted peak for 64x64" in run(capsys, "plan", out).out
-    assert "tensorrt-rtx-cu12" in read_manifest(out).tools
+    assert "tensorrt-rtx-cu12" in manifest.tools
     if ctypes.util.find_library("cuda") is None:
         shown = run(capsys, "generate", "a cat", "--engine", out, "-o", tmp_path / "x.png")
         assert shown.status == 3
         assert "GPU" in shown.complaint()
+
+
+def test_a_stand_in_that_misses_its_threshold_fails_the_build(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setitem(RECIPES, "fp16", replace(RECIPES["fp16"], max_relative_error=allowed(FP16, 1e-9)))
+    with pytest.raises(QualityError, match="text_encoder: recipe fp16 is off by"):
+        build(tiny_folders["base"], tmp_path / "engine", target="rtx-sm89")
+    assert not (tmp_path / "engine").exists()
+
+
+def test_the_help_names_the_default_recipe_of_each_target(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(capsys, "build", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: int8 for cpu; fp16 for rtx-sm75, rtx-sm80, rtx-sm86, rtx-sm89, rtx-sm120, rtx-sm121)" in shown

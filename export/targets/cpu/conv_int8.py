@@ -2,26 +2,29 @@
 
 Activations are uint8 in calibrated ranges, weights int8 per output channel.
 
-ONNX Runtime's `ConvInteger`, which dynamic quantization would need, is fourteen times slower (measured: FACTS, CPU).
+ONNX Runtime's `ConvInteger`, which dynamic quantization would need, is fourteen times slower: 8.7 s of a forward of
+SDXL's base U-Net at 512 × 512 on two cores with AVX512-VNNI, against 0.6 s of `QLinearConv`.
 """
 
 import numpy as np
 import onnx_ir as ir
 
+from ....engine.specs import Role
 from ...graph.layers import Layer, add_initializer, layers_in, only_user, replace_layer
+from ...quantize.formats import W8A8_STATIC, Kind
 from ...quantize.int8 import Int8Weight, Uint8Range
-from ...quantize.recipes import Format, Kind, Recipe
+from ...quantize.recipes import Recipe
 from ...reference.calibrate import Calibration
 
 # int32 bias of a QLinearConv counts in steps of input scale × weight scale; beyond this the sum could overflow.
 LARGEST_BIAS_STEPS = 2**30
 
 
-def conv_int8(graph: ir.Graph, recipe: Recipe, component: str, calibration: Calibration | None) -> None:
+def conv_int8(graph: ir.Graph, recipe: Recipe, role: Role, calibration: Calibration | None) -> None:
     """Rewrite every convolution that the recipe wants as `w8a8_static`."""
-    for layer in layers_in(graph, Kind.CONV, Format.W8A8_STATIC, recipe, component):
+    for layer in layers_in(graph, Kind.CONV, W8A8_STATIC, recipe, role):
         if calibration is None or layer.name not in calibration.ranges:
-            raise ValueError(f"{component}: {layer.name} has no calibrated range: observe it before lowering")
+            raise ValueError(f"{role}: {layer.name} has no calibrated range: observe it before lowering")
         _rewrite(graph, layer, calibration)
 
 

@@ -6,15 +6,17 @@ halves of a gated projection) share one `DynamicQuantizeLinear` and become `MatM
 
 import onnx_ir as ir
 
+from ....engine.specs import Role
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...quantize.formats import W8A8_DYNAMIC, Kind
 from ...quantize.int8 import Int8Weight
-from ...quantize.recipes import Format, Kind, Recipe
+from ...quantize.recipes import Recipe
 
 
-def linear_int8(graph: ir.Graph, recipe: Recipe, component: str) -> None:
+def linear_int8(graph: ir.Graph, recipe: Recipe, role: Role) -> None:
     """Rewrite every linear layer that the recipe wants as `w8a8_dynamic`."""
     sharing: dict[ir.Value, list[Layer]] = {}
-    for layer in layers_in(graph, Kind.LINEAR, Format.W8A8_DYNAMIC, recipe, component):
+    for layer in layers_in(graph, Kind.LINEAR, W8A8_DYNAMIC, recipe, role):
         sharing.setdefault(layer.input, []).append(layer)
     for activation, layers in sharing.items():
         if len(layers) == 1:

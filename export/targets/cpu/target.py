@@ -1,20 +1,24 @@
 """The `cpu` target: an ONNX file for ONNX Runtime's CPU provider, weights beside it as external data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.errors import IncompatibleError, StorageError
+from ....engine.errors import StorageError
+from ....engine.runners.ort import MODEL_FILE
+from ...quantize.formats import FLOAT32, W8, W8A8_DYNAMIC, W8A8_STATIC, Format, Kind
+from ...target import LIBRARIES, Lowered
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.recipes import Recipe
     from ...reference.calibrate import Calibration
 
-MODEL_FILE = "model.onnx"
-DATA_FILE = "model.onnx.data"
+DATA_FILE = f"{MODEL_FILE}.data"
 # Weights start on page boundaries, so that the runtime maps each of them without a copy.
 ALIGNMENT = 4096
 ALIGN_FROM_BYTES = 1 << 16
@@ -28,28 +32,38 @@ class CpuTarget:
     runner: str = "ort"
     dtype: str = "float32"
     runs_here: bool = True
-    recipes: tuple[str, ...] = ("fp32", "int8", "int8-weight")
+    formats: Mapping[Kind, frozenset[Format]] = field(
+        default_factory=lambda: {
+            Kind.LINEAR: frozenset({FLOAT32, W8, W8A8_DYNAMIC}),
+            Kind.CONV: frozenset({FLOAT32, W8, W8A8_STATIC}),
+            Kind.EMBEDDING: frozenset({FLOAT32, W8}),
+        }
+    )
+    default_recipe: str = "int8"
+    libraries: tuple[str, ...] = LIBRARIES
 
     def lower(
         self,
         component: str,
+        spec: "ComponentSpec",
         model: "ir.Model",
         weights: "WeightSource",
         recipe: "Recipe",
         calibration: "Calibration | None",
         out: Path,
-    ) -> list[Path]:
+        aside: Path,
+    ) -> Lowered:
         """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
         import onnx_ir as ir
 
+        from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .weight_only import dequantized_bytes
 
-        if recipe.name not in self.recipes:
-            raise IncompatibleError(
-                f"target {self.name} has no recipe {recipe.name!r}: choose one of {', '.join(self.recipes)}"
-            )
+        # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
+        activation = activation_model(component, model, spec)
         attach(model, weights)
-        rewrite(component, model, recipe, calibration)
+        rewrite(spec.role, model, recipe, calibration)
         path = out / MODEL_FILE
         try:
             ir.save(model, path, external_data=DATA_FILE, alignment=ALIGNMENT, align_threshold=ALIGN_FROM_BYTES)
@@ -57,11 +71,10 @@ class CpuTarget:
             raise StorageError(
                 f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
             ) from error
-        data = out / DATA_FILE
-        return [path, data] if data.exists() else [path]
+        return Lowered(activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)))
 
 
-def rewrite(component: str, model: "ir.Model", recipe: "Recipe", calibration: "Calibration | None") -> None:
+def rewrite(role: "Role", model: "ir.Model", recipe: "Recipe", calibration: "Calibration | None") -> None:
     """The passes, in their order: formats first, while layers still look as the master wrote them, then fusions."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -77,9 +90,9 @@ def rewrite(component: str, model: "ir.Model", recipe: "Recipe", calibration: "C
     graph = model.graph
     graph.opset_imports[MICROSOFT] = MICROSOFT_VERSION
     split_linear(graph)
-    linear_int8(graph, recipe, component)
-    conv_int8(graph, recipe, component, calibration)
-    weight_only(graph, recipe, component)
+    linear_int8(graph, recipe, role)
+    conv_int8(graph, recipe, role, calibration)
+    weight_only(graph, recipe, role)
     RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
     fold_transpose(graph)
     silu(graph)

@@ -5,18 +5,32 @@ purpose: ONNX Runtime turns it into `MatMulNBits`, which also quantizes the acti
 weight-only).
 """
 
+import math
+
 import onnx_ir as ir
 
+from ....engine.specs import Role
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...quantize.formats import W8, Kind
 from ...quantize.int8 import Int8Weight
-from ...quantize.recipes import Format, Kind, Recipe
+from ...quantize.recipes import Recipe
 
 
-def weight_only(graph: ir.Graph, recipe: Recipe, component: str) -> None:
+def weight_only(graph: ir.Graph, recipe: Recipe, role: Role) -> None:
     """Rewrite every layer that the recipe wants as `w8`."""
     for kind, rewrite in ((Kind.LINEAR, _linear), (Kind.CONV, _conv), (Kind.EMBEDDING, _embedding)):
-        for layer in layers_in(graph, kind, Format.W8, recipe, component):
+        for layer in layers_in(graph, kind, W8, recipe, role):
             replace_layer(graph, layer, rewrite(graph, layer))
+
+
+def dequantized_bytes(graph: ir.Graph) -> int:
+    """Bytes of all weights that `DequantizeLinear` makes floats of, together."""
+    found = 0
+    for node in graph:
+        weight = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if weight is not None and weight.is_initializer() and weight.shape is not None:
+            found += 4 * math.prod(int(length) for length in weight.shape)
+    return found
 
 
 def _linear(graph: ir.Graph, layer: Layer) -> list[ir.Node]:

@@ -97,7 +97,8 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     spec, config = pair.architecture.decoder(), dict(pair.theirs.config)
     weights = type("Weights", (), {"tensor": staticmethod(pair.ours.state_dict().__getitem__)})()
     master = export_master("vae_decoder", lambda: type(pair.ours)(config), spec, dtype=torch.float16)
-    TARGETS["rtx-sm89"].lower("vae_decoder", master, weights, RECIPES["fp16"], None, tmp_path)
+    (tmp_path / "aside").mkdir()
+    TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, RECIPES["fp16"], None, tmp_path, tmp_path / "aside")
     made = runner(tmp_path, spec)
     for height, width in ((8, 16), (16, 8), (8, 16)):  # shapes change back and forth, buffers grow and stay
         latents = np.random.default_rng(height).standard_normal((2, 4, height, width)).astype(np.float32)

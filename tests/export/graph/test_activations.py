@@ -172,7 +172,7 @@ def test_onnxruntime_needs_what_is_predicted(tmp_path: Path, component: str) -> 
     master = export_master(component, lambda: module, spec)
     sizes = {"batch": 1, "tokens": 77, "height": side, "width": side}
     predicted = activation_model(component, master, spec).bytes_at(64 * side * side, batch=1)
-    TARGETS["cpu"].lower(component, master, ModuleWeights(module), RECIPES["fp32"], None, tmp_path)
+    TARGETS["cpu"].lower(component, spec, master, ModuleWeights(module), RECIPES["fp32"], None, tmp_path, tmp_path)
     shapes = {t.name: [sizes[d] if isinstance(d, str) else d for d in t.shape] for t in spec.inputs}
     # Blocks go back to the system at once, so that the high-water mark shows what is alive and not what the heap keeps.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -16,6 +16,7 @@ def parts(**changes: object) -> dict[str, str]:
         "target": "cpu",
         "recipe": RECIPES["int8"],
         "configuration": {"size": 64},
+        "libraries": ("numpy", "onnxruntime", "torch"),
         **changes,
     }
     return keys.build_parts(**arguments)  # type: ignore[arg-type]

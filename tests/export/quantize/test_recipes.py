@@ -3,61 +3,63 @@
 import pytest
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.export.quantize.recipes import RECIPES, Format, Kind, Recipe, Rule, find_recipe, role
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.formats import FLOAT16, FLOAT32, KEEP, W8, W8A8_DYNAMIC, W8A8_STATIC, Format, Kind
+from pocketxl.export.quantize.recipes import RECIPES, Recipe, Rule, find_recipe
 
 
 def test_first_matching_rule_decides_and_the_rest_keep_their_floats() -> None:
     recipe = Recipe(
         name="x",
-        dtype="float32",
+        kept=FLOAT32,
         rules={
-            "unet": (
-                Rule(kind=Kind.CONV, pattern=r"conv_in", format=Format.KEEP),
-                Rule(kind=Kind.CONV, pattern=r"conv_.*", format=Format.W8),
+            Role.UNET: (
+                Rule(kind=Kind.CONV, pattern=r"conv_in", format=KEEP),
+                Rule(kind=Kind.CONV, pattern=r"conv_.*", format=W8),
             )
         },
         max_relative_error={},
         min_psnr_db=0.0,
     )
-    assert recipe.format("base/unet", Kind.CONV, "conv_in") is Format.KEEP
-    assert recipe.format("refiner/unet", Kind.CONV, "conv_out") is Format.W8
-    assert recipe.format("base/unet", Kind.CONV, "a.conv_out") is Format.KEEP, "patterns match whole names"
-    assert recipe.format("base/unet", Kind.LINEAR, "conv_out") is Format.KEEP
-    assert recipe.format("vae_decoder", Kind.CONV, "conv_out") is Format.KEEP
+    assert recipe.format(Role.UNET, Kind.CONV, "conv_in") == FLOAT32
+    assert recipe.format(Role.UNET, Kind.CONV, "conv_out") == W8
+    assert recipe.format(Role.UNET, Kind.CONV, "a.conv_out") == FLOAT32, "patterns match whole names"
+    assert recipe.format(Role.UNET, Kind.LINEAR, "conv_out") == FLOAT32
+    assert recipe.format(Role.VAE_DECODER, Kind.CONV, "conv_out") == FLOAT32
 
 
 @pytest.mark.parametrize(
-    ("component", "kind", "name", "format"),
+    ("role", "kind", "name", "format"),
     [
-        ("base/unet", Kind.CONV, "conv_in", Format.KEEP),
-        ("base/unet", Kind.CONV, "conv_out", Format.KEEP),
-        ("base/unet", Kind.CONV, "down_blocks.0.resnets.0.conv1", Format.W8A8_STATIC),
-        ("base/unet", Kind.CONV, "up_blocks.0.resnets.1.conv_shortcut", Format.KEEP),
-        ("base/unet", Kind.CONV, "down_blocks.0.downsamplers.0.conv", Format.KEEP),
-        ("base/unet", Kind.CONV, "up_blocks.0.upsamplers.0.conv", Format.W8A8_STATIC),
-        ("refiner/unet", Kind.LINEAR, "mid_block.attentions.0.proj_in", Format.W8A8_DYNAMIC),
-        ("base/unet", Kind.LINEAR, "a.ff.net.0.proj.1", Format.W8A8_DYNAMIC),
-        ("base/conditioner", Kind.LINEAR, "a.attn2.to_k", Format.W8),
-        ("base/conditioner", Kind.LINEAR, "time_embedding.linear_1", Format.KEEP),
-        ("text_encoder_2", Kind.LINEAR, "text_model.encoder.layers.0.mlp.fc1", Format.W8),
-        ("text_encoder", Kind.EMBEDDING, "text_model.embeddings.token_embedding", Format.W8),
-        ("text_encoder", Kind.EMBEDDING, "text_model.embeddings.position_embedding", Format.KEEP),
-        ("vae_decoder", Kind.CONV, "decoder.mid_block.resnets.0.conv1", Format.KEEP),
+        (Role.UNET, Kind.CONV, "conv_in", FLOAT32),
+        (Role.UNET, Kind.CONV, "conv_out", FLOAT32),
+        (Role.UNET, Kind.CONV, "down_blocks.0.resnets.0.conv1", W8A8_STATIC),
+        (Role.UNET, Kind.CONV, "up_blocks.0.resnets.1.conv_shortcut", FLOAT32),
+        (Role.UNET, Kind.CONV, "down_blocks.0.downsamplers.0.conv", FLOAT32),
+        (Role.UNET, Kind.CONV, "up_blocks.0.upsamplers.0.conv", W8A8_STATIC),
+        (Role.UNET, Kind.LINEAR, "mid_block.attentions.0.proj_in", W8A8_DYNAMIC),
+        (Role.UNET, Kind.LINEAR, "a.ff.net.0.proj.1", W8A8_DYNAMIC),
+        (Role.CONDITIONER, Kind.LINEAR, "a.attn2.to_k", W8),
+        (Role.CONDITIONER, Kind.LINEAR, "time_embedding.linear_1", FLOAT32),
+        (Role.TEXT_ENCODER, Kind.LINEAR, "text_model.encoder.layers.0.mlp.fc1", W8),
+        (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.token_embedding", W8),
+        (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.position_embedding", FLOAT32),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.mid_block.resnets.0.conv1", FLOAT32),
     ],
 )
-def test_int8(component: str, kind: Kind, name: str, format: Format) -> None:
-    assert RECIPES["int8"].format(component, kind, name) is format
+def test_int8(role: Role, kind: Kind, name: str, format: Format) -> None:
+    assert RECIPES["int8"].format(role, kind, name) == format
 
 
 def test_only_static_activations_need_calibration() -> None:
-    assert RECIPES["int8"].needs_calibration("refiner/unet")
-    assert not RECIPES["int8"].needs_calibration("base/conditioner")
-    assert not RECIPES["int8-weight"].needs_calibration("base/unet")
+    assert RECIPES["int8"].needs_calibration(Role.UNET)
+    assert not RECIPES["int8"].needs_calibration(Role.CONDITIONER)
+    assert not RECIPES["int8-weight"].needs_calibration(Role.UNET)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_recipe_has_a_threshold_for_every_component(recipe: Recipe) -> None:
-    assert set(recipe.max_relative_error) == {"unet", "conditioner", "text_encoder", "vae_decoder"}
+    assert set(recipe.max_relative_error) == set(Role)
     assert all(0 < limit < 1 for limit in recipe.max_relative_error.values())
     assert set(recipe.rules) <= set(recipe.max_relative_error)
 
@@ -67,10 +69,10 @@ def test_unknown_recipe_lists_those_that_there_are() -> None:
         find_recipe("int4")
 
 
-def test_roles() -> None:
-    assert [role(c) for c in ("base/unet", "refiner/conditioner", "text_encoder_2", "vae_decoder")] == [
-        "unet",
-        "conditioner",
-        "text_encoder",
-        "vae_decoder",
-    ]
+def test_what_a_recipe_asks_of_a_target() -> None:
+    assert RECIPES["fp16"].formats() == dict.fromkeys(Kind, (FLOAT16,))
+    assert RECIPES["int8"].formats() == {
+        Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC, W8),
+        Kind.CONV: (FLOAT32, W8A8_STATIC),
+        Kind.EMBEDDING: (FLOAT32, W8),
+    }

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pocketxl.engine.errors import QualityError
-from pocketxl.export.quantize.recipes import RECIPES, Format
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.formats import W8A8_DYNAMIC, W8A8_STATIC
+from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference.calibrate import observe
 from pocketxl.export.reference.gate import gate
 from pocketxl.export.reference.parity import Figures, LayerError, compare, worst_layers
@@ -58,21 +60,21 @@ def test_equal_outputs_have_no_error_and_a_finite_psnr() -> None:
 
 
 def test_gate_passes_at_the_limit_and_does_not_look_for_culprits() -> None:
-    limit = RECIPES["int8"].max_relative_error["unet"]
-    gate("base/unet", RECIPES["int8"], figures(limit), lambda: pytest.fail("asked for layers"))
+    limit = RECIPES["int8"].max_relative_error[Role.UNET]
+    gate("base/unet", Role.UNET, RECIPES["int8"], figures(limit), lambda: pytest.fail("asked for layers"))
 
 
 @pytest.mark.parametrize("error", [0.9, math.inf, math.nan])
 def test_gate_names_figures_and_layers(error: float) -> None:
-    culprits = [LayerError(layer="mid_block.conv1", format=Format.W8A8_STATIC, relative_error=0.8)]
+    culprits = [LayerError(layer="mid_block.conv1", format=W8A8_STATIC, relative_error=0.8)]
     with pytest.raises(QualityError, match=r"refiner/unet.*int8.*0\.12.*mid_block\.conv1 \(0\.8\)"):
-        gate("refiner/unet", RECIPES["int8"], figures(error), lambda: culprits)
+        gate("refiner/unet", Role.UNET, RECIPES["int8"], figures(error), lambda: culprits)
 
 
 def test_nan_in_the_lowered_component_fails() -> None:
     broken = compare(lambda s: {"y": s["x"]}, lambda s: {"y": s["x"] * np.float32("nan")}, [{"x": noise(9)}])
     with pytest.raises(QualityError):
-        gate("base/unet", RECIPES["int8"], broken)
+        gate("base/unet", Role.UNET, RECIPES["int8"], broken)
 
 
 class Net(nn.Module):
@@ -97,13 +99,13 @@ def test_the_layer_with_an_outlier_is_the_worst() -> None:
     samples = [{"x": noise(1, 3, 8, 8, seed=i)} for i in range(2)]
     calibration = observe(streamed, samples, ["good", "bad"])
     before = streamed(samples[0])["y"]
-    errors = worst_layers(streamed, "base/unet", RECIPES["int8"], calibration, samples)
+    errors = worst_layers(streamed, Role.UNET, RECIPES["int8"], calibration, samples)
     assert {e.layer: e.format for e in errors} == {
-        "good": Format.W8A8_STATIC,
-        "bad": Format.W8A8_STATIC,
-        "proj": Format.W8A8_DYNAMIC,
+        "good": W8A8_STATIC,
+        "bad": W8A8_STATIC,
+        "proj": W8A8_DYNAMIC,
     }
     assert errors[0].layer == "bad"
     assert errors[0].relative_error > 2 * errors[1].relative_error > 0
-    assert len(worst_layers(streamed, "base/unet", RECIPES["int8"], calibration, samples, count=1)) == 1
+    assert len(worst_layers(streamed, Role.UNET, RECIPES["int8"], calibration, samples, count=1)) == 1
     np.testing.assert_array_equal(streamed(samples[0])["y"], before, err_msg="the reference is left as it was")

@@ -12,7 +12,8 @@ from torch import nn
 
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
-from pocketxl.export.quantize.recipes import Format, Kind, Recipe, Rule
+from pocketxl.export.quantize.formats import FLOAT32, Format, Kind
+from pocketxl.export.quantize.recipes import Recipe, Rule
 
 from ....fixtures.onnx_run import StateDict
 
@@ -48,9 +49,9 @@ def all_as(kind: Kind, format: Format) -> Recipe:
     """A recipe that gives every layer of one kind of a U-Net the format."""
     return Recipe(
         name="test",
-        dtype="float32",
-        rules={"unet": (Rule(kind=kind, pattern=r".*", format=format),)},
-        max_relative_error={"unet": 0.1},
+        kept=FLOAT32,
+        rules={Role.UNET: (Rule(kind=kind, pattern=r".*", format=format),)},
+        max_relative_error={Role.UNET: 0.1},
         min_psnr_db=20.0,
     )
 

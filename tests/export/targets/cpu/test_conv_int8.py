@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.formats import W8A8_STATIC, Kind
 from pocketxl.export.quantize.int8 import Uint8Range
-from pocketxl.export.quantize.recipes import Format, Kind
 from pocketxl.export.reference.calibrate import Calibration
 from pocketxl.export.targets.cpu.conv_int8 import conv_int8
 
 from .lowering import all_as, answer, image_spec, master_of, noise, operators, run
 
-RECIPE = all_as(Kind.CONV, Format.W8A8_STATIC)
+RECIPE = all_as(Kind.CONV, W8A8_STATIC)
 
 
 class Convolution(nn.Module):
@@ -58,7 +59,7 @@ def test_is_the_quantized_convolution(options: dict[str, bool | int], tmp_path: 
     x = F.silu(torch.from_numpy(noise(2, 6, 9, 7))).numpy()  # asymmetric, with real padding at the edge
     calibration = calibrated(module, x)
     model = master_of(module, image_spec(6, 8))
-    conv_int8(model.graph, RECIPE, "unet", calibration)
+    conv_int8(model.graph, RECIPE, Role.UNET, calibration)
     y = run(model, tmp_path, {"x": x}, optimize=False)
     step = Uint8Range.over(*calibration.ranges["conv"][2:]).scale
     # The kernel's int32 bias and its rounding of ties may move a number by one step of the output, never by two.
@@ -73,14 +74,14 @@ def test_upsampling_copies_bytes_not_floats(tmp_path: Path) -> None:
     module = Convolution(grow=True)
     x = noise(1, 6, 4, 4)
     model = master_of(module, image_spec(6, 8))
-    conv_int8(model.graph, RECIPE, "unet", calibrated(module, x))
+    conv_int8(model.graph, RECIPE, Role.UNET, calibrated(module, x))
     assert [n.op_type for n in model.graph] == ["QuantizeLinear", "Resize", "QLinearConv", "DequantizeLinear"]
 
 
 def test_numbers_outside_the_calibrated_range_are_clipped(tmp_path: Path) -> None:
     module = Convolution()
     model = master_of(module, image_spec(6, 8))
-    conv_int8(model.graph, RECIPE, "unet", Calibration(ranges={"conv": (-1.0, 1.0, -0.5, 0.5)}))
+    conv_int8(model.graph, RECIPE, Role.UNET, Calibration(ranges={"conv": (-1.0, 1.0, -0.5, 0.5)}))
     y = run(model, tmp_path, {"x": 100 * noise(1, 6, 4, 4)})
     assert np.abs(y).max() <= 0.5 * 1.01
 
@@ -88,4 +89,4 @@ def test_numbers_outside_the_calibrated_range_are_clipped(tmp_path: Path) -> Non
 def test_uncalibrated_layer_is_an_error_that_names_it() -> None:
     model = master_of(Convolution(), image_spec(6, 8))
     with pytest.raises(ValueError, match="unet: conv has no calibrated range"):
-        conv_int8(model.graph, RECIPE, "unet", Calibration(ranges={}))
+        conv_int8(model.graph, RECIPE, Role.UNET, Calibration(ranges={}))

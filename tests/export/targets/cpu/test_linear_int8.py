@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.formats import W8A8_DYNAMIC, Kind
 from pocketxl.export.quantize.int8 import Uint8Range
-from pocketxl.export.quantize.recipes import Format, Kind
 from pocketxl.export.targets.cpu.linear_int8 import linear_int8
 
 from ....tolerances import INT8_KERNEL_RELATIVE
 from .lowering import all_as, answer, l2_error, master_of, noise, operators, run, token_spec
 
-RECIPE = all_as(Kind.LINEAR, Format.W8A8_DYNAMIC)
+RECIPE = all_as(Kind.LINEAR, W8A8_DYNAMIC)
 
 
 class One(nn.Module):
@@ -51,7 +52,7 @@ def test_one_layer_is_one_operator(bias: bool, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = One(bias=bias)
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, "unet")
+    linear_int8(model.graph, RECIPE, Role.UNET)
     x = noise(2, 5, 24) + 0.7  # off centre, so that a lost zero point shows
     y = run(model, tmp_path, {"x": x}, optimize=False)
     assert l2_error(y, simulated(module.proj, x)) < INT8_KERNEL_RELATIVE
@@ -63,7 +64,7 @@ def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> Non
     torch.manual_seed(2)
     module = Three()
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, "unet")
+    linear_int8(model.graph, RECIPE, Role.UNET)
     x = noise(1, 6, 24) - 0.4
     y = run(model, tmp_path, {"x": x}, optimize=False)
     q, k, v = (simulated(layer, x) for layer in (module.to_q, module.to_k, module.to_v))

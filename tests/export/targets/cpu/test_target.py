@@ -8,15 +8,19 @@ import onnx_ir as ir
 import pytest
 from torch import nn
 
-from pocketxl.engine.errors import IncompatibleError, StorageError
+from pocketxl.engine.errors import StorageError
 from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
+from pocketxl.engine.specs import ComponentSpec, Role
 from pocketxl.export.graph.layers import find_layers
 from pocketxl.export.graph.master import export_master
-from pocketxl.export.quantize.recipes import RECIPES, Format, Kind
+from pocketxl.export.quantize.formats import W8, Kind
+from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference.calibrate import Calibration, observe
 from pocketxl.export.reference.parity import Figures, compare
 from pocketxl.export.reference.streamed import StreamedModule
+from pocketxl.export.target import Lowered
+from pocketxl.export.targets.check import recipes_for
 from pocketxl.export.targets.cpu.target import CpuTarget
 
 from ....fixtures.networks import UNetPair, unet_pair
@@ -53,9 +57,22 @@ def sample(pair: UNetPair, seed: int, batch: int = 1, height: int = 16, width: i
 def lower(pair: UNetPair, recipe: str, calibration: Calibration, out: Path, weights: StateDict | None = None) -> Path:
     model = export_master("base/unet", lambda: UNet(pair.architecture), pair.architecture.unet())
     weights = weights or StateDict(pair.unet.state_dict())
-    files = CpuTarget().lower("base/unet", model, weights, RECIPES[recipe], calibration, out)
-    assert sorted(f.name for f in files) == sorted(p.name for p in out.iterdir()) == ["model.onnx", "model.onnx.data"]
+    made = lower_into(out, "base/unet", pair.architecture.unet(), model, weights, recipe, calibration)
+    assert made.stand_in is None
+    assert sorted(p.name for p in out.iterdir()) == ["model.onnx", "model.onnx.data"]
     return out / "model.onnx"
+
+
+def lower_into(
+    out: Path,
+    name: str,
+    spec: ComponentSpec,
+    model: ir.Model,
+    weights: StateDict,
+    recipe: str,
+    calibration: Calibration | None = None,
+) -> Lowered:
+    return CpuTarget().lower(name, spec, model, weights, RECIPES[recipe], calibration, out, out)
 
 
 def figures(path: Path, reference: StreamedModule, samples: list[Sample]) -> Figures:
@@ -63,14 +80,14 @@ def figures(path: Path, reference: StreamedModule, samples: list[Sample]) -> Fig
     return compare(reference, lambda inputs: {"prediction": engine.run(None, inputs)[0]}, samples)
 
 
-@pytest.mark.parametrize("recipe", CpuTarget().recipes)
+@pytest.mark.parametrize("recipe", recipes_for(CpuTarget()))
 def test_every_recipe_stays_within_its_own_threshold(
     recipe: str, pair: UNetPair, reference: StreamedModule, calibration: Calibration, tmp_path: Path
 ) -> None:
     path = lower(pair, recipe, calibration, tmp_path)
     unseen = [sample(pair, 7), sample(pair, 8, batch=2, height=8, width=24), sample(pair, 9, height=12, width=20)]
     result = figures(path, reference, unseen)
-    assert result.relative_error < RECIPES[recipe].max_relative_error["unet"]
+    assert result.relative_error < RECIPES[recipe].max_relative_error[Role.UNET]
     assert (result.relative_error > 1e-4) == (recipe != "fp32"), "quantizing is not free: was anything quantized?"
 
 
@@ -82,7 +99,9 @@ def test_int8_leaves_no_float_layer_but_those_that_the_recipe_keeps(
     kept = [n for n in convs if n in ("conv_in", "conv_out") or "conv_shortcut" in n or "downsamplers" in n]
     linears = sum(isinstance(m, nn.Linear) for m in pair.unet.modules())
     transformers = len(pair.architecture.attention_widths())
-    CpuTarget().lower("base/unet", model, StateDict(pair.unet.state_dict()), RECIPES["int8"], calibration, tmp_path)
+    lower_into(
+        tmp_path, "base/unet", pair.architecture.unet(), model, StateDict(pair.unet.state_dict()), "int8", calibration
+    )
     count = operators(model)
     assert sorted(layer.name for layer in find_layers(model.graph)) == sorted(kept)
     assert count["QLinearConv"] == len(convs) - len(kept) > len(kept)
@@ -120,17 +139,11 @@ def test_conditioner_keeps_its_time_path_in_floats(pair: UNetPair, tmp_path: Pat
     spec = pair.architecture.conditioner()
     model = export_master("base/conditioner", lambda: Conditioner(pair.architecture), spec)
     weights = StateDict(pair.conditioner.state_dict())
-    CpuTarget().lower("base/conditioner", model, weights, RECIPES["int8"], None, tmp_path)
+    lower_into(tmp_path, "base/conditioner", spec, model, weights, "int8")
     names = {layer.name for layer in find_layers(model.graph)}
     assert operators(model)["DequantizeLinear"] == 2 * len(pair.architecture.attention_widths())
-    assert Format.W8 not in {RECIPES["int8"].format("base/conditioner", Kind.LINEAR, name) for name in names}
+    assert W8 not in {RECIPES["int8"].format(Role.CONDITIONER, Kind.LINEAR, name) for name in names}
     session(tmp_path / "model.onnx")
-
-
-def test_recipe_of_another_target_is_refused(pair: UNetPair, tmp_path: Path) -> None:
-    model = export_master("base/unet", lambda: UNet(pair.architecture), pair.architecture.unet())
-    with pytest.raises(IncompatibleError, match=r"cpu.*fp16.*fp32, int8, int8-weight"):
-        CpuTarget().lower("base/unet", model, StateDict({}), RECIPES["fp16"], None, tmp_path)
 
 
 def test_full_disk_is_a_storage_error(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketxl.engine.specs import INT, ComponentSpec, Role, TensorSpec
-from pocketxl.export.quantize.recipes import Format, Kind
+from pocketxl.export.quantize.formats import W8, Kind
 from pocketxl.export.targets.cpu.weight_only import weight_only
 
 from ....tolerances import MODEL_RELATIVE
@@ -48,7 +48,7 @@ def test_arithmetic_stays_in_floats(
     module = Layer(layer)
     spec = token_spec(64, 48) if kind is Kind.LINEAR else image_spec(6, 8)
     model = master_of(module, spec)
-    weight_only(model.graph, all_as(kind, Format.W8), "unet")
+    weight_only(model.graph, all_as(kind, W8), Role.UNET)
     x = noise(*shape)
     x.flat[0] = 300.0  # an outlier, as begin-of-text tokens have: it would ruin 8-bit activations
     y = run(model, tmp_path, {"x": x}, optimize=optimize)
@@ -65,7 +65,7 @@ def test_embedding_gathers_int8_rows(tmp_path: Path) -> None:
     )
     module = Layer(nn.Embedding(50, 16))
     model = master_of(module, spec)
-    weight_only(model.graph, all_as(Kind.EMBEDDING, Format.W8), "unet")
+    weight_only(model.graph, all_as(Kind.EMBEDDING, W8), Role.UNET)
     ids = np.arange(14, dtype=np.int64).reshape(2, 7) * 3
     y = run(model, tmp_path, {"x": ids})
     np.testing.assert_allclose(y, answer(rounded(module), ids), rtol=1e-6)

@@ -17,8 +17,11 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.target import Lowered
 from pocketxl.export.targets import TARGETS
-from pocketxl.export.targets.rtx.target import ARCHITECTURES, _profile, build_engine
+from pocketxl.export.targets.rtx.builder import build_engine
+from pocketxl.export.targets.rtx.profiles import profile
+from pocketxl.export.targets.rtx.target import ARCHITECTURES
 
 from ....fixtures.networks import clip_pair, unet_pair, vae_pair
 
@@ -37,10 +40,19 @@ class ModuleWeights:
 
 def lower(name: str, module: nn.Module, factory: Any, spec: ComponentSpec, out: Path, target: str = "rtx-sm89") -> Path:
     model = export_master(name, factory, spec, dtype=torch.float16)
-    (path,) = TARGETS[target].lower(name, model, ModuleWeights(module), RECIPES["fp16"], None, out)
-    assert [p.name for p in out.iterdir()] == ["model.engine"]
-    assert path == out / "model.engine"
-    return path
+    made = lower_master(name, model, spec, module, out, target)
+    assert made.stand_in == out / "aside" / "model.onnx"
+    assert made.activation.terms
+    assert sorted(p.name for p in out.iterdir()) == ["aside", "model.engine"]
+    return out / "model.engine"
+
+
+def lower_master(
+    name: str, model: ir.Model, spec: ComponentSpec, module: nn.Module, out: Path, target: str = "rtx-sm89"
+) -> Lowered:
+    (out / "aside").mkdir()
+    row = TARGETS[target]
+    return row.lower(name, spec, model, ModuleWeights(module), RECIPES["fp16"], None, out, out / "aside")
 
 
 def holds_half_weights(engine: Path, module: nn.Module) -> None:
@@ -94,13 +106,13 @@ def test_text_encoder_for_every_architecture(tmp_path: Path, target: str) -> Non
 
 
 def test_profiles_follow_the_spec_s_symbols() -> None:
-    assert _profile("unet", "latents", ("batch", 4, "height", "width")) == [
+    assert profile("unet", "latents", ("batch", 4, "height", "width")) == [
         (1, 4, 8, 8),
         (2, 4, 128, 128),
         (8, 4, 256, 256),
     ]
     with pytest.raises(IncompatibleError, match=r"latents has the dimensions \['frames'\]"):
-        _profile("unet", "latents", ("frames", 4))
+        profile("unet", "latents", ("frames", 4))
 
 
 def broken_onnx(folder: Path, op: str) -> Path:
@@ -129,13 +141,7 @@ def test_a_file_that_is_no_onnx_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "model.engine").symlink_to("/dev/full")
     pair = vae_pair()
-    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), pair.architecture.decoder())
+    spec = pair.architecture.decoder()
+    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), spec)
     with pytest.raises(StorageError, match="No space left"):
-        TARGETS["rtx-sm89"].lower("vae", model, ModuleWeights(pair.ours), RECIPES["fp16"], None, tmp_path)
-
-
-def test_other_recipes_are_refused_by_name(tmp_path: Path) -> None:
-    pair = vae_pair()
-    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), pair.architecture.decoder())
-    with pytest.raises(IncompatibleError, match="no recipe 'int8': choose one of fp16"):
-        TARGETS["rtx-sm89"].lower("vae", model, ModuleWeights(pair.ours), RECIPES["int8"], None, tmp_path)
+        lower_master("vae", model, spec, pair.ours, tmp_path)

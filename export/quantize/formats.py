@@ -1,0 +1,118 @@
+"""How the numbers of a layer are stored and multiplied, as values: what targets declare and recipes ask for.
+
+A value can say more than any target does so far: 4-bit integers in groups of 64, 8-bit floats, half precision.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+_SCALE_BYTES = 4.0
+
+
+class Kind(StrEnum):
+    """A kind of layer that holds a weight matrix."""
+
+    LINEAR = "linear"
+    CONV = "conv"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A weight of `bits` a number; integers and 8-bit floats have scales, wider floats stand for themselves.
+
+    `granularity` is what shares a scale: the tensor, an output channel (a row of an embedding), or `group` numbers in a
+    row along the inputs. Raises `ValueError` for a group without its size or a size without groups.
+    """
+
+    bits: int
+    kind: Literal["int", "float"] = "int"
+    granularity: Literal["tensor", "channel", "group"] = "channel"
+    group: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.granularity == "group") != (self.group is not None):
+            raise ValueError(
+                f"granularity is {self.granularity!r} and group is {self.group}; "
+                "a size of groups goes with granularity='group', and with no other"
+            )
+        if self.bits < 2 or (self.group is not None and self.group < 1):
+            raise ValueError(f"bits is {self.bits} and group is {self.group}; give 2 bits and a group of 1 at least")
+
+    @property
+    def scaled(self) -> bool:
+        """True where numbers only mean something together with a scale."""
+        return self.kind == "int" or self.bits < 16
+
+    def bytes_of(self, shape: tuple[int, ...]) -> float:
+        """Bytes of a weight of this shape, output channels first, and of its scales."""
+        numbers = 1
+        for length in shape:
+            numbers *= length
+        scales = {"tensor": 1, "channel": shape[0], "group": numbers / (self.group or 1)}[self.granularity]
+        return numbers * self.bits / 8 + (scales * _SCALE_BYTES if self.scaled else 0)
+
+    def __str__(self) -> str:
+        name = f"{'w' if self.kind == 'int' else 'wf'}{self.bits}"
+        shared = {"channel": "", "tensor": "_tensor", "group": f"_g{self.group}"}[self.granularity]
+        return name + (shared if self.scaled else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """What a layer's input is rounded to before it is multiplied.
+
+    `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too).
+    `granularity` is what shares a range: the tensor or a token.
+    """
+
+    bits: int
+    range: Literal["dynamic", "static"]
+    kind: Literal["int", "float"] = "int"
+    granularity: Literal["tensor", "token"] = "tensor"
+
+    def __str__(self) -> str:
+        token = "_token" if self.granularity == "token" else ""
+        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{token}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How a layer's weight is stored, and what its input is multiplied in (None: in floats).
+
+    Raises `ValueError` for a rounded input without a weight.
+    """
+
+    weight: Weight | None = None
+    """None: as the recipe keeps its floats."""
+    activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation is not None and self.weight is None:
+            raise ValueError(f"{self.activation} has no weight; say what the input is multiplied with")
+
+    @property
+    def quantized(self) -> bool:
+        """True where the weight becomes numbers with a scale."""
+        return self.weight is not None and self.weight.scaled
+
+    @property
+    def static(self) -> bool:
+        """True where the range of the input must be known before."""
+        return self.activation is not None and self.activation.range == "static"
+
+    def __str__(self) -> str:
+        return f"{self.weight or 'keep'}{self.activation or ''}"
+
+
+KEEP = Format()
+"""As the recipe keeps its floats."""
+FLOAT32 = Format(weight=Weight(bits=32, kind="float", granularity="tensor"))
+FLOAT16 = Format(weight=Weight(bits=16, kind="float", granularity="tensor"))
+W8 = Format(weight=Weight(bits=8))
+"""int8 weight, one scale per output channel (per row of an embedding); computed in floats."""
+W8A8_DYNAMIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic"))
+"""int8 weight per output channel; the input is quantized by its own range at every call."""
+W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static"))
+"""int8 weight per output channel; input and output are quantized by calibrated ranges."""

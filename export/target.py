@@ -1,0 +1,80 @@
+"""What a target is: it says what it can do, and turns the ONNX master of a component into the files of one runner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..engine.folder.manifest import ActivationModel
+from .quantize.formats import Format, Kind
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ..engine.specs import ComponentSpec
+    from .graph.master import WeightSource
+    from .quantize.recipes import Recipe
+    from .reference.calibrate import Calibration
+
+LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
+"""The distributions that every build depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """What lowering made beside the component's files."""
+
+    activation: ActivationModel
+    """Working memory of a call."""
+    stand_in: Path | None = None
+    """Where this machine cannot run the files: the same component as ONNX for ONNX Runtime's CPU provider."""
+
+
+class Target(Protocol):
+    """One row of the targets' table."""
+
+    @property
+    def name(self) -> str:
+        """What `--target` takes."""
+
+    @property
+    def runner(self) -> str:
+        """The kind of runner that runs the files: `ort` or `tensorrt`."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that the master should be exported in: float32 or float16."""
+
+    @property
+    def runs_here(self) -> bool:
+        """True if this machine can run what it builds, so that the gate can hold the files to the reference."""
+
+    @property
+    def formats(self) -> Mapping[Kind, frozenset[Format]]:
+        """What it can do with each kind of layer."""
+
+    @property
+    def default_recipe(self) -> str:
+        """The recipe of a build that names none."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The distributions that shape what it builds."""
+
+    def lower(
+        self,
+        component: str,
+        spec: "ComponentSpec",
+        model: "ir.Model",
+        weights: "WeightSource",
+        recipe: "Recipe",
+        calibration: "Calibration | None",
+        out: Path,
+        aside: Path,
+    ) -> Lowered:
+        """Write the component's files into the folder `out`, and a stand-in into `aside` (both exist and are empty).
+
+        `model` is the master without data, and is used up. Weights are read one at a time. The same inputs give the
+        same bytes. The recipe is one that `check` lets pass; `component` is for messages. Raises `IncompatibleError`
+        for a graph that the target cannot do and `StorageError` when writing fails.
+        """

@@ -1,0 +1,38 @@
+"""What each target says that it can do, and what a recipe that it cannot do is answered with."""
+
+import pytest
+
+from pocketxl.engine.errors import RequestError
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.target import Target
+from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.check import check, recipes_for
+
+
+@pytest.mark.parametrize(
+    ("target", "recipes"),
+    [("cpu", ("fp32", "int8", "int8-weight")), ("rtx-sm75", ("fp16",)), ("rtx-sm121", ("fp16",))],
+)
+def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
+    assert recipes_for(TARGETS[target]) == recipes
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_every_target_can_do_its_own_default(target: Target) -> None:
+    check(target, RECIPES[target.default_recipe])
+
+
+def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
+    missing = "linear wf32, linear w8a8_dynamic, .*conv w8a8_static.*: choose one of fp16$"
+    with pytest.raises(RequestError, match=f"target rtx-sm89 cannot do recipe 'int8', which needs {missing}"):
+        check(TARGETS["rtx-sm89"], RECIPES["int8"])
+    with pytest.raises(RequestError, match=r"cpu cannot do recipe 'fp16'.*: choose one of fp32, int8, int8-weight$"):
+        check(TARGETS["cpu"], RECIPES["fp16"])
+
+
+def test_libraries_beyond_the_common_ones() -> None:
+    common = set(TARGETS["cpu"].libraries)
+    assert "onnx" in common
+    assert {target.name for target in TARGETS.values() if "tensorrt-rtx-cu12" in target.libraries} == {
+        name for name in TARGETS if name.startswith("rtx-")
+    }
