@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .check import ComponentCheck, check_engine
     from .errors import (
         IncompatibleError,
         IntegrityError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .request.sizes import size_of
 
 _HOMES = {
+    "check": ("ComponentCheck", "check_engine"),
     "request.sizes": ("size_of",),
     "errors": (
         "IncompatibleError",
@@ -45,6 +47,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ComponentCheck",
     "IncompatibleError",
     "IntegrityError",
     "MemoryBudgetError",
@@ -57,6 +60,7 @@ __all__ = [
     "QualityError",
     "RequestError",
     "StorageError",
+    "check_engine",
     "size_of",
 ]
 

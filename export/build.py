@@ -17,6 +17,7 @@ from typing import Any
 from ..engine.errors import RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
+from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
 from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
@@ -27,7 +28,7 @@ from .job import Job, bytes_needed, component_keys, models_of, open_as, prepare,
 from .publish.keys import component_key
 from .publish.workspace import Finished, Workspace, find_engine, workspace
 from .quantize.recipes import find_recipe
-from .reference.run import PROMPTS, Reference, run_reference, short_run
+from .reference.run import PROMPTS, Reference, run_reference, sample_of, short_run
 from .reference.store import ReferenceStore
 from .targets import find_target
 from .targets.check import check
@@ -103,7 +104,7 @@ def _make(job: Job, space: Workspace, progress: Progress) -> Manifest:
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
         for name, files in job.tokenizer_files.items()
     }
-    manifest = _manifest(job, finished, tokenizers)
+    manifest = _with_samples(_manifest(job, finished, tokenizers), job, space, reference())
     return _gate(job, space.folder, manifest, reference(), progress) if job.target.runs_here else manifest
 
 
@@ -166,6 +167,21 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     )
 
 
+def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Reference) -> Manifest:
+    """The manifest of an engine that carries a sample of each component, and the recipe's limits for them."""
+    return replace(
+        manifest,
+        components={
+            name: replace(
+                entry,
+                sample=space.write(f"{name}/{SAMPLE_FILE}", encode_sample(*sample_of(reference, name))),
+                max_relative_error=job.recipe.max_relative_error[entry.spec.role],
+            )
+            for name, entry in manifest.components.items()
+        },
+    )
+
+
 def _gate(job: Job, folder: Path, manifest: Manifest, reference: Reference, progress: Progress) -> Manifest:
     """Hold every component and a short run to the reference; the manifest with the figures in it."""
     from .reference.gate import check_components, check_pictures
@@ -176,7 +192,8 @@ def _gate(job: Job, folder: Path, manifest: Manifest, reference: Reference, prog
     pictures = short_run(pipe, job.recipe.calibration, job.size, _staged(progress, "check"))
     quality = check_pictures(job.recipe, reference.pictures, pictures)
     components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
-    return replace(manifest, components=components, quality=quality)
+    device = next(iter(runners.values())).device.name
+    return replace(manifest, components=components, quality=quality, measured_on=device)
 
 
 def _staged(progress: Progress, name: str) -> Progress:

@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from ..check import advice
 from ..errors import RequestError, StorageError
 from ..memory.sizes import parse_bytes
 from ..picture.infotext import write
@@ -41,6 +42,8 @@ def _run(args: argparse.Namespace) -> int:
                  height=output.request.height)  # fmt: skip
         else:
             say(f"{path}  (seed {output.seeds[index]})")
+    if not (args.json or args.quiet) and (hint := advice(args.engine)) is not None:
+        sys.stderr.write(f"pocketxl: {hint}\n")
     return 0
 
 

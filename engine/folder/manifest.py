@@ -55,6 +55,10 @@ class ComponentEntry:
     activation: ActivationModel
     quality: Mapping[str, float] = field(default_factory=dict)
     """Against the unquantized reference: `relative_error`, `psnr_db`, …"""
+    max_relative_error: float | None = None
+    """The recipe's limit of `relative_error`, which `pocketxl check` holds it to; None where no build gave one."""
+    sample: FileEntry | None = None
+    """A call of the unquantized reference; see `folder.samples`."""
     quality_of: str = "engine"
     """What the figures were measured on: `engine`, these files, or `stand_in`, the same component in plain ONNX."""
 
@@ -76,11 +80,14 @@ class Manifest:
     build_key: Mapping[str, str] = field(default_factory=dict)
     """What the build depended on, part by part; see `export.publish.keys`."""
     created_by: str = ""
+    measured_on: str = ""
+    """The device whose figures `quality` are; empty if the engine has never run."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Every file but `engine.json`, sorted by path; a file that components share is listed once."""
-        groups = [*(c.files for c in self.components.values()), *self.tokenizers.values()]
+        samples = [c.sample for c in self.components.values() if c.sample is not None]
+        groups = [*(c.files for c in self.components.values()), *self.tokenizers.values(), samples]
         return tuple(sorted({f for group in groups for f in group}, key=lambda f: f.path))
 
     def to_json(self) -> str:

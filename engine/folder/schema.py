@@ -49,6 +49,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
             return kind(data)
         raise _wrong(where, f"one of {', '.join(kind)}", data)
     origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType) and data is not None and sum(arg is not type(None) for arg in args) == 1:
+        return _decode(next(arg for arg in args if arg is not type(None)), data, where)
     if origin in (Union, types.UnionType):
         # bool is an int to isinstance, so the exact type decides.
         match = next((arg for arg in args if type(data) is arg), None)

@@ -73,6 +73,10 @@ class Device(Protocol):
     """What the runners of one engine share: a stream, streams' memory, threads. Opened when first needed."""
 
     @property
+    def name(self) -> str:
+        """What it is called, for example `NVIDIA GeForce RTX 4060`; empty if it does not say."""
+
+    @property
     def overhead(self) -> Mapping[Pool, int]:
         """Bytes that the process takes in each pool before the first weight."""
 

@@ -46,6 +46,12 @@ class CudaDriver:
         """The stream's handle, as TensorRT takes it."""
         return int(self._stream.value or 0)
 
+    def device_name(self) -> str:
+        """The GPU's marketing name."""
+        text = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", text, 256, self._device)
+        return text.value.decode(errors="replace")
+
     def enter(self) -> None:
         """Make the context current for the calling thread."""
         self._call("cuCtxSetCurrent", self._context)
@@ -149,6 +155,14 @@ class CudaDevice:
     def driver(self) -> CudaDriver:
         """The driver. Raises `IncompatibleError` where there is none, or no GPU."""
         return CudaDriver()
+
+    @property
+    def name(self) -> str:
+        """The GPU's name; empty on a machine without one."""
+        try:
+            return self.driver.device_name()
+        except IncompatibleError:
+            return ""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
         """Memory for an array. Raises `MemoryBudgetError`."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..errors import IncompatibleError, MemoryBudgetError
 from ..folder.manifest import ComponentEntry, checked_path
 from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Sizes, Value, Values, check_inputs
+from .processor import processor_name
 
 MODEL_FILE = "model.onnx"
 
@@ -39,6 +41,11 @@ class OrtDevice:
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.threads = threads
+
+    @cached_property
+    def name(self) -> str:
+        """The processor, and which of the instructions it has that integer kernels differ by."""
+        return processor_name()
 
     def close(self) -> None:
         """Nothing is open."""

@@ -152,6 +152,19 @@ def run_reference(
     )
 
 
+def sample_of(reference: Reference, component: str) -> Sample:
+    """The call that an engine carries of a component: its first.
+
+    A U-Net's keys and values are left out where they are the outputs of the conditioner's first call.
+    """
+    inputs, outputs = reference.samples[component][0]
+    conditioner = component.replace("/unet", "/conditioner")
+    if conditioner != component:
+        known = reference.samples[conditioner][0][1]
+        inputs = {n: a for n, a in inputs.items() if n not in known or not np.array_equal(a, known[n])}
+    return inputs, outputs
+
+
 def short_run(pipe: Pipeline, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
     """The run that reference and engine have in common: same prompts, same noise; pictures (n, H, W, 3) in [0, 1]."""
     return np.stack([one_picture(pipe, i, settings, size, progress) for i in range(settings.prompts)])

@@ -15,7 +15,7 @@ from pocketxl.kernels.errors import KernelError, UnsupportedArchitectureError, U
 
 from ...fixtures.command_line import run
 
-COMMANDS = ("build", "generate", "inspect", "plan", "verify")
+COMMANDS = ("build", "check", "generate", "inspect", "plan", "verify")
 
 
 def classes(kind: type[PocketXLError]) -> list[type[PocketXLError]]:

@@ -1,0 +1,52 @@
+"""`pocketxl check`: what this machine makes of an engine, against the samples that it carries."""
+
+import argparse
+from dataclasses import asdict
+
+from ..check import ComponentCheck, check_engine
+from ..errors import QualityError
+from ..memory.sizes import format_bytes
+from .base import Command, emit, say
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
+    parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _run(args: argparse.Namespace) -> int:
+    missed = []
+    for index, found in enumerate(check_engine(args.engine, threads=args.threads)):
+        if args.json:
+            emit("checked", **asdict(found), passed=found.passed)
+        else:
+            if index == 0:
+                say(f"on {found.device or 'this machine'}")
+                say(f"{'component':<22}{'error':>9}{'built':>9}{'limit':>9}{'call':>11}{'load':>9}{'memory':>11}")
+            say(_line(found))
+        if not found.passed:
+            missed.append(f"{found.name} {found.relative_error:.3g} (at most {found.limit:g})")
+    if missed:
+        raise QualityError(
+            f"on this machine the engine is too far from the unquantized model: {', '.join(missed)}; build it here, or "
+            "with another recipe"
+        )
+    return 0
+
+
+def _line(found: ComponentCheck) -> str:
+    recorded = "-" if found.recorded is None else f"{found.recorded:.2g}"
+    memory = "-" if found.peak_bytes is None else format_bytes(found.peak_bytes)
+    return (
+        f"{found.name:<22}{found.relative_error:>9.2g}{recorded:>9}{found.limit:>9.2g}{1000 * found.seconds:>8.1f} ms"
+        f"{found.load_seconds:>7.2f} s{memory:>11}{'' if found.passed else '  too far'}"
+    )
+
+
+command = Command(
+    help="hold an engine to its reference samples on this machine: error, time and memory of each component",
+    example="pocketxl check my-engine",
+    configure=_configure,
+    run=_run,
+)
