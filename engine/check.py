@@ -16,11 +16,12 @@ from .errors import IncompatibleError
 from .folder.cache import cache_folder
 from .folder.durable import write_whole
 from .folder.manifest import FILE_NAME, Manifest, read_manifest
-from .folder.samples import Arrays, read_sample
+from .folder.samples import read_sample
 from .memory.resident import forget_resident_peak, resident_peak
 from .miniature import engine_folder
 from .runners import open_runners
 from .runners.base import Loaded, Runner, call
+from .specs import Arrays
 
 
 @dataclass(frozen=True, kw_only=True)

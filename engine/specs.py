@@ -7,10 +7,15 @@ number or a symbol; the same symbol means the same length throughout one compone
 `height`, `width` latent size (1/8 of the picture) · `image_height`, `image_width` picture size in pixels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 Dim = int | str
+Arrays = Mapping[str, np.ndarray]
+"""By tensor name."""
 FLOAT = "float32"
 INT = "int64"
 

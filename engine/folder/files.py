@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import IntegrityError, StorageError
 
-Progress = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 _CHUNK = 4 << 20
 # (path, size, mtime_ns, inode) → sha256 of the files that this process has hashed.
@@ -39,7 +39,7 @@ def lexical_path(folder: Path, path: str) -> Path:
     return folder / path
 
 
-def hash_file(folder: Path, entry: FileEntry, progress: Progress | None = None) -> Path:
+def hash_file(folder: Path, entry: FileEntry, progress: OnBytes | None = None) -> Path:
     """Hold one file to its entry: containment, size, then hash. Returns its path, or raises `IntegrityError`."""
     path = _contained(folder, entry)
     try:
@@ -80,7 +80,7 @@ def _identity(path: Path, status: os.stat_result) -> tuple[str, int, int, int]:
     return (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _sha256(path: Path, progress: Progress | None) -> str:
+def _sha256(path: Path, progress: OnBytes | None) -> str:
     digest, done = hashlib.sha256(), 0
     buffer = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:

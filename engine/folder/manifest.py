@@ -16,7 +16,7 @@ from typing import Any, Self
 from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
-from .files import FileEntry, Progress, hash_file, lexical_path, matched_path
+from .files import FileEntry, OnBytes, hash_file, lexical_path, matched_path
 from .schema import decode, encode
 
 FILE_NAME = "engine.json"
@@ -152,7 +152,7 @@ class VerifyReport:
     bytes: int
 
 
-def verify(folder: Path, progress: Progress | None = None) -> VerifyReport:
+def verify(folder: Path, progress: OnBytes | None = None) -> VerifyReport:
     """Hash every file of an engine folder. Raises `IntegrityError` that names every missing, altered or extra file."""
     manifest = read_manifest(folder)
     total = sum(entry.size for entry in manifest.files)

@@ -6,17 +6,15 @@ and values are not stored twice: what its own file lacks are the conditioner's o
 
 import io
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import IntegrityError
-from ..specs import Role
+from ..specs import Arrays, Role
 from .manifest import Manifest, checked_path
 
 SAMPLE_FILE = "sample.npz"
-Arrays = Mapping[str, np.ndarray]
 Sample = tuple[Arrays, Arrays]
 """Inputs and outputs of one call, by name."""
 

@@ -13,9 +13,8 @@ from typing import Literal, Protocol, Self
 import numpy as np
 
 from ..errors import NumericError, RequestError
-from ..specs import ComponentSpec
+from ..specs import Arrays, ComponentSpec
 
-Arrays = Mapping[str, np.ndarray]
 Pool = Literal["host", "device"]
 """The machine's memory, and the GPU's own."""
 

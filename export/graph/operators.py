@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.models.operations import attention, rows_at, upsample_like
-from .tracing import ONNX_DTYPES, Rule, Traced, Tracer
+from .tracing import ONNX_DTYPES, Traced, Tracer, Translation
 
 
 def conv2d(
@@ -167,7 +167,7 @@ def _cast(t: Tracer, x: Any, source: torch.dtype, target: torch.dtype) -> Any:
     return x if source == target else t.node("Cast", [x], to=ONNX_DTYPES[target])
 
 
-def _elementwise(op: str) -> Rule:
+def _elementwise(op: str) -> Translation:
     """A node of as many operands; Python numbers take the dtype of the tensor beside them."""
 
     def rule(t: Tracer, *operands: Any) -> Any:
@@ -180,7 +180,7 @@ def _elementwise(op: str) -> Rule:
 
 _NEAREST: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
-RULES: dict[Any, Rule] = {
+RULES: dict[Any, Translation] = {
     F.conv2d: conv2d,
     F.linear: linear,
     F.group_norm: group_norm,

@@ -26,7 +26,7 @@ ONNX_DTYPES = {
     torch.int32: ir.DataType.INT32,
     torch.bool: ir.DataType.BOOL,
 }
-Rule = Callable[..., Any]
+Translation = Callable[..., Any]
 
 
 class Traced(Tensor):
@@ -70,7 +70,7 @@ class Traced(Tensor):
 class Tracer:
     """Collects the nodes and parameters of one graph; the rules of `operators.py` call its methods."""
 
-    def __init__(self, module: nn.Module, rules: Mapping[Any, Rule]) -> None:
+    def __init__(self, module: nn.Module, rules: Mapping[Any, Translation]) -> None:
         self.rules = rules
         self.graph = ir.Graph((), (), nodes=(), opset_imports={"": OPSET}, name="main")
         self.parameter_names = {id(p): name for name, p in module.named_parameters()}

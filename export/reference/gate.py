@@ -6,15 +6,15 @@ from functools import partial
 import numpy as np
 
 from ...engine.errors import QualityError
+from ...engine.folder.samples import Sample
 from ...engine.progress import Progress, track
-from ...engine.runners.base import Arrays, Loaded, Runner, call
-from ...engine.specs import Role
+from ...engine.runners.base import Loaded, Runner, call
+from ...engine.specs import Arrays, Role
 from ..components import Assembly, Component
 from ..quantize.recipes import Recipe
 from .calibrate import Calibration
 from .parity import Figures, LayerError, compare, psnr_db, worst_layers
 from .run import Reference
-from .store import Sample
 
 
 def check_components(
@@ -96,4 +96,4 @@ class _Recorded:
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """The outputs of the next sample."""
-        return next(self._outputs)
+        return dict(next(self._outputs))

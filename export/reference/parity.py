@@ -13,9 +13,10 @@ from ..quantize.recipes import Recipe
 from .calibrate import Calibration
 
 if TYPE_CHECKING:
-    from .streamed import Arrays, StreamedModule
+    from ...engine.specs import Arrays
+    from .streamed import StreamedModule
 
-    Component = Callable[[Arrays], "dict[str, np.ndarray]"]
+    Called = Callable[[Arrays], "dict[str, np.ndarray]"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class LayerError:
     relative_error: float
 
 
-def compare(reference: "Component", lowered: "Component", samples: "Iterable[Arrays]") -> Figures:
+def compare(reference: "Called", lowered: "Called", samples: "Iterable[Arrays]") -> Figures:
     """Call both on every sample; figures over all samples together."""
     sums: dict[str, _Sums] = {}
     count = 0

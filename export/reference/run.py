@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...engine.architecture import Models
+from ...engine.folder.samples import Sample
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
-from ...engine.runners.base import Arrays, Device, Footprint, Held, HostHeld, Sizes, Value, Values
+from ...engine.runners.base import Device, Footprint, Held, HostHeld, Sizes, Value, Values
 from ...engine.runners.ort import OrtDevice
-from ...engine.specs import ComponentSpec, Role, TensorSpec
+from ...engine.specs import Arrays, ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly
 from ..quantize.formats import Kind
 from ..quantize.recipes import CalibrationSettings, Recipe
-from .calibrate import Calibration, Range, watch
-from .store import Part, ReferenceStore, Sample
+from .calibrate import Calibration, Extremes, watch
+from .store import Part, ReferenceStore
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
@@ -193,7 +194,7 @@ def _runners(assembly: Assembly, settings: CalibrationSettings) -> dict[str, Ref
     }
 
 
-def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapping[str, dict[str, Range]]) -> None:
+def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapping[str, dict[str, Extremes]]) -> None:
     """Bring runners and ranges to where they were when `part` was done."""
     for name, runner in runners.items():
         runner.samples += part.samples[name]

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ import numpy as np
 
 from ...engine.errors import IntegrityError
 from ...engine.folder.durable import write_durably
+from ...engine.folder.samples import Sample
 from ...engine.folder.schema import decode, encode
 from .calibrate import Calibration
-
-Sample = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Part:
     """
 
     picture: np.ndarray
-    samples: Mapping[str, list[Sample]]
+    samples: Mapping[str, Sequence[Sample]]
     calibration: Mapping[str, Calibration]
     rows: Mapping[str, int]
 
@@ -97,7 +96,9 @@ def _arrays(part: Part) -> dict[str, np.ndarray]:
 
 
 def _part(described: _Description, arrays: Mapping[str, np.ndarray]) -> Part:
-    samples: dict[str, list[Sample]] = {name: [({}, {}) for _ in range(n)] for name, n in described.samples.items()}
+    samples: dict[str, list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {
+        name: [({}, {}) for _ in range(n)] for name, n in described.samples.items()
+    }
     for name, array in arrays.items():
         if name != "picture":
             component, index, side, tensor = name.split("|")

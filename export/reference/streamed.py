@@ -4,17 +4,15 @@ Computes in float32 whatever the weights are stored in: the reference that build
 watches. Peak memory is the activations and one layer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ...engine.specs import ComponentSpec
+from ...engine.specs import Arrays, ComponentSpec
 from ..graph.master import WeightSource
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class StreamedModule:

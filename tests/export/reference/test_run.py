@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pocketxl.engine.folder.samples import Sample
 from pocketxl.engine.progress import Silent
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
@@ -21,7 +22,7 @@ SPEC = ComponentSpec(
 )
 
 
-def kept(calls: list[np.ndarray]) -> list[run.Sample]:
+def kept(calls: list[np.ndarray]) -> list[Sample]:
     module: Any = lambda inputs: {"y": 2 * inputs["x"]}  # noqa: E731
     runner = run.ReferenceRunner(name="base/unet", spec=SPEC, module=module, expected_rows=8)
     for x in calls:
