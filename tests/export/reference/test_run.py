@@ -11,7 +11,7 @@ from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import run
-from pocketxl.export.reference.store import ReferenceStore
+from pocketxl.export.reference.store import ReferenceStore, Sample
 from pocketxl.export.targets import find_target
 
 SPEC = ComponentSpec(
@@ -21,7 +21,7 @@ SPEC = ComponentSpec(
 )
 
 
-def kept(calls: list[np.ndarray]) -> list[run.Sample]:
+def kept(calls: list[np.ndarray]) -> list[Sample]:
     module: Any = lambda inputs: {"y": 2 * inputs["x"]}  # noqa: E731
     runner = run.ReferenceRunner(name="base/unet", spec=SPEC, module=module, expected_rows=8)
     for x in calls:
