@@ -29,7 +29,10 @@ class Recorder:
     """Notes what it is called with; `act(index, latents)` says what it returns."""
 
     def __init__(self, act: Any = lambda index, latents: {}) -> None:
-        self.act, self.calls, self.pipes, self.latents = act, [], [], []
+        self.act = act
+        self.calls: list[tuple[int, float]] = []
+        self.pipes: list[Any] = []
+        self.latents: list[np.ndarray] = []
 
     def __call__(self, pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
         self.pipes.append(pipe)

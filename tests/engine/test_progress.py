@@ -3,15 +3,15 @@ import json
 
 import pytest
 
-from pocketxl.engine.progress import Bars, JsonLines, Silent, track
+from pocketxl.engine.progress import Bars, JsonLines, ProgressEvent, Silent, track
 
 
-class Recorded(list):
-    def __call__(self, event):
+class Recorded(list[ProgressEvent]):
+    def __call__(self, event: ProgressEvent) -> None:
         self.append(event)
 
 
-def test_a_stage_begins_at_zero_and_ends_done():
+def test_a_stage_begins_at_zero_and_ends_done() -> None:
     events = Recorded()
     with track(events, "denoise", total=3) as advance:
         advance()
@@ -26,8 +26,8 @@ def test_a_stage_begins_at_zero_and_ends_done():
     assert [e.seconds for e in events] == sorted(e.seconds for e in events)
 
 
-def test_a_stage_that_fails_still_ends():
-    def fail():
+def test_a_stage_that_fails_still_ends() -> None:
+    def fail() -> None:
         with track(events, "quantize", total=5) as advance:
             advance()
             raise KeyError
@@ -39,7 +39,7 @@ def test_a_stage_that_fails_still_ends():
     assert events[-1].step == 1
 
 
-def test_json_lines_have_rate_and_remaining_time():
+def test_json_lines_have_rate_and_remaining_time() -> None:
     stream = io.StringIO()
     with track(JsonLines(stream), "build", total=4, unit="layer") as advance:
         for _ in range(4):
@@ -55,7 +55,7 @@ def test_json_lines_have_rate_and_remaining_time():
     assert lines[-1]["done"] is True
 
 
-def test_bars_show_stage_count_and_rate():
+def test_bars_show_stage_count_and_rate() -> None:
     stream = io.StringIO()
     with track(Bars(stream, always=True), "denoise", total=20) as advance:
         for _ in range(20):
@@ -67,14 +67,14 @@ def test_bars_show_stage_count_and_rate():
     assert last.endswith("\n")
 
 
-def test_bars_draw_nothing_where_there_is_no_terminal():
+def test_bars_draw_nothing_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
     with track(Bars(stream), "denoise", total=2) as advance:
         advance()
     assert stream.getvalue() == ""
 
 
-def test_bars_keep_nested_stages_apart():
+def test_bars_keep_nested_stages_apart() -> None:
     stream = io.StringIO()
     bars = Bars(stream, always=True)
     with track(bars, "build", total=1, unit="stage") as stage, track(bars, "layers", total=2, unit="layer") as layer:
@@ -85,6 +85,6 @@ def test_bars_keep_nested_stages_apart():
     assert not bars._bars
 
 
-def test_silent_takes_events():
+def test_silent_takes_events() -> None:
     with track(Silent(), "x") as advance:
         advance()

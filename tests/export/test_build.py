@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from pocketxl.engine.errors import IncompatibleError, IntegrityError, QualityError, RequestError, StorageError
+from pocketxl.engine.errors import (
+    IncompatibleError,
+    IntegrityError,
+    PocketXLError,
+    QualityError,
+    RequestError,
+    StorageError,
+)
 from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
@@ -62,7 +69,9 @@ def allowed(recipe: Recipe, error: float) -> dict[Role, float]:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A short reference run, no thresholds for 8 bits of random weights, a digest cache and sources of its own."""
     for name, recipe in RECIPES.items():
-        free = {} if name == "fp32" else {"min_psnr_db": 0.0, "max_relative_error": allowed(recipe, 1.0)}
+        free: dict[str, Any] = (
+            {} if name == "fp32" else {"min_psnr_db": 0.0, "max_relative_error": allowed(recipe, 1.0)}
+        )
         monkeypatch.setitem(RECIPES, name, replace(recipe, calibration=SHORT, **free))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
@@ -97,7 +106,7 @@ def test_folder_and_single_file_build_the_same_bytes(
 ) -> None:
     folders, singles = tiny_folders, single_files
     build(folders["base"], tmp_path / "a", refiner=folders["refiner"] if refiner else None, recipe=recipe)
-    other = {"refiner": singles["refiner"], "refiner_config": folders["refiner"]} if refiner else {}
+    other: dict[str, Any] = {"refiner": singles["refiner"], "refiner_config": folders["refiner"]} if refiner else {}
     build(singles["base"], tmp_path / "b", config=folders["base"], recipe=recipe, **other)
     first, second = files(tmp_path / "a"), files(tmp_path / "b")
     assert first.keys() == second.keys()
@@ -212,7 +221,7 @@ def why(monkeypatch: pytest.MonkeyPatch, engine: Path, options: dict[str, Any]) 
 
 def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     whole, again = files(engine), tmp_path / "again"
-    command = [sys.executable, "-c", KILLED, tiny_folders["base"], again, keys.exporter_digest()]
+    command = [sys.executable, "-c", KILLED, str(tiny_folders["base"]), str(again), keys.exporter_digest()]
     killed = subprocess.run(command, check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert not again.exists()
@@ -282,7 +291,17 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tiny_folders: dict[str, Path],
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
         "from pocketxl.engine.commands.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", script, "build", tiny_folders["base"], "-o", tmp_path / "e", "--recipe", "fp32"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "build",
+        str(tiny_folders["base"]),
+        "-o",
+        str(tmp_path / "e"),
+        "--recipe",
+        "fp32",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 5, ended.stderr
     assert len(ended.stderr.splitlines()) == 1
@@ -341,7 +360,7 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
 )
 def test_bad_sources_and_options_are_one_clear_line(
     options: dict[str, str],
-    kind: type,
+    kind: type[PocketXLError],
     says: str,
     tiny_folders: dict[str, Path],
     tmp_path: Path,

@@ -6,7 +6,7 @@ import pytest
 
 from pocketxl.kernels.layers import KEEP
 from pocketxl.kernels.sdxl import EIGHT_BITS, calls
-from pocketxl.kernels.sdxl_steps import Conv, Linear, steps
+from pocketxl.kernels.sdxl_layers import Conv, Linear, layers
 from pocketxl.kernels.sensitive import SENSITIVE, Stands, sensitive_pattern
 
 FLOATS = (
@@ -40,10 +40,10 @@ def test_layers_with_dynamic_ranges_may_downsample_in_8_bits() -> None:
 
 def test_4_bit_weights_spare_the_residual_stream() -> None:
     assert {"shortcut", "down", "up", "proj_in", "proj_out"} == EIGHT_BITS
-    eight = {call.op for call in calls("base", height=512, width=512, recipe="w4")}
+    eight = {call.op for call in calls("base", height=512, width=512, precision="w4")}
     assert {"linear_w8", "conv_w8", "linear_w4", "conv_w4"} <= eight
 
 
 def test_every_role_in_the_table_is_one_of_the_walk() -> None:
-    walk = {s.role for s in steps("base", height=512, width=512) if isinstance(s, Conv | Linear)}
+    walk = {s.role for s in layers("base", height=512, width=512) if isinstance(s, Conv | Linear)}
     assert {role for row in SENSITIVE for role in row.roles} <= walk

@@ -163,7 +163,9 @@ def test_a_picture_can_be_made_again_from_the_settings_inside_it(
     assert (picture.request.width, picture.request.sampler.name, picture.request.refiner) == (72, "dpmpp_2m", True)
     assert run(capsys, *command, *options, "--seed", settings["Seed"], "-o", again).status == 0
     assert again.read_bytes() == first.read_bytes()
-    assert read_png(first).parameters in run(capsys, "inspect", first).out
+    written = read_png(first).parameters
+    assert written is not None
+    assert written in run(capsys, "inspect", first).out
     from PIL import Image
 
     from pocketxl.engine.vae import to_uint8
@@ -193,7 +195,7 @@ def test_json_tells_stages_in_order_and_then_each_picture(
 
 def engine_files() -> list[str]:
     """Every file of an engine of base and refiner; held to the real folder by the test below."""
-    models = ("text_encoder", "text_encoder_2", "vae_decoder")
+    models: tuple[str, ...] = ("text_encoder", "text_encoder_2", "vae_decoder")
     models += tuple(f"{kind}/{part}" for kind in ("base", "refiner") for part in ("conditioner", "unet"))
     tokenizers = [f"{name}/{file}" for name in ("tokenizer", "tokenizer_2") for file in TOKENIZER_FILES]
     return ["engine.json", *tokenizers, *(f"{m}/{f}" for m in models for f in ("model.onnx", "model.onnx.data"))]

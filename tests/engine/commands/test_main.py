@@ -1,5 +1,6 @@
 """The command line as a whole: one line an error, the right status, help that works, JSON that parses."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -28,9 +29,10 @@ def stub(monkeypatch: pytest.MonkeyPatch, raises: BaseException) -> None:
     def work(args: object) -> int:
         raise raises
 
-    command = Command(
-        help="work", example="", configure=lambda p: p.add_argument("--json", action="store_true"), run=work
-    )
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true")
+
+    command = Command(help="work", example="", configure=configure, run=work)
     monkeypatch.setattr(cli, "_commands", lambda: {"work": command})
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from pocketxl.engine.folder.manifest import (
     read_manifest,
     verify,
 )
+from pocketxl.engine.folder.schema import encode
 
 UNET = UNetArchitecture(
     in_channels=4,
@@ -160,7 +162,7 @@ def test_a_newer_format_asks_for_a_newer_release(tmp_path: Path) -> None:
 
 def test_nan_is_not_written() -> None:
     with pytest.raises(NumericError):
-        manifest.encode({"psnr_db": math.nan})
+        encode({"psnr_db": math.nan})
 
 
 def test_extra_and_missing_files_are_named_together(tmp_path: Path) -> None:
@@ -207,7 +209,12 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
     entry = read_manifest(tmp_path).files[0]
     calls = []
     original = files._sha256
-    monkeypatch.setattr(files, "_sha256", lambda *args: (calls.append(1), original(*args))[1])
+
+    def counted(*args: Any) -> str:
+        calls.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(files, "_sha256", counted)
     checked_path(tmp_path, entry)
     checked_path(tmp_path, entry)
     assert len(calls) == 1

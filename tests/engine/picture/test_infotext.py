@@ -25,7 +25,7 @@ Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 96540
 45dee52b, Model: v1-5, Lora hashes: "add_detail: 7c6bad76eb54, x: \\"y\\"", Version: v1.9.4"""
 
 
-def test_the_form():
+def test_the_form() -> None:
     text = write(
         {
             "Prompt": "a red apple",
@@ -41,7 +41,7 @@ def test_the_form():
     )
 
 
-def test_text_of_automatic1111():
+def test_text_of_automatic1111() -> None:
     assert parse(FOREIGN) == {
         "Prompt": "girl with an artist's beret, ((eyeshadow)), (coquettish), detailed, intricate\nsecond line",
         "Negative prompt": "ugly, fat, (((deformed))), [blurry], bad anatomy\ndisfigured",
@@ -59,11 +59,11 @@ def test_text_of_automatic1111():
 
 
 @pytest.mark.parametrize("text", ["", "a cat", "a cat\nSteps: 20, Sampler: Euler", "a: b\nc, d, e", ", ,:,"])
-def test_text_without_settings_is_a_prompt(text):
+def test_text_without_settings_is_a_prompt(text: str) -> None:
     assert parse(text) == {"Prompt": text}
 
 
-def test_a_negative_prompt_needs_no_prompt():
+def test_a_negative_prompt_needs_no_prompt() -> None:
     assert parse("Negative prompt: x\nSteps: 1, Seed: 2, Size: 8x8\n") == {
         "Prompt": "", "Negative prompt": "x", "Steps": "1", "Seed": "2", "Size": "8x8"
     }  # fmt: skip
@@ -85,13 +85,13 @@ keys = st.from_regex(r"\A[A-Za-z][A-Za-z \-/]{0,10}[a-z]\Z").filter(
 @example("Negative prompt: b", "", {})
 @example("x", "y\nNegative prompt: z\n", {})
 @example("x\n", None, {"zz": ' "'})
-def test_round_trip(prompt, negative, extra):
+def test_round_trip(prompt: str, negative: str | None, extra: dict[str, str]) -> None:
     parameters = {"Prompt": prompt, **({} if negative is None else {"Negative prompt": negative}), **SETTINGS, **extra}
     assert parse(write(parameters)) == parameters
 
 
 @given(st.text(alphabet=st.sampled_from('ab:," \\\n'), max_size=200))
-def test_any_text_is_read(text):
+def test_any_text_is_read(text: str) -> None:
     assert "Prompt" in parse(text)
 
 
@@ -109,12 +109,12 @@ def test_any_text_is_read(text):
         {**SETTINGS, "Prompt": "x" * (MAX_CHARACTERS + 1)},
     ],
 )
-def test_what_cannot_be_written(parameters):
+def test_what_cannot_be_written(parameters: dict[str, str]) -> None:
     with pytest.raises(RequestError):
         write(parameters)
 
 
-def test_too_long_a_text_is_not_read():
+def test_too_long_a_text_is_not_read() -> None:
     with pytest.raises(IntegrityError, match="more than 1048576 are not read"):
         parse("x" * (MAX_CHARACTERS + 1))
 
@@ -124,7 +124,7 @@ def test_too_long_a_text_is_not_read():
     ["a", "a ", "a:", "aa:,", 'a: "', 'aa: "b", ', 'aa: "\\', '"', "\\", ",", ":", "\n", "\nNegative prompt:", "\r\n",
      "aa: " + '"' + "x" * 1000 + ", ", 'aa: "\\",aa: "', " "],
 )  # fmt: skip
-def test_a_hostile_megabyte_takes_little_time(unit):
+def test_a_hostile_megabyte_takes_little_time(unit: str) -> None:
     text = (unit * (MAX_CHARACTERS // len(unit)))[:1_000_000]
     seconds = []
     for _ in range(3):
@@ -153,21 +153,21 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("given_", REQUESTS)
-def test_a_request_comes_back_from_its_picture(given_):
+def test_a_request_comes_back_from_its_picture(given_: dict[str, Any]) -> None:
     request = valid(**given_)
     text = write(describe(request, 0, model="m, x", version="0.1.0", refiner="r"))
     again = valid(**keywords(parse(text)))
     assert again == request
 
 
-def test_each_picture_has_its_own_prompt_and_seed():
+def test_each_picture_has_its_own_prompt_and_seed() -> None:
     request = valid(prompt=["a", "b"], seed=3, num_images_per_prompt=2)
     found = [describe(request, i, model="m", version="0") for i in range(4)]
     assert [(s["Prompt"], s["Seed"]) for s in found] == [("a", "3"), ("a", "4"), ("b", "5"), ("b", "6")]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_sampler_labels_both_ways(sampler):
+def test_sampler_labels_both_ways(sampler: str) -> None:
     for schedule in SCHEDULES:
         request = valid(prompt="", sampler=sampler, schedule=schedule, seed=1)
         settings = describe(request, 0, model="m", version="0")
@@ -176,13 +176,13 @@ def test_sampler_labels_both_ways(sampler):
         assert (again.sampler.name, again.schedule) == (sampler, schedule)
 
 
-def test_old_labels_with_the_schedule_in_the_samplers_name():
+def test_old_labels_with_the_schedule_in_the_samplers_name() -> None:
     found = keywords({"Prompt": "x", "Sampler": "DPM++ 2M Karras"})
     request = valid(**found)
     assert (request.sampler.name, request.schedule) == ("dpmpp_2m", "karras")
 
 
-def test_keywords_of_another_programs_text():
+def test_keywords_of_another_programs_text() -> None:
     assert keywords(parse(FOREIGN)) == {
         "prompt": parse(FOREIGN)["Prompt"],
         "negative_prompt": parse(FOREIGN)["Negative prompt"],
@@ -201,6 +201,6 @@ def test_keywords_of_another_programs_text():
     "bad", [{"Steps": "many"}, {"Size": "512"}, {"Size": "5x6x7"}, {"Seed": ""}, {"Seed": "1 2"}, {"Sigmas": "a"},
             {"Sigmas": ""}, {"Steps": "9" * 5000}, {"CFG scale": "x" * 5000}]
 )  # fmt: skip
-def test_settings_that_cannot_be_read(bad):
+def test_settings_that_cannot_be_read(bad: dict[str, str]) -> None:
     with pytest.raises(RequestError, match=f"setting {next(iter(bad))} is"):
         keywords({"Prompt": "x", **bad})

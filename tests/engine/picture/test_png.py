@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ TEXTS = [None, "", "a cat\nSteps: 20, x: y", "naïve café", "図 🎉 \u2028", 
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_round_trip(tmp_path, text):
+def test_round_trip(tmp_path: Path, text: str | None) -> None:
     write_png(tmp_path / "a.png", PICTURE, text)
     assert read_png(tmp_path / "a.png") == PngHeader(width=14, height=9, parameters=text)
     with Image.open(tmp_path / "a.png") as image:
@@ -28,13 +29,13 @@ def test_round_trip(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["a cat", "図 🎉"])
-def test_other_programs_read_the_text(tmp_path, text):
+def test_other_programs_read_the_text(tmp_path: Path, text: str) -> None:
     write_png(tmp_path / "a.png", PICTURE, text)
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["parameters"] == text
 
 
-def test_compressed_text_of_other_programs(tmp_path):
+def test_compressed_text_of_other_programs(tmp_path: Path) -> None:
     for add in ("add_text", "add_itxt"):
         info = PngInfo()
         info.add_text("Title", "something else")
@@ -44,7 +45,7 @@ def test_compressed_text_of_other_programs(tmp_path):
         assert read_png(tmp_path / "b.png") == PngHeader(width=3, height=2, parameters="from elsewhere")
 
 
-def test_every_flipped_byte_is_found(tmp_path):
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     data = encode_png(PICTURE[:2, :2], "a cat, 図")
     path = tmp_path / "a.png"
     for position in range(len(data)):
@@ -53,7 +54,7 @@ def test_every_flipped_byte_is_found(tmp_path):
             read_png(path)
 
 
-def test_every_cut_is_found(tmp_path):
+def test_every_cut_is_found(tmp_path: Path) -> None:
     data = encode_png(PICTURE[:2, :2], "a cat")
     path = tmp_path / "a.png"
     for length in range(len(data)):
@@ -62,7 +63,7 @@ def test_every_cut_is_found(tmp_path):
             read_png(path)
 
 
-def chunk(kind, data):
+def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
@@ -85,33 +86,33 @@ END = chunk(b"IEND", b"")
         HEADER + struct.pack(">I", 0x7FFFFFF) + b"tEXt" + b"x" * 100,
     ],
 )
-def test_hostile_files(tmp_path, chunks):
+def test_hostile_files(tmp_path: Path, chunks: bytes) -> None:
     (tmp_path / "a.png").write_bytes(png.SIGNATURE + chunks)
     with pytest.raises(IntegrityError):
         read_png(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8\xff", b"<svg/>", b"PK\x03\x04"])
-def test_a_file_that_is_no_png(tmp_path, data):
+def test_a_file_that_is_no_png(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(IntegrityError, match="is not a PNG file"):
         read_png(tmp_path / "a.png")
 
 
-def test_a_huge_picture_is_not_decoded(tmp_path):
+def test_a_huge_picture_is_not_decoded(tmp_path: Path) -> None:
     data = png.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)) + END
     (tmp_path / "a.png").write_bytes(data)
     assert read_png(tmp_path / "a.png").width == 50_000
 
 
-def test_unreadable_and_missing(tmp_path):
+def test_unreadable_and_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.png", tmp_path):
         with pytest.raises(StorageError, match="cannot be read"):
             read_png(path)
 
 
 @pytest.mark.parametrize("where", ["missing/a.png", "file/a.png", "folder", "x" * 300])
-def test_places_that_cannot_be_written(tmp_path, where):
+def test_places_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
@@ -122,8 +123,8 @@ def test_places_that_cannot_be_written(tmp_path, where):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_nothing_half_written(tmp_path, monkeypatch, error, call):
-    def fail(*_):
+def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, call: str) -> None:
+    def fail(*_: object) -> NoReturn:
         raise error
 
     (tmp_path / "a.png").write_bytes(b"the older picture")
@@ -138,7 +139,7 @@ def test_nothing_half_written(tmp_path, monkeypatch, error, call):
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_write_that_stops_half_way(tmp_path):
+def test_a_write_that_stops_half_way(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # as a full disk: the first bytes fit, the next do not
@@ -151,23 +152,23 @@ def test_a_write_that_stops_half_way(tmp_path):
 
 
 @pytest.mark.parametrize("picture", [PICTURE[..., 0], PICTURE.astype(np.float32), PICTURE[..., :2]])
-def test_pictures_of_another_form(tmp_path, picture):
+def test_pictures_of_another_form(tmp_path: Path, picture: np.ndarray) -> None:
     with pytest.raises(RequestError, match="uint8"):
         write_png(tmp_path / "a.png", picture)
 
 
-def test_text_that_is_not_unicode(tmp_path):
+def test_text_that_is_not_unicode(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="surrogate"):
         write_png(tmp_path / "a.png", PICTURE, "\ud800")
     assert not list(tmp_path.iterdir())
 
 
-def test_text_that_is_too_long(tmp_path):
+def test_text_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="at most"):
         write_png(tmp_path / "a.png", PICTURE, "é" * (png.MAX_TEXT_BYTES // 2 + 1))
 
 
-def test_bytes_are_those_of_the_picture():
+def test_bytes_are_those_of_the_picture() -> None:
     with Image.open(io.BytesIO(encode_png(PICTURE))) as image:
         assert image.mode == "RGB"
         assert image.size == (14, 9)

@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import math
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,27 +35,30 @@ from pocketxl.engine.request.prompt import WEIGHT_RANGE, parse_prompt
         ("trailing \\", [("trailing \\", 1.0)]),
     ],
 )
-def test_syntax(text, expected):
+def test_syntax(text: str, expected: list[tuple[str, float]]) -> None:
     assert parse_prompt(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["a (cat", "a cat)", ":)", ":(", "[", "]]", "b:1.2)", "(a:1.2.3", ")(", "(a:1.2.3)", "(a:..)"]
 )
-def test_brackets_without_a_partner_are_text(text):
+def test_brackets_without_a_partner_are_text(text: str) -> None:
     assert parse_prompt(text) == [(text, 1.0)]
 
 
-def test_an_open_bracket_does_not_spoil_those_inside():
+def test_an_open_bracket_does_not_spoil_those_inside() -> None:
     assert parse_prompt("a ((b:1.5) c") == [("a (", 1.0), ("b", 1.5), (" c", 1.0)]
 
 
 @pytest.mark.parametrize("text", ["(a:10.1)", "(a:-11)", "(" * 40 + "x" + ")" * 40, "(" * 10_000 + "x" + ")" * 10_000,
                                   "(a:" + "9" * 60 + ")"])  # fmt: skip
-def test_weights_out_of_range(text):
+def test_weights_out_of_range(text: str) -> None:
     with pytest.raises(RequestError, match=r"prompt weight .* is outside -10 to 10"):
         parse_prompt(text)
 
+
+Node = tuple[str, Any]
+"""A kind with its text, or with the nodes inside."""
 
 leaf = st.text(alphabet="ab ,:\\()[]é.1", min_size=1, max_size=6).map(lambda t: ("text", t))
 tree = st.recursive(
@@ -66,7 +70,7 @@ tree = st.recursive(
 )
 
 
-def rendered(node):
+def rendered(node: Node) -> str:
     kind, content = node
     if kind == "text":
         # Escaping every backslash and bracket; the space keeps a colon away from a closing bracket's number.
@@ -75,7 +79,7 @@ def rendered(node):
     return {"round": f"({inside})", "square": f"[{inside}]"}.get(kind, f"({inside}:{kind})")
 
 
-def characters(node, weight=1.0):
+def characters(node: Node, weight: float = 1.0) -> list[tuple[str, float]]:
     kind, content = node
     if kind == "text":
         return [(c, weight) for c in content + "\\"]
@@ -84,7 +88,7 @@ def characters(node, weight=1.0):
 
 
 @given(st.lists(tree, min_size=1, max_size=4))
-def test_nested_weights_multiply(nodes):
+def test_nested_weights_multiply(nodes: list[Node]) -> None:
     expected = [pair for node in nodes for pair in characters(node)]
     parsed = [(c, weight) for text, weight in parse_prompt("".join(map(rendered, nodes))) for c in text]
     assert [c for c, _ in parsed] == [c for c, _ in expected]
@@ -92,7 +96,7 @@ def test_nested_weights_multiply(nodes):
 
 
 @given(st.text(alphabet=st.sampled_from("()[]:\\1.9- ab\n"), max_size=200))
-def test_any_text_gives_finite_weights_or_one_clear_error(text):
+def test_any_text_gives_finite_weights_or_one_clear_error(text: str) -> None:
     try:
         pieces = parse_prompt(text)
     except RequestError:
@@ -102,15 +106,15 @@ def test_any_text_gives_finite_weights_or_one_clear_error(text):
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="()[]\\"), max_size=100))
-def test_text_without_brackets_is_left_alone(text):
+def test_text_without_brackets_is_left_alone(text: str) -> None:
     assert parse_prompt(text) == [(text, 1.0)]
 
 
 @pytest.mark.parametrize(
     "unit", ["(", ")", "()", "(a", "(a:1)", ":", ": ", ":1", "\\", "[", "]", "([)]", "a", "(:", ":1 ", ":1.", "(a:1"]
 )
-def test_hostile_text_takes_linear_time(unit):
-    def seconds(size):
+def test_hostile_text_takes_linear_time(unit: str) -> None:
+    def seconds(size: int) -> float:
         text = unit * (size // len(unit))
         started = time.process_time()
         with contextlib.suppress(RequestError):
@@ -123,7 +127,7 @@ def test_hostile_text_takes_linear_time(unit):
 
 
 @pytest.mark.parametrize("text", [":" + " " * 1_000_000, ":" + "1" * 1_000_000, "(a:" + "1" * 1_000_000 + ")"])
-def test_one_megabyte_of_one_token(text):
+def test_one_megabyte_of_one_token(text: str) -> None:
     started = time.process_time()
     assert parse_prompt(text)[0][1] == 1.0
     assert time.process_time() - started < 0.5

@@ -34,7 +34,7 @@ def text(given: str) -> Text:
     return Text(given=given, runs=((given, 1.0),))
 
 
-def test_names_and_defaults_are_those_of_diffusers():
+def test_names_and_defaults_are_those_of_diffusers() -> None:
     theirs = inspect.signature(StableDiffusionXLPipeline.__call__).parameters
     refiner = inspect.signature(StableDiffusionXLImg2ImgPipeline.__call__).parameters
     for name, field in GenerationRequest.__dataclass_fields__.items():
@@ -46,7 +46,7 @@ def test_names_and_defaults_are_those_of_diffusers():
             assert field.default == theirs[name].default, name
 
 
-def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason():
+def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason() -> None:
     known = set(GenerationRequest.__dataclass_fields__)
     theirs = set(inspect.signature(StableDiffusionXLPipeline.__call__).parameters) - known - {"self", "kwargs"}
     assert "clip_skip" in theirs
@@ -67,18 +67,18 @@ def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason():
         ("x" * 1_000_000, "unknown"),
     ],
 )
-def test_unknown_keywords(name, advice):
+def test_unknown_keywords(name: str, advice: str) -> None:
     with pytest.raises(RequestError, match=advice):
         GenerationRequest.of({"prompt": "", name: 1})
 
 
-def test_prompt_is_needed_but_may_be_empty():
+def test_prompt_is_needed_but_may_be_empty() -> None:
     with pytest.raises(RequestError, match="prompt is missing"):
         GenerationRequest.of({})
     assert checked("").prompts == (Prompt(prompt=text("")),)
 
 
-def test_defaults_are_filled_in():
+def test_defaults_are_filled_in() -> None:
     request = checked()
     assert (request.height, request.width) == (128, 128)
     assert request.original_size == request.target_size == (128, 128)
@@ -88,7 +88,7 @@ def test_defaults_are_filled_in():
     assert checked().seeds != request.seeds, "a fresh seed for each request"
 
 
-def test_the_base_hands_over_at_0_8_where_a_refiner_follows():
+def test_the_base_hands_over_at_0_8_where_a_refiner_follows() -> None:
     assert checked(models=MODELS).denoising_end == 0.8
     assert checked(models=MODELS, denoising_end=0.5).denoising_end == 0.5
     without = checked(models=MODELS, refiner=False)
@@ -138,7 +138,7 @@ def test_the_base_hands_over_at_0_8_where_a_refiner_follows():
     ],
     ids=lambda bad: ",".join(f"{k}={type(v).__name__!s}" for k, v in bad.items()),
 )  # fmt: skip
-def test_bad_values(bad):
+def test_bad_values(bad: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as error:
         checked(**{"prompt": "a cat", **bad})
     message = str(error.value)
@@ -149,7 +149,7 @@ def test_bad_values(bad):
 @given(st.dictionaries(st.sampled_from(sorted(set(GenerationRequest.__dataclass_fields__) - {"prompt", "latents"})),
        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
                  st.lists(st.integers(), max_size=3), st.binary(max_size=2), st.complex_numbers())))  # fmt: skip
-def test_anything_is_accepted_or_one_clear_error(keywords):
+def test_anything_is_accepted_or_one_clear_error(keywords: dict[str, Any]) -> None:
     try:
         request = checked(**keywords)
     except RequestError:
@@ -158,19 +158,19 @@ def test_anything_is_accepted_or_one_clear_error(keywords):
     assert math.isfinite(request.guidance_scale)
 
 
-def test_sizes_that_are_allowed():
+def test_sizes_that_are_allowed() -> None:
     for side in (8, 16, 24, 1000, 4096):
         request = checked(width=side, height=np.int64(side))
         assert (request.width, request.height) == (side, side)
         assert type(request.height) is int
 
 
-def test_the_message_proposes_the_nearest_sizes():
+def test_the_message_proposes_the_nearest_sizes() -> None:
     with pytest.raises(RequestError, match="width is 100, not a multiple of 8; use 96 or 104"):
         checked(width=100)
 
 
-def test_samplers_in_any_spelling():
+def test_samplers_in_any_spelling() -> None:
     assert checked(sampler="DPM++ 2M Karras").sampler.name == "dpmpp_2m"
     assert checked(sampler="DPM++ 2M Karras").schedule == "karras"
     assert checked(sampler="Euler a", schedule="SGM Uniform").sampler.name == "euler_a"
@@ -178,13 +178,13 @@ def test_samplers_in_any_spelling():
         checked(sampler="k_foo")
 
 
-def test_one_seed_counts_up_and_many_are_taken_as_they_are():
+def test_one_seed_counts_up_and_many_are_taken_as_they_are() -> None:
     assert checked(seed=7, num_images_per_prompt=3).seeds == (7, 8, 9)
     assert checked(["a", "b"], seed=[5, 3, 3, 0], num_images_per_prompt=2).seeds == (5, 3, 3, 0)
     assert checked(seed=np.array([2**64 - 1], np.uint64)).seeds == (2**64 - 1,)
 
 
-def test_generators_give_seeds():
+def test_generators_give_seeds() -> None:
     assert checked(generator=torch.Generator().manual_seed(11), num_images_per_prompt=2).seeds == (11, 12)
     two = [torch.Generator().manual_seed(s) for s in (4, 9)]
     assert checked(generator=two, num_images_per_prompt=2).seeds == (4, 9)
@@ -192,7 +192,7 @@ def test_generators_give_seeds():
     assert drawn == (int(np.random.default_rng(3).integers(2**32)),)
 
 
-def test_prompts_with_their_partners():
+def test_prompts_with_their_partners() -> None:
     request = checked(["a", "b"], prompt_2="c", negative_prompt=["d", "e"], num_images_per_prompt=2)
     assert request.prompts == (
         Prompt(prompt=text("a"), prompt_2=text("c"), negative_prompt=text("d")),
@@ -201,32 +201,35 @@ def test_prompts_with_their_partners():
     assert request.images == 4
 
 
-def test_levels_replace_steps():
+def test_levels_replace_steps() -> None:
     assert checked(timesteps=[999, 500.5, 0]).num_inference_steps == 3
     assert checked(sigmas=np.array([10.0, 1.0, 0.0], np.float32)).num_inference_steps == 2
 
 
-def test_latents_become_float32():
+def test_latents_become_float32() -> None:
     noise = np.random.default_rng(0).standard_normal((1, 4, 16, 16))
     request = checked(latents=noise)
+    assert request.latents is not None
     assert request.latents.dtype == np.float32
     np.testing.assert_array_equal(request.latents, noise.astype(np.float32))
-    assert checked(latents=torch.zeros(1, 4, 8, 16), height=64).latents.shape == (1, 4, 8, 16)
+    latents = checked(latents=torch.zeros(1, 4, 8, 16), height=64).latents
+    assert latents is not None
+    assert latents.shape == (1, 4, 8, 16)
 
 
-def test_limits_are_inclusive():
+def test_limits_are_inclusive() -> None:
     assert checked(guidance_scale=LIMITS["guidance_scale"][1]).guidance_scale == 100
     assert checked(num_inference_steps=1000).num_inference_steps == 1000
     assert checked("a" * 32_000).prompts[0].prompt.given
 
 
-def test_guidance_is_off_up_to_one():
+def test_guidance_is_off_up_to_one() -> None:
     assert not checked(guidance_scale=1.0).guidance
     assert checked(guidance_scale=1.01).guidance
 
 
 class TestBuckets:
-    def test_the_report_list(self):
+    def test_the_report_list(self) -> None:
         sizes = set(BUCKETS.values())
         assert len(sizes) == 41, "the square, twenty wide ones and as many tall"
         for width, height in sizes:
@@ -235,10 +238,10 @@ class TestBuckets:
             assert (height, width) in sizes
 
     @pytest.mark.parametrize("name", [n for n in BUCKETS if ":" in n])
-    def test_a_ratio_names_its_nearest_bucket(self, name):
+    def test_a_ratio_names_its_nearest_bucket(self, name: str) -> None:
         wide, tall = map(int, name.split(":"))
         distance = {size: abs(math.log(size[0] / size[1] * tall / wide)) for size in BUCKETS.values()}
-        assert BUCKETS[name] == min(distance, key=distance.get)
+        assert BUCKETS[name] == min(distance, key=distance.__getitem__)
 
     @pytest.mark.parametrize(
         ("name", "native", "size"),
@@ -252,15 +255,15 @@ class TestBuckets:
             ("4:1", 8, (16, 8)),
         ],
     )
-    def test_sizes(self, name, native, size):
+    def test_sizes(self, name: str, native: int, size: tuple[int, int]) -> None:
         assert size_of(name, native=native) == size
 
-    def test_every_bucket_is_a_valid_request(self):
+    def test_every_bucket_is_a_valid_request(self) -> None:
         for name in BUCKETS:
             for native in (128, 512, 1024):
                 width, height = size_of(name, native=native)
                 checked(width=width, height=height)
 
-    def test_unknown(self):
+    def test_unknown(self) -> None:
         with pytest.raises(RequestError, match=r"did you mean '(landscape)'.*choose one of square"):
             size_of("landscpe")

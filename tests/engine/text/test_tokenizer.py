@@ -1,6 +1,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,8 +36,11 @@ TEXTS = [
 ]
 
 
+Pair = tuple[Tokenizer, Any]
+
+
 @pytest.fixture(scope="session", params=["tiny", "tiny_2", "public", "public_2", "flags"])
-def pair(request, tmp_path_factory):
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Our tokenizer and transformers' for the same folder."""
     folder = tmp_path_factory.mktemp("tokenizers") / request.param
     pad = "!" if request.param.endswith("_2") else "<|endoftext|>"
@@ -73,20 +77,20 @@ def write_public_vocabulary(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_ids_equal_transformers(pair, text):
+def test_ids_equal_transformers(pair: Pair, text: str) -> None:
     ours, theirs = pair
     assert ours.ids(text) == theirs(text, add_special_tokens=False).input_ids
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(text=st.text(max_size=60))
-def test_ids_equal_transformers_for_any_text(pair, text):
+def test_ids_equal_transformers_for_any_text(pair: Pair, text: str) -> None:
     ours, theirs = pair
     assert ours.ids(text) == theirs(text, add_special_tokens=False).input_ids
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if len(t.encode()) <= 60])
-def test_one_chunk_equals_transformers_padded_ids(pair, text):
+def test_one_chunk_equals_transformers_padded_ids(pair: Pair, text: str) -> None:
     ours, theirs = pair
     expected = theirs(text, padding="max_length", max_length=77, truncation=True, return_tensors="np").input_ids
     chunks = ours.chunks([(text, 1.0)])
@@ -95,13 +99,13 @@ def test_one_chunk_equals_transformers_padded_ids(pair, text):
     assert (chunks.weights == 1).all()
 
 
-def test_empty_chunks_are_those_of_an_empty_prompt(pair):
+def test_empty_chunks_are_those_of_an_empty_prompt(pair: Pair) -> None:
     ours, theirs = pair
     expected = theirs("", padding="max_length", max_length=77, return_tensors="np").input_ids
     np.testing.assert_array_equal(ours.empty(3).ids, np.repeat(expected, 3, axis=0))
 
 
-def test_public_ids_are_the_known_ones(tmp_path):
+def test_public_ids_are_the_known_ones(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "t", pad="<|endoftext|>")
     write_public_vocabulary(tmp_path / "t")
     ours = Tokenizer.load(tmp_path / "t")
@@ -109,7 +113,7 @@ def test_public_ids_are_the_known_ones(tmp_path):
     assert ours.chunks([("a photo of a cat", 1.0)]).ids[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
-def test_weights_belong_to_tokens(pair):
+def test_weights_belong_to_tokens(pair: Pair) -> None:
     ours, _ = pair
     chunks = ours.chunks([("a ", 1.0), ("red cat", 1.5), (" sky", 0.5)])
     red = len(ours.ids("red cat"))
@@ -120,7 +124,7 @@ def test_weights_belong_to_tokens(pair):
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 1), (74, 1), (75, 1), (76, 2), (150, 2), (151, 3)])
-def test_chunks_of_75(pair, count, rows):
+def test_chunks_of_75(pair: Pair, count: int, rows: int) -> None:
     ours, _ = pair
     (token,) = ours.ids("a")
     chunks = ours.chunks([("a " * count, 1.25)])
@@ -134,13 +138,13 @@ def test_chunks_of_75(pair, count, rows):
         assert (row[end + 1 :] == ours.pad).all()
 
 
-def test_a_lone_surrogate_is_not_text(pair):
+def test_a_lone_surrogate_is_not_text(pair: Pair) -> None:
     with pytest.raises(RequestError, match="lone surrogate"):
         pair[0].ids("a \ud800 b")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_missing_file(tmp_path, name):
+def test_missing_file(tmp_path: Path, name: str) -> None:
     write_tokenizer(tmp_path / "t", pad="!")
     (tmp_path / "t" / name).unlink()
     with pytest.raises(IntegrityError, match=f"{name}.* is missing"):
@@ -165,7 +169,7 @@ def test_missing_file(tmp_path, name):
         ("tokenizer_config.json", b'{"pad_token": {"no": "content"}}'),
     ],
 )
-def test_damaged_file(tmp_path, name, content):
+def test_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
     write_tokenizer(tmp_path / "t", pad="!")
     (tmp_path / "t" / name).write_bytes(content)
     with pytest.raises(IntegrityError):

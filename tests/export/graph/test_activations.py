@@ -159,12 +159,14 @@ class ModuleWeights:
         self.tensors = module.state_dict()
 
     def tensor(self, name: str) -> torch.Tensor:
-        return self.tensors[name]
+        tensor: torch.Tensor = self.tensors[name]
+        return tensor
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's high-water mark of resident memory")
 @pytest.mark.parametrize("component", ["unet", "vae_decoder"])
 def test_onnxruntime_needs_what_is_predicted(tmp_path: Path, component: str) -> None:
+    module: nn.Module
     if component == "unet":
         module, spec, side = UNet(ARCHITECTURE), ARCHITECTURE.unet(), 64
     else:

@@ -1,5 +1,6 @@
 """The build key tells equal builds from changed ones and says what changed; known digests are not computed again."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,8 @@ def test_a_recipe_that_changed_under_its_name_is_a_miss() -> None:
 
 def test_library_versions_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = parts()
-    original = keys.metadata.version
-    monkeypatch.setattr(keys.metadata, "version", lambda name: "99.0" if name == "onnxruntime" else original(name))
+    original = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99.0" if name == "onnxruntime" else original(name))
     (line,) = keys.explain_miss(before, parts())
     assert line == f"library onnxruntime: {original('onnxruntime')} -> 99.0"
 

@@ -22,7 +22,8 @@ class Two(nn.Module):
         self.second = nn.Conv2d(4, 2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(F.silu(self.first(x)))
+        y: Tensor = self.second(F.silu(self.first(x)))
+        return y
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def figures(relative_error: float) -> Figures:
 def test_figures_of_a_known_difference() -> None:
     samples = [{"x": noise(4, 5, seed=i)} for i in range(3)]
 
-    def off(inputs: Arrays) -> Arrays:
+    def off(inputs: Mapping[str, np.ndarray]) -> Arrays:
         return {"y": inputs["x"] * np.float32(1.1)}
 
     result = compare(lambda s: {"y": s["x"]}, off, samples)
@@ -87,7 +88,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bad(F.silu(self.good(F.silu(self.conv_in(x)))))
-        return self.proj(x.permute(0, 2, 3, 1))
+        y: Tensor = self.proj(x.permute(0, 2, 3, 1))
+        return y
 
 
 def test_the_layer_with_an_outlier_is_the_worst() -> None:

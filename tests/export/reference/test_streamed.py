@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class Tracked:
         self.most = 0
 
     def tensor(self, name: str) -> Tensor:
-        tensor = self.weights[name].to(torch.float64)  # `.float()` makes its own copy, so this one must die
+        tensor: Tensor = self.weights[name].to(torch.float64)  # `.float()` makes its own copy, so this one must die
         self.alive.add(tensor)
         self.most = max(self.most, len(self.alive))
         return tensor
@@ -53,7 +54,9 @@ def test_holds_one_layer_at_a_time_and_nothing_afterwards() -> None:
         lambda: nn.Sequential(*[nn.Conv2d(4, 4, 3, padding=1) for _ in range(6)]), image_spec(4, 4), weights
     )
     # Sequential takes `input`, not `x`: give the spec's name to it.
-    streamed.module.forward = lambda x: nn.Sequential.forward(streamed.module, x)  # type: ignore[method-assign]
+    module: Any = streamed.module
+    forward: Any = nn.Sequential.forward
+    module.forward = lambda x: forward(module, x)
     x = noise(1, 4, 5, 5)
     np.testing.assert_allclose(streamed({"x": x})["y"], answer(layers, x), atol=1e-6)
     gc.collect()
@@ -77,4 +80,5 @@ class _Named(nn.Module):
         self.conv = nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        y: Tensor = self.conv(x)
+        return y

@@ -61,7 +61,8 @@ def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True)
     model.graph.opset_imports.setdefault("com.microsoft", 1)
     path = folder / "model.onnx"
     ir.save(model, path, external_data="model.onnx.data")
-    return session(path, optimize=optimize).run(None, dict(inputs))[0]
+    output: np.ndarray = session(path, optimize=optimize).run(None, dict(inputs))[0]
+    return output
 
 
 def session(path: Path, *, optimize: bool = True) -> onnxruntime.InferenceSession:

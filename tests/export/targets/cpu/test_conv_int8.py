@@ -1,6 +1,7 @@
 """Static int8 convolutions: the arithmetic, attributes and the order of quantizing and resizing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.grow:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.conv(x)
+        y: Tensor = self.conv(x)
+        return y
 
 
 def calibrated(module: Convolution, x: np.ndarray) -> Calibration:
@@ -53,7 +55,7 @@ def simulated(module: Convolution, x: np.ndarray, calibration: Calibration) -> n
 @pytest.mark.parametrize(
     "options", [{}, {"stride": 2}, {"bias": False}, {"grow": True}], ids=["plain", "stride", "no bias", "upsampled"]
 )
-def test_is_the_quantized_convolution(options: dict[str, bool | int], tmp_path: Path) -> None:
+def test_is_the_quantized_convolution(options: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = Convolution(**options)
     x = F.silu(torch.from_numpy(noise(2, 6, 9, 7))).numpy()  # asymmetric, with real padding at the edge

@@ -35,7 +35,8 @@ class OtherGate(nn.Module):
         self.proj = nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x) * x.sigmoid()
+        y: Tensor = self.proj(x) * x.sigmoid()
+        return y
 
 
 @pytest.mark.parametrize("module", [Silu(), QuickGelu()], ids=["silu", "quick gelu"])

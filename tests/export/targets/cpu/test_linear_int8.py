@@ -24,7 +24,8 @@ class One(nn.Module):
         self.proj = nn.Linear(24, 16, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
+        y: Tensor = self.proj(x)
+        return y
 
 
 class Three(nn.Module):
@@ -35,7 +36,8 @@ class Three(nn.Module):
         self.to_q, self.to_k, self.to_v = (nn.Linear(24, 16, bias=i == 2) for i in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.to_q(x) + self.to_k(x) * self.to_v(x)
+        y: Tensor = self.to_q(x) + self.to_k(x) * self.to_v(x)
+        return y
 
 
 def simulated(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
@@ -44,7 +46,8 @@ def simulated(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
     scale = np.abs(weight).max(axis=1, keepdims=True) / 127
     taken = Uint8Range.over(float(x.min()), float(x.max())).round_trip(x).astype(np.float64)
     bias = 0 if layer.bias is None else layer.bias.detach().numpy()
-    return taken @ (np.rint(weight / scale) * scale).T + bias
+    y: np.ndarray = taken @ (np.rint(weight / scale) * scale).T + bias
+    return y
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -76,7 +79,7 @@ def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> Non
 def test_layers_that_the_recipe_keeps_are_left_alone(tmp_path: Path) -> None:
     module = One(bias=True)
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, "vae_decoder")
+    linear_int8(model.graph, RECIPE, Role.VAE_DECODER)
     assert not operators(model)["DynamicQuantizeMatMul"]
     x = noise(1, 3, 24)
     np.testing.assert_allclose(run(model, tmp_path, {"x": x}), answer(module, x), atol=1e-5)

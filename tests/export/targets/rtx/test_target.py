@@ -35,7 +35,8 @@ class ModuleWeights:
         self.tensors = module.state_dict()
 
     def tensor(self, name: str) -> torch.Tensor:
-        return self.tensors[name]
+        tensor: torch.Tensor = self.tensors[name]
+        return tensor
 
 
 def lower(name: str, module: nn.Module, factory: Any, spec: ComponentSpec, out: Path, target: str = "rtx-sm89") -> Path:
