@@ -1,7 +1,7 @@
 """One call on its way from request to pictures: the five steps, each loading and releasing what the plan says."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,9 +16,10 @@ from .memory.residency import Residency
 from .progress import Progress, track
 from .request.request import ValidRequest
 from .runners.base import Runner
-from .sampling.denoise import OnStep, denoise
+from .sampling.denoise import Step, check_replacement, denoise
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Schedule
+from .sampling.samplers.table import SAMPLERS
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
 from .text.encode import PromptEmbeds, PromptTokens, encode_all, tokenize
 from .text.tokenizer import Tokenizer
@@ -38,8 +39,8 @@ class Generation:
     budget: int | None
     request: ValidRequest
     progress: Progress
-    on_step: Callable[[int, Callable[[], None]], OnStep]
-    """(steps done before this part, what to call after each step) → the loop's callback."""
+    on_step: Callable[[int, Step], Array | None]
+    """(steps done before this part, step) → latents to go on with, or None."""
     interrupted: Callable[[], bool]
 
     @property
@@ -110,7 +111,7 @@ class Generation:
         whole = {
             kind: make_schedule(
                 self.manifest.models.denoisers[kind].scheduler,
-                sampler=request.sampler,
+                sampler=SAMPLERS[request.sampler],
                 schedule=request.schedule,
                 num_inference_steps=request.num_inference_steps,
                 timesteps=request.timesteps,
@@ -155,10 +156,23 @@ class Generation:
                 runner = self.runners[f"{kind}/unet"]
                 with self.residency.phase(plan, runner.name):
                     model = guided_model(runner, rows[kind], request)
-                    on_step = self.on_step(before, advance)
-                    latents = denoise(model, latents, part, noise, eta=request.eta, on_step=on_step)
+                    steps = denoise(model, latents, part, noise, eta=request.eta)
+                    latents = self._walk(steps, before, advance)
                 before += len(part.evaluations)
         return latents
+
+    def _walk(self, steps: Generator[Step, Array | None, Array], before: int, advance: Callable[[], None]) -> Array:
+        with closing(steps):
+            sent: Array | None = None
+            while True:
+                try:
+                    step = steps.send(sent)
+                except StopIteration as end:
+                    return np.asarray(end.value)
+                advance()
+                sent = self.on_step(before, step)
+                if self.interrupted():
+                    return step.latents if sent is None else check_replacement(sent, step.latents)
 
     def decode(self, plan: MemoryPlan, latents: Array) -> Any:
         """Latents → PIL pictures or arrays."""

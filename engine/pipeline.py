@@ -5,7 +5,7 @@ picture = pipe("a red apple", seed=7).images[0]
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from .request.request import GenerationRequest, ValidRequest
 from .request.validation import validate
 from .runners import open_runners
 from .runners.base import Runner
-from .sampling.denoise import OnStep, Stop
+from .sampling.denoise import Step
 from .sampling.samplers.base import Array
 from .text.tokenizer import Tokenizer, tokenizer_of
 
@@ -145,17 +145,11 @@ class Pipeline:
             finally:
                 self._caller = None
 
-    def _on_step(self, request: ValidRequest, before: int, advance: Callable[[], None]) -> OnStep:
+    def _on_step(self, request: ValidRequest, before: int, step: Step) -> Array | None:
         callback = request.callback_on_step_end
-
-        def on_step(index: int, timestep: float, latents: Array) -> Array | Stop | None:
-            advance()
-            changed = None
-            if callback is not None:
-                changed = replacement(callback(self, before + index, timestep, {"latents": latents}))
-            return Stop(changed) if self._interrupted.is_set() else changed
-
-        return on_step
+        if callback is None:
+            return None
+        return replacement(callback(self, before + step.index, step.timestep, {"latents": step.latents}))
 
 
 def _open_tokenizer(folder: Path, manifest: Manifest, encoder: str) -> Tokenizer:

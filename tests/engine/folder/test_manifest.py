@@ -26,6 +26,7 @@ from pocketxl.engine.folder.manifest import (
     read_manifest,
     verify,
 )
+from pocketxl.engine.sampling.levels.config import SchedulerConfig
 
 UNET = UNetArchitecture(
     in_channels=4,
@@ -41,6 +42,8 @@ UNET = UNetArchitecture(
     projection_class_embeddings_input_dim=80,
     sample_size=16,
 )
+
+SCHEDULER = SchedulerConfig.of({"trained_betas": [0.5, 1], "num_train_timesteps": 2, "prediction_type": "epsilon"})
 
 
 def engine(folder: Path) -> Manifest:
@@ -61,7 +64,7 @@ def engine(folder: Path) -> Manifest:
         models=Models(
             denoisers={
                 "base": ModelArchitecture(
-                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler={"a": [1, None]}
+                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler=SCHEDULER
                 )
             },
             text_encoders={"text_encoder": TextEncoderArchitecture(hidden_size=32)},
