@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from .sampling.levels.config import SchedulerConfig
 from .specs import INT, ComponentSpec, Role, TensorSpec
 
 
@@ -152,7 +152,7 @@ class ModelArchitecture:
     kind: str
     unet: UNetArchitecture
     text_encoders: tuple[str, ...]
-    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     force_zeros_for_empty_prompt: bool = True
 
 

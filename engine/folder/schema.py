@@ -1,7 +1,8 @@
 """Frozen dataclasses ↔ plain JSON data, held to their declared types: unknown keys and wrong types are errors.
 
 The vocabulary is what `engine.json` needs: dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `str`, `int`, `float`,
-`bool`, `StrEnum`s, unions of those, and `Any` for configuration that belongs to somebody else.
+`bool`, `StrEnum`s, unions of `str`, `int` and `bool`, one of all these or None, and `Any` for what belongs to
+somebody else.
 """
 
 import math
@@ -53,10 +54,12 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return _decode(next(arg for arg in args if arg is not type(None)), data, where)
     if origin in (Union, types.UnionType):
         # bool is an int to isinstance, so the exact type decides.
-        match = next((arg for arg in args if type(data) is arg), None)
-        if match is None:
-            raise _wrong(where, " or ".join(arg.__name__ for arg in args), data)
-        return data
+        if any(type(data) is arg for arg in args):
+            return data
+        others = [arg for arg in args if arg is not types.NoneType]
+        if len(others) == 1:  # what may be left out, and is not
+            return _decode(others[0], data, where)
+        raise _wrong(where, " or ".join(arg.__name__ for arg in args), data)
     if origin is tuple:
         if not isinstance(data, list):
             raise _wrong(where, "a list", data)

@@ -1,10 +1,10 @@
-"""The denoising loop: a model, a schedule and noise → latents.
+"""The denoising loop: a model, a schedule and noise → latents, step by step.
 
-    schedule = make_schedule(config, sampler="dpmpp_2m", num_inference_steps=30)
+    schedule = make_schedule(config, sampler=SAMPLERS["dpmpp_2m"], num_inference_steps=30)
     latents = noise.normal((4, 128, 128)) * schedule.init_noise_sigma
     base, refiner = split(schedule, 0.8)
-    latents = denoise(base_model, latents, base, noise)
-    latents = denoise(refiner_model, latents, refiner, noise)     # the leftover noise is in the latents
+    latents = yield from denoise(base_model, latents, base, noise)
+    latents = yield from denoise(refiner_model, latents, refiner, noise)     # the leftover noise is in the latents
 
 What goes from one part to the next are the latents as diffusers' scheduler holds them; histories start anew.
 """
@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import NumericError, RequestError
-from .samplers.base import Array, Estimate, Estimator, Noise, Schedule, signal_and_noise
-from .samplers.table import SAMPLERS
+from .levels.settings import PredictionType
+from .samplers.base import Array, Estimate, Estimator, Noise, Schedule, alpha_sigma
 
 
 class Model(Protocol):
@@ -33,7 +33,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
+    """Where the loop stands after an evaluation of the model (with heun and dpmpp_sde there are two a step)."""
+
     index: int
+    """Counts the evaluations of this part from 0."""
     timestep: float
     latents: Array
 
@@ -41,38 +44,56 @@ class Step:
 def denoise(
     model: Model, latents: Array, schedule: Schedule, noise: Noise, *, eta: float = 0.0
 ) -> Generator[Step, Array | None, Array]:
-    walk = SAMPLERS[schedule.sampler].walk(latents, _estimator(model, schedule), schedule, noise, eta)
-    if not schedule.evaluations:
-        return latents
-    with np.errstate(over="ignore", invalid="ignore"):
-        latents = next(walk)
+    """Walk the schedule's part: yields a `Step` after every evaluation, and returns the latents after the last.
+
+    `latents`: (pictures, C, H, W) float32, at the part's first noise level: unit variance times
+    `schedule.init_noise_sigma` at the start, or what the part before returned. `eta` (0..1) matters to ddim alone.
+    `send` other latents to go on from those, as diffusers does with what `callback_on_step_end` returns; those sent
+    after the last step are returned. Close it to stop. Raises `NumericError` at the first NaN or Inf, naming the
+    evaluation (counted in the whole schedule), and what `check_replacement` raises.
+    """
+    walk = schedule.sampler.walk(latents, _estimator(model, schedule), schedule, noise, eta)
+    resume_from: Array | None = None  # a generator begins with None
     for evaluation in schedule.evaluations:
-        index, timestep = evaluation - schedule.begin, schedule.timesteps[evaluation]
+        with np.errstate(over="ignore", invalid="ignore"):  # numpy's warning would only come before the error
+            latents = next(walk) if resume_from is None else walk.send(resume_from)
         _check_finite(latents, schedule, evaluation)
-        replacement = yield Step(index=index, timestep=timestep, latents=latents)
-        if replacement is not None:
-            latents = check_replacement(replacement, latents)
-        if evaluation + 1 < schedule.end:
-            with np.errstate(over="ignore", invalid="ignore"):
-                latents = walk.send(latents)
+        sent = yield Step(index=evaluation - schedule.begin, timestep=schedule.timesteps[evaluation], latents=latents)
+        resume_from = latents = latents if sent is None else check_replacement(sent, latents)
     return latents
 
 
+def check_replacement(sent: Array, latents: Array) -> Array:
+    """The latents to go on with in place of `latents`, as float32.
+
+    Raises `RequestError` for another shape, and `NumericError` for NaN or Inf.
+    """
+    if sent.shape != latents.shape:
+        raise RequestError(f"the latents to go on with have shape {sent.shape}; it must stay {latents.shape}.")
+    with np.errstate(over="ignore"):
+        replacement = sent.astype(np.float32, copy=False)
+    if not np.isfinite(replacement).all():
+        raise NumericError("the latents to go on with hold NaN or Inf; give finite ones, or None to go on.")
+    return replacement
+
+
 def _estimator(model: Model, schedule: Schedule) -> Estimator:
-    """The model as the samplers see it: any latents in, clean latents and noise out."""
-    scaled_input = SAMPLERS[schedule.sampler].scaled_input
+    """The model as the samplers see it: any latents in, denoised latents and noise out."""
+    scaled_input = schedule.sampler.scaled_input
     limit = schedule.clip_sample_range
 
     def estimate(latents: Array, evaluation: int) -> Estimate:
-        alpha, sigma = signal_and_noise(schedule.evaluation_sigmas[evaluation])
+        alpha, sigma = alpha_sigma(schedule.evaluation_sigmas[evaluation])
         scaled = latents * alpha if scaled_input else latents
         prediction = model(scaled, evaluation - schedule.begin)
         _check_finite(prediction, schedule, evaluation)  # here too: clipping makes a number of Inf
-        if schedule.prediction_type == "epsilon":
-            clean, noise = (scaled - prediction * sigma) / alpha, prediction
+        if schedule.prediction_type is PredictionType.EPSILON:
+            denoised, noise = (scaled - prediction * sigma) / alpha, prediction
         else:
-            clean, noise = scaled * alpha - prediction * sigma, prediction * alpha + scaled * sigma
-        return Estimate(_float32(clean) if limit is None else _float32(clean.clip(-limit, limit)), _float32(noise))
+            denoised, noise = scaled * alpha - prediction * sigma, prediction * alpha + scaled * sigma
+        if limit is not None:
+            denoised = denoised.clip(-limit, limit)
+        return Estimate(_float32(denoised), _float32(noise))
 
     return estimate
 
@@ -86,16 +107,6 @@ def _check_finite(values: Array, schedule: Schedule, evaluation: int) -> None:
     if not np.isfinite(values).all():
         raise NumericError(
             f"NaN or Inf in the latents after evaluation {evaluation + 1} of {len(schedule.timesteps)} "
-            f"({schedule.sampler}, timestep {schedule.timesteps[evaluation]:g}); "
+            f"({schedule.sampler.name}, timestep {schedule.timesteps[evaluation]:g}); "
             "try another recipe or a lower guidance_scale."
         )
-
-
-def check_replacement(answer: Array, latents: Array) -> Array:
-    if answer.shape != latents.shape:
-        raise RequestError(f"on_step returned latents of shape {answer.shape}; they must stay {latents.shape}.")
-    with np.errstate(over="ignore"):
-        replacement = answer.astype(np.float32, copy=False)
-    if not np.isfinite(replacement).all():
-        raise NumericError("on_step returned latents with NaN or Inf; return finite ones, or None to go on.")
-    return replacement

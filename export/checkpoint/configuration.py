@@ -183,15 +183,6 @@ def text_encoder_config(data: Config, source: Path) -> Config:
     return {**config, "model_type": "clip_text_model"}
 
 
-def scheduler_config(data: Config) -> Config:
-    """diffusers' scheduler config without the entries that say who wrote it, and without empty ones."""
-    return {
-        key: value
-        for key, value in sorted(data.items())
-        if value is not None and (key[0] != "_" or key == "_class_name")
-    }
-
-
 def unet_architecture(config: Config, time_ids: int) -> UNetArchitecture:
     """The numbers of a reduced U-Net config."""
     depths = config["transformer_layers_per_block"]

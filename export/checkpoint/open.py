@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import IncompatibleError, StorageError
+from ...engine.sampling.levels.settings import PredictionType
 from . import hub
 from . import original_layout as single_file
-from .configuration import Config
 from .safetensors_header import StoredTensor, read_header, refuse_pickle
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
@@ -94,12 +94,12 @@ def _open_file(path: Path, config: Path | None) -> Checkpoint:
 
 def _marked(settings: Settings, tensors: Mapping[str, StoredTensor]) -> Settings:
     """v-prediction and zero terminal SNR, which single files of fine-tunes tell by the names of two empty tensors."""
-    marks: Config = {}
+    scheduler = settings.scheduler_config
     if "v_pred" in tensors:
-        marks["prediction_type"] = "v_prediction"
+        scheduler = replace(scheduler, prediction_type=PredictionType.V_PREDICTION)
     if "ztsnr" in tensors:
-        marks["rescale_betas_zero_snr"] = True
-    return replace(settings, scheduler_config=dict(sorted({**settings.scheduler_config, **marks}.items())))
+        scheduler = replace(scheduler, rescale_betas_zero_snr=True)
+    return replace(settings, scheduler_config=scheduler)
 
 
 def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]) -> Checkpoint:

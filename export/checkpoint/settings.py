@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...engine.architecture import ModelArchitecture, TextEncoderArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError, IntegrityError
+from ...engine.sampling.levels.config import SchedulerConfig
 from . import configuration
 from .configuration import ALLOWED, Config, read_json
 from .tokenizer_files import parse_merges, read_tokenizer
@@ -33,7 +34,7 @@ class Settings:
     text_encoder_config: Config | None
     text_encoder_2_config: Config
     vae_config: Config
-    scheduler_config: Config
+    scheduler_config: SchedulerConfig
     force_zeros_for_empty_prompt: bool
     tokenizers: Mapping[str, Mapping[str, bytes]]
 
@@ -98,7 +99,7 @@ def read_settings(folder: Path) -> Settings:
         text_encoder_config=first,
         text_encoder_2_config=second,
         vae_config=vae,
-        scheduler_config=configuration.scheduler_config(read_json(folder / "scheduler/scheduler_config.json")),
+        scheduler_config=SchedulerConfig.of(read_json(folder / "scheduler/scheduler_config.json")),
         force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
         tokenizers={name: read_tokenizer(folder / name, merges) for name in tokenizers},
     )

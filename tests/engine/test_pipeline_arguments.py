@@ -11,6 +11,7 @@ import torch
 
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.request.request import GenerationRequest
+from pocketxl.engine.sampling.levels.config import SchedulerConfig
 
 from ..fixtures.schedulers import CLASSES, VELOCITY, ZERO_SNR
 from ..tolerances import PICTURE_CHANGE, PICTURE_MEAN, PICTURE_MEAN_FROM_4096, SAMPLER_RELATIVE
@@ -101,7 +102,8 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 def with_scheduler(pipe: Pipeline, config: Mapping[str, Any]) -> Pipeline:
     """The engine of a checkpoint that differs in its scheduler config alone: only the manifest has it."""
-    models = {kind: replace(model, scheduler=dict(config)) for kind, model in pipe.models.denoisers.items()}
+    scheduler = SchedulerConfig.of(config)
+    models = {kind: replace(model, scheduler=scheduler) for kind, model in pipe.models.denoisers.items()}
     return Pipeline(replace(pipe.models, denoisers=models), pipe.runners, pipe.tokenizers)
 
 

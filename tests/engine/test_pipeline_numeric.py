@@ -85,7 +85,7 @@ def test_components_are_released(pipe: Pipeline) -> None:
 
 def test_clipping_hides_nothing(pipe: Pipeline) -> None:
     """A checkpoint whose scheduler clips would make a number of Inf."""
-    models = {k: replace(m, scheduler={**m.scheduler, "clip_sample": True}) for k, m in pipe.models.denoisers.items()}
+    models = {k: replace(m, scheduler=replace(m.scheduler, clip_sample=True)) for k, m in pipe.models.denoisers.items()}
     clipping = Pipeline(replace(pipe.models, denoisers=models), pipe.runners, pipe.tokenizers)
     fails_once(poison(clipping, "base/unet", CALLS_PER_STEP + 1, np.inf), "evaluation 2 of 6", sampler="ddim")
 
@@ -94,5 +94,5 @@ def test_latents_that_a_callback_spoils(pipe: Pipeline) -> None:
     def spoil(*args: Any) -> dict[str, Any]:
         return {"latents": np.full_like(args[3]["latents"], np.nan)} if args[1] == 5 else {}
 
-    with pytest.raises(NumericError, match="returned latents with NaN"):
+    with pytest.raises(NumericError, match="latents to go on with hold NaN"):
         pipe(**CALL | {"callback_on_step_end": spoil, "output_type": "latent"})

@@ -1,15 +1,18 @@
 """What a sampler is, and the schedule that it walks."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from math import hypot, isinf
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..levels.placement import Placement
+from ..levels.settings import PredictionType, SchedulerSettings
+from .calls import ONCE, Calls
+
 Array = npt.NDArray[np.float32]
-PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +25,7 @@ class Schedule:
     `schedule.make_schedule`.
     """
 
-    sampler: str
-    """Key of `samplers.table.SAMPLERS`."""
+    sampler: "Sampler"
     name: str
     """`default`, `karras`, `exponential`, `sgm_uniform` (`default` where timesteps or sigmas were given)."""
     prediction_type: PredictionType
@@ -34,12 +36,12 @@ class Schedule:
     """(evaluations,) noise level of the latents at each call."""
     sigmas: tuple[float, ...]
     """(steps + 1,) noise-to-signal ratio, falling; infinite at zero terminal SNR for ddim and lcm."""
-    landings: tuple[float, ...]
+    sigmas_next: tuple[float, ...]
     """(steps,) noise level after each step: `sigmas[1:]`, except that ddim strides as in training."""
     init_noise_sigma: float
     """Multiply latents of unit variance by this before the first step."""
     clip_sample_range: float | None = None
-    """Clean latents are clipped to ± this where the checkpoint's scheduler asks for it and the reference obeys."""
+    """`denoised` is clipped to ± this where the checkpoint's scheduler asks for it and the reference obeys."""
     timestep_scaling: float = 10.0
     """lcm's boundary condition."""
     begin: int = 0
@@ -59,7 +61,7 @@ class Schedule:
 class Estimate(NamedTuple):
     """What one evaluation says about the latents: (pictures, C, H, W) each."""
 
-    clean: Array
+    denoised: Array
     noise: Array
 
 
@@ -75,7 +77,7 @@ class Noise(Protocol):
 
 
 Walk = Generator[Array, Array, None]
-"""Yields the latents after each evaluation, and is sent those to go on from: the same, or a callback's."""
+"""Yields the latents after each evaluation, and is sent those to go on from: the same, or a caller's."""
 
 Walker = Callable[[Array, Estimator, Schedule, Noise, float], Walk]
 """(latents, estimate, schedule, noise, eta) → walk over `schedule.evaluations`. Nothing is kept from part to part."""
@@ -92,20 +94,22 @@ class Sampler:
     """The diffusers scheduler that it is held to, with the settings that make it so."""
     walk: Walker
     scaled_input: bool
-    """Latents are clean + sigma·noise, divided by √(sigma² + 1) for the model; else they keep unit variance."""
-    spacing: Literal["spread", "strided", "integer", "distilled"]
-    """How the reference lays its timesteps (placement.py)."""
-    again: Literal["never", "end", "middle"] = "never"
-    """Where in a step the model is evaluated a second time (except in a last step to zero noise)."""
+    """Latents are denoised + sigma·noise, divided by √(sigma² + 1) for the model; else they keep unit variance."""
+    placement: Placement
+    """How the reference lays its steps."""
+    calls: Calls = ONCE
+    """Where in a step the model is called."""
+    falling: bool = False
+    """Neighbouring noise levels must differ: the solver divides by their difference."""
     clips: bool = False
     """The reference obeys the config's `clip_sample`."""
     native: frozenset[str] = frozenset({"default", "karras", "exponential", "sgm_uniform"})
     """Schedules that the reference has; the others are ours."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Values of the reference's constructor for keys which a scheduler config may leave out."""
+    defaults: SchedulerSettings = field(default_factory=SchedulerSettings)
+    """What the reference's constructor assumes for entries that a scheduler config leaves out."""
 
 
-def signal_and_noise(sigma: float) -> tuple[float, float]:
+def alpha_sigma(sigma: float) -> tuple[float, float]:
     """Noise-to-signal ratio → (alpha, sigma) of variance-preserving latents, with alpha² + sigma² = 1."""
     if isinf(sigma):
         return 0.0, 1.0

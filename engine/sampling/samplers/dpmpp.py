@@ -6,7 +6,7 @@ exp(-h) = sigma_next / sigma. Sources: Lu et al. 2022 (2211.01095); the SDE form
 
 from math import log, sqrt
 
-from .base import Array, Estimator, Noise, Schedule, Walk, signal_and_noise
+from .base import Array, Estimator, Noise, Schedule, Walk, alpha_sigma
 
 SHORT = 15
 """Below this many steps a second-order last step does harm (diffusers' `lower_order_final`)."""
@@ -26,29 +26,29 @@ def _multistep(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise |
     sigmas, last = schedule.sigmas, schedule.steps - 1
     previous: Array | None = None
     for step in schedule.evaluations:
-        sigma, landing = sigmas[step], sigmas[step + 1]
-        clean = drift = estimate(x, step).clean
-        if previous is not None and not (step == last and (landing == 0 or schedule.steps < SHORT)):
-            drift = clean + (clean - previous) * (0.5 * log(sigma / landing) / log(sigmas[step - 1] / sigma))
-        previous = clean
+        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        denoised = drift = estimate(x, step).denoised
+        if previous is not None and not (step == last and (sigma_next == 0 or schedule.steps < SHORT)):
+            drift = denoised + (denoised - previous) * (0.5 * log(sigma / sigma_next) / log(sigmas[step - 1] / sigma))
+        previous = denoised
         if noise is None:
-            x = yield ode_step(x, drift, sigma, landing)
+            x = yield ode_step(x, drift, sigma, sigma_next)
         else:
-            x = yield sde_step(x, drift, sigma, landing, noise)
+            x = yield sde_step(x, drift, sigma, sigma_next, noise)
 
 
-def ode_step(x: Array, drift: Array, sigma: float, landing: float) -> Array:
-    """Solve the probability-flow ODE from `sigma` to `landing` exactly for constant clean latents `drift`."""
-    (_, noise_from), (signal_to, noise_to) = signal_and_noise(sigma), signal_and_noise(landing)
-    step: Array = x * (noise_to / noise_from) + drift * (signal_to * (1 - landing / sigma))
+def ode_step(x: Array, drift: Array, sigma: float, sigma_next: float) -> Array:
+    """Solve the probability-flow ODE from `sigma` to `sigma_next` exactly for constant denoised latents `drift`."""
+    (_, noise_now), (alpha_next, noise_next) = alpha_sigma(sigma), alpha_sigma(sigma_next)
+    step: Array = x * (noise_next / noise_now) + drift * (alpha_next * (1 - sigma_next / sigma))
     return step
 
 
-def sde_step(x: Array, drift: Array, sigma: float, landing: float, noise: Noise) -> Array:
+def sde_step(x: Array, drift: Array, sigma: float, sigma_next: float, noise: Noise) -> Array:
     """The same for the reverse SDE; noise is drawn even where none of it is added, as diffusers draws it."""
-    (_, noise_from), (signal_to, noise_to) = signal_and_noise(sigma), signal_and_noise(landing)
-    ratio = landing / sigma
+    (_, noise_now), (alpha_next, noise_next) = alpha_sigma(sigma), alpha_sigma(sigma_next)
+    ratio = sigma_next / sigma
     kept = 1 - ratio**2
     draw = noise.normal(x.shape[1:])
-    step: Array = x * (noise_to / noise_from * ratio) + drift * (signal_to * kept) + draw * (noise_to * sqrt(kept))
+    step: Array = x * (noise_next / noise_now * ratio) + drift * (alpha_next * kept) + draw * (noise_next * sqrt(kept))
     return step

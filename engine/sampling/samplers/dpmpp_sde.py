@@ -17,22 +17,22 @@ def dpmpp_sde(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, e
     start = path = x
     for evaluation in schedule.evaluations:
         step = evaluation // 2
-        sigma, landing = schedule.sigmas[step], schedule.sigmas[step + 1]
-        clean = estimate(x, evaluation).clean
-        if landing == 0:
-            x = yield clean
+        sigma, sigma_next = schedule.sigmas[step], schedule.sigmas[step + 1]
+        denoised = estimate(x, evaluation).denoised
+        if sigma_next == 0:
+            x = yield denoised
         elif evaluation % 2 == 0:
             start, path = x, noise.normal(x.shape[1:])
-            x = yield _ancestral(x, clean, sigma, schedule.evaluation_sigmas[evaluation + 1], path)
+            x = yield _ancestral(x, denoised, sigma, schedule.evaluation_sigmas[evaluation + 1], path)
         else:
             middle = schedule.evaluation_sigmas[evaluation]
-            share = (sigma - middle) / (sigma - landing)
+            share = (sigma - middle) / (sigma - sigma_next)
             whole: Array = path * sqrt(share) + noise.normal(x.shape[1:]) * sqrt(1 - share)
-            x = yield _ancestral(start, clean, sigma, landing, whole)
+            x = yield _ancestral(start, denoised, sigma, sigma_next, whole)
 
 
-def _ancestral(x: Array, clean: Array, sigma: float, landing: float, draw: Array) -> Array:
-    up = min(landing, landing * sqrt(max(sigma**2 - landing**2, 0.0)) / sigma)
-    ratio = sqrt(max(landing**2 - up**2, 0.0)) / sigma
-    stepped: Array = x * ratio + clean * (1 - ratio) + draw * up
+def _ancestral(x: Array, denoised: Array, sigma: float, sigma_next: float, draw: Array) -> Array:
+    up = min(sigma_next, sigma_next * sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma)
+    ratio = sqrt(max(sigma_next**2 - up**2, 0.0)) / sigma
+    stepped: Array = x * ratio + denoised * (1 - ratio) + draw * up
     return stepped

@@ -12,15 +12,15 @@ def heun(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, eta: f
     start = slope = x
     for evaluation in schedule.evaluations:
         step = evaluation // 2
-        sigma, landing = schedule.sigmas[step], schedule.sigmas[step + 1]
+        sigma, sigma_next = schedule.sigmas[step], schedule.sigmas[step + 1]
         if evaluation % 2 == 0:
             start, slope = x, _slope(x, estimate, evaluation, sigma)
-            x = yield x + slope * (landing - sigma)
+            x = yield x + slope * (sigma_next - sigma)
         else:
-            corrected = (slope + _slope(x, estimate, evaluation, landing)) * 0.5
-            x = yield start + corrected * (landing - sigma)
+            corrected = (slope + _slope(x, estimate, evaluation, sigma_next)) * 0.5
+            x = yield start + corrected * (sigma_next - sigma)
 
 
 def _slope(x: Array, estimate: Estimator, evaluation: int, sigma: float) -> Array:
-    # Not `estimate.noise`: the clean latents may have been clipped.
-    return (x - estimate(x, evaluation).clean) / sigma
+    # Not `estimate.noise`: the denoised latents may have been clipped.
+    return (x - estimate(x, evaluation).denoised) / sigma

@@ -1,8 +1,8 @@
-"""LCM: guess the clean latents, add fresh noise, guess again. Reference: diffusers' LCMScheduler."""
+"""LCM: guess the denoised latents, add fresh noise, guess again. Reference: diffusers' LCMScheduler."""
 
 from math import hypot
 
-from .base import Array, Estimator, Noise, Schedule, Walk, signal_and_noise
+from .base import Array, Estimator, Noise, Schedule, Walk, alpha_sigma
 
 SIGMA_DATA = 0.5
 
@@ -12,9 +12,9 @@ def lcm(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, eta: fl
     for step in schedule.evaluations:
         scaled = schedule.timesteps[step] * schedule.timestep_scaling
         skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
-        clean = estimate(x, step).clean * (scaled / hypot(scaled, SIGMA_DATA)) + x * skip
+        denoised = estimate(x, step).denoised * (scaled / hypot(scaled, SIGMA_DATA)) + x * skip
         if step == schedule.steps - 1:
-            x = yield clean
+            x = yield denoised
         else:
-            signal, level = signal_and_noise(schedule.landings[step])
-            x = yield clean * signal + noise.normal(x.shape[1:]) * level
+            alpha_next, sigma_next = alpha_sigma(schedule.sigmas_next[step])
+            x = yield denoised * alpha_next + noise.normal(x.shape[1:]) * sigma_next

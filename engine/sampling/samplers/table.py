@@ -1,10 +1,21 @@
 """The table of samplers, and how people spell them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from ...errors import RequestError
+from ..levels.placement import (
+    DISTILLED,
+    FRACTIONAL,
+    FRACTIONAL_TO_FINAL,
+    MULTISTEP,
+    MULTISTEP_TO_CURVE,
+    TRAINED,
+)
+from ..levels.settings import BetaSchedule, SchedulerSettings, TimestepSpacing
 from .base import Sampler
+from .calls import ENDS, MIDDLE
 from .ddim import ddim
 from .dpmpp import dpmpp_2m, dpmpp_2m_sde
 from .dpmpp_sde import dpmpp_sde
@@ -14,8 +25,7 @@ from .heun import heun
 from .lcm import lcm
 from .unipc import unipc
 
-# Constructor defaults that differ from those of most schedulers (schedule.COMMON_DEFAULTS).
-_LATENT = {"beta_start": 0.00085, "beta_end": 0.012}
+_LATENT = SchedulerSettings(beta_start=0.00085, beta_end=0.012)
 _SPACED = frozenset({"default", "sgm_uniform"})
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
@@ -28,7 +38,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="EulerDiscreteScheduler",
                 walk=euler,
                 scaled_input=True,
-                spacing="spread",
+                placement=FRACTIONAL_TO_FINAL,
             ),
             Sampler(
                 name="euler_a",
@@ -36,7 +46,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="EulerAncestralDiscreteScheduler",
                 walk=euler_ancestral,
                 scaled_input=True,
-                spacing="spread",
+                placement=FRACTIONAL,
                 native=_SPACED,
             ),
             Sampler(
@@ -45,8 +55,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="HeunDiscreteScheduler",
                 walk=heun,
                 scaled_input=True,
-                spacing="spread",
-                again="end",
+                placement=FRACTIONAL,
+                calls=ENDS,
                 clips=True,
                 defaults=_LATENT,
             ),
@@ -56,7 +66,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference='DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2)',
                 walk=dpmpp_2m,
                 scaled_input=False,
-                spacing="strided",
+                placement=MULTISTEP,
+                falling=True,
             ),
             Sampler(
                 name="dpmpp_2m_sde",
@@ -64,7 +75,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference='DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=2)',
                 walk=dpmpp_2m_sde,
                 scaled_input=False,
-                spacing="strided",
+                placement=MULTISTEP,
+                falling=True,
             ),
             Sampler(
                 name="dpmpp_sde",
@@ -72,8 +84,9 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="DPMSolverSDEScheduler",
                 walk=dpmpp_sde,
                 scaled_input=True,
-                spacing="spread",
-                again="middle",
+                placement=FRACTIONAL,
+                calls=MIDDLE,
+                falling=True,
                 defaults=_LATENT,
             ),
             Sampler(
@@ -82,10 +95,10 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="DDIMScheduler",
                 walk=ddim,
                 scaled_input=False,
-                spacing="integer",
+                placement=TRAINED,
                 clips=True,
                 native=_SPACED,
-                defaults={"timestep_spacing": "leading", "clip_sample": True},
+                defaults=SchedulerSettings(timestep_spacing=TimestepSpacing.LEADING, clip_sample=True),
             ),
             Sampler(
                 name="unipc",
@@ -93,7 +106,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference='UniPCMultistepScheduler(solver_order=2, solver_type="bh2")',
                 walk=unipc,
                 scaled_input=False,
-                spacing="strided",
+                placement=MULTISTEP_TO_CURVE,
+                falling=True,
             ),
             Sampler(
                 name="lcm",
@@ -101,10 +115,12 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 reference="LCMScheduler",
                 walk=lcm,
                 scaled_input=False,
-                spacing="distilled",
+                placement=DISTILLED,
                 clips=True,
                 native=frozenset({"default"}),
-                defaults={**_LATENT, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"},
+                defaults=replace(
+                    _LATENT, beta_schedule=BetaSchedule.SCALED_LINEAR, timestep_spacing=TimestepSpacing.LEADING
+                ),
             ),
         )
     }

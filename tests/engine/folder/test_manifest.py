@@ -28,6 +28,7 @@ from pocketxl.engine.folder.manifest import (
     verify,
 )
 from pocketxl.engine.folder.schema import encode
+from pocketxl.engine.sampling.levels.config import SchedulerConfig
 
 UNET = UNetArchitecture(
     in_channels=4,
@@ -43,6 +44,8 @@ UNET = UNetArchitecture(
     projection_class_embeddings_input_dim=80,
     sample_size=16,
 )
+
+SCHEDULER = SchedulerConfig.of({"trained_betas": [0.5, 1], "num_train_timesteps": 2, "prediction_type": "epsilon"})
 
 
 def engine(folder: Path) -> Manifest:
@@ -63,7 +66,7 @@ def engine(folder: Path) -> Manifest:
         models=Models(
             denoisers={
                 "base": ModelArchitecture(
-                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler={"a": [1, None]}
+                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler=SCHEDULER
                 )
             },
             text_encoders={"text_encoder": TextEncoderArchitecture(hidden_size=32)},

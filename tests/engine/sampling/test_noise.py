@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketxl.engine.errors import RequestError
 from pocketxl.engine.sampling.noise import BatchNoise, NoiseStream
 
 from ...tolerances import NOISE_ULPS
@@ -23,7 +22,7 @@ def ulps(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.max(np.abs(ours.astype(np.float64) - theirs) / np.spacing(size)))
 
 
-@given(seed=st.integers(-(2**63), 2**64 - 1), shapes=SHAPES)
+@given(seed=st.integers(0, 2**64 - 1), shapes=SHAPES)
 @settings(deadline=None, max_examples=100)
 def test_any_draws_equal_torchs(seed: int, shapes: list[list[int]]) -> None:
     generator, stream = torch.Generator("cpu").manual_seed(seed), NoiseStream(seed)
@@ -60,14 +59,3 @@ def test_numpy_generators_are_sources() -> None:
     np.testing.assert_array_equal(drawn[0], np.random.default_rng(7).standard_normal((4, 4)).astype(np.float32))
     np.testing.assert_array_equal(drawn[1], NoiseStream(1).normal((4, 4)))
     assert drawn.dtype == np.float32
-
-
-@pytest.mark.parametrize("seed", [1.5, "1", None, True, 2**64, -(2**63) - 1])
-def test_other_seeds_are_refused(seed: object) -> None:
-    with pytest.raises(RequestError, match="seed"):
-        BatchNoise([seed])  # type: ignore[list-item]
-
-
-def test_no_seeds_are_refused() -> None:
-    with pytest.raises(RequestError, match="no seeds"):
-        BatchNoise([])

@@ -97,9 +97,9 @@ def test_single_file_marks_of_v_prediction(tiny_folders: dict[str, Path], tmp_pa
     marks = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
     file = write_single_file(tiny_folders["base"], tmp_path / "v.safetensors", extra=marks)
     scheduler = open_checkpoint(file, config=tiny_folders["base"]).scheduler_config
-    assert scheduler["prediction_type"] == "v_prediction"
-    assert scheduler["rescale_betas_zero_snr"] is True
-    assert open_checkpoint(tiny_folders["base"]).scheduler_config["prediction_type"] == "epsilon"
+    assert scheduler.prediction_type == "v_prediction"
+    assert scheduler.rescale_betas_zero_snr is True
+    assert open_checkpoint(tiny_folders["base"]).scheduler_config.prediction_type == "epsilon"
 
 
 def test_single_file_of_another_size_asks_for_its_configuration(tiny_files: dict[str, Path]) -> None:

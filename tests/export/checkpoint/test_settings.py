@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
+from pocketxl.engine.sampling.levels.config import SchedulerConfig
 from pocketxl.export.checkpoint.configuration import text_encoder_config, unet_config, vae_config
 from pocketxl.export.checkpoint.settings import BUNDLED, Settings, read_settings
 
@@ -86,9 +87,8 @@ def test_what_a_later_library_writes_reduces_to_the_same(kind: str) -> None:
         assert text_encoder_config(written, file) == config
 
 
-def test_scheduler_keeps_all_but_the_authors_version(tiny_folders: dict[str, Path]) -> None:
-    kept = read_settings(tiny_folders["base"]).scheduler_config
-    assert kept == {k: v for k, v in SCHEDULER.items() if k not in ("_diffusers_version", "trained_betas")}
+def test_scheduler_is_read(tiny_folders: dict[str, Path]) -> None:
+    assert read_settings(tiny_folders["base"]).scheduler_config == SchedulerConfig.of(SCHEDULER)
 
 
 def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Settings:
@@ -106,6 +106,7 @@ def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Set
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, "num_train_timesteps 1000000000"),
         ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 768}, "Stable Diffusion 1.x"),
         ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 1024}, "Stable Diffusion 2.x"),
         ("unet/config.json", {"addition_embed_type": "text_image"}, "another model family"),

@@ -12,7 +12,7 @@ from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import run
-from pocketxl.export.reference.store import ReferenceStore, Sample
+from pocketxl.export.reference.store import ReferenceStore
 from pocketxl.export.targets import find_target
 
 SPEC = ComponentSpec(

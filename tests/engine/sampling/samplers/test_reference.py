@@ -8,7 +8,7 @@ import pytest
 from pocketxl.engine.sampling.denoise import denoise
 from pocketxl.engine.sampling.noise import BatchNoise
 from pocketxl.engine.sampling.samplers.table import SAMPLERS
-from pocketxl.engine.sampling.schedule import Schedule, evaluation_timesteps, make_schedule, split
+from pocketxl.engine.sampling.schedule import Schedule, evaluation_timesteps, split
 
 from ....fixtures.schedulers import (
     PAIRS,
@@ -18,7 +18,9 @@ from ....fixtures.schedulers import (
     Gaussian,
     base_pipeline,
     generators,
+    last_latents,
     make_scheduler,
+    our_schedule,
     refiner_pipeline,
 )
 from ....tolerances import SAMPLER_FROM_4096, SAMPLER_RELATIVE
@@ -30,7 +32,7 @@ SHAPE = (4, 4, 6)
 
 def run(model: Gaussian, latents: np.ndarray, part: Schedule, noise: BatchNoise, eta: float = 0.0) -> np.ndarray:
     timesteps = evaluation_timesteps(part)
-    return denoise(lambda x, i: model(x, float(timesteps[i])), latents, part, noise, eta=eta)
+    return last_latents(denoise(lambda x, i: model(x, float(timesteps[i])), latents, part, noise, eta=eta))
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> None:
@@ -44,7 +46,7 @@ def check(
 ) -> None:
     from_4096 = config is ZERO_SNR and sampler in ("euler", "euler_a", "dpmpp_sde")
     tolerance = SAMPLER_FROM_4096 if from_4096 else SAMPLER_RELATIVE
-    whole = make_schedule(config, sampler=sampler, schedule=schedule, **steps)
+    whole = our_schedule(config, sampler, schedule, **steps)
     model, expert = Gaussian(config["prediction_type"]), Gaussian(config["prediction_type"], mean=-0.2, deviation=0.5)
 
     noise = BatchNoise(SEEDS)
