@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .architecture import SizeIds
 from .request.request import ValidRequest
 from .runners.base import Runner, check_outputs
 from .text.encode import PromptEmbeds
@@ -46,7 +47,7 @@ def condition(runner: Runner, embeds: PromptEmbeds, time_ids: Sequence[float], t
     return Conditioning(time_vectors=outputs.pop("time_vectors"), key_values=outputs)
 
 
-def time_ids(request: ValidRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
+def time_ids(request: ValidRequest, kind: SizeIds) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are
@@ -54,7 +55,7 @@ def time_ids(request: ValidRequest, *, aesthetic: bool) -> tuple[list[float], li
     """
     size, target, crop = request.original_size, request.target_size, request.crops_coords_top_left
     negative_crop = request.negative_crops_coords_top_left
-    if aesthetic:
+    if kind is SizeIds.SIZE_CROP_SCORE:
         negative_size = request.negative_original_size or size
         return (
             [*map(float, (*size, *crop)), request.aesthetic_score],

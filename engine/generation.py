@@ -129,7 +129,7 @@ class Generation:
         if not len(timesteps):
             return []
         runner = self.runners[f"{kind}/conditioner"]
-        ids, negative_ids = time_ids(self.request, aesthetic=self.manifest.models.denoisers[kind].unet.time_ids == 5)
+        ids, negative_ids = time_ids(self.request, self.manifest.models.denoisers[kind].unet.size_ids)
         with self.residency.phase(plan, runner.name):
             return [
                 Guided(

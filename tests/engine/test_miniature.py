@@ -17,7 +17,7 @@ COLOURS = {"red": 0, "green": 1, "blue": 2}
 def test_every_file_is_there_and_small() -> None:
     report = verify(FOLDER)
     assert report.bytes < 40e6
-    assert set(read_manifest(FOLDER).models) == {"base", "refiner"}
+    assert set(read_manifest(FOLDER).models.denoisers) == {"base", "refiner"}
 
 
 def test_the_build_s_own_figures_are_those_of_a_good_engine() -> None:

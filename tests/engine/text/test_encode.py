@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
-from pocketxl.engine.architecture import TextEncoderArchitecture
+from pocketxl.engine.architecture import Activation, TextEncoderArchitecture
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.runners.base import Loaded
 from pocketxl.engine.text.encode import MAX_CHUNKS, encode_all, encode_prompts, tokenize
@@ -26,7 +26,16 @@ class TorchEncoder:
     def __init__(self, name, module):
         pooled = getattr(module.config, "projection_dim", 0) if name == "text_encoder_2" else 0
         self.name, self.module, self.loaded, self.calls = name, module, False, Counter()
-        self.spec = TextEncoderArchitecture(hidden_size=module.config.hidden_size, projection_dim=pooled).component()
+        self.spec = TextEncoderArchitecture(
+            vocab_size=module.config.vocab_size,
+            hidden_size=module.config.hidden_size,
+            intermediate_size=module.config.intermediate_size,
+            num_hidden_layers=module.config.num_hidden_layers,
+            num_attention_heads=module.config.num_attention_heads,
+            hidden_act=Activation(module.config.hidden_act),
+            eos_token_id=module.config.eos_token_id,
+            projection_dim=pooled,
+        ).component()
         self.weight_bytes = 0
         self.loads = 0
 

@@ -80,17 +80,17 @@ def test_conditioner(tmp_path: Path) -> None:
 
 def test_vae_decoder(tmp_path: Path) -> None:
     pair = vae_pair()
-    config = dict(pair.theirs.config)
-    engine = lower("vae_decoder", pair.ours, lambda: type(pair.ours)(config), pair.architecture.decoder(), tmp_path)
+    engine = lower(
+        "vae_decoder", pair.ours, lambda: type(pair.ours)(pair.architecture), pair.architecture.decoder(), tmp_path
+    )
     holds_half_weights(engine, pair.ours)
 
 
 @pytest.mark.parametrize("target", [f"rtx-{name}" for name in ARCHITECTURES])
 def test_text_encoder_for_every_architecture(tmp_path: Path, target: str) -> None:
     pair = clip_pair(pooled=True)
-    config = pair.theirs.config.to_dict()
     spec = pair.architecture.component()
-    lower("text_encoder_2", pair.ours, lambda: type(pair.ours)(config, pooled=True), spec, tmp_path, target)
+    lower("text_encoder_2", pair.ours, lambda: type(pair.ours)(pair.architecture), spec, tmp_path, target)
 
 
 def test_profiles_follow_the_spec_s_symbols() -> None:
@@ -129,13 +129,13 @@ def test_a_file_that_is_no_onnx_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "model.engine").symlink_to("/dev/full")
     pair = vae_pair()
-    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), pair.architecture.decoder())
+    model = export_master("vae", lambda: type(pair.ours)(pair.architecture), pair.architecture.decoder())
     with pytest.raises(StorageError, match="No space left"):
         TARGETS["rtx-sm89"].lower("vae", model, ModuleWeights(pair.ours), RECIPES["fp16"], None, tmp_path)
 
 
 def test_other_recipes_are_refused_by_name(tmp_path: Path) -> None:
     pair = vae_pair()
-    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), pair.architecture.decoder())
+    model = export_master("vae", lambda: type(pair.ours)(pair.architecture), pair.architecture.decoder())
     with pytest.raises(IncompatibleError, match="no recipe 'int8': choose one of fp16"):
         TARGETS["rtx-sm89"].lower("vae", model, ModuleWeights(pair.ours), RECIPES["int8"], None, tmp_path)
