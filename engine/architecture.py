@@ -2,9 +2,41 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from .sampling.levels.config import SchedulerConfig
 from .specs import INT, ComponentSpec, Role, TensorSpec
+from .topology import Block, BlockKind, Topology
+
+
+class SizeIds(StrEnum):
+    """What a U-Net is told of a picture besides the prompt: numbers that join the time embedding."""
+
+    SIZE_CROP_TARGET = "size_crop_target"
+    """Height and width of original, crop and target."""
+    SIZE_CROP_SCORE = "size_crop_score"
+    """Height and width of original and crop, then an aesthetic score."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers these are."""
+        return 6 if self is SizeIds.SIZE_CROP_TARGET else 5
+
+
+class TextOutput(StrEnum):
+    """Which hidden states of a text encoder a U-Net reads."""
+
+    PENULTIMATE = "penultimate"
+    """Those before the last layer, as they are."""
+    LAST_NORMED = "last_normed"
+    """Those of the last layer, through the final norm."""
+
+
+class Activation(StrEnum):
+    """The non-linearity of a text encoder."""
+
+    GELU = "gelu"
+    QUICK_GELU = "quick_gelu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +44,7 @@ class UNetArchitecture:
     """The numbers of diffusers' `UNet2DConditionModel` config that shape an SDXL-family U-Net.
 
     Levels are listed from the highest resolution down. `transformer_layers` is 0 for a level without attention
-    (SDXL base: `(0, 2, 10)`). `resnets` and `attentions` list the blocks in the order in which they run.
+    (SDXL base: `(0, 2, 10)`).
     """
 
     in_channels: int
@@ -29,8 +61,7 @@ class UNetArchitecture:
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     sample_size: int = 128
-    time_ids: int = 6
-    """Six size/crop/target ids for a base, five (size, crop, aesthetic score) for a refiner."""
+    size_ids: SizeIds = SizeIds.SIZE_CROP_TARGET
 
     @property
     def time_embed_dim(self) -> int:
@@ -38,30 +69,42 @@ class UNetArchitecture:
         return self.block_out_channels[0] * 4
 
     @property
+    def time_ids(self) -> int:
+        """How many size ids the conditioner takes."""
+        return self.size_ids.numbers
+
+    @property
     def pooled_dim(self) -> int:
         """Width of the pooled text embedding."""
         return self.projection_class_embeddings_input_dim - self.time_ids * self.addition_time_embed_dim
 
+    def blocks(self) -> tuple[Block, ...]:
+        """Every block between the first and the last convolution, in the order in which they run."""
+        topology = Topology(
+            channels=self.block_out_channels,
+            heads=self.heads,
+            layers=self.layers_per_block,
+            down_depths=self.transformer_layers,
+            mid_depth=self.mid_transformer_layers,
+            up_depths=self.up_transformer_layers,
+        )
+        return tuple(topology.blocks())
+
+    def resnets(self) -> tuple[Block, ...]:
+        """The ResNets in running order."""
+        return tuple(block for block in self.blocks() if block.kind is BlockKind.RESNET)
+
+    def transformers(self) -> tuple[Block, ...]:
+        """The transformers in running order."""
+        return tuple(block for block in self.blocks() if block.kind is BlockKind.TRANSFORMER)
+
     def resnet_widths(self) -> tuple[int, ...]:
-        """Output channels of every ResNet block in running order: the split of `time_vectors`."""
-        down = [c for c in self.block_out_channels for _ in range(self.layers_per_block)]
-        up = [c for c in reversed(self.block_out_channels) for _ in range(self.layers_per_block + 1)]
-        return (*down, self.block_out_channels[-1], self.block_out_channels[-1], *up)
+        """Output channels of every ResNet in running order: the split of `time_vectors`."""
+        return tuple(block.out_channels for block in self.resnets())
 
     def attention_widths(self) -> tuple[int, ...]:
         """Channels of every transformer block (each holds one cross-attention) in running order."""
-        down = [
-            c
-            for c, depth in zip(self.block_out_channels, self.transformer_layers, strict=True)
-            for _ in range(depth * self.layers_per_block)
-        ]
-        mid = [self.block_out_channels[-1]] * self.mid_transformer_layers
-        up = [
-            c
-            for c, depth in zip(reversed(self.block_out_channels), self.up_transformer_layers, strict=True)
-            for _ in range(depth * (self.layers_per_block + 1))
-        ]
-        return (*down, *mid, *up)
+        return tuple(block.out_channels for block in self.transformers() for _ in range(block.depth))
 
     def conditioner(self) -> ComponentSpec:
         """Prompt, sizes and all timesteps → cross-attention keys/values and per-step time vectors."""
@@ -102,31 +145,53 @@ class UNetArchitecture:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderArchitecture:
-    """The numbers of a CLIP text encoder that its edge depends on."""
+    """The numbers of transformers' `CLIPTextConfig` that shape a text encoder, and what a model takes from it."""
 
+    vocab_size: int
     hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: Activation
+    eos_token_id: int
+    layer_norm_eps: float = 1e-5
+    max_position_embeddings: int = 77
     projection_dim: int = 0
     """Width of the pooled output; 0 for an encoder without one."""
-    max_tokens: int = 77
+    output: TextOutput = TextOutput.PENULTIMATE
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it gives the projected state of the end-of-text token too."""
+        return self.projection_dim > 0
 
     def component(self) -> ComponentSpec:
-        """Token ids → penultimate hidden states (and the projected pooled state of the end-of-text token)."""
-        hidden = TensorSpec(name="hidden_states", shape=("batch", self.max_tokens, self.hidden_size))
+        """Token ids → hidden states (and the projected pooled state of the end-of-text token)."""
+        tokens = self.max_position_embeddings
+        hidden = TensorSpec(name="hidden_states", shape=("batch", tokens, self.hidden_size))
         pooled = TensorSpec(name="pooled", shape=("batch", self.projection_dim))
         return ComponentSpec(
             role=Role.TEXT_ENCODER,
-            inputs=(TensorSpec(name="input_ids", shape=("batch", self.max_tokens), dtype=INT),),
-            outputs=(hidden, pooled) if self.projection_dim else (hidden,),
+            inputs=(TensorSpec(name="input_ids", shape=("batch", tokens), dtype=INT),),
+            outputs=(hidden, pooled) if self.pooled else (hidden,),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VaeArchitecture:
-    """The numbers of the VAE that its edge depends on."""
+    """The numbers of diffusers' `AutoencoderKL` config that shape a VAE's decoder; the defaults are SDXL's."""
 
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
     latent_channels: int = 4
+    out_channels: int = 3
     scaling_factor: float = 0.13025
-    downscale: int = 8
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of the picture per latent, along each side."""
+        return 1 << (len(self.block_out_channels) - 1)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a picture of `height` × `width` pixels."""
@@ -137,7 +202,7 @@ class VaeArchitecture:
         return ComponentSpec(
             role=Role.VAE_DECODER,
             inputs=(TensorSpec(name="latents", shape=("batch", self.latent_channels, "height", "width")),),
-            outputs=(TensorSpec(name="image", shape=("batch", 3, "image_height", "image_width")),),
+            outputs=(TensorSpec(name="image", shape=("batch", self.out_channels, "image_height", "image_width")),),
         )
 
 

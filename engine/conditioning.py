@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .architecture import SizeIds
 from .request.request import ResolvedRequest
 from .runners.base import Runner, Values, check_outputs
 from .text.encode import PromptEmbeds
@@ -55,7 +56,7 @@ def _condition(
     return Conditioning(time_vectors=np.asarray(outputs.pop(TIME_VECTORS)), key_values=outputs)
 
 
-def time_ids(request: ResolvedRequest, *, aesthetic: bool) -> tuple[list[float], list[float]]:
+def time_ids(request: ResolvedRequest, kind: SizeIds) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are
@@ -63,7 +64,7 @@ def time_ids(request: ResolvedRequest, *, aesthetic: bool) -> tuple[list[float],
     """
     size, target, crop = request.original_size, request.target_size, request.crops_coords_top_left
     negative_crop = request.negative_crops_coords_top_left
-    if aesthetic:
+    if kind is SizeIds.SIZE_CROP_SCORE:
         negative_size = request.negative_original_size or size
         return (
             [*map(float, (*size, *crop)), request.aesthetic_score],

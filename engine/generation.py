@@ -125,7 +125,7 @@ class Generation:
     def _condition(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> list[tuple[Conditioning, ...]]:
         """What the U-Net is given for each prompt and its negative."""
         runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
-        ids = time_ids(self.prepared.request, aesthetic=self.models.denoisers[kind].unet.time_ids == 5)
+        ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
         with self.residency.phase(self.plan, runner.name):
             return [
                 condition(

@@ -90,22 +90,19 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
 
 
 def _text_encoder(checkpoint: Checkpoint, kind: str, part: str, name: str) -> Component:
-    pooled = part == "text_encoder_2"
-    config = checkpoint.text_encoder_2_config if pooled else checkpoint.text_encoder_config
-    assert config is not None
+    architecture = checkpoint.text_encoder_architecture(part)
 
     def module() -> "nn.Module":
         from ..engine.models.clip import ClipTextEncoder
 
-        return ClipTextEncoder(config, pooled=pooled)
+        return ClipTextEncoder(architecture)
 
-    spec = checkpoint.text_encoder_architecture(part).component()
     return Component(
         name=name,
-        spec=spec,
+        spec=architecture.component(),
         module=module,
         source=f"{kind}.{part}",
-        configuration=config,
+        configuration=architecture,
         part=checkpoint.weights(part),
     )
 
@@ -132,17 +129,18 @@ def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
 
 
 def _vae(checkpoint: Checkpoint) -> Component:
+    architecture = checkpoint.vae_architecture
+
     def module() -> "nn.Module":
         from ..engine.models.vae import VaeDecoder
 
-        return VaeDecoder(checkpoint.vae_config)
+        return VaeDecoder(architecture)
 
-    spec = checkpoint.vae_architecture.decoder()
     return Component(
         name="vae_decoder",
-        spec=spec,
+        spec=architecture.decoder(),
         module=module,
         source="base.vae",
-        configuration=checkpoint.vae_config,
+        configuration=architecture,
         part=checkpoint.weights("vae"),
     )

@@ -1,21 +1,21 @@
-"""CLIP's text encoder as SDXL uses it: the hidden states before the last layer, and the projected end-of-text state.
+"""CLIP's text encoder: the hidden states that a U-Net reads, and the projected end-of-text state.
 
 Parameter names are those of published checkpoints and of transformers' `CLIPTextModelWithProjection` (`text_model.…`).
 Held to transformers by tests/engine/models/test_clip.py.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..architecture import Activation, TextEncoderArchitecture, TextOutput
 from .operations import attention, rows_at
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.GELU: F.gelu,
+    Activation.QUICK_GELU: lambda x: x * (1.702 * x).sigmoid(),
 }
 LEGACY_END_OF_TEXT = 2
 """Configs written before transformers' pull request 24773 say 2, where the token is in truth the largest id."""
@@ -41,7 +41,7 @@ class ClipAttention(nn.Module):
 class ClipMlp(nn.Module):
     """Two linear layers."""
 
-    def __init__(self, width: int, inner: int, activation: str) -> None:
+    def __init__(self, width: int, inner: int, activation: Activation) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
         self.fc1 = nn.Linear(width, inner)
@@ -55,12 +55,13 @@ class ClipMlp(nn.Module):
 class ClipLayer(nn.Module):
     """Attention and MLP, each normalised before and added after."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: TextEncoderArchitecture) -> None:
         super().__init__()
-        width, eps = config["hidden_size"], config["layer_norm_eps"]
-        self.self_attn = ClipAttention(width, config["num_attention_heads"])
+        a = architecture
+        width, eps = a.hidden_size, a.layer_norm_eps
+        self.self_attn = ClipAttention(width, a.num_attention_heads)
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
-        self.mlp = ClipMlp(width, config["intermediate_size"], config["hidden_act"])
+        self.mlp = ClipMlp(width, a.intermediate_size, a.hidden_act)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,12 +85,12 @@ class Positions(nn.Module):
 class ClipEmbeddings(nn.Module):
     """Token and position embeddings; prompts always fill all positions."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: TextEncoderArchitecture) -> None:
         super().__init__()
         # With a weight of its own: the random one, on the meta device, costs seconds (the import of torch's compiler).
-        words, width = config["vocab_size"], config["hidden_size"]
+        words, width = architecture.vocab_size, architecture.hidden_size
         self.token_embedding = nn.Embedding(words, width, _weight=torch.empty(words, width))
-        self.position_embedding = Positions(config["max_position_embeddings"], config["hidden_size"])
+        self.position_embedding = Positions(architecture.max_position_embeddings, width)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """`[batch, max_position_embeddings]` → `[batch, max_position_embeddings, width]`."""
@@ -97,46 +98,51 @@ class ClipEmbeddings(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """The layers, of which the last only serves the pooled output."""
+    """The layers in running order."""
 
-    def __init__(self, config: Mapping[str, Any], layers: int) -> None:
+    def __init__(self, architecture: TextEncoderArchitecture, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([ClipLayer(config) for _ in range(layers)])
+        self.layers = nn.ModuleList([ClipLayer(architecture) for _ in range(layers)])
 
 
 class ClipTransformer(nn.Module):
-    """Embeddings and layers; without a pooled output neither last layer nor final norm are part of it."""
+    """Embeddings and layers; where nothing reads the last layer, neither it nor the final norm are part of it."""
 
-    def __init__(self, config: Mapping[str, Any], *, pooled: bool) -> None:
+    def __init__(self, architecture: TextEncoderArchitecture) -> None:
         super().__init__()
-        self.embeddings = ClipEmbeddings(config)
-        self.encoder = ClipEncoder(config, config["num_hidden_layers"] - (not pooled))
-        if pooled:
-            self.final_layer_norm = nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+        a = architecture
+        whole = a.pooled or a.output is TextOutput.LAST_NORMED
+        self.embeddings = ClipEmbeddings(a)
+        self.encoder = ClipEncoder(a, a.num_hidden_layers - (not whole))
+        if whole:
+            self.final_layer_norm = nn.LayerNorm(a.hidden_size, eps=a.layer_norm_eps)
 
 
 class ClipTextEncoder(nn.Module):
-    """Token ids → penultimate hidden states, and with `pooled` the projected state of the end-of-text token.
+    """Token ids → hidden states, and the projected state of the end-of-text token if the architecture has one."""
 
-    `config` is transformers' `CLIPTextConfig` as a mapping; `pooled` is true for the encoder with a text projection.
-    """
-
-    def __init__(self, config: Mapping[str, Any], *, pooled: bool) -> None:
+    def __init__(self, architecture: TextEncoderArchitecture) -> None:
         super().__init__()
-        self.pooled, self.end_of_text = pooled, config["eos_token_id"]
-        self.text_model = ClipTransformer(config, pooled=pooled)
-        if pooled:
-            self.text_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
+        a = architecture
+        self.pooled, self.output, self.end_of_text = a.pooled, a.output, a.eos_token_id
+        self.text_model = ClipTransformer(a)
+        if a.pooled:
+            self.text_projection = nn.Linear(a.hidden_size, a.projection_dim, bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """`input_ids` int64 `[batch, 77]` → `[batch, 77, hidden_size]` (and `[batch, projection_dim]`)."""
-        x = self.text_model.embeddings(input_ids)
-        *layers, last = [*self.text_model.encoder.layers, None] if not self.pooled else self.text_model.encoder.layers
+        model = self.text_model
+        *layers, last = model.encoder.layers
+        x = model.embeddings(input_ids)
         for layer in layers:
             x = layer(x)
-        if last is None:
-            return x  # type: ignore[no-any-return]
+        normed = self.output is TextOutput.LAST_NORMED
+        if not self.pooled:
+            return model.final_layer_norm(last(x)) if normed else last(x)  # type: ignore[no-any-return]
         # Of equal largest ids the first counts: the padding may be the end-of-text token again.
         marks = input_ids if self.end_of_text == LEGACY_END_OF_TEXT else (input_ids == self.end_of_text).to(torch.int64)
-        state = rows_at(last(x), marks.argmax(-1))
-        return x, self.text_projection(self.text_model.final_layer_norm(state))
+        states = last(x)
+        if normed:
+            states = model.final_layer_norm(states)
+            return states, self.text_projection(rows_at(states, marks.argmax(-1)))
+        return x, self.text_projection(model.final_layer_norm(rows_at(states, marks.argmax(-1))))

@@ -49,7 +49,7 @@ class Conditioner(nn.Module):
         self.time_width, self.id_width = a.block_out_channels[0], a.addition_time_embed_dim
         self.time_embedding = Embedding(self.time_width, a.time_embed_dim)
         self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
-        self.time_projections = [f"{name}.time_emb_proj" for name in resnet_names(a)]
+        self.time_projections = [f"{resnet.name}.time_emb_proj" for resnet in a.resnets()]
         for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
             _place(self, name, nn.Linear(a.time_embed_dim, width))
         blocks = zip(transformer_block_names(a), a.attention_widths(), strict=True)
@@ -75,27 +75,12 @@ class Conditioner(nn.Module):
         return (vectors, *(self.get_submodule(name)(prompt_embeds) for name, _ in self.key_values))
 
 
-def resnet_names(architecture: UNetArchitecture) -> list[str]:
-    """Diffusers' module names of the ResNets in running order."""
-    levels, layers = len(architecture.block_out_channels), architecture.layers_per_block
-    down = [f"down_blocks.{level}.resnets.{i}" for level in range(levels) for i in range(layers)]
-    up = [f"up_blocks.{level}.resnets.{i}" for level in range(levels) for i in range(layers + 1)]
-    return [*down, "mid_block.resnets.0", "mid_block.resnets.1", *up]
-
-
 def transformer_block_names(architecture: UNetArchitecture) -> list[str]:
     """Diffusers' module names of the transformer blocks in running order."""
-    a = architecture
-    stages = [
-        *((f"down_blocks.{i}", a.layers_per_block, depth) for i, depth in enumerate(a.transformer_layers)),
-        ("mid_block", 1, a.mid_transformer_layers),
-        *((f"up_blocks.{i}", a.layers_per_block + 1, depth) for i, depth in enumerate(a.up_transformer_layers)),
-    ]
     return [
-        f"{stage}.attentions.{i}.transformer_blocks.{j}"
-        for stage, layers, depth in stages
-        for i in range(layers)
-        for j in range(depth)
+        f"{transformer.name}.transformer_blocks.{i}"
+        for transformer in architecture.transformers()
+        for i in range(transformer.depth)
     ]
 
 

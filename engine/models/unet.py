@@ -5,7 +5,7 @@ by tests/engine/models/test_unet.py.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import cast
 
 import torch
@@ -13,25 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..architecture import UNetArchitecture
+from ..topology import Block, BlockKind
 from .blocks import Downsample, Resnet, SpatialTransformer, Upsample
 
 
 class Stage(nn.Module):
     """One level of the U-Net, or its middle: ResNets, each with a transformer or none, then a change of size."""
 
-    def __init__(
-        self,
-        resnets: Sequence[Resnet],
-        attentions: Sequence[SpatialTransformer],
-        *,
-        downsampler: Downsample | None = None,
-        upsampler: Upsample | None = None,
-    ) -> None:
+    def __init__(self, blocks: Sequence[Block], *, groups: int, eps: float) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(resnets)
-        self.attentions = nn.ModuleList(attentions)
-        self.downsamplers = nn.ModuleList([downsampler] if downsampler else [])
-        self.upsamplers = nn.ModuleList([upsampler] if upsampler else [])
+        of = {kind: [block for block in blocks if block.kind is kind] for kind in BlockKind}
+        self.resnets = nn.ModuleList(
+            Resnet(b.in_channels, b.out_channels, groups=groups, eps=eps) for b in of[BlockKind.RESNET]
+        )
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(b.out_channels, b.heads, b.depth, groups=groups) for b in of[BlockKind.TRANSFORMER]
+        )
+        self.downsamplers = nn.ModuleList(Downsample(b.out_channels) for b in of[BlockKind.DOWNSAMPLER])
+        self.upsamplers = nn.ModuleList(Upsample(b.out_channels) for b in of[BlockKind.UPSAMPLER])
 
     def layers(self) -> Iterator[tuple[Resnet, SpatialTransformer | None]]:
         """The ResNets in running order, each with the transformer that follows it."""
@@ -44,47 +43,16 @@ class UNet(nn.Module):
     def __init__(self, architecture: UNetArchitecture) -> None:
         super().__init__()
         a = architecture
-        channels, groups, last = a.block_out_channels, a.norm_num_groups, len(a.block_out_channels) - 1
-
-        def resnet(inputs: int, outputs: int) -> Resnet:
-            return Resnet(inputs, outputs, groups=groups, eps=a.norm_eps)
-
-        def transformers(count: int, level: int, depth: int) -> list[SpatialTransformer]:
-            if not depth:
-                return []
-            return [SpatialTransformer(channels[level], a.heads[level], depth, groups=groups) for _ in range(count)]
-
+        channels, groups = a.block_out_channels, a.norm_num_groups
+        stages = {
+            name: Stage(list(blocks), groups=groups, eps=a.norm_eps)
+            for name, blocks in groupby(a.blocks(), key=lambda block: block.stage)
+        }
         self.widths = list(a.resnet_widths())
         self.conv_in = nn.Conv2d(a.in_channels, channels[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList()
-        skips = [channels[0]]
-        for level, width in enumerate(channels):
-            before = channels[max(level - 1, 0)]
-            self.down_blocks.append(
-                Stage(
-                    [resnet(before if i == 0 else width, width) for i in range(a.layers_per_block)],
-                    transformers(a.layers_per_block, level, a.transformer_layers[level]),
-                    downsampler=Downsample(width) if level < last else None,
-                )
-            )
-            skips += [width] * (a.layers_per_block + (level < last))
-        self.mid_block = Stage(
-            [resnet(channels[-1], channels[-1]) for _ in range(2)], transformers(1, last, a.mid_transformer_layers)
-        )
-        self.up_blocks = nn.ModuleList()
-        current = channels[-1]
-        for level in range(last, -1, -1):
-            resnets = []
-            for _ in range(a.layers_per_block + 1):
-                resnets.append(resnet(current + skips.pop(), channels[level]))
-                current = channels[level]
-            self.up_blocks.append(
-                Stage(
-                    resnets,
-                    transformers(a.layers_per_block + 1, level, a.up_transformer_layers[last - level]),
-                    upsampler=Upsample(current) if level else None,
-                )
-            )
+        self.down_blocks = nn.ModuleList(stage for name, stage in stages.items() if name.startswith("down_blocks"))
+        self.mid_block = stages["mid_block"]
+        self.up_blocks = nn.ModuleList(stage for name, stage in stages.items() if name.startswith("up_blocks"))
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], eps=a.norm_eps)
         self.conv_out = nn.Conv2d(channels[0], a.out_channels, 3, padding=1)
 

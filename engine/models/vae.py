@@ -3,13 +3,12 @@
 Held to diffusers by tests/engine/models/test_vae.py.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..architecture import VaeArchitecture
 from .blocks import Resnet, Upsample
 from .operations import attention
 
@@ -66,17 +65,18 @@ class UpStage(nn.Module):
 class Decoder(nn.Module):
     """Latent channels → picture."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: VaeArchitecture) -> None:
         super().__init__()
-        widths, groups = config["block_out_channels"][::-1], config["norm_num_groups"]
-        self.conv_in = nn.Conv2d(config["latent_channels"], widths[0], 3, padding=1)
+        a = architecture
+        widths, groups = a.block_out_channels[::-1], a.norm_num_groups
+        self.conv_in = nn.Conv2d(a.latent_channels, widths[0], 3, padding=1)
         self.mid_block = Middle(widths[0], groups)
         self.up_blocks = nn.ModuleList(
             [
                 UpStage(
                     widths[max(i - 1, 0)],
                     width,
-                    config["layers_per_block"] + 1,
+                    a.layers_per_block + 1,
                     groups=groups,
                     double=i < len(widths) - 1,
                 )
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
             ]
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config["out_channels"], 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], a.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """`[batch, latent_channels, h, w]` → `[batch, 3, 8h, 8w]`."""
@@ -95,16 +95,13 @@ class Decoder(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """Latents, already divided by the scaling factor → picture in [-1, 1], not clamped.
+    """Latents, already divided by the scaling factor → picture in [-1, 1], not clamped."""
 
-    `config` is diffusers' `AutoencoderKL` config as a mapping.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: VaeArchitecture) -> None:
         super().__init__()
-        channels = config["latent_channels"]
+        channels = architecture.latent_channels
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
-        self.decoder = Decoder(config)
+        self.decoder = Decoder(architecture)
 
     def forward(self, latents: Tensor) -> Tensor:
         """`[batch, latent_channels, h, w]` → `[batch, 3, 8h, 8w]`."""

@@ -73,7 +73,7 @@ def open_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkp
 
 def _open_folder(folder: Path) -> Checkpoint:
     settings = read_settings(folder)
-    names = ("unet", *settings.text_encoder_configs, "vae")
+    names = ("unet", *settings.text_encoder_architectures, "vae")
     return _checkpoint(
         folder, settings, {name: _canonical(name, open_weights(folder / name, STEMS[name])) for name in names}
     )
@@ -115,22 +115,32 @@ def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]
                     f"{source}: {name} of {component} is stored as {weights.dtype(name)}; {', '.join(FLOATS)} are "
                     "allowed: take the checkpoint before it was quantized."
                 )
-    return Checkpoint(source=source, components=components, **vars(settings))
+    return Checkpoint(
+        kind=settings.kind,
+        unet_architecture=settings.unet_architecture,
+        text_encoder_architectures=settings.text_encoder_architectures,
+        vae_architecture=settings.vae_architecture,
+        scheduler_config=settings.scheduler_config,
+        force_zeros_for_empty_prompt=settings.force_zeros_for_empty_prompt,
+        tokenizers=settings.tokenizers,
+        source=source,
+        components=components,
+    )
 
 
 def _telling_shapes(settings: Settings) -> list[tuple[str, str, tuple[int, ...]]]:
     """Component, tensor and shape of those that tell another model size, or another model, at once."""
-    unet, vae = settings.unet_config, settings.vae_config
-    width = unet["block_out_channels"][0]
-    added = (4 * width, unet["projection_class_embeddings_input_dim"])
-    latents = (vae["block_out_channels"][-1], vae["latent_channels"], 3, 3)
+    unet, vae = settings.unet_architecture, settings.vae_architecture
+    width = unet.block_out_channels[0]
+    added = (unet.time_embed_dim, unet.projection_class_embeddings_input_dim)
+    latents = (vae.block_out_channels[-1], vae.latent_channels, 3, 3)
     return [
-        ("unet", "conv_in.weight", (width, unet["in_channels"], 3, 3)),
+        ("unet", "conv_in.weight", (width, unet.in_channels, 3, 3)),
         ("unet", "add_embedding.linear_1.weight", added),
         ("vae", "decoder.conv_in.weight", latents),
         *(
-            (name, "text_model.embeddings.token_embedding.weight", (text["vocab_size"], text["hidden_size"]))
-            for name, text in settings.text_encoder_configs.items()
+            (name, "text_model.embeddings.token_embedding.weight", (text.vocab_size, text.hidden_size))
+            for name, text in settings.text_encoder_architectures.items()
         ),
     ]
 

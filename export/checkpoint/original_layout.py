@@ -8,8 +8,11 @@ becomes three ranges of rows, a 1×1 convolution another shape, a transposed mat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError
-from .configuration import ALLOWED, Config
+from ...engine.topology import BlockKind
+from .configuration import ALLOWED
+from .families import FAMILIES
 from .safetensors_header import StoredTensor
 from .settings import Settings
 from .weights import Weights
@@ -18,8 +21,8 @@ Tensors = Mapping[str, StoredTensor]
 Places = dict[str, str]
 """Original module path → diffusers' module path; what follows the path is the same in both."""
 
-UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "conditioner.embedders.0.transformer."
-OPEN_CLIP: Mapping[str, str] = {"base": "conditioner.embedders.1.model.", "refiner": "conditioner.embedders.0.model."}
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+SIDES = {"down_blocks": "input_blocks", "mid_block": "middle_block", "up_blocks": "output_blocks"}
 RESNET: Mapping[str, str] = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -58,10 +61,9 @@ OTHERS: Mapping[str, str] = {
 def detect(tensors: Tensors, source: Path) -> str:
     """The kind, `base` or `refiner`; `IncompatibleError` says what else the file looks like and what is allowed."""
     if "edm_mean" not in tensors and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
-        if _has(tensors, CLIP) and _has(tensors, OPEN_CLIP["base"]):
-            return "base"
-        if _has(tensors, OPEN_CLIP["refiner"]):
-            return "refiner"
+        for kind, family in FAMILIES.items():
+            if all(_has(tensors, row.original) for row in family.text_encoders.values()):
+                return kind
     looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
     raise IncompatibleError(
         f"{source} looks like {next(looks, 'no image model that PocketXL knows')}. {ALLOWED}, as a single file in the "
@@ -74,20 +76,19 @@ def map_components(tensors: Tensors, settings: Settings, source: Path) -> dict[s
 
     `IncompatibleError` when the file is of another size or build than the settings say.
     """
-    open_clip = _below(tensors, OPEN_CLIP[settings.kind])
     components = {
-        "unet": map_unet(_below(tensors, UNET), settings.unet_config, source),
-        "vae": map_vae(_below(tensors, VAE), settings.vae_config),
-        "text_encoder_2": map_open_clip(open_clip, settings.text_encoder_2_config, source),
+        "unet": map_unet(_below(tensors, UNET), settings.unet_architecture, source),
+        "vae": map_vae(_below(tensors, VAE), settings.vae_architecture),
     }
-    if settings.kind == "base":
-        components["text_encoder"] = map_clip(_below(tensors, CLIP))
+    for name, row in FAMILIES[settings.kind].text_encoders.items():
+        below, text = _below(tensors, row.original), settings.text_encoder_architecture(name)
+        components[name] = map_open_clip(below, text, source) if row.pooled else map_clip(below)
     return {component: Weights(named) for component, named in components.items()}
 
 
-def map_unet(tensors: Tensors, config: Config, source: Path) -> dict[str, StoredTensor]:
+def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> dict[str, StoredTensor]:
     """U-Net tensors (without `model.diffusion_model.`); tensors without a place and empty places are errors."""
-    places = unet_places(config)
+    places = unet_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
         place = _place(name, places)
@@ -101,8 +102,8 @@ def map_unet(tensors: Tensors, config: Config, source: Path) -> dict[str, Stored
     return named
 
 
-def unet_places(config: Config) -> Places:
-    """Every module of the original U-Net, by the reduced config of diffusers' one."""
+def unet_places(architecture: UNetArchitecture) -> Places:
+    """Every module of the original U-Net."""
     places = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
@@ -112,45 +113,31 @@ def unet_places(config: Config) -> Places:
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
-    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
-    depths = config["transformer_layers_per_block"]
-    upwards = config.get("reverse_transformer_layers_per_block") or depths[::-1]
-
-    def resnet(original: str, module: str) -> None:
-        places.update({f"{original}.{old}": f"{module}.{new}" for old, new in RESNET.items()})
-
-    def attention(original: str, module: str, depth: int) -> None:
-        parts = ("norm", "proj_in", *(f"transformer_blocks.{i}" for i in range(depth)), "proj_out")
-        places.update({f"{original}.{part}": f"{module}.{part}" for part in parts})
-
-    block = 1
-    for level, crosses in enumerate("CrossAttn" in kind for kind in config["down_block_types"]):
-        for layer in range(layers):
-            resnet(f"input_blocks.{block}.0", f"down_blocks.{level}.resnets.{layer}")
-            if crosses:
-                attention(f"input_blocks.{block}.1", f"down_blocks.{level}.attentions.{layer}", depths[level])
-            block += 1
-        if level < levels - 1:
-            places[f"input_blocks.{block}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
-            block += 1
-    resnet("middle_block.0", "mid_block.resnets.0")
-    attention("middle_block.1", "mid_block.attentions.0", depths[-1])
-    resnet("middle_block.2", "mid_block.resnets.1")
-    block = 0
-    for level, crosses in enumerate("CrossAttn" in kind for kind in config["up_block_types"]):
-        for layer in range(layers + 1):
-            resnet(f"output_blocks.{block}.0", f"up_blocks.{level}.resnets.{layer}")
-            if crosses:
-                attention(f"output_blocks.{block}.1", f"up_blocks.{level}.attentions.{layer}", upwards[level])
-            if layer == layers and level < levels - 1:
-                places[f"output_blocks.{block}.{1 + crosses}.conv"] = f"up_blocks.{level}.upsamplers.0.conv"
-            block += 1
+    # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.
+    number, part = {"input_blocks": 0, "output_blocks": -1}, -1
+    for block in architecture.blocks():
+        side = SIDES[block.stage.split(".")[0]]
+        if side in number and block.kind in (BlockKind.RESNET, BlockKind.DOWNSAMPLER):
+            number[side], part = number[side] + 1, 0
+        else:
+            part = 0 if block.kind is BlockKind.RESNET and block.index == 0 else part + 1
+        original = f"{side}.{number[side]}.{part}" if side in number else f"{side}.{part}"
+        match block.kind:
+            case BlockKind.RESNET:
+                places.update({f"{original}.{old}": f"{block.name}.{new}" for old, new in RESNET.items()})
+            case BlockKind.TRANSFORMER:
+                parts = ("norm", "proj_in", *(f"transformer_blocks.{i}" for i in range(block.depth)), "proj_out")
+                places.update({f"{original}.{part_}": f"{block.name}.{part_}" for part_ in parts})
+            case BlockKind.DOWNSAMPLER:
+                places[f"{original}.op"] = f"{block.name}.conv"
+            case BlockKind.UPSAMPLER:
+                places[f"{original}.conv"] = f"{block.name}.conv"
     return places
 
 
-def map_vae(tensors: Tensors, config: Config) -> dict[str, StoredTensor]:
+def map_vae(tensors: Tensors, architecture: VaeArchitecture) -> dict[str, StoredTensor]:
     """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there."""
-    places = vae_places(config)
+    places = vae_places(architecture)
     named = {place: stored for name, stored in tensors.items() if (place := _place(name, places))}
     for name, stored in named.items():
         if ".attentions." in name:
@@ -158,9 +145,9 @@ def map_vae(tensors: Tensors, config: Config) -> dict[str, StoredTensor]:
     return named
 
 
-def vae_places(config: Config) -> Places:
+def vae_places(architecture: VaeArchitecture) -> Places:
     """Every module of the original VAE; the decoder's levels are counted from the other end there."""
-    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    levels, layers = len(architecture.block_out_channels), architecture.layers_per_block
     places = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
 
     def resnet(original: str, module: str) -> None:
@@ -193,10 +180,10 @@ def map_clip(tensors: Tensors) -> dict[str, StoredTensor]:
     }
 
 
-def map_open_clip(tensors: Tensors, config: Config, source: Path) -> dict[str, StoredTensor]:
+def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, source: Path) -> dict[str, StoredTensor]:
     """OpenCLIP tensors (without `conditioner.embedders.N.model.`): one tensor there holds query, key and value."""
-    places = open_clip_places(config)
-    width = config["hidden_size"]
+    places = open_clip_places(architecture)
+    width = architecture.hidden_size
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
         if name == "positional_embedding":
@@ -215,10 +202,10 @@ def map_open_clip(tensors: Tensors, config: Config, source: Path) -> dict[str, S
     return named
 
 
-def open_clip_places(config: Config) -> Places:
+def open_clip_places(architecture: TextEncoderArchitecture) -> Places:
     """Every module of OpenCLIP's text tower that is not a bare parameter."""
     places = {"token_embedding": "text_model.embeddings.token_embedding", "ln_final": "text_model.final_layer_norm"}
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(architecture.num_hidden_layers):
         for old, new in RESBLOCK.items():
             places[f"transformer.resblocks.{layer}.{old}"] = f"text_model.encoder.layers.{layer}.{new}"
     return places

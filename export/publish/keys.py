@@ -60,7 +60,7 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def exporter_digest() -> str:
-    """Digest of the source text that shapes an engine: `export/`, and in `engine/` the models, specs and architectures.
+    """Digest of the source text that shapes an engine: `export/`, models and architectures.
 
     The text rather than a version number, because a forgotten bump would serve a stale engine, which costs far more
     than one build too many. The miniature's own data is left out: its weights are a source like any other.
@@ -69,7 +69,8 @@ def exporter_digest() -> str:
     folders = (root / "export", root / "engine" / "models")
     paths = [p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".json")]
     digest = hashlib.sha256()
-    for path in sorted([*paths, root / "engine" / "specs.py", root / "engine" / "architecture.py"]):
+    shapes = [root / "engine" / f"{name}.py" for name in ("specs", "topology", "architecture")]
+    for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
         if "miniature" not in relative.parts and path.name != "cli.py":
             text = path.read_bytes().replace(b"\r\n", b"\n")

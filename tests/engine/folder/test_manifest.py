@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pocketxl.engine.architecture import (
+    Activation,
     ModelArchitecture,
     Models,
     TextEncoderArchitecture,
@@ -44,6 +45,15 @@ UNET = UNetArchitecture(
     projection_class_embeddings_input_dim=80,
     sample_size=16,
 )
+TEXT = TextEncoderArchitecture(
+    vocab_size=99,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    hidden_act=Activation.GELU,
+    eos_token_id=98,
+)
 
 SCHEDULER = SchedulerConfig.of({"trained_betas": [0.5, 1], "num_train_timesteps": 2, "prediction_type": "epsilon"})
 
@@ -69,7 +79,7 @@ def engine(folder: Path) -> Manifest:
                     kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler=SCHEDULER
                 )
             },
-            text_encoders={"text_encoder": TextEncoderArchitecture(hidden_size=32)},
+            text_encoders={"text_encoder": TEXT},
             vae=vae,
         ),
         components={
@@ -149,8 +159,8 @@ def test_unknown_keys_missing_keys_and_wrong_types_are_named(tmp_path: Path) -> 
         Manifest.from_json(resealed(text, surprise=1))
     with pytest.raises(IntegrityError, match="target must be str"):
         Manifest.from_json(resealed(text, target=3))
-    with pytest.raises(IntegrityError, match=r"models.*unknown keys.*x"):
-        Manifest.from_json(resealed(text, models={"x": 1}))
+    with pytest.raises(IntegrityError, match=r"vae.*unknown keys.*x"):
+        Manifest.from_json(resealed(text, models={"denoisers": {}, "text_encoders": {}, "vae": {"x": 1}}))
     with pytest.raises(IntegrityError, match="components must be an object"):
         Manifest.from_json(resealed(text, components=[]))
     with pytest.raises(IntegrityError, match=r"components\.a lacks the keys"):

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from pocketxl.engine.architecture import TextOutput
+
 from ...fixtures.compare import relative_error
 from ...fixtures.networks import clip_pair
 from ...tolerances import MODEL_RELATIVE
@@ -42,3 +44,16 @@ def test_the_encoder_without_projection_gives_hidden_states_and_holds_no_last_la
     names = set(pair.ours.state_dict())
     assert not any("layers.2." in name or "final_layer_norm" in name for name in names)
     assert {f"text_model.{name}" for name in pair.theirs.state_dict()} > names
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_last_layer_s_normed_states_where_a_model_reads_those(pooled: bool) -> None:
+    torch.manual_seed(5)
+    pair = clip_pair(pooled=pooled, output=TextOutput.LAST_NORMED)
+    ids = _prompts()
+    theirs = pair.theirs(ids)
+    hidden, *rest = pair.ours(ids) if pooled else (pair.ours(ids),)
+    assert relative_error(hidden, theirs.last_hidden_state) < MODEL_RELATIVE
+    assert len(rest) == pooled
+    for state in rest:
+        assert relative_error(state, theirs.text_embeds) < MODEL_RELATIVE

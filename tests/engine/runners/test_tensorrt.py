@@ -94,9 +94,9 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     from ...fixtures.networks import vae_pair
 
     pair = vae_pair()
-    spec, config = pair.architecture.decoder(), dict(pair.theirs.config)
+    spec = pair.architecture.decoder()
     weights = type("Weights", (), {"tensor": staticmethod(pair.ours.state_dict().__getitem__)})()
-    master = export_master("vae_decoder", lambda: type(pair.ours)(config), spec, dtype=torch.float16)
+    master = export_master("vae_decoder", lambda: type(pair.ours)(pair.architecture), spec, dtype=torch.float16)
     (tmp_path / "aside").mkdir()
     TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, RECIPES["fp16"], None, tmp_path, tmp_path / "aside")
     made = runner(tmp_path, spec)

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
-from pocketxl.engine.architecture import TextEncoderArchitecture
+from pocketxl.engine.architecture import Activation, TextEncoderArchitecture
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
@@ -36,7 +36,16 @@ class TorchEncoder:
         pooled = getattr(module.config, "projection_dim", 0) if name == "text_encoder_2" else 0
         self.name, self.module, self.loaded = name, module, False
         self.calls: Counter[bytes] = Counter()
-        self.spec = TextEncoderArchitecture(hidden_size=module.config.hidden_size, projection_dim=pooled).component()
+        self.spec = TextEncoderArchitecture(
+            vocab_size=module.config.vocab_size,
+            hidden_size=module.config.hidden_size,
+            intermediate_size=module.config.intermediate_size,
+            num_hidden_layers=module.config.num_hidden_layers,
+            num_attention_heads=module.config.num_attention_heads,
+            hidden_act=Activation(module.config.hidden_act),
+            eos_token_id=module.config.eos_token_id,
+            projection_dim=pooled,
+        ).component()
         self.weight_bytes = 0
         self.loads = 0
 

@@ -1,5 +1,6 @@
 """The original SDXL layout, held to diffusers' own single-file converters: their names and values are ours."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pocketxl.engine.errors import IncompatibleError
-from pocketxl.export.checkpoint.original_layout import CLIP, OPEN_CLIP, UNET, VAE, detect, map_components, map_unet
+from pocketxl.export.checkpoint.families import FAMILIES
+from pocketxl.export.checkpoint.original_layout import UNET, VAE, detect, map_components, map_unet
 from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 
@@ -21,20 +23,30 @@ from ...fixtures.checkpoints import tiny_checkpoint
 from ...fixtures.original_layout import original_unet, original_vae, write_single_file
 
 KINDS = ("base", "refiner")
+CLIP = FAMILIES["base"].text_encoders["text_encoder"].original
+OPEN_CLIP = {kind: family.text_encoders["text_encoder_2"].original for kind, family in FAMILIES.items()}
 
 
 def stored(shape: tuple[int, ...] = (1,)) -> StoredTensor:
     return StoredTensor(path=Path("file"), dtype="float16", shape=shape, offset=0, itemsize=2)
 
 
+def config_of(folder: Path, component: str) -> dict[str, Any]:
+    """A component's configuration as the folder has it."""
+    config: dict[str, Any] = json.loads((folder / component / "config.json").read_text())
+    return config
+
+
 def theirs(file: Path, folder: Path, kind: str) -> dict[str, dict[str, Tensor]]:
     """What diffusers reads from a single file, by component."""
     tensors = load_file(file)
     settings = read_settings(folder)
-    width = SimpleNamespace(config=SimpleNamespace(hidden_size=settings.text_encoder_2_config["hidden_size"]))
+    width = SimpleNamespace(
+        config=SimpleNamespace(hidden_size=settings.text_encoder_architecture("text_encoder_2").hidden_size)
+    )
     result = {
-        "unet": single_file_utils.convert_ldm_unet_checkpoint(dict(tensors), settings.unet_config),
-        "vae": single_file_utils.convert_ldm_vae_checkpoint(dict(tensors), settings.vae_config),
+        "unet": single_file_utils.convert_ldm_unet_checkpoint(dict(tensors), config_of(folder, "unet")),
+        "vae": single_file_utils.convert_ldm_vae_checkpoint(dict(tensors), config_of(folder, "vae")),
         "text_encoder_2": single_file_utils.convert_open_clip_checkpoint(width, dict(tensors), prefix=OPEN_CLIP[kind]),
     }
     if kind == "base":
@@ -60,18 +72,18 @@ def test_names_and_shapes_of_the_public_models_are_those_of_diffusers(kind: str)
     """At full size, without values."""
     settings = read_settings(BUNDLED / kind)
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(settings.unet_config).state_dict()
-        vae = AutoencoderKL.from_config(settings.vae_config).state_dict()
-    original = original_unet(unet, settings.unet_config) | original_vae(vae, settings.vae_config)
+        unet = UNet2DConditionModel.from_config(config_of(BUNDLED / kind, "unet")).state_dict()
+        vae = AutoencoderKL.from_config(config_of(BUNDLED / kind, "vae")).state_dict()
+    original = original_unet(unet, settings.unet_architecture) | original_vae(vae, settings.vae_architecture)
     converted: Mapping[str, Tensor] = single_file_utils.convert_ldm_unet_checkpoint(
-        dict(original), settings.unet_config
+        dict(original), config_of(BUNDLED / kind, "unet")
     )
     assert {n: t.shape for n, t in converted.items()} == {n: t.shape for n, t in unet.items()}
-    converted = single_file_utils.convert_ldm_vae_checkpoint(dict(original), settings.vae_config)
+    converted = single_file_utils.convert_ldm_vae_checkpoint(dict(original), config_of(BUNDLED / kind, "vae"))
     assert {n: t.shape for n, t in converted.items()} == {n: t.shape for n, t in vae.items()}
     named = map_unet(
         {n.removeprefix(UNET): stored(tuple(t.shape)) for n, t in original.items() if n.startswith(UNET)},
-        settings.unet_config,
+        settings.unet_architecture,
         Path("file"),
     )
     assert {n: s.shape for n, s in named.items()} == {n: tuple(t.shape) for n, t in unet.items()}

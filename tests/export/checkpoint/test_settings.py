@@ -10,11 +10,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
+from pocketxl.engine.models.conditioner import Conditioner
+from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.sampling.levels.config import SchedulerConfig
-from pocketxl.export.checkpoint.configuration import text_encoder_config, unet_config, vae_config
+from pocketxl.export.checkpoint.configuration import read_json
+from pocketxl.export.checkpoint.families import FAMILIES
 from pocketxl.export.checkpoint.settings import BUNDLED, Settings, read_settings
+from pocketxl.export.checkpoint.text_configuration import text_encoder_architecture
+from pocketxl.export.checkpoint.unet_configuration import unet_architecture
+from pocketxl.export.checkpoint.vae_configuration import vae_architecture
 
 from ...fixtures.checkpoints import SCHEDULER, tiny_unet
+from ...fixtures.networks import json_file
 
 KINDS = ("base", "refiner")
 
@@ -25,20 +32,20 @@ def parameters(module: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize(("kind", "count"), [("base", 2_567_463_684), ("refiner", 2_259_526_660)])
 def test_bundled_unet_has_the_public_models_parameters(kind: str, count: int) -> None:
-    settings = read_settings(BUNDLED / kind)
     with torch.device("meta"):
-        assert parameters(UNet2DConditionModel.from_config(settings.unet_config)) == count
+        assert parameters(UNet2DConditionModel.from_config(read_json(BUNDLED / kind / "unet/config.json"))) == count
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_bundled_components_have_the_public_models_parameters(kind: str) -> None:
-    settings = read_settings(BUNDLED / kind)
+    folder = BUNDLED / kind
     with torch.device("meta"):
-        assert parameters(AutoencoderKL.from_config(settings.vae_config)) == 83_653_863
-        second = CLIPTextModelWithProjection(CLIPTextConfig(**settings.text_encoder_2_config))
+        assert parameters(AutoencoderKL.from_config(read_json(folder / "vae/config.json"))) == 83_653_863
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**read_json(folder / "text_encoder_2/config.json")))
         assert parameters(second) == 694_659_840
-        if settings.text_encoder_config:
-            assert parameters(CLIPTextModel(CLIPTextConfig(**settings.text_encoder_config))) == 123_060_480
+        if kind == "base":
+            first = CLIPTextModel(CLIPTextConfig(**read_json(folder / "text_encoder/config.json")))
+            assert parameters(first) == 123_060_480
 
 
 def test_bundled_architectures() -> None:
@@ -65,26 +72,27 @@ def test_bundled_architectures() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reduced_unet_config_builds_the_same_unet(kind: str, tiny_folders: dict[str, Path]) -> None:
-    settings = read_settings(tiny_folders[kind])
+def test_the_numbers_build_the_same_unet(kind: str, tiny_folders: dict[str, Path]) -> None:
+    architecture = read_settings(tiny_folders[kind]).unet_architecture
     with torch.device("meta"):
-        again = UNet2DConditionModel.from_config(settings.unet_config).state_dict()
-        assert {n: t.shape for n, t in again.items()} == {n: t.shape for n, t in tiny_unet(kind).state_dict().items()}
+        ours = {**Conditioner(architecture).state_dict(), **UNet(architecture).state_dict()}
+        assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in tiny_unet(kind).state_dict().items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_later_library_writes_reduces_to_the_same(kind: str) -> None:
+def test_what_a_later_library_writes_has_the_same_numbers(kind: str) -> None:
     """diffusers and transformers of today write all their options into the public models' configs."""
-    settings = read_settings(BUNDLED / kind)
-    file = Path("config.json")
+    settings, family, folder = read_settings(BUNDLED / kind), FAMILIES[kind], BUNDLED / kind
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(settings.unet_config)
-        vae = AutoencoderKL.from_config(settings.vae_config)
-    assert unet_config(json.loads(unet.to_json_string()), file) == settings.unet_config
-    assert vae_config(json.loads(vae.to_json_string()), file) == settings.vae_config
-    for config in settings.text_encoder_configs.values():
-        written = json.loads(CLIPTextConfig(**config).to_json_string(use_diff=False))
-        assert text_encoder_config(written, file) == config
+        unet = UNet2DConditionModel.from_config(read_json(folder / "unet/config.json"))
+        vae = AutoencoderKL.from_config(read_json(folder / "vae/config.json"))
+    written = json_file(json.loads(unet.to_json_string()))
+    assert unet_architecture(written, family.size_ids) == settings.unet_architecture
+    assert vae_architecture(json_file(json.loads(vae.to_json_string()))) == settings.vae_architecture
+    for name, row in family.text_encoders.items():
+        text = CLIPTextConfig(**read_json(folder / name / "config.json"))
+        again = text_encoder_architecture(json_file(json.loads(text.to_json_string(use_diff=False))), row)
+        assert again == settings.text_encoder_architecture(name)
 
 
 def test_scheduler_is_read(tiny_folders: dict[str, Path]) -> None:
@@ -110,22 +118,33 @@ def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Set
         ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 768}, "Stable Diffusion 1.x"),
         ("unet/config.json", {"addition_embed_type": None, "cross_attention_dim": 1024}, "Stable Diffusion 2.x"),
         ("unet/config.json", {"addition_embed_type": "text_image"}, "another model family"),
-        ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256; None is allowed"),
         ("unet/config.json", {"mid_block_type": "UNetMidBlock2D"}, "mid_block_type"),
         ("unet/config.json", {"transformer_layers_per_block": [0, [2, 4]]}, "transformer_layers_per_block"),
         ("unet/config.json", {"transformer_layers_per_block": [1, 2, 10]}, "each of 2 levels"),
         ("unet/config.json", {"layers_per_block": [1, 2]}, "one number for all levels"),
-        ("unet/config.json", {"block_out_channels": "64"}, "list above zero"),
-        ("unet/config.json", {"norm_num_groups": 32.5}, "int above zero is allowed"),
+        ("unet/config.json", {"block_out_channels": "64"}, "a list of 1 to 8 elements"),
+        ("unet/config.json", {"norm_num_groups": 32.5}, "a whole number from 1 to 1024 is allowed"),
         ("unet/config.json", {"norm_eps": float("nan")}, "norm_eps is nan"),
-        ("unet/config.json", {"addition_time_embed_dim": 0}, "addition_time_embed_dim is 0"),
+        ("unet/config.json", {"addition_time_embed_dim": 0}, "addition_time_embed_dim is 0; a whole number from 2"),
         ("unet/config.json", {"block_out_channels": [64, -128]}, "-128"),
-        ("unet/config.json", {"block_out_channels": [[64], 128]}, "list above zero"),
+        ("unet/config.json", {"block_out_channels": [[64], 128]}, "each a whole number from 1"),
         ("unet/config.json", {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}, "AttnDownBlock2D"),
         ("unet/config.json", {"a_new_option": "on"}, "a_new_option"),
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
         ("unet/config.json", {"cross_attention_dim": 191}, "six ids"),
         ("unet/config.json", {"projection_class_embeddings_input_dim": 256}, "six ids"),
+        ("unet/config.json", {"norm_num_groups": 24}, "multiple of norm_num_groups, which is 24"),
+        ("unet/config.json", {"attention_head_dim": [1, 3]}, "128 at level 1"),
+        ("unet/config.json", {"block_out_channels": [32] * 9}, "a list of 1 to 8 elements"),
+        ("unet/config.json", {"layers_per_block": 65}, "from 1 to 64"),
+        ("vae/config.json", {"norm_num_groups": 7}, "multiple of norm_num_groups, which is 7"),
+        ("vae/config.json", {"block_out_channels": []}, "a list of 1 to 8 elements"),
+        ("vae/config.json", {"out_channels": 4}, "from 3 to 3"),
+        ("text_encoder/config.json", {"num_attention_heads": 3}, "multiple of num_attention_heads, which is 3"),
+        ("text_encoder/config.json", {"num_hidden_layers": 1}, "from 2 to 64"),
+        ("text_encoder/config.json", {"eos_token_id": 9999}, "below vocab_size"),
+        ("text_encoder/config.json", {"vocab_size": True}, "vocab_size is True"),
         ("vae/config.json", {"latents_mean": [1, 2, 3, 4]}, "latents_mean"),
         ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "AutoencoderTiny"),
         ("vae/config.json", {"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types"),

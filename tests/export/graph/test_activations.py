@@ -117,15 +117,7 @@ ARCHITECTURE = UNetArchitecture(
     addition_time_embed_dim=32,
     projection_class_embeddings_input_dim=288,
 )
-VAE = {
-    "latent_channels": 4,
-    "block_out_channels": (32, 64, 64, 64),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "out_channels": 3,
-    "act_fn": "silu",
-    "mid_block_add_attention": True,
-}
+VAE = VaeArchitecture(block_out_channels=(32, 64, 64, 64), layers_per_block=1, norm_num_groups=8)
 
 # Runs a component once, and prints by how much its peak rose over what it held before.
 MEASURE = """
@@ -170,7 +162,7 @@ def test_onnxruntime_needs_what_is_predicted(tmp_path: Path, component: str) -> 
     if component == "unet":
         module, spec, side = UNet(ARCHITECTURE), ARCHITECTURE.unet(), 64
     else:
-        module, spec, side = VaeDecoder(VAE), VaeArchitecture().decoder(), 48
+        module, spec, side = VaeDecoder(VAE), VAE.decoder(), 48
     master = export_master(component, lambda: module, spec)
     sizes = {"batch": 1, "tokens": 77, "height": side, "width": side}
     predicted = activation_model(component, master, spec).bytes_at(64 * side * side, batch=1)

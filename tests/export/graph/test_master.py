@@ -14,13 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pocketxl.engine.architecture import SizeIds
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.clip import ClipTextEncoder
 from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
-from pocketxl.export.checkpoint.configuration import unet_architecture, unet_config
+from pocketxl.export.checkpoint.unet_configuration import unet_architecture
 from pocketxl.export.graph.master import attach, export_master
 
 from ...fixtures.compare import relative_error
@@ -30,9 +31,9 @@ from ...fixtures.networks import (
     DOWN,
     UNETS,
     UP,
-    VAE,
     UNetPair,
     clip_pair,
+    json_file,
     unet_inputs,
     unet_pair,
     vae_pair,
@@ -121,8 +122,7 @@ def test_unet_and_conditioner(pair: UNetPair, batch: int, height: int, width: in
 def test_text_encoder_with_projection(changes: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(6)
     pair = clip_pair(pooled=True, **changes)
-    config = pair.theirs.config.to_dict()
-    model = export_master("text_encoder_2", lambda: ClipTextEncoder(config, pooled=True), pair.architecture.component())
+    model = export_master("text_encoder_2", lambda: ClipTextEncoder(pair.architecture), pair.architecture.component())
     ids = torch.randint(0, 98, (3, 77))
     ids[0, 9:], ids[1, 40:], ids[2, 76] = 98, 98, 98
     hidden, pooled = run_onnx(model, pair.ours.state_dict(), {"input_ids": ids}, tmp_path)
@@ -132,8 +132,7 @@ def test_text_encoder_with_projection(changes: dict[str, Any], tmp_path: Path) -
 
 def test_text_encoder_without_projection(tmp_path: Path) -> None:
     pair = clip_pair(pooled=False)
-    config = pair.theirs.config.to_dict()
-    model = export_master("text_encoder", lambda: ClipTextEncoder(config, pooled=False), pair.architecture.component())
+    model = export_master("text_encoder", lambda: ClipTextEncoder(pair.architecture), pair.architecture.component())
     ids = torch.randint(0, 98, (2, 77))
     (hidden,) = run_onnx(model, pair.ours.state_dict(), {"input_ids": ids}, tmp_path)
     assert relative_error(hidden, pair.ours(ids)) < MODEL_RELATIVE
@@ -142,8 +141,7 @@ def test_text_encoder_without_projection(tmp_path: Path) -> None:
 def test_vae_decoder(tmp_path: Path) -> None:
     torch.manual_seed(7)
     pair = vae_pair()
-    config = {**pair.theirs.config, **VAE}
-    model = export_master("vae_decoder", lambda: VaeDecoder(config), pair.architecture.decoder())
+    model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), pair.architecture.decoder())
     latents = torch.randn(2, 4, 9, 6)
     (image,) = run_onnx(model, pair.ours.state_dict(), {"latents": latents}, tmp_path)
     assert relative_error(image, pair.ours(latents)) < MODEL_RELATIVE
@@ -281,8 +279,8 @@ FULL_SIZE = """
 import json, resource, sys, time
 from pocketxl.engine.models.conditioner import Conditioner
 from pocketxl.engine.models.unet import UNet
-from pocketxl.engine.specs import UNetArchitecture
-from pocketxl.export.master import export_master
+from pocketxl.engine.architecture import UNetArchitecture
+from pocketxl.export.graph.master import export_master
 fields = json.loads(sys.argv[1])
 a = UNetArchitecture(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 start = time.monotonic()
@@ -305,10 +303,9 @@ def test_full_size_in_seconds_without_weights_in_memory(kind: str) -> None:
     with torch.device("meta"):
         theirs = UNet2DConditionModel(**FULL_SIZE_UNETS[kind])
     assert sum(p.numel() for p in theirs.parameters()) > 2e9
-    config = unet_config(
-        {**theirs.config, **FULL_SIZE_UNETS[kind], "_class_name": "UNet2DConditionModel"}, Path("config.json")
-    )
-    architecture = unet_architecture(config, time_ids=5 if kind == "refiner" else 6)
+    ids = SizeIds.SIZE_CROP_SCORE if kind == "refiner" else SizeIds.SIZE_CROP_TARGET
+    data = {**theirs.config, **FULL_SIZE_UNETS[kind], "_class_name": "UNet2DConditionModel"}
+    architecture = unet_architecture(json_file(data), ids)
     command = [sys.executable, "-c", FULL_SIZE, json.dumps(dataclasses.asdict(architecture))]
     result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert result["parameters"] == {name: list(p.shape) for name, p in theirs.state_dict().items()}

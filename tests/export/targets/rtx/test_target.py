@@ -93,17 +93,17 @@ def test_conditioner(tmp_path: Path) -> None:
 
 def test_vae_decoder(tmp_path: Path) -> None:
     pair = vae_pair()
-    config = dict(pair.theirs.config)
-    engine = lower("vae_decoder", pair.ours, lambda: type(pair.ours)(config), pair.architecture.decoder(), tmp_path)
+    engine = lower(
+        "vae_decoder", pair.ours, lambda: type(pair.ours)(pair.architecture), pair.architecture.decoder(), tmp_path
+    )
     holds_half_weights(engine, pair.ours)
 
 
 @pytest.mark.parametrize("target", [f"rtx-{name}" for name in ARCHITECTURES])
 def test_text_encoder_for_every_architecture(tmp_path: Path, target: str) -> None:
     pair = clip_pair(pooled=True)
-    config = pair.theirs.config.to_dict()
     spec = pair.architecture.component()
-    lower("text_encoder_2", pair.ours, lambda: type(pair.ours)(config, pooled=True), spec, tmp_path, target)
+    lower("text_encoder_2", pair.ours, lambda: type(pair.ours)(pair.architecture), spec, tmp_path, target)
 
 
 def test_profiles_follow_the_spec_s_symbols() -> None:
@@ -143,6 +143,6 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "model.engine").symlink_to("/dev/full")
     pair = vae_pair()
     spec = pair.architecture.decoder()
-    model = export_master("vae", lambda: type(pair.ours)(dict(pair.theirs.config)), spec)
+    model = export_master("vae", lambda: type(pair.ours)(pair.architecture), spec)
     with pytest.raises(StorageError, match="No space left"):
         lower_master("vae", model, spec, pair.ours, tmp_path)

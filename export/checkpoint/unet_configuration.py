@@ -1,0 +1,141 @@
+"""diffusers' `UNet2DConditionModel` configuration → the numbers of our U-Net."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...engine.architecture import SizeIds, UNetArchitecture
+from ...engine.errors import IncompatibleError
+from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option
+
+CHANNELS = (320, 640, 1280, 1280)
+WIDTH = Option(default=1280, least=1, most=MOST_CHANNELS)
+LAYERS = Option(default=2, least=1, most=64)
+HEADS = Option(default=8, least=1, most=1024)
+OPTIONS: Mapping[str, Option] = {
+    "addition_time_embed_dim": Option(default=256, least=2, most=MOST_CHANNELS),
+    "cross_attention_dim": WIDTH,
+    "in_channels": Option(default=4, least=1, most=64),
+    "norm_eps": Option(default=1e-5, least=1e-12, most=1.0),
+    "norm_num_groups": Option(default=32, least=1, most=1024),
+    "out_channels": Option(default=4, least=1, most=64),
+    "projection_class_embeddings_input_dim": Option(default=2816, least=1, most=MOST_CHANNELS),
+    "sample_size": Option(default=128, least=1, most=4096),
+}
+LISTS = (
+    "attention_head_dim",
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "num_attention_heads",
+    "reverse_transformer_layers_per_block",
+    "transformer_layers_per_block",
+    "up_block_types",
+)
+BLOCKS = {
+    "down": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+}
+# An absent key has diffusers' default; the first value is the one to write down.
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "_class_name": ("UNet2DConditionModel",),
+    "act_fn": ("silu",),
+    "addition_embed_type": ("text_time",),
+    "addition_embed_type_num_heads": (64,),
+    "attention_type": ("default",),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "class_embeddings_concat": (False,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "cross_attention_norm": (None,),
+    "downsample_padding": (1,),
+    "dropout": (0.0,),
+    "dual_cross_attention": (False,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": (1,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "num_class_embeds": (None,),
+    "only_cross_attention": (False,),
+    "resnet_out_scale_factor": (1.0,),
+    "resnet_skip_time_act": (False,),
+    "resnet_time_scale_shift": ("default",),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
+    "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
+    "upcast_attention": (False, None, True),  # a matter of 16-bit arithmetic only
+    "use_linear_projection": (True,),
+}
+REQUIRED = ("_class_name", "addition_embed_type", "use_linear_projection")
+OTHERS: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+"""Width of the text that a U-Net reads → whose it is."""
+
+
+def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
+    """The numbers of a U-Net with those size ids; `IncompatibleError` for what our modules cannot run."""
+    data = file.data
+    if data.get("addition_embed_type") != "text_time":
+        width = data.get("cross_attention_dim")
+        family = OTHERS.get(width, "another model family") if isinstance(width, int) else "another model family"
+        raise IncompatibleError(
+            f"{file.path} is the U-Net of {family}: its addition_embed_type is {data.get('addition_embed_type')!r} "
+            f"where SDXL has 'text_time'. {ALLOWED}"
+        )
+    file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
+    numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
+    channels = file.whole_numbers("block_out_channels", CHANNELS, WIDTH)
+    levels = len(channels)
+    layers = file.per_level("layers_per_block", data.get("layers_per_block") or LAYERS.default, levels, LAYERS)
+    if len(set(layers)) > 1:
+        raise file.refuse("layers_per_block", list(layers), "one number for all levels")
+    # The number of heads, under diffusers' old name.
+    key = "num_attention_heads" if data.get("num_attention_heads") else "attention_head_dim"
+    heads = file.per_level(key, data.get(key) or HEADS.default, levels, HEADS)
+    down, mid, up = _depths(file, levels)
+    file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])
+    # Angles come in pairs of a cosine and a sine.
+    if channels[0] % 2 or numbers["addition_time_embed_dim"] % 2:
+        odd = "block_out_channels" if channels[0] % 2 else "addition_time_embed_dim"
+        raise file.refuse(odd, data.get(odd), "an even number (of the first level)")
+    for level, width in enumerate(channels):
+        attends = down[level] or up[levels - 1 - level] or level == levels - 1
+        if attends and width % heads[level]:
+            raise file.refuse(key, list(heads), f"a divisor of the level's width, {width} at level {level},")
+    return UNetArchitecture(
+        **numbers,
+        block_out_channels=channels,
+        transformer_layers=down,
+        up_transformer_layers=up,
+        mid_transformer_layers=mid,
+        layers_per_block=layers[0],
+        heads=heads,
+        size_ids=size_ids,
+    )
+
+
+def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+    """Transformer blocks per level on the way down, in the middle, and per level on the way up; 0: no attention."""
+    key = "transformer_layers_per_block"
+    depths = file.per_level(key, file.data.get(key) or 1, levels, LAYERS)
+    key = f"reverse_{key}"
+    upwards = file.per_level(key, file.data.get(key) or depths[::-1], levels, LAYERS)
+    down, up = (_attends(file, direction, levels) for direction in ("down", "up"))
+    return (
+        tuple(n * crosses for n, crosses in zip(depths, down, strict=True)),
+        depths[-1],
+        tuple(n * crosses for n, crosses in zip(upwards, up, strict=True)),
+    )
+
+
+def _attends(file: JsonFile, direction: str, levels: int) -> list[bool]:
+    """Whether the blocks of a direction have attention."""
+    key, kinds = f"{direction}_block_types", [f"{p}{direction.title()}Block2D" for p in ("", "CrossAttn")]
+    blocks = file.data[key] if file.data.get(key) is not None else BLOCKS[direction]
+    if not isinstance(blocks, list | tuple) or len(blocks) != levels or not all(block in kinds for block in blocks):
+        raise file.refuse(key, blocks, f"a list of {levels} of {' and '.join(kinds)}")
+    return [block == kinds[1] for block in blocks]
