@@ -14,7 +14,7 @@ from pocketxl.engine.sampling.levels.settings import PredictionType, SchedulerSe
 
 from ....fixtures.schedulers import CLASSES, SDXL, make_scheduler
 
-FULL = {
+FULL: dict[str, Any] = {
     **SDXL,
     "trained_betas": [0.5, 0, 1.0],
     "num_train_timesteps": 3,
