@@ -73,6 +73,7 @@ def test_the_exporter_digest_follows_its_source(tmp_path: Path, monkeypatch: pyt
         "engine/models/unet.py",
         "engine/specs.py",
         "engine/architecture.py",
+        "engine/topology.py",
     ):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_bytes(b"one\ntwo\n")
