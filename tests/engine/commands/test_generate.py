@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.folder.samples import SAMPLE_FILE
 from pocketxl.engine.picture.infotext import parse
 from pocketxl.engine.picture.parameters import keywords
 from pocketxl.engine.picture.png import read_png
@@ -194,7 +195,7 @@ def test_json_tells_stages_in_order_and_then_each_picture(
 
 
 def engine_files() -> list[str]:
-    """Every file of an engine of base and refiner; held to the real folder by the test below."""
+    """Every file that a picture needs of an engine of base and refiner; held to the real folder by the test below."""
     models: tuple[str, ...] = ("text_encoder", "text_encoder_2", "vae_decoder")
     models += tuple(f"{kind}/{part}" for kind in ("base", "refiner") for part in ("conditioner", "unet"))
     tokenizers = [f"{name}/{file}" for name in ("tokenizer", "tokenizer_2") for file in TOKENIZER_FILES]
@@ -205,7 +206,9 @@ TOKENIZER_FILES = ("merges.txt", "tokenizer_config.json", "vocab.json")
 
 
 def test_the_list_of_files_is_that_of_an_engine(tiny_engine: Path) -> None:
-    assert sorted(engine_files()) == sorted(["engine.json", *(f.path for f in read_manifest(tiny_engine).files)])
+    manifest = read_manifest(tiny_engine)
+    samples = [f"{name}/{SAMPLE_FILE}" for name in manifest.components]
+    assert sorted([*engine_files(), *samples]) == sorted(["engine.json", *(f.path for f in manifest.files)])
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
