@@ -18,9 +18,9 @@ CALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def last(pipe: Pipeline, **options: Any) -> np.ndarray:
+def last(pipe: Pipeline, **options: Any) -> Any:
     request = pipe.request(**CALL | options)
-    latents = np.empty(0)
+    latents: Any = None
     for step in pipe.sample(request, pipe.encode(request)):
         latents = step.latents
     return latents
