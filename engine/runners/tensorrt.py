@@ -48,21 +48,17 @@ class CudaHeld:
 class TensorRTRunner:
     """Runs `<component>/model.engine` of an engine folder on the first GPU.
 
-    Both sides of guidance go into one call of two rows. `weight_budget` is the most bytes of weights that stay on the
-    GPU, the rest being streamed from host memory at every call (None: all stay).
+    Both sides of guidance go into one call of two rows. All weights stay on the GPU.
     """
 
     rows = 2
 
-    def __init__(
-        self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice, *, weight_budget: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
         self.name = name
         self.spec = entry.spec
         self.device = device
         self._folder = folder
         self._entry = entry
-        self._weight_budget = weight_budget
         self._loaded: _Loaded | None = None
 
     @property
@@ -176,9 +172,7 @@ class TensorRTRunner:
                 f"{self.name}: TensorRT for RTX {trt.__version__} cannot open {path} on this GPU; build the engine for "
                 "this GPU's generation with the installed version"
             )
-        streamable = int(engine.streamable_weights_size)
-        budget = streamable if self._weight_budget is None else min(self._weight_budget, streamable)
-        engine.weight_streaming_budget_v2 = budget  # before any context is made
+        engine.weight_streaming_budget_v2 = int(engine.streamable_weights_size)  # before any context is made
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         context = engine.create_execution_context()
         if context is None:

@@ -7,16 +7,14 @@ OpenAI's CLIP (`simple_tokenizer.py`), run by the `tokenizers` library.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from ..errors import IntegrityError, RequestError, StorageError
+from ..errors import IntegrityError
 
 FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 _MAX_TOKENS = 77
-_MAX_FILE_BYTES = 16 << 20
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -70,31 +68,8 @@ class Tokenizer:
         self.max_tokens = int(limit) if isinstance(limit, int) and 3 <= limit <= _MAX_TOKENS else _MAX_TOKENS
         """Length of a chunk with begin and end: 77."""
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read the three files of a folder. Raises `IntegrityError` (missing, damaged) or `StorageError`."""
-        files = {}
-        for name in FILES:
-            try:
-                with (folder / name).open("rb") as file:
-                    files[name] = file.read(_MAX_FILE_BYTES + 1)
-            except FileNotFoundError as error:
-                raise IntegrityError(f"{folder / name} is missing; build the engine again") from error
-            except OSError as error:
-                raise StorageError(f"{folder / name} cannot be read: {error.strerror or error}") from error
-            if len(files[name]) > _MAX_FILE_BYTES:
-                raise IntegrityError(f"{folder / name} is larger than {_MAX_FILE_BYTES >> 20} MiB")
-        return cls(files, source=str(folder))
-
     def ids(self, text: str) -> list[int]:
-        """Token ids without begin, end and padding. Raises `RequestError` for text that is not valid Unicode."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"prompt has the lone surrogate {text[error.start]!a} at character {error.start}, which is not text; "
-                "remove it"
-            ) from error
+        """Token ids without begin, end and padding."""
         ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
         return ids
 

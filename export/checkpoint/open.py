@@ -44,10 +44,6 @@ class Checkpoint(Settings):
             )
         return self.components[component]
 
-    def digest(self, component: str) -> str:
-        """SHA-256 over a component's tensors: the same for folder and single file. Reads the whole component once."""
-        return self.weights(component).digest()
-
 
 def open_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:
     """Opens a diffusers folder, a single `.safetensors` file in the original SDXL layout, or a hub id.

@@ -1,12 +1,11 @@
 """Ranges of activations, watched while the unquantized network denoises real prompts."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from ...engine.specs import Arrays
     from .streamed import StreamedModule
 
 Extremes = tuple[float, float, float, float]
@@ -41,20 +40,6 @@ def watch(module: "StreamedModule", layers: Collection[str]) -> Iterator[dict[st
     finally:
         for handle in handles:
             handle.remove()
-
-
-def observe(module: "StreamedModule", samples: "Iterable[Arrays]", layers: Collection[str]) -> Calibration:
-    """Run `module` on every sample and keep the extremes of the named layers' inputs and outputs.
-
-    The samples should come from a denoising run at several noise levels: a convolution's range changes severalfold
-    between the first step and the last. Raises `ValueError` if there is no sample.
-    """
-    with watch(module, layers) as ranges:
-        for sample in samples:
-            module(sample)
-    if missing := sorted(set(layers) - set(ranges)):
-        raise ValueError(f"calibration saw no input of {missing[:5]}: give it at least one sample")
-    return Calibration(ranges=ranges)
 
 
 def _watch(ranges: dict[str, Extremes], name: str) -> Any:

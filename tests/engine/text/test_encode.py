@@ -18,10 +18,9 @@ from pocketxl.engine.request.prompt import parse_prompt
 from pocketxl.engine.request.request import Prompt, Text
 from pocketxl.engine.runners.base import Held, Loaded, Value, Values
 from pocketxl.engine.text.encode import MAX_CHUNKS, PromptTokens, Sides, encode, tokenize
-from pocketxl.engine.text.tokenizer import Tokenizer
 
 from ... import tolerances
-from ...fixtures.checkpoints import tiny_modules, write_tokenizer
+from ...fixtures.checkpoints import load_tokenizer, tiny_modules, write_tokenizer
 
 torch.set_num_threads(2)
 BASE = read_manifest(FOLDER).models.denoisers["base"]
@@ -95,7 +94,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     for name in NAMES.values():
         write_tokenizer(folder / name, pad="!" if name == "tokenizer_2" else "<|endoftext|>")
     modules = {name: module.eval() for name, module in tiny_modules("base").items() if name in NAMES}
-    tokenizers = {name: Tokenizer.load(folder / NAMES[name]) for name in NAMES}
+    tokenizers = {name: load_tokenizer(folder / NAMES[name]) for name in NAMES}
     peers = {NAMES[name]: CLIPTokenizer.from_pretrained(folder / NAMES[name]) for name in NAMES}
     return SimpleNamespace(modules=modules, tokenizers=tokenizers, peers=peers)
 

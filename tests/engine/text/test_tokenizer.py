@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 import pocketxl.export
-from pocketxl.engine.errors import IntegrityError, RequestError
+from pocketxl.engine.errors import IntegrityError
 from pocketxl.engine.text.tokenizer import FILES, Tokenizer
 
-from ...fixtures.checkpoints import write_tokenizer
+from ...fixtures.checkpoints import load_tokenizer, write_tokenizer
 
 CONFIGS = Path(pocketxl.export.__path__[0]) / "checkpoint" / "configs"
 TEXTS = [
@@ -61,7 +61,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         }
         config["pad_token"] = {"__type": "AddedToken", "content": "!", "normalized": False, **plain}
         (folder / FILES[2]).write_text(json.dumps(config))
-    return Tokenizer.load(folder), CLIPTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder), CLIPTokenizer.from_pretrained(folder)
 
 
 def write_public_vocabulary(folder: Path) -> None:
@@ -108,7 +108,7 @@ def test_empty_chunks_are_those_of_an_empty_prompt(pair: Pair) -> None:
 def test_public_ids_are_the_known_ones(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "t", pad="<|endoftext|>")
     write_public_vocabulary(tmp_path / "t")
-    ours = Tokenizer.load(tmp_path / "t")
+    ours = load_tokenizer(tmp_path / "t")
     # The example that OpenAI's and Hugging Face's documents print for CLIP.
     assert ours.chunks([("a photo of a cat", 1.0)]).ids[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
 
@@ -138,17 +138,12 @@ def test_chunks_of_75(pair: Pair, count: int, rows: int) -> None:
         assert (row[end + 1 :] == ours.pad).all()
 
 
-def test_a_lone_surrogate_is_not_text(pair: Pair) -> None:
-    with pytest.raises(RequestError, match="lone surrogate"):
-        pair[0].ids("a \ud800 b")
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_missing_file(tmp_path: Path, name: str) -> None:
     write_tokenizer(tmp_path / "t", pad="!")
     (tmp_path / "t" / name).unlink()
-    with pytest.raises(IntegrityError, match=f"{name}.* is missing"):
-        Tokenizer.load(tmp_path / "t")
+    with pytest.raises(IntegrityError, match=f"{name} missing"):
+        load_tokenizer(tmp_path / "t")
 
 
 @pytest.mark.parametrize(
@@ -173,4 +168,4 @@ def test_damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
     write_tokenizer(tmp_path / "t", pad="!")
     (tmp_path / "t" / name).write_bytes(content)
     with pytest.raises(IntegrityError):
-        Tokenizer.load(tmp_path / "t")
+        load_tokenizer(tmp_path / "t")

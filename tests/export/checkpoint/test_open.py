@@ -35,7 +35,7 @@ def test_folder_and_single_file_are_one_checkpoint(
     assert set(folder.components) == set(file.components)
     for component in folder.components:
         assert folder.weights(component).names() == file.weights(component).names()
-        assert folder.digest(component) == file.digest(component)
+        assert folder.weights(component).digest() == file.weights(component).digest()
         for name in folder.weights(component):
             assert torch.equal(folder.weights(component).tensor(name), file.weights(component).tensor(name))
 
@@ -54,21 +54,21 @@ def test_weights_have_the_values_and_names_of_the_modules(kind: str, tiny_folder
 
 def test_base_and_refiner_share_what_the_public_ones_share(tiny_folders: dict[str, Path]) -> None:
     base, refiner = (open_checkpoint(tiny_folders[kind]) for kind in KINDS)
-    assert base.digest("vae") == refiner.digest("vae")
-    assert base.digest("text_encoder_2") == refiner.digest("text_encoder_2")
-    assert base.digest("unet") != refiner.digest("unet")
+    assert base.weights("vae").digest() == refiner.weights("vae").digest()
+    assert base.weights("text_encoder_2").digest() == refiner.weights("text_encoder_2").digest()
+    assert base.weights("unet").digest() != refiner.weights("unet").digest()
     with pytest.raises(IncompatibleError, match="no text_encoder; a refiner has unet, text_encoder_2, vae"):
         refiner.weights("text_encoder")
 
 
 def test_sharded_and_16_bit_folders(folder: Path, tmp_path: Path) -> None:
-    before = open_checkpoint(folder).digest("unet")
+    before = open_checkpoint(folder).weights("unet").digest()
     file = folder / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     file.unlink()
     names = sorted(tensors)
     write_shards(file.parent, file.stem, ({n: tensors[n] for n in part} for part in (names[::2], names[1::2])))
-    assert open_checkpoint(folder).digest("unet") == before
+    assert open_checkpoint(folder).weights("unet").digest() == before
     half = open_checkpoint(tiny_checkpoint(tmp_path / "half", "base", torch.float16, variant="fp16"))
     assert {half.weights("unet").dtype(name) for name in half.weights("unet")} == {"float16"}
     name = "mid_block.resnets.0.conv1.weight"
@@ -76,7 +76,7 @@ def test_sharded_and_16_bit_folders(folder: Path, tmp_path: Path) -> None:
 
 
 def test_names_of_older_libraries_are_brought_up_to_date(folder: Path) -> None:
-    before = {component: open_checkpoint(folder).digest(component) for component in ("text_encoder", "vae")}
+    before = {component: open_checkpoint(folder).weights(component).digest() for component in ("text_encoder", "vae")}
     file = folder / "text_encoder/model.safetensors"
     state = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
     save_file(state | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
@@ -90,7 +90,7 @@ def test_names_of_older_libraries_are_brought_up_to_date(folder: Path) -> None:
         state[name] = tensor[:, :, None, None].contiguous() if tensor.ndim == 2 else tensor
     assert any(".query." in name for name in state)
     save_file(state, file)
-    assert {component: open_checkpoint(folder).digest(component) for component in before} == before
+    assert {component: open_checkpoint(folder).weights(component).digest() for component in before} == before
 
 
 def test_single_file_marks_of_v_prediction(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_missing_cut_and_pickled_weights_are_named(folder: Path, component: str)
 
 
 def test_flipped_byte_of_the_values_changes_the_digest(folder: Path) -> None:
-    before = open_checkpoint(folder).digest("vae")
+    before = open_checkpoint(folder).weights("vae").digest()
     file = folder / "vae/diffusion_pytorch_model.safetensors"
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
-    assert open_checkpoint(folder).digest("vae") != before
+    assert open_checkpoint(folder).weights("vae").digest() != before
 
 
 def test_stable_diffusion_1_5_folder_is_refused(folder: Path) -> None:

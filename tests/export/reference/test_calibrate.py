@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketxl.export.reference.calibrate import Calibration, observe
+from pocketxl.export.reference.calibrate import Calibration
 from pocketxl.export.reference.streamed import StreamedModule
 
+from ...fixtures.calibration import observe
 from ...fixtures.onnx_run import StateDict
 from ..targets.cpu.lowering import image_spec, noise
 
@@ -55,9 +56,3 @@ def test_json_round_trip_is_exact() -> None:
     calibration = Calibration(ranges={"b": (-0.1, 1 / 3, -2.0, 1e-7), "a": (0.0, 1.0, 0.0, 1.0)})
     assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
     assert list(calibration.to_json()["ranges"]) == ["a", "b"]
-
-
-def test_no_sample_is_an_error(module: Two) -> None:
-    streamed = StreamedModule(Two, image_spec(3, 2), StateDict(module.state_dict()))
-    with pytest.raises(ValueError, match="second"):
-        observe(streamed, [], ["second"])

@@ -14,11 +14,11 @@ from pocketxl.engine.errors import QualityError
 from pocketxl.engine.specs import Role
 from pocketxl.export.quantize.formats import W8A8_DYNAMIC, W8A8_STATIC
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.reference.calibrate import observe
 from pocketxl.export.reference.gate import gate
 from pocketxl.export.reference.parity import Figures, LayerError, compare, worst_layers
 from pocketxl.export.reference.streamed import StreamedModule
 
+from ...fixtures.calibration import observe
 from ...fixtures.onnx_run import StateDict
 from ..targets.cpu.lowering import image_spec, noise
 

@@ -16,13 +16,14 @@ from pocketxl.export.graph.layers import find_layers
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.formats import W8, Kind
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.reference.calibrate import Calibration, observe
+from pocketxl.export.reference.calibrate import Calibration
 from pocketxl.export.reference.parity import Figures, compare
 from pocketxl.export.reference.streamed import StreamedModule
 from pocketxl.export.target import Lowered
 from pocketxl.export.targets.check import recipes_for
 from pocketxl.export.targets.cpu.target import CpuTarget
 
+from ....fixtures.calibration import observe
 from ....fixtures.networks import UNetPair, unet_pair
 from ....fixtures.onnx_run import StateDict
 from .lowering import noise, operators, session
