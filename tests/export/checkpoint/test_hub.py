@@ -28,7 +28,10 @@ def cache(tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.Mon
 
 
 def test_cached_repository_opens_offline(cache: Path, tiny_folders: dict[str, Path]) -> None:
-    assert open_checkpoint(REPOSITORY).weights("vae").digest() == open_checkpoint(tiny_folders["base"]).weights("vae").digest()
+    assert (
+        open_checkpoint(REPOSITORY).weights("vae").digest()
+        == open_checkpoint(tiny_folders["base"]).weights("vae").digest()
+    )
 
 
 def test_file_that_the_cache_lacks_is_named(cache: Path) -> None:
