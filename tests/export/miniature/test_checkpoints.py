@@ -75,6 +75,6 @@ def test_a_build_of_them_gives_the_bundled_engine(tmp_path: Path) -> None:
     for folder in (FOLDER, tmp_path / "int8"):
         with Pipeline.load(folder) as pipe:
             pictures.append(pipe(PROMPT, seed=1, num_inference_steps=8, output_type="np").images[0])
-    # Other machines calibrate a little differently, 1e-6 of a range, which int8 steps make more of. Measured between two
-    # processors: 0.0103, with this release and the one before; between two seeds 0.05.
+    # Other machines calibrate a little differently, 1e-6 of a range, and int8 steps make more of it. Measured between
+    # two processors: 0.0103, with this release and the one before; between two seeds 0.05.
     assert np.abs(pictures[0] - pictures[1]).mean() < 0.02
