@@ -1,6 +1,6 @@
 """The layers of SDXL's U-Nets that bear fewer bits worst, in one table: recipes and the kernels' layers derive from it.
 
-Names are those of diffusers' state dict without `.weight`; roles are those of `sdxl_steps`.
+Names are those of diffusers' state dict without `.weight`; roles are those of `sdxl_layers`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Sensitive:
 
     names: str
     roles: frozenset[str] = frozenset()
-    """What `sdxl_steps` calls them; empty for what is computed once a picture and is no part of its walk."""
+    """What `sdxl_layers` calls them; empty for what is computed once a picture and is no part of its walk."""
     stands: Stands
     reason: str
 
@@ -87,5 +87,5 @@ def sensitive_pattern(most: Stands) -> str:
 
 
 def sensitive_roles(most: Stands) -> frozenset[str]:
-    """The roles in `sdxl_steps` of layers that stand at most `most`, but not of those that stand nothing."""
+    """The roles in `sdxl_layers` of layers that stand at most `most`, but not of those that stand nothing."""
     return frozenset[str]().union(*(row.roles for row in SENSITIVE if Stands.NOTHING < row.stands <= most))

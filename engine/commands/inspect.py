@@ -51,7 +51,7 @@ def _engine(folder: Path, as_json: bool) -> None:
                 name: {"weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality)}
                 for name, entry in manifest.components.items()
             },
-            tools=dict(manifest.tools), created_by=manifest.created_by,
+            tools=dict(manifest.tools), created_by=manifest.created_by, measured_on=manifest.measured_on,
         )  # fmt: skip
         return
     say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
@@ -59,6 +59,8 @@ def _engine(folder: Path, as_json: bool) -> None:
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")
+    if manifest.measured_on:
+        say(f"measured on {manifest.measured_on}")
     if manifest.quality:
         say(f"short run against the unquantized model: {manifest.quality['psnr_db']:.1f} dB")
     say(f"made by {manifest.created_by} with " + ", ".join(f"{n} {v}" for n, v in sorted(manifest.tools.items())))
