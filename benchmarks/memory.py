@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pocketxl.engine.memory.resident import forget_resident_peak, resident_peak
+
 from .report import Record, finish
 
 SIZES = (512, 1024)
@@ -54,7 +56,7 @@ def measure(engine: Path, side: int, prompts: int) -> dict[str, Any]:
             stages[event.stage] = high_water()
         elif event.step == 0:
             peak = max(peak, high_water())
-            forget_high_water()
+            forget_resident_peak()
 
     call: dict[str, Any] = {
         "prompt": list(TEXTS[:prompts]),
@@ -82,15 +84,10 @@ def measure(engine: Path, side: int, prompts: int) -> dict[str, Any]:
 
 def high_water() -> int:
     """The resident set's high-water mark in bytes since the process began, or since it was forgotten."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("this benchmark reads /proc, so it needs Linux")
-
-
-def forget_high_water() -> None:
-    """Let the mark begin anew at what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
+    found = resident_peak()
+    if found is None:
+        raise SystemExit("this benchmark reads the kernel's own mark, so it needs Linux")
+    return found
 
 
 def _records(case: str, found: dict[str, Any]) -> list[Record]:
