@@ -14,6 +14,7 @@ import numpy as np
 
 from .architecture import Models
 from .conditioning import Conditioning, condition, time_ids
+from .errors import RequestError
 from .guidance import guided_model
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
@@ -97,9 +98,10 @@ class Generation:
         Yields after every evaluation of a model, counted over both; takes latents to go on with by `send`, and returns
         the last ones. Close it to stop early.
         """
+        request, parts = self.prepared.request, self.prepared.parts
+        _check_embeddings(embeddings, request, parts)
         waiting = dict(embeddings)
         del embeddings
-        request, parts = self.prepared.request, self.prepared.parts
         noise = BatchNoise(request.seeds)
         latents = request.latents
         if latents is None:
@@ -189,6 +191,17 @@ def resume(steps: Steps, replacement: Array | None = None) -> Step | Array:
         return steps.send(replacement)
     except StopIteration as end:
         return np.asarray(end.value)
+
+
+def _check_embeddings(embeddings: Embeddings, request: ResolvedRequest, parts: Mapping[str, Schedule]) -> None:
+    """Raise `RequestError` for embeddings that were made for other models, prompts or guidance."""
+    for kind in parts:
+        given = embeddings.get(kind, ())
+        if len(given) != len(request.prompts) or any((side is not None) != request.guidance for _, side in given):
+            raise RequestError(
+                f"the embeddings do not fit the request: its {kind} needs those of {len(request.prompts)} prompts, "
+                f"{'each with its negative' if request.guidance else 'without negatives'}; encode this request"
+            )
 
 
 def _schedules(request: ResolvedRequest, models: Models) -> dict[str, Schedule]:

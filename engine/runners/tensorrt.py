@@ -177,7 +177,7 @@ class TensorRTRunner:
         context = engine.create_execution_context()
         if context is None:
             raise MemoryBudgetError(
-                f"{self.name}: the GPU has no room for the engine; set a weight budget or free memory"
+                f"{self.name}: the GPU has no room for the engine; make a smaller picture or free memory"
             )
         dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
         return _Loaded(engine=engine, context=context, dtypes=dtypes, buffers={})

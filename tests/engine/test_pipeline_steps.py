@@ -46,6 +46,16 @@ def test_embeddings_serve_many_samples(pipe: Pipeline) -> None:
         assert np.array_equal(found[-1].latents, pipe(**CALL | {"seed": seed, "output_type": "latent"}).images)
 
 
+@pytest.mark.parametrize(
+    "other", [{"prompt": "sky", "seed": 3}, {"guidance_scale": 1.0}, {"refiner": False, "denoising_end": None}]
+)
+def test_embeddings_of_another_request_are_refused(pipe: Pipeline, other: dict[str, Any]) -> None:
+    embeddings = pipe.encode(pipe.request(**CALL | other))
+    with pytest.raises(RequestError, match="encode this request"):
+        next(pipe.sample(pipe.request(**CALL), embeddings))
+    assert last(pipe) is not None
+
+
 def test_latents_are_sent_in_and_the_last_ones_returned(pipe: Pipeline) -> None:
     request = pipe.request(**CALL)
     steps = pipe.sample(request, pipe.encode(request))
