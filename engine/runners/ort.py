@@ -156,10 +156,10 @@ def _session_options(ort: Any, threads: int | None, *, patterns: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # The arena stays on, ONNX Runtime's default. Without it the C library's heap fragments: SDXL's U-Net took 3.0 GB and
-    # 17.8 s a call at 1024x1024 instead of 2.6 GB and 14.0 s.
-    # Patterns are off where the arena is given back after each run. With them, calls of four pictures at 512x512 came to
-    # 2.5 GB in the VAE, without them to 1.7; the VAE alone does not show it, and why is not understood.
+    # The arena stays on, ONNX Runtime's default. Without it the C library's heap fragments: SDXL's U-Net took 3.0 GB
+    # and 17.8 s a call at 1024x1024 instead of 2.6 GB and 14.0 s.
+    # Patterns are off where the arena is given back after each run. With them, calls of four pictures at 512x512 came
+    # to 2.5 GB in the VAE, without them to 1.7; the VAE alone does not show it, and why is not understood.
     options.enable_mem_pattern = patterns
     if threads is not None:
         options.intra_op_num_threads = threads
