@@ -125,7 +125,7 @@ import json, sys
 import numpy as np
 from pocketxl.engine.runners.ort import import_onnxruntime, _session_options
 ort = import_onnxruntime()
-options = _session_options(ort, 2)
+options = _session_options(ort, 2, patterns=True)
 # Exact allocation: the arena's rounding is a matter of the runner, not of the graph.
 options.enable_cpu_mem_arena = False
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
