@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
+from .terminal import printable
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
@@ -88,7 +90,7 @@ class Bars:
                 dynamic_ncols=True,
             )
         if event.detail:
-            bar.set_postfix_str(event.detail, refresh=False)
+            bar.set_postfix_str(printable(event.detail), refresh=False)
         bar.update(event.step - bar.n)
         if event.done:
             self._bars.pop(event.stage).close()

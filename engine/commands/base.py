@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..terminal import printable
+
 ENTRY_POINTS = "pocketxl.commands"
 
 
@@ -27,6 +29,12 @@ def emit(event: str, **fields: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Write one line for people."""
-    sys.stdout.write(text + "\n")
+    """Write a line for people, or several; foreign text in it cannot steer the terminal."""
+    sys.stdout.write(printable(text, lines=True) + "\n")
     sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write one line for people to standard error: a complaint, a warning or a hint."""
+    sys.stderr.write(f"pocketxl: {printable(text)}\n")
+    sys.stderr.flush()

@@ -14,7 +14,7 @@ from ..picture.png import write_png
 from ..pipeline import Output, Pipeline
 from ..progress import Bars, JsonLines, Progress, Silent
 from ..vae import to_uint8
-from .base import Command, emit, say
+from .base import Command, emit, note, say
 from .options import add_options, options_of
 
 
@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
         else:
             say(f"{path}  (seed {output.seeds[index]})")
     if not (args.json or args.quiet) and (hint := advice(args.engine)) is not None:
-        sys.stderr.write(f"pocketxl: {hint}\n")
+        note(hint)
     return 0
 
 

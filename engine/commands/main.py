@@ -9,12 +9,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ...kernels.errors import KernelError
 from ..errors import IncompatibleError, MemoryBudgetError, PocketXLError, RequestError, StorageError
-from .base import ENTRY_POINTS, Command, emit
+from ..install import install_advice
+from ..terminal import prepare_streams, printable
+from .base import ENTRY_POINTS, Command, emit, note
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -22,13 +25,15 @@ READER_GONE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. `--help` and `--version` raise `SystemExit(0)`, as in argparse."""
+    prepare_streams()
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        _settle()
     except BrokenPipeError:
         # The reader of our output went away (`pocketxl inspect … | head`); what was asked for may not be done.
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _abandon(sys.stdout, sys.stderr)
         return READER_GONE
+    return status
 
 
 def _main(arguments: list[str]) -> int:
@@ -79,14 +84,15 @@ def _unavailable(name: str, error: ImportError) -> Command:
     def run(args: argparse.Namespace) -> int:
         raise _lacking(name, error)
 
-    return Command(help=str(_lacking(name, error)), example="", configure=configure, run=run)
+    return Command(
+        help=printable(str(_lacking(name, error))).replace("%", "%%"), example="", configure=configure, run=run
+    )
 
 
 def _lacking(command: str, error: ImportError) -> IncompatibleError:
     extra = "export" if command == "build" else "cpu"
     return IncompatibleError(
-        f"`pocketxl {command}` needs a package that is not here ({error}); install it with: "
-        f"pip install 'pocketxl[{extra}]'"
+        f"`pocketxl {command}` needs a package that is not here ({error}); {install_advice(extra)}"
     )
 
 
@@ -109,10 +115,35 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 
 
 def _fail(message: str, kind: str, status: int, as_json: bool) -> int:
+    """Tell a failure wherever it can be told; the status is the failure's, whatever becomes of the words."""
+    words = [partial(note, message)]
     if as_json:
-        emit("error", error=kind, message=message, exit_code=status)
-    sys.stderr.write(f"pocketxl: {message}\n")
+        words.insert(0, partial(emit, "error", error=kind, message=message, exit_code=status))
+    for tell in words:
+        try:
+            tell()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            continue
     return status
+
+
+def _settle() -> None:
+    """Give up what could not be written (the disk behind it is full): Python would fail on it again when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            _abandon(stream)
+
+
+def _abandon(*streams: TextIO) -> None:
+    """Let streams that cannot be written end in the null device."""
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

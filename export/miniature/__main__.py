@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ...engine.errors import PocketXLError, RequestError, StorageError
+from ...engine.install import install_advice
 from .recipe import TrainingRecipe
 from .stages import run
 from .trainer import TrainingSettings
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PocketXLError as error:
         return _fail(f"error: {error}", error.exit_code)
     except ImportError as error:
-        return _fail(f"error: {error}; install what training needs with: pip install 'pocketxl[miniature]'", 3)
+        return _fail(f"error: {error}; {install_advice('miniature')}", 3)
     except OSError as error:
         return _fail(
             "error: " + f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), StorageError.exit_code

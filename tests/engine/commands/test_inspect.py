@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.picture.png import write_png
 
 from ...fixtures.command_line import files, run
 
@@ -39,3 +41,17 @@ def test_what_is_no_engine_is_told_in_one_line(
     shown = run(capsys, command, path)
     assert shown.status in statuses
     assert str(path) in shown.complaint()
+
+
+def test_text_of_a_foreign_picture_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a\x1b[2J.png"
+    hostile = "cat \x1b]0;owned\x07\x9b31m\u202etac\rx\nSteps: 1, Seed: 2, Size: 8x8"
+    write_png(path, np.zeros((8, 8, 3), np.uint8), hostile)
+    shown = run(capsys, "inspect", path).out
+    assert r"\x1b]0;owned\x07" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\r\u202e")
+    path.write_bytes(b"no picture")
+    assert "\\x1b[2J.png" in run(capsys, "inspect", path).complaint()
+    assert "paint\\x1b[2J" in run(capsys, "paint\x1b[2J").complaint()

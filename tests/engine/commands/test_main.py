@@ -77,7 +77,7 @@ def test_the_statuses_tell_the_errors_apart() -> None:
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 4, "ran out of memory"),
         (OSError(28, "No space left on device", "/disk/file"), 5, "No space left on device (/disk/file)"),
-        (ModuleNotFoundError("No module named 'tqdm'"), 3, "pip install 'pocketxl[cpu]'"),
+        (ModuleNotFoundError("No module named 'tqdm'"), 3, "pip install -e '.[cpu]'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -141,7 +141,7 @@ def test_a_command_whose_packages_are_missing_leaves_the_others_working(
     monkeypatch.setitem(sys.modules, "pocketxl.export.build", None)
     shown = run(capsys, "build", "somewhere", "-o", tmp_path / "engine")
     assert shown.status == 3
-    assert "pip install 'pocketxl[export]'" in shown.complaint()
+    assert "pip install -e '.[export]'" in shown.complaint()
     assert run(capsys, "inspect", "nowhere").status == 5
 
 
