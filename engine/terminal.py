@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+from pathlib import Path
 
 # C0 but tab and line feed, DEL, C1; marks of direction; separators of lines and paragraphs; annotations; surrogates.
 _UNSEEN = re.compile(
@@ -35,7 +36,7 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123: lives with the process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it lives with the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -7,20 +7,20 @@ from ..errors import StorageError
 from ..folder.manifest import read_manifest
 from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
+from ..picture.files import read_picture
 from ..picture.infotext import parse
-from ..picture.png import read_png
 from .base import Command, emit, say
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="?", help="engine folder or PNG file (default: the bundled miniature)")
+    parser.add_argument("path", nargs="?", help="engine folder or picture (default: the bundled miniature)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _run(args: argparse.Namespace) -> int:
     path = engine_folder(args.path)
     if not path.exists():
-        raise StorageError(f"{path} does not exist; give an engine folder or a PNG file")
+        raise StorageError(f"{path} does not exist; give an engine folder or a picture")
     if path.is_dir():
         _engine(path, args.json)
     else:
@@ -29,7 +29,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _picture(path: Path, as_json: bool) -> None:
-    header = read_png(path)
+    header = read_picture(path)
     settings = parse(header.parameters) if header.parameters is not None else {}
     if as_json:
         emit("picture", path=str(path), width=header.width, height=header.height, parameters=settings)

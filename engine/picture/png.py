@@ -1,55 +1,26 @@
-"""Pictures as PNG files with their settings inside, written whole or not at all."""
+"""Pictures as PNG files, their settings in a text chunk. Reference: PNG specification, third edition."""
 
 import io
 import struct
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import IntegrityError, RequestError, StorageError
-from ..folder.durable import write_whole
+from ..errors import IntegrityError, RequestError
+from .header import MAX_TEXT_BYTES, PictureHeader
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"parameters"
-MAX_TEXT_BYTES = 4 << 20
 MAX_FILE_BYTES = 1 << 30
 _BLOCK = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class PngHeader:
-    """What `read_png` finds without decoding pixels. `parameters` is None where the file has no such text."""
-
-    width: int
-    height: int
-    parameters: str | None
-
-
-def write_png(path: Path, image: npt.NDArray[np.uint8], parameters: str | None = None) -> None:
-    """Write a picture, (height, width, 3) of uint8, with `parameters` as its text chunk of that name.
-
-    The file appears under its name when it is complete, and replaces an older one only then; on errors and on Ctrl-C
-    nothing is left behind. Raises `StorageError` with path and reason, `RequestError` for text that is not Unicode.
-    """
-    data = encode_png(image, parameters)
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}; choose another place or make room"
-        ) from error
-
-
 def encode_png(image: npt.NDArray[np.uint8], parameters: str | None = None) -> bytes:
-    """The bytes of that file. Needs the package Pillow."""
+    """The bytes of a file. Needs the package Pillow."""
     from PIL import Image, PngImagePlugin
 
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise RequestError(f"a picture must be (height, width, 3) of uint8, this is {image.shape} of {image.dtype}")
     text = PngImagePlugin.PngInfo()
     if parameters is not None:
         try:
@@ -64,20 +35,11 @@ def encode_png(image: npt.NDArray[np.uint8], parameters: str | None = None) -> b
     return buffer.getvalue()
 
 
-def read_png(path: Path) -> PngHeader:
-    """Size and settings of a PNG file, ours or another program's. No pixel is decoded; every checksum is verified.
+def read_png(file: BinaryIO, name: str) -> PictureHeader:
+    """Size and parameters, ours or another program's. No pixel is decoded; every checksum is verified.
 
-    Raises `IntegrityError` for a file that is no PNG, is damaged, cut short, or has a text over `MAX_TEXT_BYTES`, and
-    `StorageError` for one that cannot be read.
+    Raises `IntegrityError` for a file that is no PNG, is damaged, cut short, or has a text over `MAX_TEXT_BYTES`.
     """
-    try:
-        with path.open("rb") as file:
-            return _read(file, str(path))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _read(file: BinaryIO, name: str) -> PngHeader:
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise IntegrityError(f"{name} is not a PNG file")
     size: tuple[int, int] | None = None
@@ -98,7 +60,7 @@ def _read(file: BinaryIO, name: str) -> PngHeader:
         elif kept and parameters is None:
             parameters = _text(kind, data, name)
         elif kind == b"IEND":
-            return PngHeader(width=size[0], height=size[1], parameters=parameters)
+            return PictureHeader(width=size[0], height=size[1], parameters=parameters)
 
 
 def _checked_chunk(file: BinaryIO, kind: bytes, length: int, *, keep: bool, name: str) -> bytes:
