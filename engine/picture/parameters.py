@@ -33,7 +33,7 @@ def describe(
         "Sampler": request.sampler.label,
         "Schedule type": SCHEDULES[request.schedule],
         "CFG scale": _plain(request.guidance_scale),
-        "Seed": str(request.seeds[image]),
+        **({} if request.seeds[image] is None else {"Seed": str(request.seeds[image])}),
         "Size": f"{request.width}x{request.height}",
         "Model": model,
         # Without this, readers take the noise for a GPU's.
