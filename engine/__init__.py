@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .progress import ProgressEvent
     from .request.sizes import size_of
 
+__version__: str
+"""PocketXL's."""
+
 _HOMES = {
     "check": ("ComponentCheck", "check_engine"),
     "request.sizes": ("size_of",),
@@ -60,12 +63,17 @@ __all__ = [
     "QualityError",
     "RequestError",
     "StorageError",
+    "__version__",
     "check_engine",
     "size_of",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # read from the installed package: that is slower than all the rest of this import
+        from importlib.metadata import version
+
+        return version("pocketxl")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
