@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .request.request import GenerationRequest, ResolvedRequest
     from .request.sizes import size_of
 
+__version__: str
+"""PocketXL's."""
+
 _HOMES = {
     "check": ("ComponentCheck", "check_engine"),
     "output": ("Output",),
@@ -71,6 +74,7 @@ __all__ = [
     "RequestError",
     "ResolvedRequest",
     "StorageError",
+    "__version__",
     "check_engine",
     "escape",
     "size_of",
@@ -78,6 +82,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # read from the installed package: that is slower than all the rest of this import
+        from importlib.metadata import version
+
+        return version("pocketxl")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
