@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .errors import NumericError
+from .install import needing
 from .runners.base import Runner, call
 
 
@@ -32,6 +33,7 @@ def to_uint8(pictures: np.ndarray) -> np.ndarray:
 
 def to_pil(picture: np.ndarray) -> Any:
     """A picture in [0, 1] → a PIL image. Needs the package pillow."""
-    from PIL import Image
+    with needing("pillow", "a picture (other than output_type='np')"):
+        from PIL import Image
 
     return Image.fromarray(to_uint8(picture))

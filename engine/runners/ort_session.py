@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
-from ..install import install_advice
+from ..install import needing
 from ..specs import ComponentSpec, TensorSpec
 
 FATAL = 4
@@ -16,10 +16,8 @@ _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "float16": "tens
 
 def import_onnxruntime() -> Any:
     """ONNX Runtime, or an `IncompatibleError` that says how to install it."""
-    try:
+    with needing("onnxruntime", "this engine"):
         import onnxruntime
-    except ImportError as error:
-        raise IncompatibleError(f"this engine runs on ONNX Runtime; {install_advice('cpu')}") from error
     return onnxruntime
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import IntegrityError
+from ..install import needing
 
 FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 _MAX_TOKENS = 77
@@ -39,7 +40,8 @@ class Tokenizer:
 
         Raises `IntegrityError` if a file is missing or is not what it should be.
         """
-        from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+        with needing("tokenizers", "reading prompts"):
+            from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
         vocabulary, merges, config = _contents(files, source)
         special = {name: _content(config.get(f"{name}_token", "<|endoftext|>")) for name in ("eos", "unk", "pad")}

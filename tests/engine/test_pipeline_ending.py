@@ -84,6 +84,5 @@ def test_a_forked_child_makes_its_own_pictures(tiny_engine: Path, tmp_path: Path
         if when == "after a call":
             fork()
         else:
-            with pytest.raises(ZeroDivisionError):
-                pipe("a cat", **CALL, callback_on_step_end=lambda *_: (fork(), 1 / 0))
+            pipe("a cat", **CALL, callback_on_step_end=fork)
         assert np.array_equal(pipe("a cat", **CALL).images, expected)
