@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         destination.try_out(3 * request.height * request.width)
         written = 0
         try:
-            for output in pipe.stream(**options, progress=_progress(args)):
+            for output in pipe.stream(**options, progress=_progress(args, images)):
                 path = destination.write(to_uint8(output.images[0]), _settings(output, pipe), args.quality)
                 written += 1
                 _tell(path, output, args)
@@ -97,8 +97,10 @@ def _warn(warning: str, args: argparse.Namespace) -> None:
         note(warning)
 
 
-def _progress(args: argparse.Namespace) -> Progress:
-    return JsonLines(sys.stdout) if args.json else Silent() if args.quiet else Bars()
+def _progress(args: argparse.Namespace, pictures: int) -> Progress:
+    if args.json:
+        return JsonLines(sys.stdout, pictures=pictures)
+    return Silent() if args.quiet else Bars(pictures=pictures)
 
 
 def _tell(path: Path, output: Output, args: argparse.Namespace) -> None:
