@@ -23,8 +23,12 @@ if TYPE_CHECKING:
         StorageError,
     )
     from .memory.plan import MemoryPlan
-    from .pipeline import Output, Pipeline
+    from .output import Output
+    from .pipeline import Pipeline
     from .progress import ProgressEvent
+    from .request.keywords import CallOptions
+    from .request.prompt import escape
+    from .request.request import GenerationRequest, ResolvedRequest
     from .request.sizes import size_of
 
 __version__: str
@@ -32,6 +36,10 @@ __version__: str
 
 _HOMES = {
     "check": ("ComponentCheck", "check_engine"),
+    "output": ("Output",),
+    "request.keywords": ("CallOptions",),
+    "request.prompt": ("escape",),
+    "request.request": ("GenerationRequest", "ResolvedRequest"),
     "request.sizes": ("size_of",),
     "errors": (
         "IncompatibleError",
@@ -44,13 +52,15 @@ _HOMES = {
         "StorageError",
     ),
     "memory.plan": ("MemoryPlan",),
-    "pipeline": ("Output", "Pipeline"),
+    "pipeline": ("Pipeline",),
     "progress": ("ProgressEvent",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CallOptions",
     "ComponentCheck",
+    "GenerationRequest",
     "IncompatibleError",
     "IntegrityError",
     "MemoryBudgetError",
@@ -62,9 +72,11 @@ __all__ = [
     "ProgressEvent",
     "QualityError",
     "RequestError",
+    "ResolvedRequest",
     "StorageError",
     "__version__",
     "check_engine",
+    "escape",
     "size_of",
 ]
 

@@ -36,7 +36,7 @@ def describe(
         "Sampler": request.sampler.label,
         "Schedule type": SCHEDULES[request.schedule],
         "CFG scale": _plain(request.guidance_scale),
-        "Seed": str(request.seeds[image]),
+        **({} if request.seeds[image] is None else {"Seed": str(request.seeds[image])}),
         "Size": f"{request.width}x{request.height}",
         **({"Model hash": digest[:HASH_DIGITS]} if digest else {}),
         "Model": model,
