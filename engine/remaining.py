@@ -40,9 +40,9 @@ class Remaining:
                 self._began = now
             elif step > 1 and not done:
                 self._steps, self._walked = self._steps + 1, self._walked + now - self._last
-            self._last, self._step, self._total, self._walking = now, step, total or 0, not done
+            self._last, self._step, self._total, self._walking = now, step, total or 0, True
         elif stage == "decode" and done:
-            self.finished += 1
+            self.finished, self._walking = self.finished + 1, False
             self._decoding, self._whole = now - self._last, now - self._began
             return self._with_others(0.0, self.pictures - self.finished)
         return self._with_others(self._this(stage, now), self.pictures - self.finished - 1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import IncompatibleError, MemoryBudgetError, RequestError
 from ..folder.manifest import ComponentEntry, checked_path
+from ..install import install_advice
 from .base import Footprint, Held, Sizes, Value, Values, check_inputs
 from .device import CudaArray, CudaDevice
 
@@ -196,7 +197,6 @@ def import_tensorrt() -> Any:
         import tensorrt_rtx
     except (ImportError, OSError) as error:
         raise IncompatibleError(
-            f"engines for TensorRT for RTX need it, and it is not here ({error}); install it with: "
-            "pip install 'pocketxl[rtx]'"
+            f"engines for TensorRT for RTX need it, and it is not here ({error}); {install_advice('rtx')}"
         ) from error
     return tensorrt_rtx

@@ -110,5 +110,13 @@ def test_several_pictures_are_numbered_with_the_time_left_in_all() -> None:
     assert told[0]["remaining_total"] is None
     assert told[-1]["remaining_total"] == 0
     assert all(t["remaining_total"] is not None for t in told[3:])
-    text = drawn.getvalue()
-    assert all(part in text for part in ("picture 1/2 · denoise", "picture 2/2 · decode", "base/unet", "s left"))
+    assert all(part in drawn.getvalue() for part in ("picture 1/2 · denoise", "picture 2/2 · decode", "load"))
+
+
+def test_a_bar_tells_the_time_left_in_all() -> None:
+    drawn = io.StringIO()
+    with track(Bars(drawn, always=True, pictures=1), "denoise", total=3) as step:
+        step()
+        step(2)
+    assert "about 5 s left" in drawn.getvalue()
+    assert "picture" not in drawn.getvalue()

@@ -45,7 +45,8 @@ def test_after_one_picture_the_rest_is_known() -> None:
     offs = list(run(4, steps=5, step=2.0, load=1.0, decode=7.0))
     second = offs[len(offs) // 4 :]
     assert all(off is not None and abs(off) <= 1.0 for stage, off in second), second  # the load comes before the steps
-    assert offs[-1] == ("decode", pytest.approx(0))
+    assert offs[-1][0] == "decode"
+    assert offs[-1][1] == pytest.approx(0)
 
 
 def test_the_first_picture_is_guessed_from_its_second_step_on() -> None:
