@@ -87,8 +87,10 @@ class Bars:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Open, move or close the stage's bar."""
-        bar = self._bars.get(event.stage) or self._open(event)
-        notes = [printable(event.detail)] if event.detail else []
+        bar = self._bars.get(event.stage)
+        if bar is None:
+            bar = self._open(event)
+        notes = [printable(event.detail)] if event.detail and event.stage != LOAD else []
         if self._remaining is not None:
             left = self._remaining.told(event.stage, event.step, event.total, done=event.done)
             notes += [] if left is None else [in_words(left)]
@@ -104,7 +106,7 @@ class Bars:
         several = self._remaining is not None and self._remaining.pictures > 1
         name = f"picture {self._remaining.current}/{self._remaining.pictures} · " if self._remaining and several else ""
         bar = self._bars[event.stage] = tqdm(
-            desc=f"{name}{event.stage}",
+            desc=f"{name}{event.stage} {printable(event.detail)}".rstrip(),
             total=event.total,
             unit=event.unit,
             unit_scale=event.unit in ("B", "byte"),

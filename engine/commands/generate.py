@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
                 _tell(path, output, args)
         except KeyboardInterrupt as interrupted:
             raise KeyboardInterrupt(
-                f"interrupted; {written} of {images} picture{'s'[: images != 1]} written, nothing half-written was left"
+                f"interrupted; {written} of {images} pictures written, nothing half-written was left"
             ) from interrupted
     if not (args.json or args.quiet) and (hint := advice(args.engine)) is not None:
         note(hint)

@@ -37,7 +37,7 @@ def _picture(path: Path, as_json: bool) -> None:
     elif header.parameters is None:
         say(f"{path}: {header.width}x{header.height}, no generation parameters inside")
     else:
-        say(header.parameters)
+        say(header.parameters, lines=True)
 
 
 def _engine(folder: Path, as_json: bool) -> None:

@@ -33,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
              prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
         return 0
-    say(format_table(plan))
+    say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
     released = sorted(set(plan.footprints) - plan.keep)

@@ -110,7 +110,7 @@ def test_several_pictures_are_numbered_with_the_time_left_in_all() -> None:
     assert told[0]["remaining_total"] is None
     assert told[-1]["remaining_total"] == 0
     assert all(t["remaining_total"] is not None for t in told[3:])
-    assert all(part in drawn.getvalue() for part in ("picture 1/2 · denoise", "picture 2/2 · decode", "load"))
+    assert all(part in drawn.getvalue() for part in ("picture 1/2 · denoise", "picture 2/2 · decode", "load base/unet"))
 
 
 def test_a_bar_tells_the_time_left_in_all() -> None:
