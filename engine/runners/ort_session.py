@@ -26,9 +26,8 @@ def import_onnxruntime() -> Any:
 def open_session(model: Path, threads: int, *, patterns: bool) -> Any:
     """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises."""
     ort = import_onnxruntime()
-    return ort.InferenceSession(
-        str(model), session_options(ort, threads, patterns=patterns), providers=["CPUExecutionProvider"]
-    )
+    options = session_options(ort, threads, patterns=patterns)
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
@@ -47,6 +46,10 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     # instead of 0.58 with one of them taken.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.dynamic_block_base", "4")
+    # Without VNNI the products of uint8 and int8 are added in 16 bits, saturated and wrong without a word (a U-Net was
+    # off by 6.7 % instead of 4.7). With this, weights become uint8 there, whose sums are exact; elsewhere it does
+    # nothing. It needs zero points that no two weights share.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
