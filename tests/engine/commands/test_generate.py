@@ -61,7 +61,7 @@ REFUSED = [
     (("-o", "out.jpg", "--quality", "0"), 2, "1 to 100"),
     (("--quality", "50"), 2, "PNG keeps"),
     (("--like", "nowhere.png"), 5, "nowhere.png"),
-    (("-o", "nowhere/folder/"), 5, "nowhere/folder"),
+    (("-o", "nowhere/folder/"), 5, "the folder nowhere does not exist"),
     (("-o", ""), 2, ".png"),
     (("-o", "nowhere/out.png"), 5, "nowhere"),
     (("--engine", "nowhere"), 6, "pocketxl build"),
