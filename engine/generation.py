@@ -88,7 +88,7 @@ class Generation:
 
             @contextmanager
             def use(runner: Runner) -> Iterator[None]:
-                with self.residency.phase(self.plan, runner.name):
+                with self.residency.phase(self.plan, runner.name, self.progress):
                     yield
                 advance()
 
@@ -142,7 +142,7 @@ class Generation:
         """What the U-Net is given for each prompt and its negative."""
         runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
         ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
-        with self.residency.phase(self.plan, runner.name):
+        with self.residency.phase(self.plan, runner.name, self.progress):
             return [
                 condition(
                     runner,
@@ -165,7 +165,10 @@ class Generation:
     ) -> Steps:
         """One model's part of the loop; `before` evaluations were others'."""
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
-        with self.residency.phase(self.plan, runner.name), guided_model(runner, prompts, request) as model:
+        with (
+            self.residency.phase(self.plan, runner.name, self.progress),
+            guided_model(runner, prompts, request) as model,
+        ):
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
             while isinstance(step, Step):
@@ -187,7 +190,10 @@ def decoded(
     """Latents (n, C, h, w) → PIL pictures (`pil`) or arrays (n, H, W, 3) in [0, 1] (`np`), each as it is done."""
     vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
     side = models.vae.downscale
-    with residency.phase(plan, vae.name), track(progress, "decode", total=len(latents), unit="image") as advance:
+    with (
+        residency.phase(plan, vae.name, progress),
+        track(progress, "decode", total=len(latents), unit="image") as advance,
+    ):
         shape = (len(latents), height * side, width * side, 3)
         pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
         for index, picture in enumerate(decode(vae, latents, models.vae.scaling_factor)):

@@ -1,6 +1,5 @@
 """What a call returns: pictures, and what they were made with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,8 +37,8 @@ class Output:
         """What picture `index` was made with, under AUTOMATIC1111's names where it has one."""
         from .picture.parameters import describe
 
-        settings = describe(self.request, index, model=self.model, version=metadata.version("pocketxl"))
-        return _with_hash(settings, self.model_hash)
+        version = metadata.version("pocketxl")
+        return describe(self.request, index, model=self.model, model_hash=self.model_hash, version=version)
 
     def save(self, path: str | Path, index: int = 0, *, quality: int | None = None) -> Path:
         """Write picture `index` with its settings inside; `.png`, `.jpg` or `.webp` chooses the format.
@@ -61,13 +60,3 @@ class Output:
             raise RequestError(f"picture {index} is not there; this output has {len(self.images)}")
         image = self.images[index]
         return to_uint8(image) if isinstance(image, np.ndarray) else np.asarray(image)
-
-
-def _with_hash(settings: Mapping[str, str], digest: str) -> dict[str, str]:
-    """The settings with the model's hash before its name, where AUTOMATIC1111 has it."""
-    found: dict[str, str] = {}
-    for name, value in settings.items():
-        if name == "Model":
-            found["Model hash"] = digest
-        found[name] = value
-    return found

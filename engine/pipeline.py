@@ -32,6 +32,7 @@ from .memory.sizes import parse_bytes
 from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
+from .picture.parameters import HASH_DIGITS
 from .progress import Progress, Silent
 from .request.keywords import CallOptions
 from .request.limits import integer, positive
@@ -45,9 +46,6 @@ from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, tokenizer_of
 from .walk import walk
-
-HASH_DIGITS = 10
-"""Of the digest in a picture's settings, as in AUTOMATIC1111's."""
 
 
 class Pipeline:

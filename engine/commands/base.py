@@ -28,9 +28,9 @@ def emit(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-def say(text: str) -> None:
-    """Write a line for people, or several; foreign text in it cannot steer the terminal."""
-    sys.stdout.write(printable(text, lines=True) + "\n")
+def say(text: str, *, lines: bool = False) -> None:
+    """Write a line for people, or several with `lines`; foreign text in it cannot steer the terminal."""
+    sys.stdout.write(printable(text, lines=lines) + "\n")
     sys.stdout.flush()
 
 

@@ -30,12 +30,14 @@ class Destination:
     @classmethod
     def of(cls, output: str | None, images: int, *, overwrite: bool) -> "Destination":
         """What `-o`, `-n` and `--overwrite` mean. Raises `RequestError` and `StorageError`, before minutes of work."""
-        if output and (output.endswith(("/", os.sep)) or _is_folder(Path(output))):
-            return cls._folder(Path(output))
         path = Path(DEFAULT if output is None else output)
-        format_of(path)
+        into_folder = bool(output) and (str(output).endswith(("/", os.sep)) or _is_folder(path))
+        if not into_folder:
+            format_of(path)
         if not path.parent.is_dir():
             raise StorageError(f"the folder {path.parent} does not exist; create it or choose another one")
+        if into_folder:
+            return cls._numbered(path)
 
         def name(number: int) -> Path:
             return path if number == images == 1 else path.with_stem(f"{path.stem}-{number}")
@@ -53,20 +55,26 @@ class Destination:
         return cls(name, replace=overwrite)
 
     @classmethod
-    def _folder(cls, folder: Path) -> "Destination":
+    def _numbered(cls, folder: Path) -> "Destination":
         try:
-            folder.mkdir(exist_ok=True)
-            numbers = [int(match[1]) for entry in os.scandir(folder) if (match := _NUMBERED.fullmatch(entry.name))]
+            names = [entry.name for entry in os.scandir(folder)]
+            numbers = [int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name))]
+        except FileNotFoundError:
+            numbers = []  # it is made when it is needed
         except OSError as error:
             raise cannot_write(folder, error) from error
         return cls(lambda number: folder / f"{number:05}.png", first=max(numbers, default=0) + 1)
 
     def try_out(self, size: int) -> None:
-        """Write `size` bytes beside the next picture, and remove them. Raises `StorageError`."""
+        """Make the folder if need be; write `size` bytes beside the next picture, and remove them.
+
+        Raises `StorageError`.
+        """
         path = self._name(self._next)
         trial = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
             _taken(path)  # a name that is too long
+            path.parent.mkdir(exist_ok=True)
             try:
                 with trial.open("xb") as file:
                     for start in range(0, size, len(_BLOCK)):

@@ -3,20 +3,20 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from ..check import advice
 from ..errors import RequestError
 from ..memory.sizes import parse_bytes
+from ..output import Output
 from ..picture.files import QUALITY, SUFFIXES
-from ..picture.parameters import describe
-from ..pipeline import Output, Pipeline
+from ..picture.parameters import HASH_DIGITS
+from ..pipeline import Pipeline
 from ..progress import Bars, JsonLines, Progress, Silent
 from ..request.limits import integer
+from ..request.prompt import escape
 from ..request.request import ResolvedRequest
 from ..request.syntax import unsupported_syntax
-from ..vae import to_uint8
 from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
@@ -56,33 +56,37 @@ def _run(args: argparse.Namespace) -> int:
         defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:
-            options["prompt"] = args.prompt
+            options["prompt"] = escape(args.prompt) if args.literal else args.prompt
         request = pipe.request(**options)
-        for warning in _warnings(like, left_out, pipe, request):
+        for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
             _warn(warning, args)
         destination.try_out(3 * request.height * request.width)
         written = 0
         try:
-            for output in pipe.stream(**options, progress=_progress(args)):
-                path = destination.write(to_uint8(output.images[0]), _settings(output, pipe), args.quality)
+            for output in pipe.stream(**options, progress=_progress(args, images)):
+                path = destination.write(output.pixels(), output.settings(), args.quality)
                 written += 1
                 _tell(path, output, args)
         except KeyboardInterrupt as interrupted:
             raise KeyboardInterrupt(
-                f"interrupted; {written} of {images} picture{'s'[: images != 1]} written, nothing half-written was left"
+                f"interrupted; {written} of {images} pictures written, nothing half-written was left"
             ) from interrupted
     if not (args.json or args.quiet) and (hint := advice(args.engine)) is not None:
         note(hint)
     return 0
 
 
-def _warnings(like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest) -> Iterator[str]:
+def _warnings(
+    like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest, *, literal: bool
+) -> Iterator[str]:
     """What a user should know before the work: why a picture may not be what the words or the model picture promise."""
     if like is not None:
         if left_out:
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
-            yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:10]})"
+            yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
+    if literal:
+        return
     (prompt,) = request.prompts
     texts = (prompt.prompt, prompt.prompt_2, prompt.negative_prompt, prompt.negative_prompt_2)
     found = dict.fromkeys(part for text in texts if text is not None for part in unsupported_syntax(text.given))
@@ -97,8 +101,10 @@ def _warn(warning: str, args: argparse.Namespace) -> None:
         note(warning)
 
 
-def _progress(args: argparse.Namespace) -> Progress:
-    return JsonLines(sys.stdout) if args.json else Silent() if args.quiet else Bars()
+def _progress(args: argparse.Namespace, pictures: int) -> Progress:
+    if args.json:
+        return JsonLines(sys.stdout, pictures=pictures)
+    return Silent() if args.quiet else Bars(pictures=pictures)
 
 
 def _tell(path: Path, output: Output, args: argparse.Namespace) -> None:
@@ -107,11 +113,6 @@ def _tell(path: Path, output: Output, args: argparse.Namespace) -> None:
         emit("picture", path=str(path), seed=seed, width=output.request.width, height=output.request.height)
     else:
         say(f"{path}  (seed {seed})")
-
-
-def _settings(output: Output, pipe: Pipeline) -> dict[str, str]:
-    version = metadata.version("pocketxl")
-    return describe(output.request, 0, model=pipe.name, digest=pipe.digest, version=version)
 
 
 command = Command(

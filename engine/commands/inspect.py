@@ -9,6 +9,7 @@ from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
 from ..picture.files import read_picture
 from ..picture.infotext import parse
+from ..picture.parameters import HASH_DIGITS
 from .base import Command, emit, say
 
 
@@ -36,7 +37,7 @@ def _picture(path: Path, as_json: bool) -> None:
     elif header.parameters is None:
         say(f"{path}: {header.width}x{header.height}, no generation parameters inside")
     else:
-        say(header.parameters)
+        say(header.parameters, lines=True)
 
 
 def _engine(folder: Path, as_json: bool) -> None:
@@ -44,7 +45,7 @@ def _engine(folder: Path, as_json: bool) -> None:
     size = sum(file.size for file in manifest.files)
     if as_json:
         emit(
-            "engine", path=str(folder), target=manifest.target, recipe=manifest.recipe,
+            "engine", path=str(folder), digest=manifest.digest, target=manifest.target, recipe=manifest.recipe,
             models=sorted(manifest.models.denoisers),
             native_size=manifest.models.native_size, size_bytes=size, quality=dict(manifest.quality),
             components={
@@ -55,7 +56,8 @@ def _engine(folder: Path, as_json: bool) -> None:
         )  # fmt: skip
         return
     say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
-        f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}")  # fmt: skip
+        f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}, "
+        f"model hash {manifest.digest[:HASH_DIGITS]}")  # fmt: skip
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")

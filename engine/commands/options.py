@@ -9,12 +9,14 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..picture.parameters import read
 from ..request.options import OPTIONS, Form, Option
+from ..request.prompt import escape
 from ..request.sizes import size_of
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 
 STEPS = 30
 """The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
 here keeps its pictures."""
+_TEXTS = {row.name for row in OPTIONS.values() if row.form is Form.TEXT}
 _TYPES = {Form.TEXT: str, Form.WHOLE: int, Form.NUMBER: float}
 
 
@@ -27,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
+    parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
 
 
@@ -47,6 +50,8 @@ def options_of(
     if {"num_inference_steps", "schedule"} & given.keys():
         kept.pop("timesteps", None)
         kept.pop("sigmas", None)
+    if args.literal:
+        given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
     return {**kept, **given}
 
 

@@ -1,10 +1,12 @@
 """`pocketxl plan`: what would be in memory when, without loading weights."""
 
 import argparse
+from typing import Any
 
 from ..memory.plan import format_table
 from ..memory.sizes import format_bytes, parse_bytes
 from ..pipeline import Pipeline
+from ..request.prompt import escape
 from .base import Command, emit, say
 from .options import add_options, options_of
 
@@ -20,14 +22,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     pipe = Pipeline.load(args.engine)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    plan = pipe.plan(args.prompt or "", budget=budget, **options_of(args, pipe.models))
+    options: dict[str, Any] = options_of(args, pipe.models)
+    prompts = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
+    pipe.request(prompts, **options)
+    # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
+    plan = pipe.plan(prompts, budget=budget, **{**options, "num_images_per_prompt": 1})
     workload = plan.workload
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
              prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
         return 0
-    say(format_table(plan))
+    say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
     released = sorted(set(plan.footprints) - plan.keep)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from ..progress import LOAD, Progress, track
 from ..runners.base import Runner
 from .plan import MemoryPlan
 
@@ -28,14 +29,18 @@ class Residency:
                     runner.release()
 
     @contextmanager
-    def phase(self, plan: MemoryPlan, name: str) -> Iterator[None]:
+    def phase(self, plan: MemoryPlan, name: str, progress: Progress) -> Iterator[None]:
         """Load component `name` for a block, then release it unless the plan or another call keeps it."""
         runner = self._runners[name]
         with self._lock:
             self._users[name] += 1
         try:
             with self._loading[name]:
-                runner.load()
+                if not runner.loaded:
+                    size = plan.footprints[name].weights
+                    with track(progress, LOAD, total=size, unit="B", detail=name) as advance:
+                        runner.load()
+                        advance(size, name)
             yield
         finally:
             with self._lock:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...engine.errors import IncompatibleError, StorageError
+from ...engine.install import install_advice
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CONFIGS = ("model_index.json", "*/config.json", "scheduler/*.json", "tokenizer*/*")
@@ -23,7 +24,7 @@ def snapshot(repository: str) -> Path:
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise IncompatibleError(
-            f"{repository} is on the hub, which needs huggingface_hub: install pocketxl[export]."
+            f"{repository} is on the hub, which needs huggingface_hub; {install_advice('export')}"
         ) from error
     try:
         folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))

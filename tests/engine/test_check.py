@@ -150,7 +150,7 @@ def test_generate_passes_the_hint_on(
 ) -> None:
     monkeypatch.setattr(checking, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(OrtDevice, "name", "another processor")
-    command = ("generate", "a cat", "--engine", tiny_engine, "--steps", "1", "-o", tmp_path / "cat.png")
+    command = ("generate", "a cat", "--engine", tiny_engine, "--steps", "1", "-o", f"{tmp_path}/cats/")
     assert "pocketxl check" in run(capsys, *command).err
     assert run(capsys, *command).err == ""
 

@@ -88,3 +88,35 @@ def test_bars_keep_nested_stages_apart() -> None:
 def test_silent_takes_events() -> None:
     with track(Silent(), "x") as advance:
         advance()
+
+
+def test_several_pictures_are_numbered_with_the_time_left_in_all() -> None:
+    lines, drawn = io.StringIO(), io.StringIO()
+    json_lines, bars = JsonLines(lines, pictures=2), Bars(drawn, always=True, pictures=2)
+
+    def both(event: ProgressEvent) -> None:
+        json_lines(event)
+        bars(event)
+
+    for _ in range(2):
+        with track(both, "denoise", total=3) as step, track(both, "load", total=9, unit="B", detail="base/unet"):
+            step()
+            step()
+            step()
+        with track(both, "decode", total=1, unit="image") as picture:
+            picture()
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [t["picture"] for t in told if t["stage"] == "decode"] == [1, 1, 1, 2, 2, 2]
+    assert told[0]["remaining_total"] is None
+    assert told[-1]["remaining_total"] == 0
+    assert all(t["remaining_total"] is not None for t in told[3:])
+    assert all(part in drawn.getvalue() for part in ("picture 1/2 · denoise", "picture 2/2 · decode", "load base/unet"))
+
+
+def test_a_bar_tells_the_time_left_in_all() -> None:
+    drawn = io.StringIO()
+    with track(Bars(drawn, always=True, pictures=1), "denoise", total=3) as step:
+        step()
+        step(2)
+    assert "about 5 s left" in drawn.getvalue()
+    assert "picture" not in drawn.getvalue()

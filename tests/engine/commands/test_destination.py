@@ -66,6 +66,8 @@ def test_a_name_that_is_taken_meanwhile_costs_no_picture() -> None:
 
 def test_a_folder_gets_numbered_pictures() -> None:
     assert made("pictures/", 2) == ["pictures/00001.png", "pictures/00002.png"]
+    Destination.of("others/", 1, overwrite=False)
+    assert not Path("others").exists(), "the arguments may still turn out to be wrong"
     Path("pictures/00007.JPG").write_bytes(b"mine")
     Path("pictures/x00100.png").write_bytes(b"mine")
     assert made("pictures") == ["pictures/00008.png"]

@@ -61,7 +61,7 @@ REFUSED = [
     (("-o", "out.jpg", "--quality", "0"), 2, "1 to 100"),
     (("--quality", "50"), 2, "PNG keeps"),
     (("--like", "nowhere.png"), 5, "nowhere.png"),
-    (("-o", "nowhere/folder/"), 5, "nowhere/folder"),
+    (("-o", "nowhere/folder/"), 5, "the folder nowhere does not exist"),
     (("-o", ""), 2, ".png"),
     (("-o", "nowhere/out.png"), 5, "nowhere"),
     (("--engine", "nowhere"), 6, "pocketxl build"),
@@ -188,11 +188,19 @@ def test_json_tells_stages_in_order_and_then_each_picture(
     assert shown.status == 0
     assert shown.err == ""
     stages = [event["stage"] for event in events if event["event"] == "progress"]
-    assert list(dict.fromkeys(stages)) == ["encode", "denoise", "decode"]
+    assert list(dict.fromkeys(stages)) == ["encode", "load", "denoise", "decode"]
     for stage in set(stages):
         steps = [e for e in events if e.get("stage") == stage]
-        assert (steps[0]["step"], steps[-1]["done"], steps[-1]["step"]) == (0, True, steps[-1]["total"])
-        assert [e["done"] for e in steps].count(True) == (1 if stage == "encode" else 2)
+        assert (steps[0]["step"], steps[-1]["done"]) == (0, True)
+        # The second picture's prompt is encoded already.
+        assert (steps[-1]["step"] == steps[-1]["total"]) is (stage != "encode")
+        if stage == "load":  # each component once, with its bytes
+            assert sorted(e["detail"] for e in steps if e["done"]) == sorted(read_manifest(tiny_engine).components)
+            assert all(e["unit"] == "B" and e["total"] > 0 for e in steps)
+        else:
+            assert [e["done"] for e in steps].count(True) == 2
+        assert steps[-1]["picture"] == (1 if stage == "load" else 2)
+    assert [e["remaining_total"] for e in events if e.get("stage") == "decode"][-1] == 0
     pictures = [event for event in events if event["event"] == "picture"]
     assert events[-1] == pictures[-1]
     assert [(Path(p["path"]).name, p["seed"]) for p in pictures] == [("out-1.png", 5), ("out-2.png", 6)]
@@ -286,7 +294,7 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     shown = run(capsys, "generate", "a cat", "--engine", tiny_engine, "-o", out, "--steps", "1", "--no-refiner")
     assert shown.status == 3
-    assert "[cpu]'" in shown.complaint()
+    assert "pip install -e '.[cpu]'" in shown.complaint()
     assert not out.exists()
 
 
@@ -345,3 +353,7 @@ def test_unknown_syntax_is_told(tiny_engine: Path, out: Path, capsys: pytest.Cap
     assert run(capsys, *command, *rest).err.splitlines()[0] == f"pocketxl: {told}"
     assert run(capsys, *command, *rest, "--quiet").err == ""
     assert {"event": "warning", "message": told} in run(capsys, *command, *rest, "--json").events()
+    assert "plain words" not in run(capsys, *command, *rest, "--literal").err
+    text = read_picture(out).parameters
+    assert text is not None
+    assert parse(text)["Prompt"] == r"\[cat:dog:0.5\] <lora:x:1>"

@@ -18,6 +18,8 @@ def test_an_engine_tells_its_components_and_figures(tiny_engine: Path, capsys: p
     assert event["quality"] == dict(manifest.quality)
     text = run(capsys, "inspect", tiny_engine).out
     assert all(name in text for name in (*manifest.components, "fp32 for cpu", "relative error", "native 64x64"))
+    assert event["digest"] == manifest.digest
+    assert f"model hash {manifest.digest[:10]}" in text
 
 
 def test_verify_counts_every_file(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:

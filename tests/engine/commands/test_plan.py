@@ -35,10 +35,10 @@ def test_it_prints_the_planners_peak_and_loads_nothing(
     tiny_engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("loaded"))
-    expected = Pipeline.load(tiny_engine).plan("", width=128, num_images_per_prompt=2, num_inference_steps=30)
+    expected = Pipeline.load(tiny_engine).plan("", width=128, num_inference_steps=30)
     (event,) = run(capsys, "plan", tiny_engine, "--width", "128", "-n", "2", "--json").events()
     assert (event["width"], event["height"], event["peak_bytes"]) == (128, 64, expected.peak_bytes)
-    assert (event["images"], event["prompts"], event["pool"]) == (2, 1, "host")
+    assert (event["images"], event["prompts"], event["pool"]) == (1, 1, "host")  # pictures are made one by one
     assert [row["phase"] for row in event["phases"]] == [phase.name for phase in expected.phases]
     assert "predicted peak for 128x64" in run(capsys, "plan", tiny_engine, "--width", "128").out
 
