@@ -5,8 +5,8 @@ Prompts → tokens and noise levels (`prepare`) → embeddings (`encode`) → la
 there, those when its part of the loop has ended.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -86,13 +86,10 @@ class Generation:
         encoders = {name for prompt in prompts for name in prompt.text_encoders}
         with track(self.progress, "encode", total=len(encoders), unit="encoder") as advance:
 
-            @contextmanager
-            def use(runner: Runner) -> Iterator[None]:
-                with self.residency.phase(self.plan, runner.name, self.progress):
-                    yield
-                advance()
+            def use(runner: Runner) -> AbstractContextManager[None]:
+                return self.residency.phase(self.plan, runner.name, self.progress)
 
-            sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache))
+            sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache, advance=advance))
         return {kind: [next(sides) for _ in column] for kind, column in tokens.items()}
 
     def steps(self, embeddings: Embeddings) -> Steps:

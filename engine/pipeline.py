@@ -24,7 +24,7 @@ import numpy as np
 from .architecture import Models
 from .ending import Ending, Endings
 from .errors import MemoryBudgetError, RequestError
-from .folder.manifest import Manifest, checked_path, read_manifest
+from .folder.manifest import read_manifest
 from .generation import Embeddings, Generation, Prepared, Steps, decoded
 from .memory.plan import LEAST, MemoryPlan, make_plan
 from .memory.residency import Residency
@@ -44,7 +44,7 @@ from .sampling.denoise import Step
 from .sampling.samplers.base import Array
 from .slots import Slots
 from .text.cache import EncodedChunks
-from .text.tokenizer import Tokenizer, tokenizer_of
+from .text.tokenizer import Tokenizer, open_tokenizers
 from .walk import walk
 
 
@@ -101,11 +101,10 @@ class Pipeline:
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
-        tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.models.text_encoders}
         return cls(
             manifest.models,
             open_runners(folder, manifest, threads=threads),
-            tokenizers,
+            open_tokenizers(folder, manifest),
             memory_budget=_budget(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
@@ -180,16 +179,13 @@ class Pipeline:
 
     def decode(self, latents: Array, *, output_type: str = "pil", progress: Progress | None = None) -> Any:
         """Latents (n, 4, h, w) of unit variance → pictures, as PIL images or arrays (n, 8h, 8w, 3) in [0, 1]."""
-        vae = self.models.vae
-        if not isinstance(latents, np.ndarray) or latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
-            raise RequestError(f"latents must be an array (n, {vae.latent_channels}, height, width) of floats")
+        channels = self.models.vae.latent_channels
+        if not isinstance(latents, np.ndarray) or latents.ndim != 4 or latents.shape[1] != channels:
+            raise RequestError(f"latents must be an array (n, {channels}, height, width) of floats")
         if output_type not in ("pil", "np"):
             raise RequestError(f"output_type is {output_type!r}; choose pil or np")
-        height, width = (int(side) * vae.downscale for side in latents.shape[2:])
-        workload = Workload(width=width, height=height, prompt_tokens=(), images=len(latents), guidance=False,
-                            evaluations={}, decoded=True)  # fmt: skip
         with self._slot():
-            plan = self._plan(workload, self._budget)
+            plan = self._plan(Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget)
             self._residency.make_room(plan)
             return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
 
@@ -301,9 +297,3 @@ def _seconds(deadline: float | None) -> float | None:
 
 def _budget(value: int | str | None) -> int | None:
     return value if value is None or value == LEAST else parse_bytes(value)
-
-
-def _open_tokenizer(folder: Path, manifest: Manifest, encoder: str) -> Tokenizer:
-    name = tokenizer_of(encoder)
-    paths = [checked_path(folder, file) for file in manifest.tokenizers[name]]
-    return Tokenizer({path.name: path.read_bytes() for path in paths}, source=str(folder / name))

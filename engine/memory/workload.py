@@ -36,6 +36,20 @@ class Workload:
             decoded=request.output_type != "latent",
         )
 
+    @classmethod
+    def of_decoding(cls, latents: tuple[int, ...], downscale: int) -> Self:
+        """The workload of nothing but decoding latents of shape (n, C, h, w)."""
+        images, _, height, width = latents
+        return cls(
+            width=width * downscale,
+            height=height * downscale,
+            prompt_tokens=(),
+            images=images,
+            guidance=False,
+            evaluations={},
+            decoded=True,
+        )
+
     @property
     def pixels(self) -> int:
         """Of one picture."""

@@ -99,13 +99,14 @@ def encode(
     *,
     use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
     cache: EncodedChunks | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Sides]:
     """Encode tokenized prompts, of base and refiner alike, and their negatives (None without guidance).
 
     Encoders run one after another, each inside one `use(runner)`, so `use=Loaded` loads each encoder once and keeps one
     in memory at a time. Equal chunks are encoded once, and each alone: a result cannot depend on what else is encoded
     with it, even where a quantized encoder takes its scales from the whole batch. What `cache` has is not encoded; an
-    encoder that has nothing to do is not used.
+    encoder that has nothing to do is not used. `advance` is called after each encoder.
     Raises `NumericError` for NaN or Inf in an encoder's outputs.
     """
     cache = cache or EncodedChunks(0)
@@ -114,15 +115,15 @@ def encode(
         rows = {row.tobytes(): row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
         found = {(name, key): outputs for key in rows if (outputs := cache.get((name, key))) is not None}
         encoded |= found
-        if len(found) == len(rows):
-            continue
-        with use(runners[name]):
-            for key, row in rows.items():
-                if (name, key) not in found:
+        missing = {key: row for key, row in rows.items() if (name, key) not in found}
+        if missing:
+            with use(runners[name]):
+                for key, row in missing.items():
                     outputs = call(runners[name], {"input_ids": row[None]})
                     check_outputs(name, outputs)
                     encoded[name, key] = outputs
                     cache.keep((name, key), outputs)
+        advance()
     return [_embeds(tokenizers, tokens, encoded) for tokens in prompts]
 
 

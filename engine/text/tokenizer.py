@@ -7,11 +7,13 @@ OpenAI's CLIP (`simple_tokenizer.py`), run by the `tokenizers` library.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import IntegrityError
+from ..folder.manifest import Manifest, checked_path
 from ..install import needing
 
 FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -100,6 +102,16 @@ class Tokenizer:
         ids = np.full((rows, self.max_tokens), self.pad, np.int64)
         ids[:, 0], ids[:, 1] = self.bos, self.eos
         return Chunks(ids=ids, weights=np.ones(ids.shape, np.float32))
+
+
+def open_tokenizers(folder: Path, manifest: Manifest) -> dict[str, Tokenizer]:
+    """Text encoder → its tokenizer, from an engine folder. Raises `IntegrityError` and `IncompatibleError`."""
+    found = {}
+    for encoder in manifest.models.text_encoders:
+        name = tokenizer_of(encoder)
+        paths = [checked_path(folder, file) for file in manifest.tokenizers[name]]
+        found[encoder] = Tokenizer({path.name: path.read_bytes() for path in paths}, source=str(folder / name))
+    return found
 
 
 def _contents(files: Mapping[str, bytes], source: str) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, Any]]:
