@@ -7,7 +7,9 @@ from pathlib import Path
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.progress import Progress, track
+from ..engine.sampling.levels.settings import PredictionType
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .components import Assembly, Component, assemble
 from .publish.digests import cached_digest
@@ -67,13 +69,22 @@ def prepare(
     return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
 
 
-def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
+def open_as(source: str | Path, kind: str, config: Path | None, noise: Noise | None = None) -> Checkpoint:
     """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
-    checkpoint = open_checkpoint(source, config=config)
+    checkpoint = open_checkpoint(source, config=config, noise=noise)
     if checkpoint.kind != kind:
         other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
         raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
     return checkpoint
+
+
+def asked_noise(prediction_type: str | None, zero_snr: bool | None) -> Noise:
+    """What the caller says of the base's noise; `RequestError` for a prediction that no model makes."""
+    if prediction_type is None:
+        return Noise(zero_snr=zero_snr)
+    if prediction_type not in list(PredictionType):
+        raise RequestError(f"prediction_type is {prediction_type!r}; it must be {' or '.join(PredictionType)}")
+    return Noise(prediction_type=PredictionType(prediction_type), zero_snr=zero_snr)
 
 
 def component_keys(job: Job) -> dict[str, str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import IncompatibleError, StorageError
-from ...engine.sampling.levels.settings import PredictionType
 from . import hub
 from . import original_layout as single_file
+from .marks import Noise, noise_of
 from .safetensors_header import StoredTensor, read_header, refuse_pickle
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
@@ -45,57 +45,53 @@ class Checkpoint(Settings):
         return self.components[component]
 
 
-def open_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, config: Path | None = None, noise: Noise | None = None) -> Checkpoint:
     """Opens a diffusers folder, a single `.safetensors` file in the original SDXL layout, or a hub id.
 
     `config` is a diffusers folder whose JSON files and tokenizers describe a single file that is not public SDXL.
+    `noise` counts more than what the checkpoint says of its noise.
     `IncompatibleError` for another model family, `IntegrityError` for missing or damaged files and for pickles,
     `StorageError` when `source` does not exist.
     """
-    path = Path(source)
+    path, asked = Path(source), noise or Noise()
     refuse_pickle(path)
     if path.is_file():
-        return _open_file(path, config)
+        return _open_file(path, config, asked)
     if config is not None:
         raise IncompatibleError(f"{source} is no single file; a folder brings its own configurations: omit --config.")
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, asked)
     if hub.REPOSITORY.fullmatch(str(source)) and path.suffix != ".safetensors":
-        return _open_folder(hub.snapshot(str(source)))
+        return _open_folder(hub.snapshot(str(source)), asked)
     raise StorageError(
         f"{source} does not exist; give a diffusers folder, a .safetensors file or a hub id (owner/name)."
     )
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    settings = read_settings(folder)
+def _open_folder(folder: Path, noise: Noise) -> Checkpoint:
+    settings = _with_noise(read_settings(folder), noise)
     names = ("unet", *settings.text_encoder_architectures, "vae")
     return _checkpoint(
         folder, settings, {name: _canonical(name, open_weights(folder / name, STEMS[name])) for name in names}
     )
 
 
-def _open_file(path: Path, config: Path | None) -> Checkpoint:
+def _open_file(path: Path, config: Path | None, asked: Noise) -> Checkpoint:
     if path.suffix.lower() != ".safetensors":
         raise IncompatibleError(f"{path} is no .safetensors file; give one, a diffusers folder or a hub id.")
-    tensors = read_header(path)
-    kind = single_file.detect(tensors, path)
+    header = read_header(path)
+    kind = single_file.detect(header.tensors, path)
     settings = read_settings(config or BUNDLED / kind)
     if settings.kind != kind:
         raise IncompatibleError(
             f"{path} is a {kind}, but {config} configures a {settings.kind}; give one for a {kind}."
         )
-    return _checkpoint(path, _marked(settings, tensors), single_file.map_components(tensors, settings, path))
+    noise = noise_of(header, path, asked, settings.scheduler_config if config else None)
+    return _checkpoint(path, _with_noise(settings, noise), single_file.map_components(header.tensors, settings, path))
 
 
-def _marked(settings: Settings, tensors: Mapping[str, StoredTensor]) -> Settings:
-    """v-prediction and zero terminal SNR, which single files of fine-tunes tell by the names of two empty tensors."""
-    scheduler = settings.scheduler_config
-    if "v_pred" in tensors:
-        scheduler = replace(scheduler, prediction_type=PredictionType.V_PREDICTION)
-    if "ztsnr" in tensors:
-        scheduler = replace(scheduler, rescale_betas_zero_snr=True)
-    return replace(settings, scheduler_config=scheduler)
+def _with_noise(settings: Settings, noise: Noise) -> Settings:
+    return replace(settings, scheduler_config=noise.applied(settings.scheduler_config))
 
 
 def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]) -> Checkpoint:

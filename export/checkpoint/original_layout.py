@@ -39,13 +39,17 @@ RESBLOCK: Mapping[str, str] = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
+EDM = ("edm_mean", "edm_std", "edm_vpred.")
+"""Marks of models with SDXL's tensors and other noise levels."""
 # Part of a tensor's name → what a file with such a name is. The first that is found counts.
 OTHERS: Mapping[str, str] = {
     "lora_": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
     ".lora": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
     "control_model.": "a ControlNet",
     "controlnet_cond_embedding.": "a ControlNet",
+    "edm_vpred.": "CosXL or another model of EDM v-prediction, which is trained on other noise levels",
     "edm_mean": "Playground v2.5, which is trained in another noise parametrisation",
+    "edm_std": "Playground v2.5, which is trained in another noise parametrisation",
     "cond_stage_model.transformer.": "Stable Diffusion 1.x",
     "cond_stage_model.model.": "Stable Diffusion 2.x",
     "joint_blocks.": "Stable Diffusion 3",
@@ -60,7 +64,7 @@ OTHERS: Mapping[str, str] = {
 
 def detect(tensors: Tensors, source: Path) -> str:
     """The kind, `base` or `refiner`; `IncompatibleError` says what else the file looks like and what is allowed."""
-    if "edm_mean" not in tensors and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
+    if not any(name.startswith(EDM) for name in tensors) and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
         for kind, family in FAMILIES.items():
             if all(_has(tensors, row.original) for row in family.text_encoders.values()):
                 return kind

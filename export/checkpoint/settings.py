@@ -11,6 +11,7 @@ from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.text.tokenizer import tokenizer_of
 from .configuration import ALLOWED, Config, JsonFile, read_json
 from .families import FAMILIES, PIPELINES
+from .scheduler_configuration import scheduler_config
 from .text_configuration import text_encoder_architecture
 from .tokenizer_files import parse_merges, read_tokenizer
 from .unet_configuration import unet_architecture
@@ -84,14 +85,14 @@ def read_settings(folder: Path) -> Settings:
         unet_architecture=unet,
         text_encoder_architectures=texts,
         vae_architecture=vae,
-        scheduler_config=SchedulerConfig.of(read_json(folder / "scheduler/scheduler_config.json")),
+        scheduler_config=scheduler_config(_json(folder, "scheduler", "scheduler_config.json"), index.get("scheduler")),
         force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
         tokenizers={name: read_tokenizer(folder / name, merges) for name in map(tokenizer_of, texts)},
     )
 
 
-def _json(folder: Path, component: str) -> JsonFile:
-    path = folder / component / "config.json"
+def _json(folder: Path, component: str, name: str = "config.json") -> JsonFile:
+    path = folder / component / name
     return JsonFile(data=read_json(path), path=path)
 
 

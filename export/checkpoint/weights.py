@@ -141,7 +141,7 @@ def open_weights(folder: Path, stem: str) -> Weights:
     for variant in ("", ".fp16", ".bf16"):
         path = folder / f"{stem}{variant}.safetensors"
         if path.is_file():
-            return Weights(read_header(path))
+            return Weights(read_header(path).tensors)
         for index in (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json"):
             if (folder / index).is_file():
                 return Weights(_read_shards(folder / index))
@@ -165,7 +165,7 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
         # A name from the file must not reach other folders. Links inside the folder are the hub cache's own way.
         if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
             raise IntegrityError(f"{index} names the shard {file!r}; only .safetensors files beside it are allowed.")
-    shards = {file: read_header(index.parent / file) for file in sorted(set(places.values()))}
+    shards = {file: read_header(index.parent / file).tensors for file in sorted(set(places.values()))}
     missing = [name for name, file in places.items() if name not in shards[file]]
     if missing:
         raise IntegrityError(f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}; fetch it again.")

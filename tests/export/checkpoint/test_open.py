@@ -12,7 +12,7 @@ from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.checkpoint.settings import Settings
 
 from ...fixtures.checkpoints import tiny_checkpoint, tiny_modules
-from ...fixtures.original_layout import write_shards, write_single_file
+from ...fixtures.original_layout import write_shards
 
 KINDS = ("base", "refiner")
 
@@ -91,15 +91,6 @@ def test_names_of_older_libraries_are_brought_up_to_date(folder: Path) -> None:
     assert any(".query." in name for name in state)
     save_file(state, file)
     assert {component: open_checkpoint(folder).weights(component).digest() for component in before} == before
-
-
-def test_single_file_marks_of_v_prediction(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
-    marks = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
-    file = write_single_file(tiny_folders["base"], tmp_path / "v.safetensors", extra=marks)
-    scheduler = open_checkpoint(file, config=tiny_folders["base"]).scheduler_config
-    assert scheduler.prediction_type == "v_prediction"
-    assert scheduler.rescale_betas_zero_snr is True
-    assert open_checkpoint(tiny_folders["base"]).scheduler_config.prediction_type == "epsilon"
 
 
 def test_single_file_of_another_size_asks_for_its_configuration(tiny_files: dict[str, Path]) -> None:

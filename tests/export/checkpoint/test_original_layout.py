@@ -60,7 +60,7 @@ def test_every_tensor_is_the_one_that_diffusers_reads(
     kind: str, tiny_files: dict[str, Path], tiny_folders: dict[str, Path]
 ) -> None:
     file, folder = tiny_files[kind], tiny_folders[kind]
-    ours = map_components(read_header(file), read_settings(folder), file)
+    ours = map_components(read_header(file).tensors, read_settings(folder), file)
     for component, expected in theirs(file, folder, kind).items():
         assert ours[component].names() == sorted(expected), component
         for name, tensor in expected.items():
@@ -91,7 +91,7 @@ def test_names_and_shapes_of_the_public_models_are_those_of_diffusers(kind: str)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kind_is_told_by_the_text_encoders(kind: str, tiny_files: dict[str, Path]) -> None:
-    assert detect(read_header(tiny_files[kind]), tiny_files[kind]) == kind
+    assert detect(read_header(tiny_files[kind]).tensors, tiny_files[kind]) == kind
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_file_of_another_build_is_refused_with_the_fix(
     file = tmp_path / "other.safetensors"
     save_file(change(load_file(tiny_files["base"])), file)
     with pytest.raises(IncompatibleError, match=says) as error:
-        map_components(read_header(file), read_settings(tiny_folders["base"]), file)
+        map_components(read_header(file).tensors, read_settings(tiny_folders["base"]), file)
     assert "--config FOLDER" in str(error.value)
 
 
 def test_sixteen_bit_values_survive_unchanged(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path, "refiner", torch.bfloat16)
     file = write_single_file(folder, tmp_path / "file.safetensors")
-    ours = map_components(read_header(file), read_settings(folder), file)["vae"]
+    ours = map_components(read_header(file).tensors, read_settings(folder), file)["vae"]
     expected = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
     assert all(torch.equal(ours.tensor(name), tensor) for name, tensor in expected.items())
     assert {ours.dtype(name) for name in ours} == {"bfloat16"}
