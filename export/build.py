@@ -24,7 +24,7 @@ from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, ProgressEvent, Silent, track
 from ..engine.runners import open_runners
 from .components import Component
-from .job import Job, asked_noise, bytes_needed, component_keys, models_of, open_as, prepare, tokenizers_of
+from .job import Job, asked_noise, bytes_needed, component_keys, models_of, open_as, prepare, rehearse, tokenizers_of
 from .publish.keys import component_key
 from .publish.workspace import Finished, Workspace, find_engine, workspace
 from .quantize.recipes import find_recipe
@@ -83,6 +83,7 @@ def build(
     found, reasons = find_engine(destination, job.parts)
     if found is not None:
         return BuildReport(folder=destination, manifest=found, cached=True, reasons=())
+    rehearse(job)
     with workspace(destination, keys=component_keys(job), bytes_needed=bytes_needed(job)) as space:
         manifest = _make(job, space, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:

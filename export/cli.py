@@ -33,7 +33,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
     parser.add_argument(
         "--prediction-type",
-        choices=tuple(PredictionType),
+        choices=[kind.value for kind in PredictionType],
         help="what the base predicts, whatever its file says of it (a refiner's is its own)",
     )
     parser.add_argument(

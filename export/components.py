@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
 from .checkpoint.open import Checkpoint
 from .checkpoint.weights import Weights
@@ -30,15 +31,24 @@ class Component:
 
     @cached_property
     def weights(self) -> Weights:
-        """Those of `part` that the module uses; `IntegrityError` names the missing ones of an incomplete checkpoint.
+        """Those of `part` that the module uses.
+
+        `IntegrityError` names the missing ones of an incomplete checkpoint, `IncompatibleError` one of another shape.
 
         Found when they are asked for: making the module costs the import of torch, which a cache hit has no time for.
         """
         import torch
 
         with torch.device("meta"):
-            used = list(self.module().state_dict())
-        return self.part.only(used)
+            used = {name: tuple(tensor.shape) for name, tensor in self.module().state_dict().items()}
+        weights = self.part.only(used)
+        for name, shape in used.items():
+            if weights.shape(name) != shape:
+                raise IncompatibleError(
+                    f"{weights.stored(name).path}: {name} of {self.source} has shape {weights.shape(name)} where its "
+                    f"configuration asks for {shape}; give those that belong together"
+                )
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)

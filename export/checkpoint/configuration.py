@@ -7,6 +7,7 @@ by file, key and value.
 """
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class JsonFile:
 
     def refuse(self, key: str, value: object, allowed: str) -> IncompatibleError:
         """The error for a value that our modules cannot take."""
-        return IncompatibleError(f"{self.path}: {key} is {value!r}; {allowed} is allowed. {ALLOWED}")
+        return IncompatibleError(f"{self.path}: {shown(key)} is {shown(value)}; {allowed} is allowed. {ALLOWED}")
 
     def number(self, options: Mapping[str, Option], key: str) -> Any:
         """The number under `key`, or the default if there is none."""
@@ -88,8 +89,13 @@ class JsonFile:
                 raise self.refuse(key, value, repr(fixed[key][0]))
             if key not in fixed and not known(key) and not key.startswith("_") and value not in (None, False):
                 raise IncompatibleError(
-                    f"{self.path}: {key} = {value!r} is an option that SDXL does not have. {ALLOWED}"
+                    f"{self.path}: {shown(key)} = {shown(value)} is an option that SDXL does not have. {ALLOWED}"
                 )
+
+
+def shown(value: object) -> str:
+    """A value out of a file, short enough for a message, and on one line."""
+    return value if isinstance(value, str) and value.isidentifier() and len(value) < 60 else reprlib.repr(value)
 
 
 def read_json(path: Path) -> Config:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...engine.errors import IncompatibleError, StorageError
 from . import hub
 from . import original_layout as single_file
+from .inventory import refuse_scaled, says_nothing, take_stock
 from .marks import Noise, noise_of
 from .safetensors_header import StoredTensor, read_header, refuse_pickle
 from .settings import BUNDLED, Settings, read_settings
@@ -80,6 +81,7 @@ def _open_file(path: Path, config: Path | None, asked: Noise) -> Checkpoint:
     if path.suffix.lower() != ".safetensors":
         raise IncompatibleError(f"{path} is no .safetensors file; give one, a diffusers folder or a hub id.")
     header = read_header(path)
+    refuse_scaled(header.tensors, path)
     kind = single_file.detect(header.tensors, path)
     settings = read_settings(config or BUNDLED / kind)
     if settings.kind != kind:
@@ -96,6 +98,9 @@ def _with_noise(settings: Settings, noise: Noise) -> Settings:
 
 def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]) -> Checkpoint:
     """The checkpoint, once shapes and types of the weights agree with the configuration."""
+    for component, weights in components.items():
+        refuse_scaled(weights, source)
+        take_stock(component, weights, settings, source)
     for component, name, shape in _telling_shapes(settings):
         found = components[component].shape(name)
         if found != shape:
@@ -142,7 +147,7 @@ def _canonical(component: str, weights: Weights) -> Weights:
     named: dict[str, StoredTensor] = {}
     for old in weights:
         stored, name = weights.stored(old), old
-        if name.endswith("position_ids"):
+        if says_nothing(name):
             continue
         if component.startswith("text_encoder") and not name.startswith(("text_model.", "text_projection.")):
             name = f"text_model.{name}"

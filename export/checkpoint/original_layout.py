@@ -82,7 +82,7 @@ def map_components(tensors: Tensors, settings: Settings, source: Path) -> dict[s
     """
     components = {
         "unet": map_unet(_below(tensors, UNET), settings.unet_architecture, source),
-        "vae": map_vae(_below(tensors, VAE), settings.vae_architecture),
+        "vae": map_vae(_below(tensors, VAE), settings.vae_architecture, source),
     }
     for name, row in FAMILIES[settings.kind].text_encoders.items():
         below, text = _below(tensors, row.original), settings.text_encoder_architecture(name)
@@ -99,9 +99,10 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
         if place is None:
             raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
         named[place] = stored
-    modules = {name.rsplit(".", 1)[0] for name in named}
+    paths = [name.split(".") for name in named]
+    modules = {".".join(path[:cut]) for path in paths for cut in range(1, len(path))}
     for original, module in places.items():
-        if not original.endswith("skip_connection") and not any(f"{m}.".startswith(f"{module}.") for m in modules):
+        if not original.endswith("skip_connection") and module not in modules:
             raise mismatch(source, f"it lacks {UNET}{original}, which the configuration asks for")
     return named
 
@@ -139,10 +140,19 @@ def unet_places(architecture: UNetArchitecture) -> Places:
     return places
 
 
-def map_vae(tensors: Tensors, architecture: VaeArchitecture) -> dict[str, StoredTensor]:
-    """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there."""
+def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> dict[str, StoredTensor]:
+    """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there.
+
+    What stands beside encoder and decoder is of their training, and passed over.
+    """
     places = vae_places(architecture)
-    named = {place: stored for name, stored in tensors.items() if (place := _place(name, places))}
+    named: dict[str, StoredTensor] = {}
+    for name, stored in tensors.items():
+        place = _place(name, places)
+        if place is not None:
+            named[place] = stored
+        elif name.startswith(("encoder.", "decoder.")):
+            raise mismatch(source, f"its VAE has {name}, for which the configuration has no place")
     for name, stored in named.items():
         if ".attentions." in name:
             named[name] = stored.without_kernel()
@@ -195,7 +205,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
         elif name == "text_projection" and len(stored.shape) == 2:
             named["text_projection.weight"] = stored.transpose()
         elif ".attn.in_proj_" in name:
-            layer, part = name.removeprefix("transformer.resblocks.").split(".attn.in_proj_")
+            layer, part = name.removeprefix("transformer.resblocks.").split(".attn.in_proj_", 1)
             if stored.shape[:1] != (3 * width,):
                 raise mismatch(source, f"{name} has shape {stored.shape} where the text encoder is {width} wide")
             for index, projection in enumerate("qkv"):
@@ -203,6 +213,8 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
         elif place := _place(name, places):
             named[place] = stored
+        elif name.startswith("transformer."):
+            raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
     return named
 
 

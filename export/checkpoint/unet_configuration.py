@@ -5,7 +5,7 @@ from typing import Any
 
 from ...engine.architecture import SizeIds, UNetArchitecture
 from ...engine.errors import IncompatibleError
-from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option
+from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option, shown
 
 CHANNELS = (320, 640, 1280, 1280)
 WIDTH = Option(default=1280, least=1, most=MOST_CHANNELS)
@@ -83,8 +83,8 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
         width = data.get("cross_attention_dim")
         family = OTHERS.get(width, "another model family") if isinstance(width, int) else "another model family"
         raise IncompatibleError(
-            f"{file.path} is the U-Net of {family}: its addition_embed_type is {data.get('addition_embed_type')!r} "
-            f"where SDXL has 'text_time'. {ALLOWED}"
+            f"{file.path} is the U-Net of {family}: its addition_embed_type is "
+            f"{shown(data.get('addition_embed_type'))} where SDXL has 'text_time'. {ALLOWED}"
         )
     file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}

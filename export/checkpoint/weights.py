@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.errors import IntegrityError, StorageError
+from .configuration import shown
 from .safetensors_header import CONVERT, PICKLE_SUFFIXES, StoredTensor, read_header
 
 if TYPE_CHECKING:
@@ -164,9 +165,13 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
     for file in places.values():
         # A name from the file must not reach other folders. Links inside the folder are the hub cache's own way.
         if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
-            raise IntegrityError(f"{index} names the shard {file!r}; only .safetensors files beside it are allowed.")
+            raise IntegrityError(
+                f"{index} names the shard {shown(file)}; only .safetensors files beside it are allowed."
+            )
     shards = {file: read_header(index.parent / file).tensors for file in sorted(set(places.values()))}
     missing = [name for name, file in places.items() if name not in shards[file]]
     if missing:
-        raise IntegrityError(f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}; fetch it again.")
+        raise IntegrityError(
+            f"{index.parent / places[missing[0]]} lacks the tensor {missing[0][:200]}; fetch it again."
+        )
     return {name: shards[file][name] for name, file in places.items()}
