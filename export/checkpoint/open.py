@@ -22,7 +22,8 @@ STEMS: Mapping[str, str] = {
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
-FLOATS = ("float32", "float16", "bfloat16")
+FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+"""Each number of these has a nearest float32, and but for float64 that is the number itself."""
 # What the VAE's attention was called before diffusers 0.17.
 OLD_ATTENTION: Mapping[str, str] = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -110,7 +111,7 @@ def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]
             if weights.dtype(name) not in FLOATS:
                 raise IncompatibleError(
                     f"{source}: {name} of {component} is stored as {weights.dtype(name)}; {', '.join(FLOATS)} are "
-                    "allowed: take the checkpoint before it was quantized."
+                    "allowed; take the checkpoint before it was quantized"
                 )
     return Checkpoint(
         kind=settings.kind,

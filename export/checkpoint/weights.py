@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...engine.errors import IntegrityError, StorageError
 from .configuration import shown
+from .finite import FiniteCheck
 from .safetensors_header import CONVERT, PICKLE_SUFFIXES, StoredTensor, read_header
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ class Weights:
         return sorted({stored.path for stored in self._tensors.values()})
 
     def digest(self) -> str:
-        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights."""
+        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights.
+
+        `IntegrityError` for NaN and Inf: every value is seen here once.
+        """
         return self._digest
 
     @cached_property
@@ -102,17 +106,33 @@ class Weights:
 
     def _hash(self, name: str) -> str:
         stored = self._tensors[name]
+        value = hashlib.sha256()
+        check = FiniteCheck(stored.dtype, min(HASH_BLOCK, stored.nbytes))
+        for start, block in self._blocks(name):
+            bad = check.first_bad(block)
+            if bad is not None:
+                index = start // stored.itemsize + bad
+                raise IntegrityError(
+                    f"{stored.path}: value {index} of {name} {stored.shape} is NaN or Inf, of which no picture can be "
+                    "made; fetch the checkpoint again, or ask its author"
+                )
+            value.update(block)
+        return value.hexdigest()
+
+    def _blocks(self, name: str) -> Iterator[tuple[int, memoryview]]:
+        """The tensor's bytes a block at a time, each with its place; the next one takes its memory."""
+        stored = self._tensors[name]
         if stored.transposed:
             import torch
 
-            return hashlib.sha256(self.tensor(name).view(-1).view(torch.uint8).numpy().data).hexdigest()
-        value = hashlib.sha256()
+            whole = self.tensor(name).view(-1).view(torch.uint8).numpy().data
+            yield from ((start, whole[start : start + HASH_BLOCK]) for start in range(0, stored.nbytes, HASH_BLOCK))
+            return
         buffer = memoryview(bytearray(min(HASH_BLOCK, stored.nbytes)))
         for start in range(0, stored.nbytes, HASH_BLOCK):
             block = buffer[: stored.nbytes - start]
             _fill(block, stored, start)
-            value.update(block)
-        return value.hexdigest()
+            yield start, block
 
     def _where(self) -> str:
         return ", ".join(str(path) for path in self.files()) or "no files"
