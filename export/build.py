@@ -55,6 +55,7 @@ def build(
     refiner_config: Path | None = None,
     prediction_type: str | None = None,
     zero_snr: bool | None = None,
+    vae: Path | None = None,
     calibration_size: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -63,7 +64,8 @@ def build(
     `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `recipe`: None
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
-    says of its noise; a refiner's is its own. `calibration_size`: pixels (None: the model's native size, 512 at most).
+    says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
+    `calibration_size`: pixels (None: the model's native size, 512 at most).
     Raises the errors of `engine.errors`; the destination then is as it was.
     """
     progress = progress or Silent()
@@ -73,8 +75,8 @@ def build(
     asked = find_recipe(recipe or chosen.default_recipe)
     check(chosen, asked)
     job = prepare(
-        open_as(source, "base", config, asked_noise(prediction_type, zero_snr)),
-        None if refiner is None else open_as(refiner, "refiner", refiner_config),
+        open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae),
+        None if refiner is None else open_as(refiner, "refiner", refiner_config, vae=vae),
         target=chosen,
         recipe=asked,
         calibration_size=calibration_size,

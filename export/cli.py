@@ -32,6 +32,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
     parser.add_argument(
+        "--vae", type=Path, help="VAE in place of the checkpoint's own: .safetensors or diffusers folder"
+    )
+    parser.add_argument(
         "--prediction-type",
         choices=[kind.value for kind in PredictionType],
         help="what the base predicts, whatever its file says of it (a refiner's is its own)",
@@ -63,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         refiner_config=args.refiner_config,
         prediction_type=args.prediction_type,
         zero_snr=args.zero_snr,
+        vae=args.vae,
         calibration_size=args.calibration_size,
         progress=progress,
     )

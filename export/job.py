@@ -71,9 +71,11 @@ def prepare(
     return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
 
 
-def open_as(source: str | Path, kind: str, config: Path | None, noise: Noise | None = None) -> Checkpoint:
+def open_as(
+    source: str | Path, kind: str, config: Path | None, noise: Noise | None = None, vae: Path | None = None
+) -> Checkpoint:
     """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
-    checkpoint = open_checkpoint(source, config=config, noise=noise)
+    checkpoint = open_checkpoint(source, config=config, noise=noise, vae=vae)
     if checkpoint.kind != kind:
         other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
         raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")

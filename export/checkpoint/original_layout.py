@@ -11,7 +11,6 @@ from pathlib import Path
 from ...engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError
 from ...engine.topology import BlockKind
-from .configuration import ALLOWED
 from .families import FAMILIES
 from .safetensors_header import StoredTensor
 from .settings import Settings
@@ -39,54 +38,21 @@ RESBLOCK: Mapping[str, str] = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
-EDM = ("edm_mean", "edm_std", "edm_vpred.")
-"""Marks of models with SDXL's tensors and other noise levels."""
-# Part of a tensor's name → what a file with such a name is. The first that is found counts.
-OTHERS: Mapping[str, str] = {
-    "lora_": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
-    ".lora": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
-    "control_model.": "a ControlNet",
-    "controlnet_cond_embedding.": "a ControlNet",
-    "edm_vpred.": "CosXL or another model of EDM v-prediction, which is trained on other noise levels",
-    "edm_mean": "Playground v2.5, which is trained in another noise parametrisation",
-    "edm_std": "Playground v2.5, which is trained in another noise parametrisation",
-    "cond_stage_model.transformer.": "Stable Diffusion 1.x",
-    "cond_stage_model.model.": "Stable Diffusion 2.x",
-    "joint_blocks.": "Stable Diffusion 3",
-    "double_blocks.": "FLUX",
-    "down_blocks.": "one component of a diffusers folder: give the folder that has its model_index.json",
-    UNET: "a U-Net alone: a checkpoint with text encoders (conditioner.) and VAE (first_stage_model.) is needed",
-    VAE: "a VAE alone",
-    "decoder.": "a VAE alone",
-    "text_model.": "a text encoder alone",
-}
 
 
-def detect(tensors: Tensors, source: Path) -> str:
-    """The kind, `base` or `refiner`; `IncompatibleError` says what else the file looks like and what is allowed."""
-    if not any(name.startswith(EDM) for name in tensors) and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
-        for kind, family in FAMILIES.items():
-            if all(_has(tensors, row.original) for row in family.text_encoders.values()):
-                return kind
-    looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
-    raise IncompatibleError(
-        f"{source} looks like {next(looks, 'no image model that PocketXL knows')}. {ALLOWED}, as a single file in the "
-        "original layout or as a diffusers folder."
-    )
-
-
-def map_components(tensors: Tensors, settings: Settings, source: Path) -> dict[str, Weights]:
-    """The tensors of every component by diffusers' and transformers' names.
+def map_components(tensors: Tensors, settings: Settings, source: Path, *, vae: bool = True) -> dict[str, Weights]:
+    """The tensors of every component by diffusers' and transformers' names; of the VAE only if `vae`.
 
     `IncompatibleError` when the file is of another size or build than the settings say.
     """
-    components = {
-        "unet": map_unet(_below(tensors, UNET), settings.unet_architecture, source),
-        "vae": map_vae(_below(tensors, VAE), settings.vae_architecture, source),
+    components: dict[str, Mapping[str, StoredTensor]] = {
+        "unet": map_unet(below(tensors, UNET), settings.unet_architecture, source)
     }
+    if vae:
+        components["vae"] = map_vae(below(tensors, VAE), settings.vae_architecture, source)
     for name, row in FAMILIES[settings.kind].text_encoders.items():
-        below, text = _below(tensors, row.original), settings.text_encoder_architecture(name)
-        components[name] = map_open_clip(below, text, source) if row.pooled else map_clip(below)
+        own, text = below(tensors, row.original), settings.text_encoder_architecture(name)
+        components[name] = map_open_clip(own, text, source) if row.pooled else map_clip(own)
     return {component: Weights(named) for component, named in components.items()}
 
 
@@ -237,12 +203,9 @@ def _place(name: str, places: Places) -> str | None:
     return None
 
 
-def _below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
+def below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
+    """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): stored for name, stored in tensors.items() if name.startswith(prefix)}
-
-
-def _has(tensors: Tensors, prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in tensors)
 
 
 def mismatch(source: Path, what: str) -> IncompatibleError:

@@ -30,6 +30,7 @@ DTYPES: Mapping[str, tuple[str, int]] = {
 }
 MAX_HEADER_BYTES = 100_000_000
 """The reference implementation's limit."""
+SUFFIXES = (".safetensors", ".sft")
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle")
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 CONVERT = "convert it to safetensors first, for instance with `save_pretrained(..., safe_serialization=True)`"

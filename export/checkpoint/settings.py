@@ -67,8 +67,11 @@ class Settings:
         return dict(self.tokenizers[name])
 
 
-def read_settings(folder: Path) -> Settings:
-    """The settings in a diffusers folder; `IntegrityError` for missing files, `IncompatibleError` for other models."""
+def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
+    """The settings in a diffusers folder; `vae_config` is the file that describes a VAE from elsewhere.
+
+    `IntegrityError` for missing files, `IncompatibleError` for other models.
+    """
     index = read_json(folder / "model_index.json")
     unet_file = _json(folder, "unet")
     kind = "base" if _listed(index, "text_encoder") else "refiner"
@@ -80,7 +83,8 @@ def read_settings(folder: Path) -> Settings:
         )
     texts = {name: text_encoder_architecture(_json(folder, name), row) for name, row in family.text_encoders.items()}
     _fit(unet, texts, folder)
-    vae = vae_architecture(_json(folder, "vae"))
+    vae_file = vae_config or folder / "vae/config.json"
+    vae = vae_architecture(JsonFile(data=read_json(vae_file), path=vae_file))
     if vae.latent_channels != unet.in_channels:
         raise IncompatibleError(
             f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; "

@@ -103,6 +103,21 @@ def test_configuration_of_the_other_kind_is_refused(tiny_files: dict[str, Path],
         open_checkpoint(tiny_files["base"], config=tiny_folders["refiner"])
 
 
+def test_configuration_that_is_not_there_is_told_with_what_to_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nothere does not exist; --config takes a diffusers folder.*leave it out"):
+        open_checkpoint(tiny_files["base"], config=tmp_path / "nothere")
+    with pytest.raises(StorageError, match=r"has no model_index\.json; --config takes"):
+        open_checkpoint(tiny_files["base"], config=tmp_path)
+
+
+def test_sft_is_another_name_of_the_same_files(
+    tiny_files: dict[str, Path], tiny_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "model.sft"
+    file.symlink_to(tiny_files["refiner"])
+    assert open_checkpoint(file, config=tiny_folders["refiner"]).kind == "refiner"
+
+
 def test_configuration_beside_a_folder_is_refused(tiny_folders: dict[str, Path]) -> None:
     with pytest.raises(IncompatibleError, match="omit --config"):
         open_checkpoint(tiny_folders["base"], config=tiny_folders["base"])
