@@ -84,6 +84,8 @@ def unet_places(architecture: UNetArchitecture) -> Places:
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
+    if architecture.time_cond_proj_dim:
+        places["time_embed.cond_proj"] = "time_embedding.cond_proj"
     # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.
     number, part = {"input_blocks": 0, "output_blocks": -1}, -1
     for block in architecture.blocks():

@@ -20,6 +20,7 @@ OPTIONS: Mapping[str, Option] = {
     "out_channels": Option(default=4, least=1, most=64),
     "projection_class_embeddings_input_dim": Option(default=2816, least=1, most=MOST_CHANNELS),
     "sample_size": Option(default=128, least=1, most=4096),
+    "time_cond_proj_dim": Option(default=0, least=0, most=4096),
 }
 LISTS = (
     "attention_head_dim",
@@ -63,7 +64,6 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "resnet_out_scale_factor": (1.0,),
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
@@ -99,9 +99,12 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
     down, mid, up = _depths(file, levels)
     file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])
     # Angles come in pairs of a cosine and a sine.
-    if channels[0] % 2 or numbers["addition_time_embed_dim"] % 2:
-        odd = "block_out_channels" if channels[0] % 2 else "addition_time_embed_dim"
-        raise file.refuse(odd, data.get(odd), "an even number (of the first level)")
+    angles = {name: numbers[name] for name in ("addition_time_embed_dim", "time_cond_proj_dim")}
+    for name, width in {"block_out_channels": channels[0], **angles}.items():
+        if width % 2:
+            raise file.refuse(name, data.get(name), "an even number (of the first level)")
+    if angles["time_cond_proj_dim"] == 2:  # the last of its frequencies has a place beside the first
+        raise file.refuse("time_cond_proj_dim", 2, "an even number from 4, or none,")
     for level, width in enumerate(channels):
         attends = down[level] or up[levels - 1 - level] or level == levels - 1
         if attends and width % heads[level]:
