@@ -181,7 +181,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
         elif place := _place(name, places):
             named[place] = stored
-        elif name.startswith("transformer."):
+        elif name.startswith("transformer.resblocks."):
             raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
     return named
 
