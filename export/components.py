@@ -67,8 +67,9 @@ class Assembly:
 def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
     """List the components in running order.
 
-    Base and refiner share text encoder 2 if their weights are equal (as published); a refiner whose own differs,
-    because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are the base's.
+    Base and refiner share text encoder 2 if weights and configurations are equal (as published); a refiner whose own
+    differs, because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are
+    the base's.
     """
     checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
     digests = {
@@ -83,7 +84,9 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
     ]
     text_encoders: dict[str, tuple[str, ...]] = {"base": ("text_encoder", "text_encoder_2")}
     if refiner:
-        shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"]
+        shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"] and (
+            refiner.text_encoder_architecture("text_encoder_2") == base.text_encoder_architecture("text_encoder_2")
+        )
         name = "text_encoder_2" if shared else "refiner/text_encoder_2"
         text_encoders["refiner"] = (name,)
         if not shared:

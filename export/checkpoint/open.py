@@ -115,7 +115,8 @@ def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]
     for component, name, shape in _telling_shapes(settings):
         found = components[component].shape(name)
         if found != shape:
-            raise mismatch(places[component], f"{name} of {component} has shape {found}, not {shape}")
+            inpaints = " (that of an inpainting model)" if name == "conv_in.weight" and found[1:2] == (9,) else ""
+            raise mismatch(places[component], f"{name} of {component} has shape {found}{inpaints}, not {shape}")
     for component, weights in components.items():
         for name in weights:
             if weights.dtype(name) not in FLOATS:

@@ -23,6 +23,7 @@ from pocketxl.export.job import open_as, prepare
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import find_target
 
+from ...fixtures.command_line import run
 from ...fixtures.original_layout import write_single_file
 from ...fixtures.schedulers import SDXL
 from ...tolerances import SIGMA_RELATIVE_RESCALED
@@ -167,6 +168,28 @@ def test_what_is_asked_for_is_part_of_the_build_key(tiny_folders: dict[str, Path
         for noise in (Noise(), Noise(prediction_type=V), Noise(prediction_type=V, zero_snr=True))
     }
     assert len(keys) == 3
+
+
+def test_the_command_says_it_too(
+    tiny_folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The marks of a file that contradicts itself are not asked any more; the next thing that is wrong is told."""
+    base = tiny_folders["base"]
+    extra = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
+    notes = {"modelspec.prediction_type": "epsilon", "ss_zero_terminal_snr": "False"}
+    file = write_single_file(base, tmp_path / "both.safetensors", extra=extra, metadata=notes)
+    command = ("build", file, "--config", base, "-o", tmp_path / "engine", "--calibration-size", "7")
+    for flags, status, says in (
+        ((), 3, "--prediction-type epsilon or v_prediction"),
+        (("--prediction-type", "v_prediction"), 3, "--zero-snr or --no-zero-snr"),
+        (("--prediction-type", "v_prediction", "--zero-snr"), 2, "calibration size is 7"),
+        (("--prediction-type", "epsilon", "--no-zero-snr"), 2, "calibration size is 7"),
+        (("--prediction-type", "sample"), 2, "choose from 'epsilon', 'v_prediction'"),
+        (("--vae", tmp_path / "nothing"), 5, "--vae takes a .safetensors file"),
+    ):
+        shown = run(capsys, *command, *flags)
+        assert (shown.status, shown.err.count("\n")) == (status, 1)
+        assert says in shown.err
 
 
 def test_a_prediction_that_no_model_makes_is_a_request_error(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
