@@ -52,14 +52,18 @@ class JsonFile:
 
     def number(self, options: Mapping[str, Option], key: str) -> Any:
         """The number under `key`, or the default if there is none."""
-        value = self.data[key] if self.data.get(key) is not None else options[key].default
+        value = self.said(key, options[key].default)
         if not options[key].allows(value):
             raise self.refuse(key, value, str(options[key]))
         return value
 
+    def said(self, key: str, default: object) -> Any:
+        """What stands under `key`, or the default where nothing does; zero and an empty list are something."""
+        return self.data[key] if self.data.get(key) is not None else default
+
     def whole_numbers(self, key: str, default: Sequence[int], option: Option) -> tuple[int, ...]:
         """One whole number for each level, of which there are one to `MOST_LEVELS`."""
-        value = self.data[key] if self.data.get(key) is not None else default
+        value = self.said(key, default)
         listed = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_LEVELS
         if not listed or not all(map(option.allows, value)):
             raise self.refuse(key, value, f"a list of 1 to {MOST_LEVELS} elements, each {option},")

@@ -28,8 +28,8 @@ def text_encoder_architecture(file: JsonFile, row: TextRow) -> TextEncoderArchit
     if kind != "clip_text_model":
         raise IncompatibleError(f"{file.path} configures a {shown(kind)}; SDXL has CLIP text encoders. {ALLOWED}")
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
-    activation = file.data.get("hidden_act") or Activation.QUICK_GELU
-    if activation not in list(Activation):
+    activation = file.said("hidden_act", Activation.QUICK_GELU)
+    if not isinstance(activation, str) or activation not in list(Activation):
         raise file.refuse("hidden_act", activation, " or ".join(Activation))
     width, heads = numbers["hidden_size"], numbers["num_attention_heads"]
     file.divided("hidden_size", [width], "num_attention_heads", heads)

@@ -90,12 +90,12 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
     channels = file.whole_numbers("block_out_channels", CHANNELS, WIDTH)
     levels = len(channels)
-    layers = file.per_level("layers_per_block", data.get("layers_per_block") or LAYERS.default, levels, LAYERS)
+    layers = file.per_level("layers_per_block", file.said("layers_per_block", LAYERS.default), levels, LAYERS)
     if len(set(layers)) > 1:
         raise file.refuse("layers_per_block", list(layers), "one number for all levels")
     # The number of heads, under diffusers' old name.
-    key = "num_attention_heads" if data.get("num_attention_heads") else "attention_head_dim"
-    heads = file.per_level(key, data.get(key) or HEADS.default, levels, HEADS)
+    key = "num_attention_heads" if data.get("num_attention_heads") is not None else "attention_head_dim"
+    heads = file.per_level(key, file.said(key, HEADS.default), levels, HEADS)
     down, mid, up = _depths(file, levels)
     file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])
     # Angles come in pairs of a cosine and a sine.
@@ -124,9 +124,9 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
 def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
     """Transformer blocks per level on the way down, in the middle, and per level on the way up; 0: no attention."""
     key = "transformer_layers_per_block"
-    depths = file.per_level(key, file.data.get(key) or 1, levels, LAYERS)
+    depths = file.per_level(key, file.said(key, 1), levels, LAYERS)
     key = f"reverse_{key}"
-    upwards = file.per_level(key, file.data.get(key) or depths[::-1], levels, LAYERS)
+    upwards = file.per_level(key, file.said(key, depths[::-1]), levels, LAYERS)
     down, up = (_attends(file, direction, levels) for direction in ("down", "up"))
     return (
         tuple(n * crosses for n, crosses in zip(depths, down, strict=True)),
@@ -138,7 +138,7 @@ def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[in
 def _attends(file: JsonFile, direction: str, levels: int) -> list[bool]:
     """Whether the blocks of a direction have attention."""
     key, kinds = f"{direction}_block_types", [f"{p}{direction.title()}Block2D" for p in ("", "CrossAttn")]
-    blocks = file.data[key] if file.data.get(key) is not None else BLOCKS[direction]
+    blocks = file.said(key, BLOCKS[direction])
     if not isinstance(blocks, list | tuple) or len(blocks) != levels or not all(block in kinds for block in blocks):
         raise file.refuse(key, blocks, f"a list of {levels} of {' and '.join(kinds)}")
     return [block == kinds[1] for block in blocks]

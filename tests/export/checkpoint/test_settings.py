@@ -138,6 +138,13 @@ def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Set
         ("unet/config.json", {"norm_num_groups": 24}, "multiple of norm_num_groups, which is 24"),
         ("unet/config.json", {"attention_head_dim": [1, 3]}, "128 at level 1"),
         ("unet/config.json", {"block_out_channels": [32] * 9}, "a list of 1 to 8 elements"),
+        ("unet/config.json", {"attention_head_dim": 0}, "attention_head_dim is 0; a whole number from 1"),
+        (
+            "unet/config.json",
+            {"transformer_layers_per_block": []},
+            "_per_block is ..; a whole number",
+        ),
+        ("text_encoder/config.json", {"hidden_act": ""}, "hidden_act is ''; gelu or quick_gelu"),
         ("unet/config.json", {"layers_per_block": 65}, "from 1 to 64"),
         ("vae/config.json", {"norm_num_groups": 7}, "multiple of norm_num_groups, which is 7"),
         ("vae/config.json", {"block_out_channels": []}, "a list of 1 to 8 elements"),
