@@ -8,6 +8,9 @@ from .sampling.levels.config import SchedulerConfig
 from .specs import INT, ComponentSpec, Role, TensorSpec
 from .topology import Block, BlockKind, Topology
 
+GUIDANCE = "guidance"
+"""The conditioner's input for the guidance scale less one, where a model takes it as an input."""
+
 
 class SizeIds(StrEnum):
     """What a U-Net is told of a picture besides the prompt: numbers that join the time embedding."""
@@ -62,6 +65,8 @@ class UNetArchitecture:
     norm_eps: float = 1e-5
     sample_size: int = 128
     size_ids: SizeIds = SizeIds.SIZE_CROP_TARGET
+    time_cond_proj_dim: int = 0
+    """Width of the embedding of the guidance scale that a distilled model takes (LCM's 256); 0 for one without."""
 
     @property
     def time_embed_dim(self) -> int:
@@ -115,6 +120,7 @@ class UNetArchitecture:
                 TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
                 TensorSpec(name="time_ids", shape=("batch", self.time_ids)),
                 TensorSpec(name="timesteps", shape=("steps",)),
+                *([TensorSpec(name=GUIDANCE, shape=("batch",))] if self.time_cond_proj_dim else []),
             ),
             outputs=(
                 TensorSpec(name="time_vectors", shape=("steps", "batch", sum(self.resnet_widths()))),
@@ -219,6 +225,10 @@ class ModelArchitecture:
     text_encoders: tuple[str, ...]
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     force_zeros_for_empty_prompt: bool = True
+
+    def guided(self, guidance_scale: float) -> bool:
+        """Whether a negative prompt stands beside the prompt: a model that is told the scale needs none."""
+        return guidance_scale > 1 and not self.unet.time_cond_proj_dim
 
 
 @dataclass(frozen=True, kw_only=True)

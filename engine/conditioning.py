@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .architecture import SizeIds
+from .architecture import GUIDANCE, SizeIds
 from .request.request import ResolvedRequest
 from .runners.base import Runner, Values, check_outputs
 from .text.encode import PromptEmbeds
@@ -30,25 +30,35 @@ class Conditioning:
 
 
 def condition(
-    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray, *, rows: int
+    runner: Runner,
+    sides: Sequence[tuple[PromptEmbeds, Sequence[float]]],
+    timesteps: np.ndarray,
+    *,
+    rows: int,
+    guidance_scale: float,
 ) -> tuple[Conditioning, ...]:
     """Run a conditioner for one prompt: its embeddings and size ids, then its negative's where there is one.
 
     `timesteps`: (steps,), in the order of the model's evaluations. `rows`: how many sides a call of the U-Net has.
+    `guidance_scale` goes into a model that takes it.
     Raises `NumericError` for NaN or Inf.
     """
-    return tuple(_condition(runner, sides[at : at + rows], timesteps) for at in range(0, len(sides), rows))
+    return tuple(
+        _condition(runner, sides[at : at + rows], timesteps, guidance_scale) for at in range(0, len(sides), rows)
+    )
 
 
 def _condition(
-    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray
+    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray, guidance_scale: float
 ) -> Conditioning:
+    told = any(tensor.name == GUIDANCE for tensor in runner.spec.inputs)
     outputs = runner(
         {
             "prompt_embeds": np.concatenate([embeds.prompt_embeds for embeds, _ in sides]),
             "pooled_prompt_embeds": np.concatenate([embeds.pooled_prompt_embeds for embeds, _ in sides]),
             "time_ids": np.asarray([ids for _, ids in sides], dtype=np.float32),
             "timesteps": np.asarray(timesteps, dtype=np.float32),
+            **({GUIDANCE: np.full(len(sides), guidance_scale - 1, dtype=np.float32)} if told else {}),
         },
         keep=[tensor.name for tensor in runner.spec.outputs if tensor.name != TIME_VECTORS],
     )

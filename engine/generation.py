@@ -54,8 +54,10 @@ class Prepared:
         start = next(iter(parts.values())).init_noise_sigma
         parts = {kind: part for kind, part in parts.items() if part.evaluations}
         tokens = {
-            kind: [tokenize(tokenizers, p, models.denoisers[kind], guidance=request.guidance) for p in request.prompts]
-            for kind in parts
+            kind: [
+                tokenize(tokenizers, p, model, guidance=model.guided(request.guidance_scale)) for p in request.prompts
+            ]
+            for kind, model in ((kind, models.denoisers[kind]) for kind in parts)
         }
         return cls(request=request, tokens=tokens, parts=parts, init_noise_sigma=start)
 
@@ -63,7 +65,9 @@ class Prepared:
     def workload(self) -> Workload:
         """What its memory depends on."""
         longest = tuple(max(prompt.tokens for prompt in column) for column in zip(*self.tokens.values(), strict=True))
-        return Workload.of(self.request, longest, {kind: len(part.evaluations) for kind, part in self.parts.items()})
+        guidance = any(prompt.guided for column in self.tokens.values() for prompt in column)
+        evaluations = {kind: len(part.evaluations) for kind, part in self.parts.items()}
+        return replace(Workload.of(self.request, longest, evaluations), guidance=guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ class Generation:
         the last ones. Close it to stop early.
         """
         request, parts = self.prepared.request, self.prepared.parts
-        _check_embeddings(embeddings, request, parts)
+        _check_embeddings(embeddings, self.prepared.tokens)
         waiting = dict(embeddings)
         del embeddings
         noise = _noise(request)
@@ -146,6 +150,7 @@ class Generation:
                     [(embeds, own) for embeds, own in zip(sides, ids, strict=True) if embeds is not None],
                     evaluation_timesteps(part),
                     rows=rows,
+                    guidance_scale=self.prepared.request.guidance_scale,
                 )
                 for sides in prompts
             ]
@@ -217,14 +222,14 @@ def resume(steps: Steps, replacement: Array | None = None) -> Step | Array:
         return np.asarray(end.value)
 
 
-def _check_embeddings(embeddings: Embeddings, request: ResolvedRequest, parts: Mapping[str, Schedule]) -> None:
+def _check_embeddings(embeddings: Embeddings, tokens: Mapping[str, Sequence[PromptTokens]]) -> None:
     """Raise `RequestError` for embeddings that were made for other models, prompts or guidance."""
-    for kind in parts:
-        given = embeddings.get(kind, ())
-        if len(given) != len(request.prompts) or any((side is not None) != request.guidance for _, side in given):
+    for kind, prompts in tokens.items():
+        given, guided = embeddings.get(kind, ()), any(prompt.guided for prompt in prompts)
+        if len(given) != len(prompts) or any((side is not None) != guided for _, side in given):
             raise RequestError(
-                f"the embeddings do not fit the request: its {kind} needs those of {len(request.prompts)} prompts, "
-                f"{'each with its negative' if request.guidance else 'without negatives'}; encode this request"
+                f"the embeddings do not fit the request: its {kind} needs those of {len(prompts)} prompts, "
+                f"{'each with its negative' if guided else 'without negatives'}; encode this request"
             )
 
 

@@ -24,7 +24,7 @@ from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, ProgressEvent, Silent, track
 from ..engine.runners import open_runners
 from .components import Component
-from .job import Job, bytes_needed, component_keys, models_of, open_as, prepare, tokenizers_of
+from .job import Job, asked_noise, bytes_needed, component_keys, models_of, open_as, prepare, rehearse, tokenizers_of
 from .publish.keys import component_key
 from .publish.workspace import Finished, Workspace, find_engine, workspace
 from .quantize.recipes import find_recipe
@@ -53,6 +53,9 @@ def build(
     recipe: str | None = None,
     config: Path | None = None,
     refiner_config: Path | None = None,
+    prediction_type: str | None = None,
+    zero_snr: bool | None = None,
+    vae: Path | None = None,
     calibration_size: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -60,8 +63,10 @@ def build(
 
     `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `recipe`: None
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
-    public SDXL. `calibration_size`: pixels (None: the model's native size, 512 at most). Raises the errors of
-    `engine.errors`; the destination then is as it was.
+    public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
+    says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
+    `calibration_size`: pixels (None: the model's native size, 512 at most).
+    Raises the errors of `engine.errors`; the destination then is as it was.
     """
     progress = progress or Silent()
     if refiner_config is not None and refiner is None:
@@ -70,8 +75,8 @@ def build(
     asked = find_recipe(recipe or chosen.default_recipe)
     check(chosen, asked)
     job = prepare(
-        open_as(source, "base", config),
-        None if refiner is None else open_as(refiner, "refiner", refiner_config),
+        open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae),
+        None if refiner is None else open_as(refiner, "refiner", refiner_config, vae=vae),
         target=chosen,
         recipe=asked,
         calibration_size=calibration_size,
@@ -80,6 +85,7 @@ def build(
     found, reasons = find_engine(destination, job.parts)
     if found is not None:
         return BuildReport(folder=destination, manifest=found, cached=True, reasons=())
+    rehearse(job)
     with workspace(destination, keys=component_keys(job), bytes_needed=bytes_needed(job)) as space:
         manifest = _make(job, space, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:

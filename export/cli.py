@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
+    from ..engine.sampling.levels.settings import PredictionType
     from .quantize.recipes import RECIPES
     from .targets import TARGETS
 
@@ -30,6 +31,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, help="diffusers folder that describes a single file other than public SDXL base"
     )
     parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
+    parser.add_argument(
+        "--vae", type=Path, help="VAE in place of the checkpoint's own: .safetensors or diffusers folder"
+    )
+    parser.add_argument(
+        "--prediction-type",
+        choices=[kind.value for kind in PredictionType],
+        help="what the base predicts, whatever its file says of it (a refiner's is its own)",
+    )
+    parser.add_argument(
+        "--zero-snr",
+        action=argparse.BooleanOptionalAction,
+        help="whether the base was trained to zero terminal SNR, whatever its file says of it",
+    )
     parser.add_argument(
         "--calibration-size",
         type=int,
@@ -50,6 +64,9 @@ def _run(args: argparse.Namespace) -> int:
         recipe=args.recipe,
         config=args.config,
         refiner_config=args.refiner_config,
+        prediction_type=args.prediction_type,
+        zero_snr=args.zero_snr,
+        vae=args.vae,
         calibration_size=args.calibration_size,
         progress=progress,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
 from .checkpoint.open import Checkpoint
 from .checkpoint.weights import Weights
@@ -30,15 +31,24 @@ class Component:
 
     @cached_property
     def weights(self) -> Weights:
-        """Those of `part` that the module uses; `IntegrityError` names the missing ones of an incomplete checkpoint.
+        """Those of `part` that the module uses.
+
+        `IntegrityError` names the missing ones of an incomplete checkpoint, `IncompatibleError` one of another shape.
 
         Found when they are asked for: making the module costs the import of torch, which a cache hit has no time for.
         """
         import torch
 
         with torch.device("meta"):
-            used = list(self.module().state_dict())
-        return self.part.only(used)
+            used = {name: tuple(tensor.shape) for name, tensor in self.module().state_dict().items()}
+        weights = self.part.only(used)
+        for name, shape in used.items():
+            if weights.shape(name) != shape:
+                raise IncompatibleError(
+                    f"{weights.stored(name).path}: {name} of {self.source} has shape {weights.shape(name)} where its "
+                    f"configuration asks for {shape}; give those that belong together"
+                )
+        return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +67,9 @@ class Assembly:
 def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
     """List the components in running order.
 
-    Base and refiner share text encoder 2 if their weights are equal (as published); a refiner whose own differs,
-    because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are the base's.
+    Base and refiner share text encoder 2 if weights and configurations are equal (as published); a refiner whose own
+    differs, because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are
+    the base's.
     """
     checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
     digests = {
@@ -73,7 +84,9 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
     ]
     text_encoders: dict[str, tuple[str, ...]] = {"base": ("text_encoder", "text_encoder_2")}
     if refiner:
-        shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"]
+        shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"] and (
+            refiner.text_encoder_architecture("text_encoder_2") == base.text_encoder_architecture("text_encoder_2")
+        )
         name = "text_encoder_2" if shared else "refiner/text_encoder_2"
         text_encoders["refiner"] = (name,)
         if not shared:

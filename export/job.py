@@ -6,8 +6,12 @@ from pathlib import Path
 
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
+from ..engine.generation import Prepared
 from ..engine.progress import Progress, track
+from ..engine.request.resolve import resolve
+from ..engine.sampling.levels.settings import PredictionType
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .components import Assembly, Component, assemble
 from .publish.digests import cached_digest
@@ -67,13 +71,41 @@ def prepare(
     return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
 
 
-def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
+def open_as(
+    source: str | Path, kind: str, config: Path | None, noise: Noise | None = None, vae: Path | None = None
+) -> Checkpoint:
     """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
-    checkpoint = open_checkpoint(source, config=config)
+    checkpoint = open_checkpoint(source, config=config, noise=noise, vae=vae)
     if checkpoint.kind != kind:
         other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
         raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
     return checkpoint
+
+
+def rehearse(job: Job) -> None:
+    """Prepare the reference run's calls without any weight.
+
+    What only the checkpoint's settings decide is told now, not after hours: `IncompatibleError` for noise levels that
+    the run cannot be laid on, `IntegrityError` for tokenizer files that do not fit together.
+    """
+    models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
+    options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
+    try:
+        Prepared.of(resolve({"prompt": "", **options}, models), models, tokenizers)
+    except RequestError as error:
+        sources = " and ".join(str(checkpoint.source) for checkpoint in job.assembly.checkpoints.values())
+        raise IncompatibleError(
+            f"{sources}: the pictures that a build is measured by cannot be made: {error}"
+        ) from error
+
+
+def asked_noise(prediction_type: str | None, zero_snr: bool | None) -> Noise:
+    """What the caller says of the base's noise; `RequestError` for a prediction that no model makes."""
+    if prediction_type is None:
+        return Noise(zero_snr=zero_snr)
+    if prediction_type not in list(PredictionType):
+        raise RequestError(f"prediction_type is {prediction_type!r}; it must be {' or '.join(PredictionType)}")
+    return Noise(prediction_type=PredictionType(prediction_type), zero_snr=zero_snr)
 
 
 def component_keys(job: Job) -> dict[str, str]:
@@ -120,13 +152,15 @@ def tokenizers_of(job: Job) -> dict[str, Tokenizer]:
 
 
 def _calibration_size(base: Checkpoint, asked: int | None) -> int:
-    native = base.architecture.unet.sample_size * base.vae_architecture.downscale
-    size = min(native, CALIBRATION_PIXELS) if asked is None else asked
-    if not 8 <= size <= MOST_CALIBRATION_PIXELS or size % 8:
+    """Pixels of the reference run's pictures; a checkpoint's native size is one that it can have."""
+    step = max(8, base.vae_architecture.downscale)
+    if asked is None:
+        return min(base.native_size, CALIBRATION_PIXELS)
+    if not step <= asked <= MOST_CALIBRATION_PIXELS or asked % step:
         raise RequestError(
-            f"calibration size is {size}; it must be a multiple of 8 from 8 to {MOST_CALIBRATION_PIXELS}"
+            f"calibration size is {asked}; it must be a multiple of {step} from {step} to {MOST_CALIBRATION_PIXELS}"
         )
-    return size
+    return asked
 
 
 def _needs_reference(job: Job, component: Component) -> bool:

@@ -17,8 +17,10 @@ from ..architecture import UNetArchitecture
 class Embedding(nn.Module):
     """Two linear layers with SiLU between."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, condition: int = 0) -> None:
         super().__init__()
+        if condition:
+            self.cond_proj = nn.Linear(condition, inputs, bias=False)
         self.linear_1 = nn.Linear(inputs, width)
         self.linear_2 = nn.Linear(width, width)
 
@@ -40,6 +42,18 @@ def sinusoid(x: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
+    """Sines, then cosines of 1000 times the guidance scale less one: `[batch]` → `[batch, width]`.
+
+    Source: diffusers' `get_guidance_scale_embedding`, whose frequencies end at 1/10000, unlike those of `sinusoid`.
+    """
+    half = width // 2
+    step = -(math.log(10000) / (half - 1))
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=guidance.device) * step)
+    angles = (guidance.float() * 1000.0).unsqueeze(-1) * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 class Conditioner(nn.Module):
     """Prompt, sizes and all timesteps → every step's time vectors and every cross-attention's keys and values."""
 
@@ -47,7 +61,8 @@ class Conditioner(nn.Module):
         super().__init__()
         a = architecture
         self.time_width, self.id_width = a.block_out_channels[0], a.addition_time_embed_dim
-        self.time_embedding = Embedding(self.time_width, a.time_embed_dim)
+        self.guidance_width = a.time_cond_proj_dim
+        self.time_embedding = Embedding(self.time_width, a.time_embed_dim, a.time_cond_proj_dim)
         self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
         self.time_projections = [f"{resnet.name}.time_emb_proj" for resnet in a.resnets()]
         for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
@@ -58,9 +73,16 @@ class Conditioner(nn.Module):
             _place(self, name, nn.Linear(a.cross_attention_dim, width, bias=False))
 
     def forward(
-        self, prompt_embeds: Tensor, pooled_prompt_embeds: Tensor, time_ids: Tensor, timesteps: Tensor
+        self,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor,
+        time_ids: Tensor,
+        timesteps: Tensor,
+        guidance: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1, ….
+
+        `guidance`: `[batch]`, the scale less one, for a model that takes it.
 
         The time vectors are `[steps, batch, sum(resnet_widths)]`; keys and values `[batch, tokens, width]`.
         Inputs of another float dtype than the weights are cast to theirs, timesteps and ids only once embedded.
@@ -69,8 +91,11 @@ class Conditioner(nn.Module):
         prompt_embeds, pooled_prompt_embeds = prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype)
         ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
         added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
-        time = self.time_embedding(sinusoid(timesteps, self.time_width).to(dtype))
-        embedding = F.silu(time.unsqueeze(1) + added.unsqueeze(0))
+        times = sinusoid(timesteps, self.time_width).to(dtype).unsqueeze(1)
+        if guidance is not None:
+            scale = guidance_embedding(guidance, self.guidance_width).to(dtype)
+            times = times + self.time_embedding.cond_proj(scale).unsqueeze(0)
+        embedding = F.silu(self.time_embedding(times) + added.unsqueeze(0))
         vectors = torch.cat([self.get_submodule(name)(embedding) for name in self.time_projections], dim=2)
         return (vectors, *(self.get_submodule(name)(prompt_embeds) for name, _ in self.key_values))
 

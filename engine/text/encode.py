@@ -53,6 +53,11 @@ class PromptTokens:
     zeros: bool
 
     @property
+    def guided(self) -> bool:
+        """Whether a negative stands beside the prompt."""
+        return self.zeros or self.negative is not None
+
+    @property
     def tokens(self) -> int:
         """Length of the prompt's embeddings."""
         return int(self.positive[0].ids.size)

@@ -7,6 +7,7 @@ by file, key and value.
 """
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,18 +48,22 @@ class JsonFile:
 
     def refuse(self, key: str, value: object, allowed: str) -> IncompatibleError:
         """The error for a value that our modules cannot take."""
-        return IncompatibleError(f"{self.path}: {key} is {value!r}; {allowed} is allowed. {ALLOWED}")
+        return IncompatibleError(f"{self.path}: {shown(key)} is {shown(value)}; {allowed} is allowed. {ALLOWED}")
 
     def number(self, options: Mapping[str, Option], key: str) -> Any:
         """The number under `key`, or the default if there is none."""
-        value = self.data[key] if self.data.get(key) is not None else options[key].default
+        value = self.said(key, options[key].default)
         if not options[key].allows(value):
             raise self.refuse(key, value, str(options[key]))
         return value
 
+    def said(self, key: str, default: object) -> Any:
+        """What stands under `key`, or the default where nothing does; zero and an empty list are something."""
+        return self.data[key] if self.data.get(key) is not None else default
+
     def whole_numbers(self, key: str, default: Sequence[int], option: Option) -> tuple[int, ...]:
         """One whole number for each level, of which there are one to `MOST_LEVELS`."""
-        value = self.data[key] if self.data.get(key) is not None else default
+        value = self.said(key, default)
         listed = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_LEVELS
         if not listed or not all(map(option.allows, value)):
             raise self.refuse(key, value, f"a list of 1 to {MOST_LEVELS} elements, each {option},")
@@ -88,8 +93,13 @@ class JsonFile:
                 raise self.refuse(key, value, repr(fixed[key][0]))
             if key not in fixed and not known(key) and not key.startswith("_") and value not in (None, False):
                 raise IncompatibleError(
-                    f"{self.path}: {key} = {value!r} is an option that SDXL does not have. {ALLOWED}"
+                    f"{self.path}: {shown(key)} = {shown(value)} is an option that SDXL does not have. {ALLOWED}"
                 )
+
+
+def shown(value: object) -> str:
+    """A value out of a file, short enough for a message, and on one line."""
+    return value if isinstance(value, str) and value.isidentifier() and len(value) < 60 else reprlib.repr(value)
 
 
 def read_json(path: Path) -> Config:

@@ -7,23 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...engine.errors import IncompatibleError, StorageError
-from ...engine.sampling.levels.settings import PredictionType
+from ...engine.errors import IncompatibleError, IntegrityError, StorageError
 from . import hub
-from . import original_layout as single_file
-from .safetensors_header import StoredTensor, read_header, refuse_pickle
+from .detect import detect
+from .diffusers_layout import STEMS, canonical
+from .inventory import refuse_scaled, take_stock
+from .marks import Noise, noise_of
+from .original_layout import map_components, mismatch
+from .other_vae import OtherVae, find_vae
+from .safetensors_header import SUFFIXES, read_header, refuse_pickle
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
 
-STEMS: Mapping[str, str] = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
-FLOATS = ("float32", "float16", "bfloat16")
-# What the VAE's attention was called before diffusers 0.17.
-OLD_ATTENTION: Mapping[str, str] = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+"""Each number of these has a nearest float32, and but for float64 that is the number itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,71 +42,87 @@ class Checkpoint(Settings):
         return self.components[component]
 
 
-def open_checkpoint(source: str | Path, *, config: Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str | Path, *, config: Path | None = None, noise: Noise | None = None, vae: Path | None = None
+) -> Checkpoint:
     """Opens a diffusers folder, a single `.safetensors` file in the original SDXL layout, or a hub id.
 
     `config` is a diffusers folder whose JSON files and tokenizers describe a single file that is not public SDXL.
+    `noise` counts more than what the checkpoint says of its noise. `vae`: a file or diffusers folder whose VAE is
+    taken in place of the checkpoint's own.
     `IncompatibleError` for another model family, `IntegrityError` for missing or damaged files and for pickles,
     `StorageError` when `source` does not exist.
     """
-    path = Path(source)
+    path, asked = Path(source), noise or Noise()
+    other = None if vae is None else find_vae(vae)
     refuse_pickle(path)
     if path.is_file():
-        return _open_file(path, config)
-    if config is not None:
+        return _open_file(path, config, asked, other)
+    if config is not None and path.exists():
         raise IncompatibleError(f"{source} is no single file; a folder brings its own configurations: omit --config.")
     if path.is_dir():
-        return _open_folder(path)
-    if hub.REPOSITORY.fullmatch(str(source)) and path.suffix != ".safetensors":
-        return _open_folder(hub.snapshot(str(source)))
+        return _open_folder(path, asked, other)
+    if hub.REPOSITORY.fullmatch(str(source)) and path.suffix not in SUFFIXES:
+        return _open_folder(hub.snapshot(str(source)), asked, other)
     raise StorageError(
         f"{source} does not exist; give a diffusers folder, a .safetensors file or a hub id (owner/name)."
     )
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    settings = read_settings(folder)
-    names = ("unet", *settings.text_encoder_architectures, "vae")
-    return _checkpoint(
-        folder, settings, {name: _canonical(name, open_weights(folder / name, STEMS[name])) for name in names}
-    )
+def _open_folder(folder: Path, noise: Noise, vae: OtherVae | None) -> Checkpoint:
+    if vae is None and (folder / "unet").is_dir() and not (folder / "vae").is_dir():
+        raise IntegrityError(f"{folder} has no VAE (vae/config.json); fetch it again, or give one with --vae FILE")
+    settings = _with_noise(read_settings(folder, vae.config_beside(folder) if vae else None), noise)
+    names = ("unet", *settings.text_encoder_architectures, *(() if vae else ("vae",)))
+    components = {name: canonical(name, open_weights(folder / name, STEMS[name])) for name in names}
+    return _checkpoint(folder, settings, components, vae)
 
 
-def _open_file(path: Path, config: Path | None) -> Checkpoint:
-    if path.suffix.lower() != ".safetensors":
+def _open_file(path: Path, config: Path | None, asked: Noise, vae: OtherVae | None) -> Checkpoint:
+    if path.suffix.lower() not in SUFFIXES:
         raise IncompatibleError(f"{path} is no .safetensors file; give one, a diffusers folder or a hub id.")
-    tensors = read_header(path)
-    kind = single_file.detect(tensors, path)
-    settings = read_settings(config or BUNDLED / kind)
+    if config is not None and not (config / "model_index.json").is_file():
+        what = "has no model_index.json" if config.exists() else "does not exist"
+        raise StorageError(
+            f"{config} {what}; --config takes a diffusers folder whose configurations describe {path}: leave it out "
+            "for a checkpoint of SDXL's size"
+        )
+    header = read_header(path)
+    refuse_scaled(header.tensors, path)
+    kind = detect(header.tensors, path, vae=vae is None)
+    settings = read_settings(config or BUNDLED / kind, vae.config_beside(config) if vae else None)
     if settings.kind != kind:
         raise IncompatibleError(
             f"{path} is a {kind}, but {config} configures a {settings.kind}; give one for a {kind}."
         )
-    return _checkpoint(path, _marked(settings, tensors), single_file.map_components(tensors, settings, path))
+    noise = noise_of(header, path, asked, settings.scheduler_config if config else None)
+    components = map_components(header.tensors, settings, path, vae=vae is None)
+    return _checkpoint(path, _with_noise(settings, noise), components, vae)
 
 
-def _marked(settings: Settings, tensors: Mapping[str, StoredTensor]) -> Settings:
-    """v-prediction and zero terminal SNR, which single files of fine-tunes tell by the names of two empty tensors."""
-    scheduler = settings.scheduler_config
-    if "v_pred" in tensors:
-        scheduler = replace(scheduler, prediction_type=PredictionType.V_PREDICTION)
-    if "ztsnr" in tensors:
-        scheduler = replace(scheduler, rescale_betas_zero_snr=True)
-    return replace(settings, scheduler_config=scheduler)
+def _with_noise(settings: Settings, noise: Noise) -> Settings:
+    return replace(settings, scheduler_config=noise.applied(settings.scheduler_config))
 
 
-def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]) -> Checkpoint:
+def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights], vae: OtherVae | None) -> Checkpoint:
     """The checkpoint, once shapes and types of the weights agree with the configuration."""
+    places = dict.fromkeys(components, source)
+    if vae is not None:
+        components["vae"], places["vae"] = vae.weights(settings.vae_architecture), vae.path
+    for component, weights in components.items():
+        refuse_scaled(weights, places[component])
+        take_stock(component, weights, settings, places[component])
     for component, name, shape in _telling_shapes(settings):
         found = components[component].shape(name)
         if found != shape:
-            raise single_file.mismatch(source, f"{name} of {component} has shape {found}, not {shape}")
+            inpaints = " (that of an inpainting model)" if name == "conv_in.weight" and found[1:2] == (9,) else ""
+            raise mismatch(places[component], f"{name} of {component} has shape {found}{inpaints}, not {shape}")
     for component, weights in components.items():
         for name in weights:
             if weights.dtype(name) not in FLOATS:
                 raise IncompatibleError(
-                    f"{source}: {name} of {component} is stored as {weights.dtype(name)}; {', '.join(FLOATS)} are "
-                    "allowed: take the checkpoint before it was quantized."
+                    f"{places[component]}: {name} of {component} is stored as {weights.dtype(name)}; "
+                    f"{', '.join(FLOATS)} are allowed; take the checkpoint before it was quantized"
                 )
     return Checkpoint(
         kind=settings.kind,
@@ -139,20 +152,3 @@ def _telling_shapes(settings: Settings) -> list[tuple[str, str, tuple[int, ...]]
             for name, text in settings.text_encoder_architectures.items()
         ),
     ]
-
-
-def _canonical(component: str, weights: Weights) -> Weights:
-    """The weights of a folder under one set of names, whichever version of the libraries wrote them."""
-    named: dict[str, StoredTensor] = {}
-    for old in weights:
-        stored, name = weights.stored(old), old
-        if name.endswith("position_ids"):
-            continue
-        if component.startswith("text_encoder") and not name.startswith(("text_model.", "text_projection.")):
-            name = f"text_model.{name}"
-        if component == "vae" and ".attentions." in name:
-            module, part, kind = name.rsplit(".", 2)
-            name = f"{module}.{OLD_ATTENTION.get(part, part)}.{kind}"
-            stored = stored.without_kernel()
-        named[name] = stored
-    return Weights(named)

@@ -11,7 +11,6 @@ from pathlib import Path
 from ...engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError
 from ...engine.topology import BlockKind
-from .configuration import ALLOWED
 from .families import FAMILIES
 from .safetensors_header import StoredTensor
 from .settings import Settings
@@ -39,50 +38,21 @@ RESBLOCK: Mapping[str, str] = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
-# Part of a tensor's name → what a file with such a name is. The first that is found counts.
-OTHERS: Mapping[str, str] = {
-    "lora_": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
-    ".lora": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
-    "control_model.": "a ControlNet",
-    "controlnet_cond_embedding.": "a ControlNet",
-    "edm_mean": "Playground v2.5, which is trained in another noise parametrisation",
-    "cond_stage_model.transformer.": "Stable Diffusion 1.x",
-    "cond_stage_model.model.": "Stable Diffusion 2.x",
-    "joint_blocks.": "Stable Diffusion 3",
-    "double_blocks.": "FLUX",
-    "down_blocks.": "one component of a diffusers folder: give the folder that has its model_index.json",
-    UNET: "a U-Net alone: a checkpoint with text encoders (conditioner.) and VAE (first_stage_model.) is needed",
-    VAE: "a VAE alone",
-    "decoder.": "a VAE alone",
-    "text_model.": "a text encoder alone",
-}
 
 
-def detect(tensors: Tensors, source: Path) -> str:
-    """The kind, `base` or `refiner`; `IncompatibleError` says what else the file looks like and what is allowed."""
-    if "edm_mean" not in tensors and all(_has(tensors, prefix) for prefix in (UNET, VAE)):
-        for kind, family in FAMILIES.items():
-            if all(_has(tensors, row.original) for row in family.text_encoders.values()):
-                return kind
-    looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
-    raise IncompatibleError(
-        f"{source} looks like {next(looks, 'no image model that PocketXL knows')}. {ALLOWED}, as a single file in the "
-        "original layout or as a diffusers folder."
-    )
-
-
-def map_components(tensors: Tensors, settings: Settings, source: Path) -> dict[str, Weights]:
-    """The tensors of every component by diffusers' and transformers' names.
+def map_components(tensors: Tensors, settings: Settings, source: Path, *, vae: bool = True) -> dict[str, Weights]:
+    """The tensors of every component by diffusers' and transformers' names; of the VAE only if `vae`.
 
     `IncompatibleError` when the file is of another size or build than the settings say.
     """
-    components = {
-        "unet": map_unet(_below(tensors, UNET), settings.unet_architecture, source),
-        "vae": map_vae(_below(tensors, VAE), settings.vae_architecture),
+    components: dict[str, Mapping[str, StoredTensor]] = {
+        "unet": map_unet(below(tensors, UNET), settings.unet_architecture, source)
     }
+    if vae:
+        components["vae"] = map_vae(below(tensors, VAE), settings.vae_architecture, source)
     for name, row in FAMILIES[settings.kind].text_encoders.items():
-        below, text = _below(tensors, row.original), settings.text_encoder_architecture(name)
-        components[name] = map_open_clip(below, text, source) if row.pooled else map_clip(below)
+        own, text = below(tensors, row.original), settings.text_encoder_architecture(name)
+        components[name] = map_open_clip(own, text, source) if row.pooled else map_clip(own)
     return {component: Weights(named) for component, named in components.items()}
 
 
@@ -95,9 +65,10 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
         if place is None:
             raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
         named[place] = stored
-    modules = {name.rsplit(".", 1)[0] for name in named}
+    paths = [name.split(".") for name in named]
+    modules = {".".join(path[:cut]) for path in paths for cut in range(1, len(path))}
     for original, module in places.items():
-        if not original.endswith("skip_connection") and not any(f"{m}.".startswith(f"{module}.") for m in modules):
+        if not original.endswith("skip_connection") and module not in modules:
             raise mismatch(source, f"it lacks {UNET}{original}, which the configuration asks for")
     return named
 
@@ -113,6 +84,8 @@ def unet_places(architecture: UNetArchitecture) -> Places:
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
+    if architecture.time_cond_proj_dim:
+        places["time_embed.cond_proj"] = "time_embedding.cond_proj"
     # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.
     number, part = {"input_blocks": 0, "output_blocks": -1}, -1
     for block in architecture.blocks():
@@ -135,10 +108,19 @@ def unet_places(architecture: UNetArchitecture) -> Places:
     return places
 
 
-def map_vae(tensors: Tensors, architecture: VaeArchitecture) -> dict[str, StoredTensor]:
-    """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there."""
+def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> dict[str, StoredTensor]:
+    """VAE tensors (without `first_stage_model.`); attention is stored as 1×1 convolutions there.
+
+    What stands beside encoder and decoder is of their training, and passed over.
+    """
     places = vae_places(architecture)
-    named = {place: stored for name, stored in tensors.items() if (place := _place(name, places))}
+    named: dict[str, StoredTensor] = {}
+    for name, stored in tensors.items():
+        place = _place(name, places)
+        if place is not None:
+            named[place] = stored
+        elif name.startswith(("encoder.", "decoder.")):
+            raise mismatch(source, f"its VAE has {name}, for which the configuration has no place")
     for name, stored in named.items():
         if ".attentions." in name:
             named[name] = stored.without_kernel()
@@ -191,7 +173,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
         elif name == "text_projection" and len(stored.shape) == 2:
             named["text_projection.weight"] = stored.transpose()
         elif ".attn.in_proj_" in name:
-            layer, part = name.removeprefix("transformer.resblocks.").split(".attn.in_proj_")
+            layer, part = name.removeprefix("transformer.resblocks.").split(".attn.in_proj_", 1)
             if stored.shape[:1] != (3 * width,):
                 raise mismatch(source, f"{name} has shape {stored.shape} where the text encoder is {width} wide")
             for index, projection in enumerate("qkv"):
@@ -199,6 +181,8 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
         elif place := _place(name, places):
             named[place] = stored
+        elif name.startswith("transformer.resblocks."):
+            raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
     return named
 
 
@@ -221,12 +205,9 @@ def _place(name: str, places: Places) -> str | None:
     return None
 
 
-def _below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
+def below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
+    """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): stored for name, stored in tensors.items() if name.startswith(prefix)}
-
-
-def _has(tensors: Tensors, prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in tensors)
 
 
 def mismatch(source: Path, what: str) -> IncompatibleError:

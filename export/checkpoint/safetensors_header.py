@@ -30,6 +30,7 @@ DTYPES: Mapping[str, tuple[str, int]] = {
 }
 MAX_HEADER_BYTES = 100_000_000
 """The reference implementation's limit."""
+SUFFIXES = (".safetensors", ".sft")
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle")
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 CONVERT = "convert it to safetensors first, for instance with `save_pretrained(..., safe_serialization=True)`"
@@ -66,14 +67,22 @@ class StoredTensor:
         return replace(self, shape=self.shape[::-1], transposed=not self.transposed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of itself: its tensors by name, and the notes of whoever wrote it."""
+
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+
+
 def refuse_pickle(path: Path) -> None:
     """Raises `IntegrityError` when the name says that the file is a pickle, which can run code when it is loaded."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         _refuse(path)
 
 
-def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a safetensors file by name; `IntegrityError` when anything about the file is off."""
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file; `IntegrityError` when anything about the file is off."""
     refuse_pickle(path)
     try:
         with path.open("rb") as file:
@@ -94,14 +103,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise IntegrityError(f"{path} is not a whole safetensors file ({error}); fetch it again.") from error
 
 
-def parse_header(header: bytes, path: Path, data_bytes: int) -> dict[str, StoredTensor]:
-    """The tensors that `header` declares in `data_bytes` bytes of data; `ValueError` or `RecursionError` if unsound."""
+def parse_header(header: bytes, path: Path, data_bytes: int) -> Header:
+    """What `header` declares of `data_bytes` bytes of data; `ValueError` or `RecursionError` if unsound."""
     if not header.startswith(b"{"):
         raise ValueError("no header of the length that its first bytes give")
     entries = json.loads(header.decode(), object_pairs_hook=_unique)
     if not isinstance(entries, dict):
         raise ValueError("the header is not a JSON object")
-    entries.pop("__metadata__", None)
+    metadata = entries.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its __metadata__ is not an object of texts")
     start = 8 + len(header)
     ranges: list[tuple[int, int]] = []
     tensors: dict[str, StoredTensor] = {}
@@ -119,7 +130,7 @@ def parse_header(header: bytes, path: Path, data_bytes: int) -> dict[str, Stored
         expected = end
     if expected != data_bytes:
         raise ValueError(f"{data_bytes} bytes of data where the header promises {expected}")
-    return tensors
+    return Header(tensors=tensors, metadata=metadata)
 
 
 def _fields(name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:

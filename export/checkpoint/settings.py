@@ -9,13 +9,16 @@ from ...engine.architecture import ModelArchitecture, TextEncoderArchitecture, U
 from ...engine.errors import IncompatibleError, IntegrityError
 from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.text.tokenizer import tokenizer_of
-from .configuration import ALLOWED, Config, JsonFile, read_json
+from .configuration import ALLOWED, Config, JsonFile, read_json, shown
 from .families import FAMILIES, PIPELINES
+from .scheduler_configuration import scheduler_config
 from .text_configuration import text_encoder_architecture
-from .tokenizer_files import parse_merges, read_tokenizer
+from .tokenizer_files import hold_to_encoder, parse_merges, read_tokenizer
 from .unet_configuration import unet_architecture
 from .vae_configuration import vae_architecture
 
+MOST_PIXELS = 4096
+"""Native width and height: more pixels than this squared are no request that can be made."""
 BUNDLED = Path(__file__).parent / "configs"
 
 
@@ -46,6 +49,11 @@ class Settings:
             force_zeros_for_empty_prompt=self.force_zeros_for_empty_prompt,
         )
 
+    @property
+    def native_size(self) -> int:
+        """Width and height in pixels that the model was trained for."""
+        return self.unet_architecture.sample_size * self.vae_architecture.downscale
+
     def text_encoder_architecture(self, name: str) -> TextEncoderArchitecture:
         """The numbers of `text_encoder` or `text_encoder_2`."""
         if name not in self.text_encoder_architectures:
@@ -59,8 +67,11 @@ class Settings:
         return dict(self.tokenizers[name])
 
 
-def read_settings(folder: Path) -> Settings:
-    """The settings in a diffusers folder; `IntegrityError` for missing files, `IncompatibleError` for other models."""
+def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
+    """The settings in a diffusers folder; `vae_config` is the file that describes a VAE from elsewhere.
+
+    `IntegrityError` for missing files, `IncompatibleError` for other models.
+    """
     index = read_json(folder / "model_index.json")
     unet_file = _json(folder, "unet")
     kind = "base" if _listed(index, "text_encoder") else "refiner"
@@ -68,30 +79,49 @@ def read_settings(folder: Path) -> Settings:
     unet = unet_architecture(unet_file, family.size_ids)
     if index.get("_class_name") not in PIPELINES:
         raise IncompatibleError(
-            f"{folder} is a {index.get('_class_name')}; {' and '.join(PIPELINES)} are allowed. {ALLOWED}"
+            f"{folder} is a {shown(index.get('_class_name'))}; {' and '.join(PIPELINES)} are allowed. {ALLOWED}"
         )
     texts = {name: text_encoder_architecture(_json(folder, name), row) for name, row in family.text_encoders.items()}
     _fit(unet, texts, folder)
-    vae = vae_architecture(_json(folder, "vae"))
+    vae_file = vae_config or folder / "vae/config.json"
+    vae = vae_architecture(JsonFile(data=read_json(vae_file), path=vae_file))
     if vae.latent_channels != unet.in_channels:
         raise IncompatibleError(
             f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; "
             f"inpainting models are not supported. {ALLOWED}"
         )
-    merges = _bundled_merges() if folder.parent == BUNDLED else None
+    zeros = index.get("force_zeros_for_empty_prompt", True)
+    if type(zeros) is not bool:
+        raise JsonFile(data=index, path=folder / "model_index.json").refuse(
+            "force_zeros_for_empty_prompt", zeros, "true or false"
+        )
+    native = unet.sample_size * vae.downscale
+    if native % 8 or native > MOST_PIXELS:
+        raise IncompatibleError(
+            f"{folder}: pictures of sample_size {unet.sample_size} would be {native} pixels wide; a multiple of 8 "
+            f"up to {MOST_PIXELS} is allowed. {ALLOWED}"
+        )
     return Settings(
         kind=kind,
         unet_architecture=unet,
         text_encoder_architectures=texts,
         vae_architecture=vae,
-        scheduler_config=SchedulerConfig.of(read_json(folder / "scheduler/scheduler_config.json")),
-        force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
-        tokenizers={name: read_tokenizer(folder / name, merges) for name in map(tokenizer_of, texts)},
+        scheduler_config=scheduler_config(_json(folder, "scheduler", "scheduler_config.json"), index.get("scheduler")),
+        force_zeros_for_empty_prompt=zeros,
+        tokenizers={tokenizer_of(name): _tokenizer(folder / tokenizer_of(name), text) for name, text in texts.items()},
     )
 
 
-def _json(folder: Path, component: str) -> JsonFile:
-    path = folder / component / "config.json"
+def _tokenizer(folder: Path, encoder: TextEncoderArchitecture) -> dict[str, bytes]:
+    """The files of a tokenizer that fits its encoder; the bundled ones share CLIP's vocabulary."""
+    bundled = folder.parents[1] == BUNDLED
+    files = read_tokenizer(folder, _bundled_merges() if bundled else None)
+    hold_to_encoder(files, encoder, folder)
+    return files
+
+
+def _json(folder: Path, component: str, name: str = "config.json") -> JsonFile:
+    path = folder / component / name
     return JsonFile(data=read_json(path), path=path)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ...engine.architecture import Activation, TextEncoderArchitecture
 from ...engine.errors import IncompatibleError
-from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option
+from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option, shown
 from .families import TextRow
 
 MOST_WORDS = 1 << 20
@@ -26,10 +26,10 @@ def text_encoder_architecture(file: JsonFile, row: TextRow) -> TextEncoderArchit
     """The numbers of a text encoder that a model uses as `row` says; `IncompatibleError` for another kind of one."""
     kind = file.data.get("model_type", "clip_text_model")
     if kind != "clip_text_model":
-        raise IncompatibleError(f"{file.path} configures a {kind}; SDXL has CLIP text encoders. {ALLOWED}")
+        raise IncompatibleError(f"{file.path} configures a {shown(kind)}; SDXL has CLIP text encoders. {ALLOWED}")
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
-    activation = file.data.get("hidden_act") or Activation.QUICK_GELU
-    if activation not in list(Activation):
+    activation = file.said("hidden_act", Activation.QUICK_GELU)
+    if not isinstance(activation, str) or activation not in list(Activation):
         raise file.refuse("hidden_act", activation, " or ".join(Activation))
     width, heads = numbers["hidden_size"], numbers["num_attention_heads"]
     file.divided("hidden_size", [width], "num_attention_heads", heads)

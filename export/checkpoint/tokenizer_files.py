@@ -5,10 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...engine.architecture import TextEncoderArchitecture
 from ...engine.errors import IncompatibleError, IntegrityError
-from .configuration import read_json
+from .configuration import read_json, shown
 
+TOGETHER = "give those that belong together"
+LEGACY_END_OF_TEXT = 2
+"""What old configurations say of the end, whatever it is; the encoder then looks for the largest token."""
 START, END = "<|startoftext|>", "<|endoftext|>"
+LEAST_TOKENS, MOST_TOKENS = 3, 77
+"""A prompt's, with begin and end."""
 MERGES_HEADER = "#version: 0.2"
 Merge = tuple[str, str]
 
@@ -23,7 +29,7 @@ def read_tokenizer(folder: Path, merges: list[Merge] | None = None) -> dict[str,
     config = read_json(folder / "tokenizer_config.json")
     if not str(config.get("tokenizer_class", "CLIPTokenizer")).startswith("CLIPTokenizer"):
         raise IncompatibleError(
-            f"{folder} holds a {config['tokenizer_class']}; SDXL needs a CLIPTokenizer: check the folder."
+            f"{folder} holds a {shown(config['tokenizer_class'])}; SDXL needs a CLIPTokenizer: check the folder."
         )
     special = folder / "special_tokens_map.json"
     config = {**(read_json(special) if special.is_file() else {}), **config}
@@ -35,10 +41,16 @@ def read_tokenizer(folder: Path, merges: list[Merge] | None = None) -> dict[str,
     tokens["bos_token"] = _text(config.get("bos_token", START))
     for key, token in tokens.items():
         if token not in vocabulary:
-            raise IntegrityError(f"{folder}: {key} is {token!r}, which is not in the vocabulary; fetch it again.")
+            raise IntegrityError(f"{folder}: {key} is {token[:80]!r}, which is not in the vocabulary; fetch it again.")
+    length = config.get("model_max_length", MOST_TOKENS)
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= LEAST_TOKENS:
+        raise IntegrityError(
+            f"{folder}: model_max_length is {shown(length)}; it must be {LEAST_TOKENS} to {MOST_TOKENS}, the tokens "
+            "of a prompt; fetch it again."
+        )
     canonical = {
         **tokens,
-        "model_max_length": int(config.get("model_max_length", 77)),
+        "model_max_length": int(min(length, MOST_TOKENS)),  # transformers writes 10**30 for no limit
         "tokenizer_class": "CLIPTokenizer",
     }
     return {
@@ -46,6 +58,25 @@ def read_tokenizer(folder: Path, merges: list[Merge] | None = None) -> dict[str,
         "merges.txt": "\n".join([MERGES_HEADER, *(" ".join(pair) for pair in merges), ""]).encode(),
         "tokenizer_config.json": _json(dict(sorted(canonical.items()))),
     }
+
+
+def hold_to_encoder(files: Mapping[str, bytes], encoder: TextEncoderArchitecture, folder: Path) -> None:
+    """`IncompatibleError` for a tokenizer (in canonical form) whose tokens are not those of `encoder`."""
+    vocabulary, config = json.loads(files["vocab.json"]), json.loads(files["tokenizer_config.json"])
+    if len(vocabulary) > encoder.vocab_size:
+        raise IncompatibleError(
+            f"{folder} has {len(vocabulary)} tokens, its text encoder {encoder.vocab_size}; {TOGETHER}"
+        )
+    if config["model_max_length"] != encoder.max_position_embeddings:
+        raise IncompatibleError(
+            f"{folder} makes prompts of {config['model_max_length']} tokens, its text encoder takes "
+            f"{encoder.max_position_embeddings}; {TOGETHER}"
+        )
+    end = vocabulary[config["eos_token"]]
+    if encoder.pooled and encoder.eos_token_id not in (end, LEGACY_END_OF_TEXT):
+        raise IncompatibleError(
+            f"{folder} ends prompts with token {end}, its text encoder looks for {encoder.eos_token_id}; {TOGETHER}"
+        )
 
 
 def clip_vocabulary(merges: list[Merge]) -> dict[str, int]:
@@ -87,7 +118,8 @@ def _read_vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
             vocabulary = {**model["vocab"], **{t["content"]: t["id"] for t in data.get("added_tokens", [])}}
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{source} is not a CLIP vocabulary; fetch the checkpoint again.") from error
-    if sorted(vocabulary.values(), key=str) != sorted(range(len(vocabulary)), key=str):
+    ids = list(vocabulary.values())
+    if not all(type(number) is int for number in ids) or sorted(ids) != list(range(len(ids))):
         raise IntegrityError(f"{source}: the token ids are not 0 to {len(vocabulary) - 1}; fetch the checkpoint again.")
     return vocabulary, merges
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...engine.architecture import SizeIds, UNetArchitecture
 from ...engine.errors import IncompatibleError
-from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option
+from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option, shown
 
 CHANNELS = (320, 640, 1280, 1280)
 WIDTH = Option(default=1280, least=1, most=MOST_CHANNELS)
@@ -20,6 +20,7 @@ OPTIONS: Mapping[str, Option] = {
     "out_channels": Option(default=4, least=1, most=64),
     "projection_class_embeddings_input_dim": Option(default=2816, least=1, most=MOST_CHANNELS),
     "sample_size": Option(default=128, least=1, most=4096),
+    "time_cond_proj_dim": Option(default=0, least=0, most=4096),
 }
 LISTS = (
     "attention_head_dim",
@@ -63,7 +64,6 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "resnet_out_scale_factor": (1.0,),
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
@@ -83,25 +83,28 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
         width = data.get("cross_attention_dim")
         family = OTHERS.get(width, "another model family") if isinstance(width, int) else "another model family"
         raise IncompatibleError(
-            f"{file.path} is the U-Net of {family}: its addition_embed_type is {data.get('addition_embed_type')!r} "
-            f"where SDXL has 'text_time'. {ALLOWED}"
+            f"{file.path} is the U-Net of {family}: its addition_embed_type is "
+            f"{shown(data.get('addition_embed_type'))} where SDXL has 'text_time'. {ALLOWED}"
         )
     file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
     channels = file.whole_numbers("block_out_channels", CHANNELS, WIDTH)
     levels = len(channels)
-    layers = file.per_level("layers_per_block", data.get("layers_per_block") or LAYERS.default, levels, LAYERS)
+    layers = file.per_level("layers_per_block", file.said("layers_per_block", LAYERS.default), levels, LAYERS)
     if len(set(layers)) > 1:
         raise file.refuse("layers_per_block", list(layers), "one number for all levels")
     # The number of heads, under diffusers' old name.
-    key = "num_attention_heads" if data.get("num_attention_heads") else "attention_head_dim"
-    heads = file.per_level(key, data.get(key) or HEADS.default, levels, HEADS)
+    key = "num_attention_heads" if data.get("num_attention_heads") is not None else "attention_head_dim"
+    heads = file.per_level(key, file.said(key, HEADS.default), levels, HEADS)
     down, mid, up = _depths(file, levels)
     file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])
     # Angles come in pairs of a cosine and a sine.
-    if channels[0] % 2 or numbers["addition_time_embed_dim"] % 2:
-        odd = "block_out_channels" if channels[0] % 2 else "addition_time_embed_dim"
-        raise file.refuse(odd, data.get(odd), "an even number (of the first level)")
+    angles = {name: numbers[name] for name in ("addition_time_embed_dim", "time_cond_proj_dim")}
+    for name, width in {"block_out_channels": channels[0], **angles}.items():
+        if width % 2:
+            raise file.refuse(name, data.get(name), "an even number (of the first level)")
+    if angles["time_cond_proj_dim"] == 2:  # the last of its frequencies has a place beside the first
+        raise file.refuse("time_cond_proj_dim", 2, "an even number from 4, or none,")
     for level, width in enumerate(channels):
         attends = down[level] or up[levels - 1 - level] or level == levels - 1
         if attends and width % heads[level]:
@@ -121,9 +124,9 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
 def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
     """Transformer blocks per level on the way down, in the middle, and per level on the way up; 0: no attention."""
     key = "transformer_layers_per_block"
-    depths = file.per_level(key, file.data.get(key) or 1, levels, LAYERS)
+    depths = file.per_level(key, file.said(key, 1), levels, LAYERS)
     key = f"reverse_{key}"
-    upwards = file.per_level(key, file.data.get(key) or depths[::-1], levels, LAYERS)
+    upwards = file.per_level(key, file.said(key, depths[::-1]), levels, LAYERS)
     down, up = (_attends(file, direction, levels) for direction in ("down", "up"))
     return (
         tuple(n * crosses for n, crosses in zip(depths, down, strict=True)),
@@ -135,7 +138,7 @@ def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[in
 def _attends(file: JsonFile, direction: str, levels: int) -> list[bool]:
     """Whether the blocks of a direction have attention."""
     key, kinds = f"{direction}_block_types", [f"{p}{direction.title()}Block2D" for p in ("", "CrossAttn")]
-    blocks = file.data[key] if file.data.get(key) is not None else BLOCKS[direction]
+    blocks = file.said(key, BLOCKS[direction])
     if not isinstance(blocks, list | tuple) or len(blocks) != levels or not all(block in kinds for block in blocks):
         raise file.refuse(key, blocks, f"a list of {levels} of {' and '.join(kinds)}")
     return [block == kinds[1] for block in blocks]

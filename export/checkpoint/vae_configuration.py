@@ -34,7 +34,7 @@ def vae_architecture(file: JsonFile) -> VaeArchitecture:
     numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
     channels = file.whole_numbers("block_out_channels", [64], Option(default=64, least=1, most=MOST_CHANNELS))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        blocks = file.data[key] if file.data.get(key) is not None else [kind]
+        blocks = file.said(key, [kind])
         if not isinstance(blocks, list | tuple) or list(blocks) != [kind] * len(channels):
             raise file.refuse(key, blocks, f"{len(channels)} × {kind}")
     file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])

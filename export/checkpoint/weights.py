@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.errors import IntegrityError, StorageError
+from .configuration import shown
+from .finite import FiniteCheck
 from .safetensors_header import CONVERT, PICKLE_SUFFIXES, StoredTensor, read_header
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ class Weights:
         return sorted({stored.path for stored in self._tensors.values()})
 
     def digest(self) -> str:
-        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights."""
+        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights.
+
+        `IntegrityError` for NaN and Inf: every value is seen here once.
+        """
         return self._digest
 
     @cached_property
@@ -101,17 +106,33 @@ class Weights:
 
     def _hash(self, name: str) -> str:
         stored = self._tensors[name]
+        value = hashlib.sha256()
+        check = FiniteCheck(stored.dtype, min(HASH_BLOCK, stored.nbytes))
+        for start, block in self._blocks(name):
+            bad = check.first_bad(block)
+            if bad is not None:
+                index = start // stored.itemsize + bad
+                raise IntegrityError(
+                    f"{stored.path}: value {index} of {name} {stored.shape} is NaN or Inf, of which no picture can be "
+                    "made; fetch the checkpoint again, or ask its author"
+                )
+            value.update(block)
+        return value.hexdigest()
+
+    def _blocks(self, name: str) -> Iterator[tuple[int, memoryview]]:
+        """The tensor's bytes a block at a time, each with its place; the next one takes its memory."""
+        stored = self._tensors[name]
         if stored.transposed:
             import torch
 
-            return hashlib.sha256(self.tensor(name).view(-1).view(torch.uint8).numpy().data).hexdigest()
-        value = hashlib.sha256()
+            whole = self.tensor(name).view(-1).view(torch.uint8).numpy().data
+            yield from ((start, whole[start : start + HASH_BLOCK]) for start in range(0, stored.nbytes, HASH_BLOCK))
+            return
         buffer = memoryview(bytearray(min(HASH_BLOCK, stored.nbytes)))
         for start in range(0, stored.nbytes, HASH_BLOCK):
             block = buffer[: stored.nbytes - start]
             _fill(block, stored, start)
-            value.update(block)
-        return value.hexdigest()
+            yield start, block
 
     def _where(self) -> str:
         return ", ".join(str(path) for path in self.files()) or "no files"
@@ -141,7 +162,7 @@ def open_weights(folder: Path, stem: str) -> Weights:
     for variant in ("", ".fp16", ".bf16"):
         path = folder / f"{stem}{variant}.safetensors"
         if path.is_file():
-            return Weights(read_header(path))
+            return Weights(read_header(path).tensors)
         for index in (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json"):
             if (folder / index).is_file():
                 return Weights(_read_shards(folder / index))
@@ -164,9 +185,13 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
     for file in places.values():
         # A name from the file must not reach other folders. Links inside the folder are the hub cache's own way.
         if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
-            raise IntegrityError(f"{index} names the shard {file!r}; only .safetensors files beside it are allowed.")
-    shards = {file: read_header(index.parent / file) for file in sorted(set(places.values()))}
+            raise IntegrityError(
+                f"{index} names the shard {shown(file)}; only .safetensors files beside it are allowed."
+            )
+    shards = {file: read_header(index.parent / file).tensors for file in sorted(set(places.values()))}
     missing = [name for name, file in places.items() if name not in shards[file]]
     if missing:
-        raise IntegrityError(f"{index.parent / places[missing[0]]} lacks the tensor {missing[0]}; fetch it again.")
+        raise IntegrityError(
+            f"{index.parent / places[missing[0]]} lacks the tensor {missing[0][:200]}; fetch it again."
+        )
     return {name: shards[file][name] for name, file in places.items()}

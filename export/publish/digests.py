@@ -10,6 +10,8 @@ from ...engine.folder.durable import write_durably
 from .keys import digest_of
 
 _CACHE_ENTRIES = 512
+_LOOKED_FOR = "finite"
+"""What a digest vouches for besides the bytes; those of versions that did not look for it are not taken for it."""
 # A file written this recently could be written again within one tick of its time stamp, so its digest is not kept.
 _SETTLED_SECONDS = 2.0
 
@@ -42,7 +44,7 @@ def cached_digest(files: Iterable[Path], name: str, compute: Callable[[], str], 
 
 def _identity(paths: list[Path], name: str) -> str:
     stats = [(str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p in paths for s in (p.stat(),)]
-    return digest_of([name, stats])
+    return digest_of([_LOOKED_FOR, name, stats])
 
 
 def _read_cache(path: Path) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """Our U-Net and conditioner are diffusers' `UNet2DConditionModel`, cut in two."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 
 from ...fixtures.compare import relative_error
 from ...fixtures.networks import UNETS, UNetPair, unet_inputs, unet_pair
@@ -31,7 +34,13 @@ def test_the_prediction_is_that_of_diffusers(pair: UNetPair, batch: int, height:
     assert time_vectors.shape == (3, batch, sum(pair.architecture.resnet_widths()))
     assert [tuple(t.shape[2:]) for t in key_values] == [t.shape[2:] for t in pair.architecture.key_values()]
     conditions = {"text_embeds": inputs["pooled_prompt_embeds"], "time_ids": inputs["time_ids"]}
+    embedded = None
+    if width_of_guidance := pair.architecture.time_cond_proj_dim:
+        make = StableDiffusionXLPipeline.get_guidance_scale_embedding
+        embedded = make(SimpleNamespace(), inputs["guidance"], embedding_dim=width_of_guidance)
     for step, timestep in enumerate(inputs["timesteps"]):
-        theirs = pair.theirs(latents, timestep, inputs["prompt_embeds"], added_cond_kwargs=conditions).sample
+        theirs = pair.theirs(
+            latents, timestep, inputs["prompt_embeds"], timestep_cond=embedded, added_cond_kwargs=conditions
+        ).sample
         ours = pair.unet(latents, time_vectors[step], key_values)
         assert relative_error(ours, theirs) < MODEL_RELATIVE

@@ -12,7 +12,7 @@ from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.checkpoint.settings import Settings
 
 from ...fixtures.checkpoints import tiny_checkpoint, tiny_modules
-from ...fixtures.original_layout import write_shards, write_single_file
+from ...fixtures.original_layout import write_shards
 
 KINDS = ("base", "refiner")
 
@@ -93,15 +93,6 @@ def test_names_of_older_libraries_are_brought_up_to_date(folder: Path) -> None:
     assert {component: open_checkpoint(folder).weights(component).digest() for component in before} == before
 
 
-def test_single_file_marks_of_v_prediction(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
-    marks = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
-    file = write_single_file(tiny_folders["base"], tmp_path / "v.safetensors", extra=marks)
-    scheduler = open_checkpoint(file, config=tiny_folders["base"]).scheduler_config
-    assert scheduler.prediction_type == "v_prediction"
-    assert scheduler.rescale_betas_zero_snr is True
-    assert open_checkpoint(tiny_folders["base"]).scheduler_config.prediction_type == "epsilon"
-
-
 def test_single_file_of_another_size_asks_for_its_configuration(tiny_files: dict[str, Path]) -> None:
     with pytest.raises(IncompatibleError, match="--config FOLDER"):
         open_checkpoint(tiny_files["base"])
@@ -110,6 +101,21 @@ def test_single_file_of_another_size_asks_for_its_configuration(tiny_files: dict
 def test_configuration_of_the_other_kind_is_refused(tiny_files: dict[str, Path], tiny_folders: dict[str, Path]) -> None:
     with pytest.raises(IncompatibleError, match=r"is a base, but .* configures a refiner"):
         open_checkpoint(tiny_files["base"], config=tiny_folders["refiner"])
+
+
+def test_configuration_that_is_not_there_is_told_with_what_to_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nothere does not exist; --config takes a diffusers folder.*leave it out"):
+        open_checkpoint(tiny_files["base"], config=tmp_path / "nothere")
+    with pytest.raises(StorageError, match=r"has no model_index\.json; --config takes"):
+        open_checkpoint(tiny_files["base"], config=tmp_path)
+
+
+def test_sft_is_another_name_of_the_same_files(
+    tiny_files: dict[str, Path], tiny_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "model.sft"
+    file.symlink_to(tiny_files["refiner"])
+    assert open_checkpoint(file, config=tiny_folders["refiner"]).kind == "refiner"
 
 
 def test_configuration_beside_a_folder_is_refused(tiny_folders: dict[str, Path]) -> None:

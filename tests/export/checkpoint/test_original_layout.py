@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.export.checkpoint.families import FAMILIES
-from pocketxl.export.checkpoint.original_layout import UNET, VAE, detect, map_components, map_unet
+from pocketxl.export.checkpoint.original_layout import UNET, map_components, map_unet
 from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 
@@ -60,7 +60,7 @@ def test_every_tensor_is_the_one_that_diffusers_reads(
     kind: str, tiny_files: dict[str, Path], tiny_folders: dict[str, Path]
 ) -> None:
     file, folder = tiny_files[kind], tiny_folders[kind]
-    ours = map_components(read_header(file), read_settings(folder), file)
+    ours = map_components(read_header(file).tensors, read_settings(folder), file)
     for component, expected in theirs(file, folder, kind).items():
         assert ours[component].names() == sorted(expected), component
         for name, tensor in expected.items():
@@ -89,39 +89,6 @@ def test_names_and_shapes_of_the_public_models_are_those_of_diffusers(kind: str)
     assert {n: s.shape for n, s in named.items()} == {n: tuple(t.shape) for n, t in unet.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_kind_is_told_by_the_text_encoders(kind: str, tiny_files: dict[str, Path]) -> None:
-    assert detect(read_header(tiny_files[kind]), tiny_files[kind]) == kind
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (
-            [f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.transformer.text_model.x"],
-            "Stable Diffusion 1.x",
-        ),
-        ([f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.model.ln_final.bias"], "Stable Diffusion 2.x"),
-        ([f"{UNET}joint_blocks.0.x", f"{VAE}x", "text_encoders.clip_l.x"], "Stable Diffusion 3"),
-        (["double_blocks.0.img_attn.qkv.weight"], "FLUX"),
-        (["lora_unet_down_blocks_0.lora_up.weight"], "LoRA"),
-        (["unet.down_blocks.0.attentions.0.to_q.lora_A.weight"], "LoRA"),
-        (["control_model.x"], "ControlNet"),
-        ([f"{UNET}input_blocks.0.0.weight"], "U-Net alone"),
-        ([f"{VAE}decoder.conv_in.weight"], "VAE alone"),
-        (["decoder.conv_in.weight", "encoder.conv_in.weight"], "VAE alone"),
-        (["down_blocks.0.resnets.0.norm1.bias"], "diffusers folder"),
-        ([f"{UNET}x", f"{VAE}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x", "edm_mean"], "Playground"),
-        (["model.layers.0.self_attn.q_proj.weight"], "no image model"),
-        ([], "no image model"),
-    ],
-)
-def test_other_files_are_named_for_what_they_are(names: list[str], says: str) -> None:
-    with pytest.raises(IncompatibleError, match=says) as error:
-        detect({name: stored() for name in names}, Path("x.safetensors"))
-    assert "SDXL base and refiner" in str(error.value)
-
-
 def without(part: str) -> Any:
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if part not in name}
 
@@ -148,14 +115,14 @@ def test_file_of_another_build_is_refused_with_the_fix(
     file = tmp_path / "other.safetensors"
     save_file(change(load_file(tiny_files["base"])), file)
     with pytest.raises(IncompatibleError, match=says) as error:
-        map_components(read_header(file), read_settings(tiny_folders["base"]), file)
+        map_components(read_header(file).tensors, read_settings(tiny_folders["base"]), file)
     assert "--config FOLDER" in str(error.value)
 
 
 def test_sixteen_bit_values_survive_unchanged(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path, "refiner", torch.bfloat16)
     file = write_single_file(folder, tmp_path / "file.safetensors")
-    ours = map_components(read_header(file), read_settings(folder), file)["vae"]
+    ours = map_components(read_header(file).tensors, read_settings(folder), file)["vae"]
     expected = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
     assert all(torch.equal(ours.tensor(name), tensor) for name, tensor in expected.items())
     assert {ours.dtype(name) for name in ours} == {"bfloat16"}

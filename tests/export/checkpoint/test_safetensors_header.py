@@ -40,13 +40,17 @@ def rewrite(path: Path, change: Any) -> None:
 
 
 def test_header_agrees_with_the_reference_reader(sound: Path) -> None:
-    header = read_header(sound)
+    header = read_header(sound).tensors
     with safe_open(sound, "pt") as reference:
         assert sorted(header) == sorted(reference.keys())
         for name, stored in header.items():
             assert list(stored.shape) == reference.get_slice(name).get_shape()
             assert getattr(torch, stored.dtype) == reference.get_tensor(name).dtype
             assert stored.nbytes == reference.get_tensor(name).nbytes
+
+
+def test_metadata_is_read(sound: Path) -> None:
+    assert read_header(sound).metadata == {"format": "pt"}
 
 
 def test_every_element_type_has_torchs_size() -> None:
@@ -66,6 +70,8 @@ def test_every_element_type_has_torchs_size() -> None:
         (lambda h: h.update(b=h["a"]), "to no tensor or to two"),
         (lambda h: h.pop("a"), "to no tensor or to two"),
         (lambda h: h.update(a=3), "lacks dtype"),
+        (lambda h: h.update(__metadata__={"format": 3}), "not an object of texts"),
+        (lambda h: h.update(__metadata__=["pt"]), "not an object of texts"),
     ],
 )
 def test_unsound_header_is_an_integrity_error_with_the_reason(sound: Path, change: Any, says: str) -> None:
@@ -112,7 +118,7 @@ def test_header_of_640_bytes_is_no_pickle(tmp_path: Path) -> None:
     path = tmp_path / "padded.safetensors"
     path.write_bytes((640).to_bytes(8, "little") + header + b"\1")
     assert path.read_bytes().startswith(b"\x80\x02")
-    assert list(read_header(path)) == ["a"]
+    assert list(read_header(path).tensors) == ["a"]
 
 
 def test_missing_file_and_folder_in_its_place(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_flipped_byte_is_an_integrity_error_or_a_sound_file(
     data[position % len(data)] ^= mask
     path.write_bytes(data)
     try:
-        header = read_header(path)
+        header = read_header(path).tensors
     except IntegrityError:
         return
     assert all(stored.offset + stored.nbytes <= len(data) for stored in header.values())
@@ -160,7 +166,7 @@ JSON = st.recursive(
 def test_any_json_is_parsed_or_a_value_error(entries: dict[str, Any], data_bytes: int) -> None:
     header = json.dumps(entries).encode()
     try:
-        tensors = parse_header(header, Path("x"), data_bytes)
+        tensors = parse_header(header, Path("x"), data_bytes).tensors
     except ValueError:
         return
     assert sum(stored.nbytes for stored in tensors.values()) == data_bytes

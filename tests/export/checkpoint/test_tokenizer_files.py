@@ -83,7 +83,10 @@ def test_every_form_gives_the_same_bytes(tmp_path: Path) -> None:
         ("vocab.json", '{"a": "x"}', "token ids"),
         ("merges.txt", "#version: 0.2\na b c\n", "not a CLIP vocabulary"),
         ("merges.txt", "#version: 0.2\nab\n", "not a CLIP vocabulary"),
+        ("vocab.json", '{"a": 0, "b": true}', "token ids"),
         ("tokenizer_config.json", '{"pad_token": "nowhere"}', "pad_token is 'nowhere'"),
+        ("tokenizer_config.json", '{"model_max_length": [77]}', "model_max_length is .77.; it must be 3 to 77"),
+        ("tokenizer_config.json", '{"model_max_length": NaN}', "model_max_length is nan"),
     ],
 )
 def test_unsound_tokenizer_is_an_integrity_error(tmp_path: Path, file: str, text: str, says: str) -> None:
@@ -91,6 +94,15 @@ def test_unsound_tokenizer_is_an_integrity_error(tmp_path: Path, file: str, text
     (tmp_path / "tokenizer" / file).write_text(text)
     with pytest.raises(IntegrityError, match=says):
         read_tokenizer(tmp_path / "tokenizer")
+
+
+def test_no_limit_is_the_length_of_a_prompt(tmp_path: Path) -> None:
+    """transformers writes 10**30 for none."""
+    write_tokenizer(tmp_path / "tokenizer", pad="!")
+    expected = read_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer/tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": int(1e30)}))
+    assert read_tokenizer(tmp_path / "tokenizer") == expected
 
 
 def test_broken_tokenizer_json_is_an_integrity_error(tmp_path: Path) -> None:

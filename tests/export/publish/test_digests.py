@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pocketxl.export.publish import digests
 from pocketxl.export.publish.digests import cached_digest
 
 
@@ -68,3 +69,14 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     file, compute = old_file(tmp_path / "w"), Counted()
     (tmp_path / "blocked").write_bytes(b"a file where the cache's folder should be")
     assert cached_digest([file], "unet", compute, tmp_path / "blocked" / "digests.json") == f"{1:064x}"
+
+
+def test_a_digest_of_a_version_that_did_not_look_for_nan_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, cache, compute = old_file(tmp_path / "w"), tmp_path / "digests.json", Counted()
+    monkeypatch.setattr(digests, "_LOOKED_FOR", "")
+    cached_digest([file], "unet", compute, cache)
+    monkeypatch.undo()
+    cached_digest([file], "unet", compute, cache)
+    assert compute.calls == 2

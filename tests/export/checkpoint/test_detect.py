@@ -1,0 +1,74 @@
+"""What a single file is, told by the names of its tensors."""
+
+from pathlib import Path
+
+import pytest
+
+from pocketxl.engine.errors import IncompatibleError
+from pocketxl.export.checkpoint.detect import detect
+from pocketxl.export.checkpoint.families import FAMILIES
+from pocketxl.export.checkpoint.original_layout import UNET, VAE
+from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
+
+KINDS = ("base", "refiner")
+CLIP = FAMILIES["base"].text_encoders["text_encoder"].original
+OPEN_CLIP = {kind: family.text_encoders["text_encoder_2"].original for kind, family in FAMILIES.items()}
+
+
+def stored() -> StoredTensor:
+    return StoredTensor(path=Path("file"), dtype="float16", shape=(1,), offset=0, itemsize=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_is_told_by_the_text_encoders(kind: str, tiny_files: dict[str, Path]) -> None:
+    assert detect(read_header(tiny_files[kind]).tensors, tiny_files[kind]) == kind
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            [f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.transformer.text_model.x"],
+            "Stable Diffusion 1.x",
+        ),
+        ([f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.model.ln_final.bias"], "Stable Diffusion 2.x"),
+        ([f"{UNET}joint_blocks.0.x", f"{VAE}x", "text_encoders.clip_l.x"], "Stable Diffusion 3"),
+        (["double_blocks.0.img_attn.qkv.weight"], "FLUX"),
+        (["lora_unet_down_blocks_0.lora_up.weight"], "LoRA"),
+        (["unet.down_blocks.0.attentions.0.to_q.lora_A.weight"], "LoRA"),
+        (["control_model.x"], "ControlNet"),
+        ([f"{UNET}input_blocks.0.0.weight"], "U-Net alone"),
+        ([f"{VAE}decoder.conv_in.weight"], "VAE alone"),
+        (["decoder.conv_in.weight", "encoder.conv_in.weight"], "VAE alone"),
+        (["down_blocks.0.resnets.0.norm1.bias"], "diffusers folder"),
+        ([f"{UNET}x", f"{VAE}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x", "edm_mean"], "Playground"),
+        (["input_blocks.0.0.weight", "time_embed.0.weight"], "U-Net alone"),
+        ([f"{UNET}input_blocks.0.0.weight", f"{VAE}x"], "U-Net alone: .* text encoders"),
+        ([f"{UNET}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x", "edm_vpred.sigma_max"], "CosXL"),
+        (["model.layers.0.self_attn.q_proj.weight"], "no image model"),
+        ([], "no image model"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(names: list[str], says: str) -> None:
+    with pytest.raises(IncompatibleError, match=says) as error:
+        detect({name: stored() for name in names}, Path("x.safetensors"))
+    assert "SDXL base and refiner" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([f"{UNET}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x"], r"a base without a VAE \(first_stage_model.…\); .* --vae"),
+        ([f"{UNET}x", f"{OPEN_CLIP['refiner']}x"], "a refiner without a VAE"),
+        ([f"{UNET}x", f"{VAE}x", f"{CLIP}x"], r"a base without a text encoder \(conditioner.embedders.1.model.…\)"),
+        ([f"{UNET}x", f"{OPEN_CLIP['base']}x"], "a base without a text encoder .conditioner.embedders.0.transformer."),
+    ],
+)
+def test_what_is_lacking_is_said(names: list[str], says: str) -> None:
+    with pytest.raises(IncompatibleError, match=says):
+        detect({name: stored() for name in names}, Path("x.safetensors"))
+
+
+def test_a_vae_from_elsewhere_need_not_be_in_the_file() -> None:
+    names = [f"{UNET}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x"]
+    assert detect({name: stored() for name in names}, Path("x.safetensors"), vae=False) == "base"
