@@ -22,6 +22,7 @@ from pocketxl.engine.errors import (
     StorageError,
 )
 from pocketxl.engine.folder.manifest import read_manifest, verify
+from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
 from pocketxl.export.components import Component
@@ -61,6 +62,26 @@ keys.exporter_digest = lambda: sys.argv[3]
 build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
 
+
+# One that dies when it has kept the first step of its reference run.
+KILLED_IN_THE_REFERENCE = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from pocketxl.export.publish import keys
+from pocketxl.export.build import build
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
+from pocketxl.export.reference.store import ReferenceStore
+
+def write_call(self, *call, real=ReferenceStore.write_call):
+    real(self, *call)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ReferenceStore.write_call = write_call
+RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2))
+keys.exporter_digest = lambda: sys.argv[3]
+build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
+"""
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
@@ -225,6 +246,29 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
         build(tiny_folders["base"], again, recipe="fp32")
     assert made == ["base/conditioner", "base/unet", "vae_decoder"]
     assert files(again) == whole
+
+
+def test_a_build_killed_in_its_reference_run_goes_on_at_the_next_step(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference.streamed import StreamedModule
+
+    again, steps = tmp_path / "again", SHORT.prompts * SHORT.steps
+    command = [sys.executable, "-c", KILLED_IN_THE_REFERENCE, str(tiny_folders["base"]), str(again)]
+    for kept in range(1, steps + 1):
+        killed = subprocess.run([*command, keys.exporter_digest()], check=False, timeout=300)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list((tmp_path / ".again.building/reference").glob("0.*.json"))) == kept
+    call = StreamedModule.__call__
+
+    def watched(self: StreamedModule, inputs: Any) -> Any:
+        assert self.spec.role is not Role.UNET, "every step was kept"
+        return call(self, inputs)
+
+    monkeypatch.setattr(StreamedModule, "__call__", watched)
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
 
 
 def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
