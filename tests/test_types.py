@@ -46,11 +46,17 @@ def test_a_strict_script_passes_and_its_mistakes_are_found(tmp_path: Path) -> No
     found = []
     for name, text in (("good.py", SCRIPT), ("bad.py", SCRIPT + MISTAKE)):
         (tmp_path / name).write_text(text)
-        command = ["mypy", "--strict", "--cache-dir", tmp_path / "mypy", "--config-file", "", name]
-        python = ["--python-executable", tmp_path / "venv/bin/python"]
-        ended = subprocess.run(
-            [sys.executable, "-m", *command, *python], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        options = ["--strict", "--config-file", "", "--cache-dir", str(tmp_path / "mypy")]
+        command = [
+            sys.executable,
+            "-m",
+            "mypy",
+            *options,
+            "--python-executable",
+            str(tmp_path / "venv/bin/python"),
+            name,
+        ]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         found.append(ended.stdout)
     assert found[0].startswith("Success"), found[0]
     assert 'error: Argument 2 to "build" has incompatible type "str"; expected "Path"' in found[1]
