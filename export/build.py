@@ -29,6 +29,7 @@ from .job import (
     Job,
     bytes_needed,
     component_keys,
+    expected_stages,
     models_of,
     open_as,
     possible_recipes,
@@ -37,7 +38,7 @@ from .job import (
     tokenizers_of,
 )
 from .mend import intact_components, mended
-from .progress import steps_of
+from .progress import Counted, steps_of, whole
 from .publish.existing import Existing, find_engine
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
@@ -109,6 +110,7 @@ def build(
     with (
         torch_threads(threads),
         workspace(destination, keys=keys, bytes_needed=needed, intact=intact, afresh=force) as space,
+        whole(progress, expected_stages(job)) as progress,
     ):
         manifest = _make(job, space, found.manifest, threads, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:
@@ -128,10 +130,13 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         return _reference(job, space.reference, progress)
 
     finished: dict[str, Finished] = {}
-    with track(progress, "lower", total=len(job.assembly.components), unit="component") as advance:
-        for name, component in job.assembly.components.items():
-            finished[name] = space.component(name, partial(_lower, job, component, reference, space.aside, threads))
-            advance(detail=name)
+    components = job.assembly.components
+    left = sum(component.weights.bytes for name, component in components.items() if name not in space.finished)
+    with track(progress, "lower", total=left, unit="B") as advance:
+        for name, component in components.items():
+            advance(0, detail=name)
+            lower = partial(_lower, job, component, reference, space.aside, threads, partial(advance, detail=name))
+            finished[name] = space.component(name, lower)
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
         for name, files in job.tokenizer_files.items()
@@ -156,6 +161,7 @@ def _lower(
     reference: Callable[[], Reference],
     aside: Path,
     threads: int | None,
+    advance: Callable[[int], None],
     folder: Path,
 ) -> Mapping[str, Any]:
     """Write one component into `folder`; what the manifest will say of it."""
@@ -172,7 +178,14 @@ def _lower(
     aside.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=aside) as beside:
         made = job.target.lower(
-            component.name, component.spec, master, component.weights, recipe, calibration, folder, Path(beside)
+            component.name,
+            component.spec,
+            master,
+            Counted(component.weights, advance),
+            recipe,
+            calibration,
+            folder,
+            Path(beside),
         )
         facts: dict[str, Any] = {"activation": made.activation}
         if made.stand_in is not None:

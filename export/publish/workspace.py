@@ -79,8 +79,13 @@ class Workspace:
 
     @property
     def finished(self) -> frozenset[str]:
-        """Components that an earlier, interrupted build has left finished."""
-        return frozenset(self._state.components)
+        """Components that need no making: left by an interrupted build, or intact in the engine to be replaced."""
+        return frozenset({*self._state.components, *self._intact})
+
+    @property
+    def kept(self) -> bool:
+        """True if an error leaves something that the next build can use."""
+        return bool(self._state.components) or self.reference.exists()
 
     def component(self, name: str, build: Callable[[Path], Mapping[str, Any]]) -> Finished:
         """The component `name`: what is there already if every hash matches, otherwise made by `build`.
@@ -214,7 +219,7 @@ def workspace(
         try:
             yield made
         except BaseException as error:
-            if made.finished or made.reference.exists():
+            if made.kept:
                 error.add_note(
                     f"what is finished is kept in {work_folder(destination)}, and the next build goes on there; delete "
                     "that folder to start afresh"

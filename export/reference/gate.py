@@ -31,10 +31,12 @@ def check_components(
     worst layers of the first component that misses its recipe's threshold.
     """
     figures = {}
-    with track(progress, "check: components", total=len(runners), unit="component") as advance:
+    sizes = {name: component.weights.bytes for name, component in assembly.components.items()}
+    with track(progress, "check: components", total=sum(sizes.values()), unit="B") as advance:
         for name, runner in runners.items():
+            advance(0, detail=name)
             figures[name] = check_component(runner, assembly.components[name], recipes[name], others, reference)
-            advance(detail=name)
+            advance(sizes[name], detail=name)
     return figures
 
 

@@ -351,8 +351,9 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
     with start_command("build", str(tiny_folders["base"]), "-o", str(engine), "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        while '"lower", "step": 1' not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        finished = tmp_path / ".engine.building/state.json"
+        while not finished.exists() or "text_encoder" not in finished.read_text():
+            assert process.stdout.readline(), process.stderr.read()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         err = process.stderr.read()
@@ -441,9 +442,18 @@ def test_json_events_come_in_the_order_of_the_stages(
     events = shown.events()
     assert (shown.status, shown.err) == (0, "")
     stages = list(dict.fromkeys(e["stage"] for e in events[:-1]))
-    assert [s for s in stages if not s.startswith("reference")] == [
-        "read", "lower", "check: components", "check: pictures", "publish",
+    assert stages == [
+        "read", "build", "lower", "reference", "check: components", "check: pictures", "publish",
     ]  # fmt: skip
+    for stage in stages:
+        own = [e for e in events[:-1] if e["stage"] == stage]
+        assert own[0]["step"] == 0
+        assert own[-1]["done"]
+        assert own[-1]["step"] == own[0]["total"] > 0, stage
+        steps = [e["step"] for e in own]
+        assert steps == sorted(steps)
+    weights = sum(p.stat().st_size for p in tiny_folders["base"].rglob("*.safetensors"))
+    assert 0.98 * weights < events[0]["total"] <= weights
     assert events[-1]["event"] == "built"
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]
 
