@@ -1,8 +1,10 @@
 """`engine.json`: what an engine folder holds, and the proof that it still holds it.
 
 Every other file is recorded with its sha256 and size, and is read only after its hash matched, because engines are
-code. `engine.json` itself carries the digest of its own canonical text. Equal builds give byte-identical files: keys
-are sorted and there are no timestamps.
+code. `engine.json` itself carries the digest of its own canonical text: keys are sorted and there are no timestamps, so
+that `cpu` engines built twice from equal parts are equal to the byte, on one machine and with one number of threads.
+Others round differently: the reference run then gives other samples and figures, and a calibrated recipe other ranges
+and weights. Engines for TensorRT for RTX are never equal to the byte (see `export.targets.rtx`).
 """
 
 import hashlib
@@ -121,7 +123,11 @@ class Manifest:
                 f"{where} has format {version!r}, this release reads {FORMAT}; "
                 + ("install a newer pocketxl" if isinstance(version, int) and version > FORMAT else _REBUILD)
             )
-        manifest = decode(cls, data, where)
+        try:
+            manifest = decode(cls, data, where)
+        except IntegrityError as error:  # the digest fits, so it is as it was written
+            maker = str(data.get("created_by") or "an unknown program")[:60]
+            raise IntegrityError(f"{error}; another version ({maker}) has made this engine; {_REBUILD}") from error
         for entry in manifest.files:
             lexical_path(Path(), entry.path)
         return manifest
