@@ -38,11 +38,12 @@ from .job import (
     tokenizers_of,
 )
 from .mend import intact_components, mended
-from .progress import Counted, steps_of, whole
+from .progress import Counted, whole
 from .publish.existing import Existing, find_engine
+from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
-from .reference.run import Reference, run_reference, sample_of, short_run
+from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .targets import find_target
 from .targets.check import check
@@ -145,7 +146,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     if damaged is not None and mended(damaged, made, space):
         return damaged
     manifest = _with_samples(made, job, space, reference())
-    return _gate(job, space.folder, manifest, reference(), threads, progress) if job.target.runs_here else manifest
+    return _gate(job, space, manifest, reference(), threads, progress) if job.target.runs_here else manifest
 
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
@@ -235,20 +236,17 @@ def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Ref
 
 
 def _gate(
-    job: Job, folder: Path, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
+    job: Job, space: Workspace, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
 ) -> Manifest:
     """Hold every component and a short run to the reference; the manifest with the figures in it."""
-    from .reference.gate import check_components, check_pictures
+    from .reference.gate import check_components, check_pictures, short_run
 
-    runners, others, settings = (
-        open_runners(folder, manifest, threads=threads),
-        possible_recipes(job),
-        job.recipe.calibration,
-    )
-    figures = check_components(runners, job.assembly, job.recipes, others, reference, progress)
+    others, settings = possible_recipes(job), job.recipe.calibration
+    runners = open_runners(space.folder, manifest, threads=threads)
+    store = ReferenceStore(space.gate, digest_of([job.parts, manifest.files]))
+    figures = check_components(runners, job.assembly, job.recipes, others, reference, store, progress)
     pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
-    with track(progress, "check: pictures", total=settings.prompts * settings.steps, unit="step") as advance:
-        pictures = short_run(pipe, settings, job.size, steps_of(advance))
+    pictures = short_run(pipe, settings, job.size, store, progress)
     quality = check_pictures(job.recipe, others, reference.pictures, pictures)
     components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
     device = next(iter(runners.values())).device.name

@@ -69,7 +69,7 @@ def exchange(first: Path, second: Path) -> bool:
 def clear(destination: Path) -> None:
     """Remove the work, but not the lock, which is its holder's to remove."""
     work = work_folder(destination)
-    for name in ("engine", "aside", "reference", "replaced"):
+    for name in ("engine", "aside", "reference", "gate", "replaced"):
         shutil.rmtree(work / name, ignore_errors=True)
     for path in work.iterdir():
         if path.name != "lock":

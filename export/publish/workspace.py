@@ -5,6 +5,7 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
     .{name}.building/lock         held while a builder lives
     .{name}.building/state.json   finished components: key, files with hashes, facts
     .{name}.building/reference/   what the unquantized run has left so far
+    .{name}.building/gate/        and the gate
     .{name}.building/engine/      the folder to be
     .{name}.building/aside/       what a component needs while it is made, and the engine does not
     .{name}.building/replaced/    the old engine, for the instant between two renames where they cannot be exchanged
@@ -71,6 +72,11 @@ class Workspace:
     def reference(self) -> Path:
         """Where the reference run keeps its results for the next build, should this one be killed."""
         return self._work / "reference"
+
+    @property
+    def gate(self) -> Path:
+        """The same for the gate's figures and pictures."""
+        return self._work / "gate"
 
     @property
     def aside(self) -> Path:

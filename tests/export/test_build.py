@@ -292,6 +292,41 @@ def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
     assert not (tmp_path / ".again.building").exists()
 
 
+def test_a_build_stopped_in_its_gate_does_not_measure_twice(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference import gate
+
+    again, real = tmp_path / "again", gate.check_component
+    measured: list[str] = []
+
+    def stopped(runner: Any, component: Component, *rest: Any) -> Any:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def noted(runner: Any, component: Component, *rest: Any) -> Any:
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def taken_away(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for place, name, fault in ((gate, "check_component", stopped), (gate, "check_pictures", taken_away)):
+        with monkeypatch.context() as patch:
+            patch.setattr(gate, "check_component", noted)
+            patch.setattr(place, name, fault)
+            with pytest.raises(KeyboardInterrupt):
+                build(tiny_folders["base"], again, recipe="fp32")
+    assert sorted(measured) == sorted(read_manifest(engine).components), "each once"
+    monkeypatch.setattr(gate, "check_component", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(gate, "one_picture", lambda *_: pytest.fail("made twice"))
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
+
+
 def test_a_full_disk_is_told_with_the_place_and_leaves_nothing(
     tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
