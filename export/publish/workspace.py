@@ -25,7 +25,7 @@ from ...engine.folder.durable import sync, write_durably
 from ...engine.folder.files import FileEntry, entry_of, hash_file, lexical_path
 from ...engine.folder.manifest import FILE_NAME, Manifest
 from ...engine.folder.schema import decode, encode
-from .destination import clear, real, recover, swap, work_folder
+from .destination import STATE_FILE, clear, real, recover, swap, work_folder
 from .existing import refuse_foreign
 from .lock import locked
 from .storage import check_space, storage_errors
@@ -175,11 +175,11 @@ class Workspace:
 
     def _record(self, components: Mapping[str, Finished]) -> None:
         self._state = replace(self._state, components=components)
-        write_durably(self._work / "state.json", json.dumps(encode(self._state), sort_keys=True).encode())
+        write_durably(self._work / STATE_FILE, json.dumps(encode(self._state), sort_keys=True).encode())
 
     def _read_state(self) -> _State:
         try:
-            state = decode(_State, json.loads((self._work / "state.json").read_bytes()), "state.json")
+            state = decode(_State, json.loads((self._work / STATE_FILE).read_bytes()), STATE_FILE)
         except (OSError, ValueError, RecursionError, IntegrityError):
             return _State()  # absent or damaged: everything is built again
         wanted = {n: done for n, done in state.components.items() if done.key == self._keys.get(n)}
