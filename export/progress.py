@@ -85,14 +85,16 @@ def whole(progress: Progress, shares: Mapping[str, Share]) -> Iterator[Progress]
 
 def steps_of(advance: Callable[..., None], *, count: bool = True) -> Progress:
     """A pipeline's progress as that of one stage: its phases are the detail and, with `count`, its steps the units."""
-    before = 0
+    before, phase = 0, ""
 
     def forward(event: ProgressEvent) -> None:
-        nonlocal before
+        nonlocal before, phase
         made = event.step - before if count and event.stage == "denoise" else 0
         if event.stage == "denoise":
             before = 0 if event.done else event.step
-        advance(made, detail=event.stage)
+        if made or event.stage != phase:
+            phase = event.stage
+            advance(made, detail=phase)
 
     return forward
 
