@@ -79,7 +79,7 @@ def prepare(
         libraries=target.libraries,
     )
     if kept := {name: own.rules for name, own in recipes.items() if own != recipe}:
-        parts[_KEPT] = digest_of(kept)
+        parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(
         assembly=assembly,
         target=target,

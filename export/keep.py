@@ -22,6 +22,8 @@ def keeping(recipe: Recipe, patterns: Sequence[str], components: Mapping[str, Co
     So two spellings that come to the same layers make the same engine, with the same build key. Raises `RequestError`
     for a pattern that names no layer, with names that come close.
     """
+    if isinstance(patterns, str):
+        patterns = [patterns]
     if not patterns:  # spares a build that is up to date the import of torch
         return dict.fromkeys(components, recipe)
     layers = {f"{name}:{layer}": kind for name, one in components.items() for layer, kind in layers_of(one).items()}

@@ -251,8 +251,12 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
 def test_a_build_killed_in_its_reference_run_goes_on_at_the_next_step(
     engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
     from pocketxl.export.reference.streamed import StreamedModule
 
+    # With another number of threads sums round differently, and other tests have set this process's.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     again, steps = tmp_path / "again", SHORT.prompts * SHORT.steps
     command = [sys.executable, "-c", KILLED_IN_THE_REFERENCE, str(tiny_folders["base"]), str(again)]
     for kept in range(1, steps + 1):
@@ -506,12 +510,12 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
     held: list[str] = []
     real = stand_in.check_stand_in
 
-    def stopped(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+    def stopped(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
         if len(held) == 2:
             raise KeyboardInterrupt
         held.append(component.name)
         assert not path.is_relative_to(tmp_path / ".engine.building" / "engine")
-        return real(path, component, *rest)
+        return real(path, component, *rest, **options)
 
     with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
         patch.setattr(stand_in, "check_stand_in", stopped)
@@ -521,9 +525,9 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
 
     made: list[str] = []
 
-    def noted(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+    def noted(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
         made.append(component.name)
-        return real(path, component, *rest)
+        return real(path, component, *rest, **options)
 
     monkeypatch.setattr(stand_in, "check_stand_in", noted)
     shown = run(capsys, *command)

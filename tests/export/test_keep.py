@@ -8,7 +8,7 @@ from pocketxl.engine.errors import QualityError, RequestError
 from pocketxl.engine.progress import Silent
 from pocketxl.export.build import build
 from pocketxl.export.job import Job, component_keys, open_as, prepare, reference_key
-from pocketxl.export.keep import layers_of
+from pocketxl.export.keep import keeping, layers_of
 from pocketxl.export.quantize.formats import FLOAT32, Kind
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import find_target
@@ -47,6 +47,7 @@ def test_names_and_patterns_are_those_of_the_layers(tiny_folders: dict[str, Path
     one = "base/unet:down_blocks.0.resnets.0.conv1"
     assert kept(job(tiny_folders)) == set()
     assert kept(job(tiny_folders, one)) == {one}
+    assert keeping(RECIPES["int8"], one, job(tiny_folders).assembly.components) == job(tiny_folders, one).recipes
     everywhere = kept(job(tiny_folders, "*.ff.net.2", one))
     assert len(everywhere) > 4
     assert {name.rpartition(".ff")[2] for name in everywhere - {one}} == {".net.2"}
@@ -84,6 +85,7 @@ def test_the_layers_are_part_of_the_build_key_and_their_spelling_is_not(tiny_fol
         tiny_folders, "*/unet:*ff.net.2", "base/unet:*.ff.net.2", "base/unet:conv_in"
     )  # which int8 keeps anyway
     assert some.parts == again.parts
+    assert some.parts["kept layers"].startswith("in base/unet (")
     changed = {name for name, key in component_keys(plain).items() if component_keys(some)[name] != key}
     assert changed == {"base/unet"}, "no other component is built again"
 
