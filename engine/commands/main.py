@@ -43,10 +43,11 @@ def _main(arguments: list[str]) -> int:
         args = _parsed(_parser(_commands()), arguments)
         return int(args.run(args))
     except KeyboardInterrupt as error:
-        message = str(error) or "interrupted; nothing half-written was left"
+        # A command may say itself what was done; an error carries notes of what it has left where.
+        message = str(error) or f"interrupted{_notes(error) or '; nothing half-written was left'}"
         return _fail(message, "Interrupted", INTERRUPTED, as_json)
     except (PocketXLError, KernelError) as error:
-        return _fail(str(error), type(error).__name__, error.exit_code, as_json)
+        return _fail(f"{error}{_notes(error)}", type(error).__name__, error.exit_code, as_json)
     except ImportError as error:
         lacking = _lacking(arguments[0], error)
         return _fail(str(lacking), type(lacking).__name__, lacking.exit_code, as_json)
@@ -126,6 +127,11 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         command.configure(sub)
         sub.set_defaults(run=command.run, parser=sub)
     return parser
+
+
+def _notes(error: BaseException) -> str:
+    """What a command has added to an error on its way: where it has left its work, say."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _fail(message: str, kind: str, status: int, as_json: bool) -> int:

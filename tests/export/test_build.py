@@ -26,17 +26,19 @@ from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
 from pocketxl.export.components import Component
+from pocketxl.export.publish import destination as destination_module
 from pocketxl.export.publish import keys
 from pocketxl.export.publish import workspace as publish
+from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.workspace import Workspace
-from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings, Recipe
+from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import stand_in
 
+from ..fixtures.builds import SHORT, allowed
 from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
 
 FP16 = RECIPES["fp16"]
-SHORT = CalibrationSettings(prompts=1, steps=2)
 # A builder that dies in the middle of its third component.
 KILLED = """
 import os, signal, sys
@@ -61,22 +63,27 @@ build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
 
 
-def allowed(recipe: Recipe, error: float) -> dict[Role, float]:
-    return dict.fromkeys(recipe.max_relative_error, error)
+# One that dies when it has kept the first step of its reference run.
+KILLED_IN_THE_REFERENCE = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from pocketxl.export.publish import keys
+from pocketxl.export.build import build
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
+from pocketxl.export.reference.store import ReferenceStore
 
+def write_call(self, *call, real=ReferenceStore.write_call):
+    real(self, *call)
+    os.kill(os.getpid(), signal.SIGKILL)
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A short reference run, no thresholds for 8 bits of random weights, a digest cache and sources of its own."""
-    for name, recipe in RECIPES.items():
-        free: dict[str, Any] = (
-            {} if name == "fp32" else {"min_psnr_db": 0.0, "max_relative_error": allowed(recipe, 1.0)}
-        )
-        monkeypatch.setitem(RECIPES, name, replace(recipe, calibration=SHORT, **free))
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
-    digest = keys.exporter_digest()
-    monkeypatch.setattr(keys, "exporter_digest", lambda: digest)
+ReferenceStore.write_call = write_call
+RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2))
+keys.exporter_digest = lambda: sys.argv[3]
+build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
+"""
+
+pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
 @pytest.fixture(scope="session")
@@ -156,13 +163,12 @@ def test_the_life_of_an_engine(
     assert files(engine) == before
 
     seen: list[dict[str, bytes]] = []
-    swap = publish._swap
 
     def watched(new: Path, destination: Path, aside: Path) -> None:
         seen.append(files(destination))
-        swap(new, destination, aside)
+        destination_module.swap(new, destination, aside)
 
-    monkeypatch.setattr(publish, "_swap", watched)
+    monkeypatch.setattr(publish, "swap", watched)
     shown = run(capsys, *command[:-1], "int8-weight")
     assert shown.status == 0, shown.err
     assert "recipe: fp32 -> int8-weight" in shown.out
@@ -206,10 +212,10 @@ def why(monkeypatch: pytest.MonkeyPatch, engine: Path, options: dict[str, Any]) 
 
     reasons: list[str] = []
 
-    def watched(destination: Path, parts: Any) -> Any:
-        found, told = publish.find_engine(destination, parts)
-        assert found is None
-        reasons.extend(told)
+    def watched(destination: Path, parts: Any, progress: Any) -> Any:
+        found = find_engine(destination, parts, progress)
+        assert found.manifest is None
+        reasons.extend(found.reasons)
         raise InterruptedError
 
     with monkeypatch.context() as patch:
@@ -242,6 +248,33 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
     assert files(again) == whole
 
 
+def test_a_build_killed_in_its_reference_run_goes_on_at_the_next_step(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from pocketxl.export.reference.streamed import StreamedModule
+
+    # With another number of threads sums round differently, and other tests have set this process's.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    again, steps = tmp_path / "again", SHORT.prompts * SHORT.steps
+    command = [sys.executable, "-c", KILLED_IN_THE_REFERENCE, str(tiny_folders["base"]), str(again)]
+    for kept in range(1, steps + 1):
+        killed = subprocess.run([*command, keys.exporter_digest()], check=False, timeout=300)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list((tmp_path / ".again.building/reference").glob("0.*.json"))) == kept
+    call = StreamedModule.__call__
+
+    def watched(self: StreamedModule, inputs: Any) -> Any:
+        assert self.spec.role is not Role.UNET, "every step was kept"
+        return call(self, inputs)
+
+    monkeypatch.setattr(StreamedModule, "__call__", watched)
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
+
+
 def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
     engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +291,41 @@ def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
             build(tiny_folders["base"], again, recipe="fp32")
     assert not again.exists()
     monkeypatch.setattr(StreamedModule, "__call__", lambda self, inputs: pytest.fail("the reference ran again"))
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
+
+
+def test_a_build_stopped_in_its_gate_does_not_measure_twice(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference import gate
+
+    again, real = tmp_path / "again", gate.check_component
+    measured: list[str] = []
+
+    def stopped(runner: Any, component: Component, *rest: Any) -> Any:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def noted(runner: Any, component: Component, *rest: Any) -> Any:
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def taken_away(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for place, name, fault in ((gate, "check_component", stopped), (gate, "check_pictures", taken_away)):
+        with monkeypatch.context() as patch:
+            patch.setattr(gate, "check_component", noted)
+            patch.setattr(place, name, fault)
+            with pytest.raises(KeyboardInterrupt):
+                build(tiny_folders["base"], again, recipe="fp32")
+    assert sorted(measured) == sorted(read_manifest(engine).components), "each once"
+    monkeypatch.setattr(gate, "check_component", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(gate, "one_picture", lambda *_: pytest.fail("made twice"))
     build(tiny_folders["base"], again, recipe="fp32")
     assert files(again) == files(engine)
     assert not (tmp_path / ".again.building").exists()
@@ -322,13 +390,15 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
     with start_command("build", str(tiny_folders["base"]), "-o", str(engine), "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        while '"lower", "step": 1' not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        finished = tmp_path / ".engine.building/state.json"
+        while not finished.exists() or "text_encoder" not in finished.read_text():
+            assert process.stdout.readline(), process.stderr.read()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         err = process.stderr.read()
     assert process.returncode == 130
-    assert err.splitlines() == ["pocketxl: interrupted; nothing half-written was left"]
+    (line,) = err.splitlines()
+    assert line.startswith(f"pocketxl: interrupted; what is finished is kept in {tmp_path / '.engine.building'}")
     assert files(engine) == before
 
 
@@ -411,9 +481,18 @@ def test_json_events_come_in_the_order_of_the_stages(
     events = shown.events()
     assert (shown.status, shown.err) == (0, "")
     stages = list(dict.fromkeys(e["stage"] for e in events[:-1]))
-    assert [s for s in stages if not s.startswith("reference")] == [
-        "read", "lower", "check: components", "check: encode", "check: denoise", "check: decode", "publish",
+    assert stages == [
+        "read", "build", "lower", "reference", "check: components", "check: pictures", "publish",
     ]  # fmt: skip
+    for stage in stages:
+        own = [e for e in events[:-1] if e["stage"] == stage]
+        assert own[0]["step"] == 0
+        assert own[-1]["done"]
+        assert own[-1]["step"] == own[0]["total"] > 0, stage
+        steps = [e["step"] for e in own]
+        assert steps == sorted(steps)
+    weights = sum(p.stat().st_size for p in tiny_folders["base"].rglob("*.safetensors"))
+    assert 0.98 * weights < events[0]["total"] <= weights
     assert events[-1]["event"] == "built"
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]
 
@@ -431,12 +510,12 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
     held: list[str] = []
     real = stand_in.check_stand_in
 
-    def stopped(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+    def stopped(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
         if len(held) == 2:
             raise KeyboardInterrupt
         held.append(component.name)
         assert not path.is_relative_to(tmp_path / ".engine.building" / "engine")
-        return real(path, component, *rest)
+        return real(path, component, *rest, **options)
 
     with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
         patch.setattr(stand_in, "check_stand_in", stopped)
@@ -446,9 +525,9 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
 
     made: list[str] = []
 
-    def noted(path: Path, component: Component, *rest: Any) -> dict[str, Any]:
+    def noted(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
         made.append(component.name)
-        return real(path, component, *rest)
+        return real(path, component, *rest, **options)
 
     monkeypatch.setattr(stand_in, "check_stand_in", noted)
     shown = run(capsys, *command)

@@ -167,6 +167,12 @@ def test_unknown_keys_missing_keys_and_wrong_types_are_named(tmp_path: Path) -> 
         Manifest.from_json(resealed(text, components={"a": {"runner": "ort"}}))
 
 
+def test_a_field_of_another_version_is_told_with_its_maker_and_the_fix(tmp_path: Path) -> None:
+    text = engine(tmp_path).to_json()
+    with pytest.raises(IntegrityError, match=r"unknown keys.*another version \(pocketxl 0\.0\).*`pocketxl build`"):
+        Manifest.from_json(resealed(text, sampler="euler", created_by="pocketxl 0.0"))
+
+
 def test_a_newer_format_asks_for_a_newer_release(tmp_path: Path) -> None:
     text = engine(tmp_path).to_json()
     with pytest.raises(IncompatibleError, match="install a newer pocketxl"):
@@ -178,11 +184,14 @@ def test_nan_is_not_written() -> None:
         encode({"psnr_db": math.nan})
 
 
-def test_extra_and_missing_files_are_named_together(tmp_path: Path) -> None:
+def test_extra_files_are_named_and_do_no_harm(tmp_path: Path) -> None:
     engine(tmp_path)
-    (tmp_path / "base" / "stray.bin").write_bytes(b"x")
+    litter = (".DS_Store", "base/Thumbs.db", "desktop.ini", "base/._model.onnx")
+    for name in ("base/stray.bin", "note.txt", *litter):
+        (tmp_path / name).write_bytes(b"x")
+    assert verify(tmp_path).unknown == ("base/stray.bin", "note.txt")
     (tmp_path / "shared.data").unlink()
-    with pytest.raises(IntegrityError, match=r"shared\.data is missing.*stray\.bin does not belong"):
+    with pytest.raises(IntegrityError, match=r"shared\.data is missing; build"):
         verify(tmp_path)
 
 
@@ -240,9 +249,9 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
 
 def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     engine(tmp_path)
-    seen: list[tuple[int, int]] = []
-    report = verify(tmp_path, lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] == report.bytes - (tmp_path / "engine.json").stat().st_size
+    seen: list[int] = []
+    report = verify(tmp_path, seen.append)
+    assert sum(seen) == report.bytes - (tmp_path / "engine.json").stat().st_size
 
 
 def test_activation_model_multiplies_the_named_sizes() -> None:
