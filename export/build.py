@@ -2,11 +2,11 @@
 
     report = build("sd_xl_base_1.0.safetensors", Path("my-engine"), refiner="sd_xl_refiner_1.0.safetensors")
 
-open → key → trace and lower each component → gate → publish. A build that was interrupted goes on at the component
-where it stopped; one whose result is there already ends at once.
+open → key → trace and lower each component → gate → publish. A build that was interrupted goes on where it stopped; one
+whose result is there already ends when all of its files are hashed, and mends those that are damaged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
@@ -21,22 +21,38 @@ from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
 from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
-from ..engine.progress import Progress, ProgressEvent, Silent, track
+from ..engine.progress import Progress, Silent, track
+from ..engine.request.limits import integer
 from ..engine.runners import open_runners
 from .components import Component
-from .job import Job, bytes_needed, component_keys, models_of, open_as, prepare, tokenizers_of
-from .publish.keys import component_key
-from .publish.workspace import Finished, Workspace, find_engine, workspace
+from .job import (
+    Job,
+    bytes_needed,
+    component_keys,
+    models_of,
+    open_as,
+    possible_recipes,
+    prepare,
+    reference_key,
+    tokenizers_of,
+)
+from .mend import intact_components, mended
+from .progress import steps_of
+from .publish.existing import Existing, find_engine
+from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
-from .reference.run import PROMPTS, Reference, run_reference, sample_of, short_run
+from .reference.run import Reference, run_reference, sample_of, short_run
 from .reference.store import ReferenceStore
 from .targets import find_target
 from .targets.check import check
+from .threads import torch_threads
+
+_FORCED = "everything was to be built again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did. `reasons`: why it could not use what was there; empty if it could (`cached`)."""
+    """What a build did. `reasons`: why it could not leave what was there; empty if it could (`cached`)."""
 
     folder: Path
     manifest: Manifest
@@ -54,16 +70,23 @@ def build(
     config: Path | None = None,
     refiner_config: Path | None = None,
     calibration_size: int | None = None,
+    keep: Sequence[str] = (),
+    force: bool = False,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build an engine folder at `destination` from an SDXL base checkpoint, and a refiner's if there is one.
 
     `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `recipe`: None
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
-    public SDXL. `calibration_size`: pixels (None: the model's native size, 512 at most). Raises the errors of
-    `engine.errors`; the destination then is as it was.
+    public SDXL. `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in
+    floats, by name or pattern (see `export.keep`). `force`: build everything again, whatever is there. `threads`: for
+    the reference run and the gate (None: the libraries' own choice). Raises the errors of `engine.errors`; the
+    destination then is as it was, and what is finished is kept beside it for the next build.
     """
     progress = progress or Silent()
+    if threads is not None:
+        integer("threads", threads)
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     chosen = find_target(target)
@@ -74,22 +97,31 @@ def build(
         None if refiner is None else open_as(refiner, "refiner", refiner_config),
         target=chosen,
         recipe=asked,
+        keep=keep,
         calibration_size=calibration_size,
         progress=progress,
     )
-    found, reasons = find_engine(destination, job.parts)
-    if found is not None:
-        return BuildReport(folder=destination, manifest=found, cached=True, reasons=())
-    with workspace(destination, keys=component_keys(job), bytes_needed=bytes_needed(job)) as space:
-        manifest = _make(job, space, progress)
+    found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
+    if found.manifest is not None and not found.damaged:
+        return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
+    keys = component_keys(job)
+    intact, needed = intact_components(found, keys), bytes_needed(job)
+    with (
+        torch_threads(threads),
+        workspace(destination, keys=keys, bytes_needed=needed, intact=intact, afresh=force) as space,
+    ):
+        manifest = _make(job, space, found.manifest, threads, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:
             space.publish(manifest)
             advance()
-    return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=tuple(reasons))
+    return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=found.reasons)
 
 
-def _make(job: Job, space: Workspace, progress: Progress) -> Manifest:
-    """Every component into the workspace, and the manifest that describes them, with the gate's figures."""
+def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | None, progress: Progress) -> Manifest:
+    """Every component into the workspace, and the manifest that describes them, with the gate's figures.
+
+    `damaged`: of the engine that is mended; it holds again if the same bytes came about, and the gate is spared.
+    """
 
     @cache
     def reference() -> Reference:  # made when the first component or the gate needs it
@@ -98,27 +130,33 @@ def _make(job: Job, space: Workspace, progress: Progress) -> Manifest:
     finished: dict[str, Finished] = {}
     with track(progress, "lower", total=len(job.assembly.components), unit="component") as advance:
         for name, component in job.assembly.components.items():
-            finished[name] = space.component(name, partial(_lower, job, component, reference, space.aside))
+            finished[name] = space.component(name, partial(_lower, job, component, reference, space.aside, threads))
             advance(detail=name)
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
         for name, files in job.tokenizer_files.items()
     }
-    manifest = _with_samples(_manifest(job, finished, tokenizers), job, space, reference())
-    return _gate(job, space.folder, manifest, reference(), progress) if job.target.runs_here else manifest
+    made = _manifest(job, finished, tokenizers)
+    if damaged is not None and mended(damaged, made, space):
+        return damaged
+    manifest = _with_samples(made, job, space, reference())
+    return _gate(job, space.folder, manifest, reference(), threads, progress) if job.target.runs_here else manifest
 
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
-    """The unquantized run, or what an interrupted build left of it and the rest; the target has no say in it."""
-    parts = {name: value for name, value in job.parts.items() if name != "target"}
-    key = component_key(parts, job.assembly.digests, prompts=PROMPTS, size=job.size)
-    store = ReferenceStore(folder, key)
+    """The unquantized run, or what an interrupted build left of it and the rest."""
+    store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
-    return run_reference(models, tokenizers, job.assembly, job.recipe, job.size, store, _staged(progress, "reference"))
+    return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
 
 
 def _lower(
-    job: Job, component: Component, reference: Callable[[], Reference], aside: Path, folder: Path
+    job: Job,
+    component: Component,
+    reference: Callable[[], Reference],
+    aside: Path,
+    threads: int | None,
+    folder: Path,
 ) -> Mapping[str, Any]:
     """Write one component into `folder`; what the manifest will say of it."""
     import torch
@@ -126,19 +164,20 @@ def _lower(
     from .graph.master import export_master
     from .reference.stand_in import check_stand_in
 
-    calibration = None
-    if job.recipe.needs_calibration(component.spec.role):
+    calibration, recipe = None, job.recipes[component.name]
+    if recipe.needs_calibration(component.spec.role):
         calibration = reference().calibration[component.name]
     dtype = getattr(torch, job.target.dtype)
     master = export_master(component.name, component.module, component.spec, dtype=dtype)
     aside.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=aside) as beside:
         made = job.target.lower(
-            component.name, component.spec, master, component.weights, job.recipe, calibration, folder, Path(beside)
+            component.name, component.spec, master, component.weights, recipe, calibration, folder, Path(beside)
         )
         facts: dict[str, Any] = {"activation": made.activation}
         if made.stand_in is not None:
-            facts["quality"] = check_stand_in(made.stand_in, component, job.recipe, reference())
+            others = possible_recipes(job)
+            facts["quality"] = check_stand_in(made.stand_in, component, recipe, others, reference(), threads=threads)
     return facts
 
 
@@ -182,24 +221,22 @@ def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Ref
     )
 
 
-def _gate(job: Job, folder: Path, manifest: Manifest, reference: Reference, progress: Progress) -> Manifest:
+def _gate(
+    job: Job, folder: Path, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
+) -> Manifest:
     """Hold every component and a short run to the reference; the manifest with the figures in it."""
     from .reference.gate import check_components, check_pictures
 
-    runners = open_runners(folder, manifest)
-    figures = check_components(runners, job.assembly, job.recipe, reference, progress)
+    runners, others, settings = (
+        open_runners(folder, manifest, threads=threads),
+        possible_recipes(job),
+        job.recipe.calibration,
+    )
+    figures = check_components(runners, job.assembly, job.recipes, others, reference, progress)
     pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
-    pictures = short_run(pipe, job.recipe.calibration, job.size, _staged(progress, "check"))
-    quality = check_pictures(job.recipe, reference.pictures, pictures)
+    with track(progress, "check: pictures", total=settings.prompts * settings.steps, unit="step") as advance:
+        pictures = short_run(pipe, settings, job.size, steps_of(advance))
+    quality = check_pictures(job.recipe, others, reference.pictures, pictures)
     components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
     device = next(iter(runners.values())).device.name
     return replace(manifest, components=components, quality=quality, measured_on=device)
-
-
-def _staged(progress: Progress, name: str) -> Progress:
-    """The pipeline's own progress under the name of a build's stage."""
-
-    def forward(event: ProgressEvent) -> None:
-        progress(replace(event, stage=f"{name}: {event.stage}"))
-
-    return forward

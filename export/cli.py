@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.commands.base import Command, emit, say
 from ..engine.memory.sizes import format_bytes
-from ..engine.progress import Bars, JsonLines, Progress
+from ..engine.progress import Bars, JsonLines, Progress, Silent
 
 if TYPE_CHECKING:
     from .target import Target
@@ -35,13 +35,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="width and height of the calibration pictures (default: native, at most 512)",
     )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="a layer that stays in floats, such as base/unet:conv_in or 'base/unet:*ff.net.2'; can be repeated",
+    )
+    parser.add_argument("--force", action="store_true", help="build everything again, whatever is there")
+    parser.add_argument(
+        "--threads", type=int, help="threads for the reference run and the gate (default: one per core)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parser.add_argument("--json", action="store_true", help="progress and result as one JSON object per line")
 
 
 def _run(args: argparse.Namespace) -> int:
     from .build import build
 
-    progress: Progress = JsonLines(sys.stdout) if args.json else Bars()
     report = build(
         args.source,
         args.output,
@@ -51,7 +62,10 @@ def _run(args: argparse.Namespace) -> int:
         config=args.config,
         refiner_config=args.refiner_config,
         calibration_size=args.calibration_size,
-        progress=progress,
+        keep=args.keep,
+        force=args.force,
+        threads=args.threads,
+        progress=_progress(args),
     )
     manifest = report.manifest
     size = sum(file.size for file in manifest.files)
@@ -65,15 +79,21 @@ def _run(args: argparse.Namespace) -> int:
     if report.cached:
         say(f"{report.folder} is up to date: same weights, recipe, target and versions")
         return 0
-    for reason in report.reasons:
+    for reason in () if args.quiet else report.reasons:
         say(f"built because: {reason}")
-    for name, entry in manifest.components.items():
+    for name, entry in () if args.quiet else manifest.components.items():
         where = ", of its stand-in in ONNX" if entry.quality_of == "stand_in" else ""
         error = f"relative error {entry.quality['relative_error']:.2g}"
         say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}{where}")
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
     return 0
+
+
+def _progress(args: argparse.Namespace) -> Progress:
+    if args.quiet:
+        return Silent()
+    return JsonLines(sys.stdout) if args.json else Bars()
 
 
 def _defaults(targets: "Mapping[str, Target]") -> str:

@@ -1,6 +1,6 @@
 """What one build is made from: checked options, opened models, and the keys that follow from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,17 +10,23 @@ from ..engine.progress import Progress, track
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .components import Assembly, Component, assemble
+from .keep import keeping
 from .publish.digests import cached_digest
-from .publish.keys import build_parts, component_key
-from .quantize.recipes import Recipe
+from .publish.keys import build_parts, component_key, digest_of
+from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
+from .reference.prompts import PROMPTS
 from .target import Target
+from .targets.check import recipes_for
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
 cores and four times that at 1024², and ranges of activations behind normalisation layers hardly change with size."""
 
 MOST_CALIBRATION_PIXELS = 2048
+_KEPT = "kept layers"
+# Components and the reference depend on what a recipe does with them, not on these parts of the whole.
+_OF_THE_RECIPE = ("recipe", "recipe content", _KEPT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,8 @@ class Job:
     assembly: Assembly
     target: Target
     recipe: Recipe
+    recipes: Mapping[str, Recipe]
+    """What it comes to for each component, with the layers that are kept."""
     size: int
     tokenizer_files: Mapping[str, Mapping[str, bytes]]
     parts: Mapping[str, str]
@@ -41,16 +49,18 @@ def prepare(
     *,
     target: Target,
     recipe: Recipe,
+    keep: Sequence[str] = (),
     calibration_size: int | None,
     progress: Progress,
 ) -> Job:
     """Digest the weights and list the components.
 
-    Raises `RequestError` for a calibration size that no build can have.
+    Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
     """
     size = _calibration_size(base, calibration_size)
     with track(progress, "read", total=None, unit="checkpoint"):
         assembly = assemble(base, refiner, _digest)
+    recipes = keeping(recipe, keep, assembly.components)
     tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
     parts = build_parts(
         sources=assembly.digests,
@@ -64,7 +74,17 @@ def prepare(
         ],
         libraries=target.libraries,
     )
-    return Job(assembly=assembly, target=target, recipe=recipe, size=size, tokenizer_files=tokenizer_files, parts=parts)
+    if kept := {name: own.rules for name, own in recipes.items() if own != recipe}:
+        parts[_KEPT] = digest_of(kept)
+    return Job(
+        assembly=assembly,
+        target=target,
+        recipe=recipe,
+        recipes=recipes,
+        size=size,
+        tokenizer_files=tokenizer_files,
+        parts=parts,
+    )
 
 
 def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
@@ -77,20 +97,38 @@ def open_as(source: str | Path, kind: str, config: Path | None) -> Checkpoint:
 
 
 def component_keys(job: Job) -> dict[str, str]:
-    """Component → key. Those that need the reference depend on every weight: its run goes through all."""
-    return {
-        name: component_key(
-            job.parts,
-            job.assembly.digests if _needs_reference(job, component) else [component.source],
+    """Component → key, the same for all recipes that do the same with it.
+
+    Those that need the reference depend on every weight: its run goes through all.
+    """
+    parts = {name: value for name, value in job.parts.items() if name not in _OF_THE_RECIPE}
+    keys = {}
+    for name, component in job.assembly.components.items():
+        recipe, role, needed = job.recipes[name], component.spec.role, _needs_reference(job, component)
+        own = [recipe.kept, recipe.rules.get(role, ()), recipe.max_relative_error[role]]
+        keys[name] = component_key(
+            parts,
+            job.assembly.digests if needed else [component.source],
             component=name,
+            recipe=[*own, recipe.calibration] if needed else own,
         )
-        for name, component in job.assembly.components.items()
-    }
+    return keys
+
+
+def reference_key(job: Job) -> str:
+    """The key of the reference run, in which target and recipe have no say, but for how long it is."""
+    parts = {name: value for name, value in job.parts.items() if name not in (*_OF_THE_RECIPE, "target")}
+    return component_key(parts, job.assembly.digests, prompts=PROMPTS, size=job.size, run=job.recipe.calibration)
+
+
+def possible_recipes(job: Job) -> list[Recipe]:
+    """Those that the target can do."""
+    return [RECIPES[name] for name in recipes_for(job.target)]
 
 
 def bytes_needed(job: Job) -> int:
     """An upper estimate of the finished engine, and of the largest stand-in where there are any."""
-    sizes = [engine_bytes(c.weights, job.recipe, c.spec.role) for c in job.assembly.components.values()]
+    sizes = [engine_bytes(c.weights, job.recipes[n], c.spec.role) for n, c in job.assembly.components.items()]
     return sum(sizes) + (0 if job.target.runs_here else max(sizes))
 
 
@@ -130,7 +168,7 @@ def _calibration_size(base: Checkpoint, asked: int | None) -> int:
 
 
 def _needs_reference(job: Job, component: Component) -> bool:
-    return not job.target.runs_here or job.recipe.needs_calibration(component.spec.role)
+    return not job.target.runs_here or job.recipes[component.name].needs_calibration(component.spec.role)
 
 
 def _digest(checkpoint: Checkpoint, part: str) -> str:

@@ -41,10 +41,11 @@ def _main(arguments: list[str]) -> int:
     try:
         args = _parser(_commands()).parse_args(arguments)
         return int(args.run(args))
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left", "Interrupted", INTERRUPTED, as_json)
+    except KeyboardInterrupt as error:
+        notes = _notes(error) or "; nothing half-written was left"
+        return _fail(f"interrupted{notes}", "Interrupted", INTERRUPTED, as_json)
     except (PocketXLError, KernelError) as error:
-        return _fail(str(error), type(error).__name__, error.exit_code, as_json)
+        return _fail(f"{error}{_notes(error)}", type(error).__name__, error.exit_code, as_json)
     except ImportError as error:
         lacking = _lacking(arguments[0], error)
         return _fail(str(lacking), type(lacking).__name__, lacking.exit_code, as_json)
@@ -112,6 +113,11 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         command.configure(sub)
         sub.set_defaults(run=command.run)
     return parser
+
+
+def _notes(error: BaseException) -> str:
+    """What a command has added to an error on its way: where it has left its work, say."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _fail(message: str, kind: str, status: int, as_json: bool) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import IntegrityError, StorageError
 
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes that were read since the last call."""
 _CHUNK = 4 << 20
 # (path, size, mtime_ns, inode) → sha256 of the files that this process has hashed.
 _hashed: dict[tuple[str, int, int, int], str] = {}
@@ -63,6 +63,11 @@ def matched_path(folder: Path, entry: FileEntry) -> Path:
     return hash_file(folder, entry)
 
 
+def is_litter(name: str) -> bool:
+    """True for the names of files that operating systems strew over folders; nobody misses them."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
+
+
 def _contained(folder: Path, entry: FileEntry) -> Path:
     path = lexical_path(folder, entry.path)
     try:
@@ -81,13 +86,11 @@ def _identity(path: Path, status: os.stat_result) -> tuple[str, int, int, int]:
 
 
 def _sha256(path: Path, progress: OnBytes | None) -> str:
-    digest, done = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
-            done += count
             if progress is not None:
-                progress(done, size)
+                progress(count)
     return digest.hexdigest()

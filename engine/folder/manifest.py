@@ -16,7 +16,7 @@ from typing import Any, Self
 from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
-from .files import FileEntry, OnBytes, hash_file, lexical_path, matched_path
+from .files import FileEntry, OnBytes, hash_file, is_litter, lexical_path, matched_path
 from .schema import decode, encode
 
 FILE_NAME = "engine.json"
@@ -90,6 +90,13 @@ class Manifest:
         groups = [*(c.files for c in self.components.values()), *self.tokenizers.values(), samples]
         return tuple(sorted({f for group in groups for f in group}, key=lambda f: f.path))
 
+    def strangers_in(self, folder: Path) -> tuple[str, ...]:
+        """Paths of files below `folder` that are no part of the engine, sorted, without the system's own litter."""
+        known = {FILE_NAME, *(entry.path for entry in self.files)}
+        files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        present = {path.relative_to(folder).as_posix() for path in files if not is_litter(path.name)}
+        return tuple(sorted(present - known))
+
     def to_json(self) -> str:
         """The canonical text of `engine.json`, its own digest included."""
         data = encode(self)
@@ -150,32 +157,24 @@ class VerifyReport:
 
     files: int
     bytes: int
+    unknown: tuple[str, ...] = ()
+    """Files in the folder that do not belong to the engine; nothing reads them."""
 
 
 def verify(folder: Path, progress: OnBytes | None = None) -> VerifyReport:
-    """Hash every file of an engine folder. Raises `IntegrityError` that names every missing, altered or extra file."""
+    """Hash every file of an engine folder. Raises `IntegrityError` that names every missing or altered file."""
     manifest = read_manifest(folder)
-    total = sum(entry.size for entry in manifest.files)
-    problems, done = [], 0
+    problems = []
     for entry in manifest.files:
-        before = done
-
-        def step(count: int, _total: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + count, total)
-
         try:
-            hash_file(folder, entry, step)
+            hash_file(folder, entry, progress)
         except IntegrityError as error:
             problems.append(str(error))
-        done += entry.size
-    known = {FILE_NAME, *(entry.path for entry in manifest.files)}
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
-    problems += [f"{folder / name} does not belong to the engine" for name in sorted(present - known)]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise IntegrityError(f"{'; '.join(problems[:5])}{more}; {_REBUILD}")
-    return VerifyReport(files=len(known), bytes=total + (folder / FILE_NAME).stat().st_size)
+    size = sum(entry.size for entry in manifest.files) + (folder / FILE_NAME).stat().st_size
+    return VerifyReport(files=len(manifest.files) + 1, bytes=size, unknown=manifest.strangers_in(folder))
 
 
 def _canonical(data: Mapping[str, Any]) -> str:

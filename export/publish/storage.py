@@ -29,8 +29,7 @@ def storage_errors(folder: Path, bytes_needed: int) -> Iterator[None]:
         if number in _FULL or (number is None and free_bytes(folder) < _NOTHING_LEFT):
             raise StorageError(
                 f"the disk is full: {where} cannot be written ({_why(error)}); {needed}, "
-                f"{_size(free_bytes(folder))} are free. Free some space, or choose another folder; "
-                "what is finished is kept and used by the next build"
+                f"{_size(free_bytes(folder))} are free; free some space, or choose another folder"
             ) from error
         if number in _REFUSED and where.is_relative_to(folder.parent):
             raise StorageError(

@@ -10,32 +10,24 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
     .{name}.building/replaced/    the old engine, for the instant between two renames where they cannot be exchanged
 """
 
-import ctypes
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import IntegrityError, PocketXLError, StorageError
+from ...engine.errors import IntegrityError, PocketXLError
 from ...engine.folder.durable import sync, write_durably
 from ...engine.folder.files import FileEntry, entry_of, hash_file, lexical_path
-from ...engine.folder.manifest import FILE_NAME, Manifest, read_manifest
+from ...engine.folder.manifest import FILE_NAME, Manifest
 from ...engine.folder.schema import decode, encode
-from .keys import explain_miss
+from .destination import clear, real, recover, swap, work_folder
+from .existing import refuse_foreign
 from .lock import locked
 from .storage import check_space, storage_errors
-
-# What lies at the top of an engine folder. A folder with anything else in it is somebody's, and is never replaced.
-ENGINE_NAMES = frozenset(
-    {FILE_NAME, "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "base", "refiner", "vae_decoder"}
-)
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,40 +44,18 @@ class _State:
     components: Mapping[str, Finished] = field(default_factory=dict)
 
 
-def find_engine(destination: Path, parts: Mapping[str, str]) -> tuple[Manifest | None, list[str]]:
-    """The finished engine at `destination` if it was built from the same `parts` (see `keys.build_parts`).
-
-    Otherwise None and the reasons, one line each. Files are held to their sizes, not hashed: that is `verify`'s job.
-    """
-    destination = _real(destination)
-    if not destination.exists():
-        _tidy(destination, _recover)
-    if not destination.is_dir() or not any(destination.iterdir()):
-        return None, [f"there is no engine at {destination} yet"]
-    try:
-        manifest = read_manifest(destination)
-    except PocketXLError as error:
-        return None, [str(error)]
-    reasons = explain_miss(manifest.build_key, parts)
-    for entry in manifest.files:
-        path = lexical_path(destination, entry.path)
-        if not path.is_file() or path.stat().st_size != entry.size:
-            reasons.append(f"{entry.path} is missing or was cut short")
-    if reasons:
-        return None, reasons
-    _tidy(destination, _clear)  # after a build that was killed behind its last step
-    return manifest, []
-
-
 class Workspace:
     """The folder in which an engine grows; made by `workspace`."""
 
-    def __init__(self, destination: Path, keys: Mapping[str, str], bytes_needed: int) -> None:
+    def __init__(
+        self, destination: Path, keys: Mapping[str, str], bytes_needed: int, intact: Mapping[str, Finished]
+    ) -> None:
         self._destination = destination
-        self._work = _work(destination)
+        self._work = work_folder(destination)
         self._folder = self._work / "engine"
         self._bytes_needed = bytes_needed
         self._keys = keys
+        self._intact = intact
         self._state = self._read_state()
         self._remove_unfinished()
         shutil.rmtree(self.aside, ignore_errors=True)
@@ -113,29 +83,38 @@ class Workspace:
         return frozenset(self._state.components)
 
     def component(self, name: str, build: Callable[[Path], Mapping[str, Any]]) -> Finished:
-        """The component `name`: what an earlier build left if every hash matches, otherwise made by `build`.
+        """The component `name`: what is there already if every hash matches, otherwise made by `build`.
 
         `build(folder)` gets an empty folder, leaves there exactly the files that belong to the component, and returns
         facts about them (plain JSON data), which are kept with them.
         """
         found = self._state.components.get(name)
-        if found is not None and self._intact(found):
+        if found is not None and self._matches(found):
             return found
         folder = lexical_path(self._folder, name)
         self._record({n: done for n, done in self._state.components.items() if n != name})
         shutil.rmtree(folder, ignore_errors=True)
         with storage_errors(self._work, self._bytes_needed):
-            folder.mkdir(parents=True)
-            self.aside.mkdir(exist_ok=True)
-            facts = build(folder)
-            paths = sorted(p.relative_to(self._folder).as_posix() for p in folder.rglob("*") if p.is_file())
-            for path in paths:
-                sync(self._folder / path)
-            made = Finished(
-                key=self._keys[name], files=tuple(entry_of(self._folder, path) for path in paths), facts=encode(facts)
-            )
+            made = self._brought(name) or self._made(name, folder, build)
+            for entry in made.files:
+                sync(self._folder / entry.path)
             self._record({**self._state.components, name: made})
         return made
+
+    def bring(self, entry: FileEntry) -> bool:
+        """Take one file over from the engine that is to be replaced; False where it is not the one that `entry` says.
+
+        A link where the file system can, which costs neither time nor space.
+        """
+        old, new = lexical_path(self._destination, entry.path), lexical_path(self._folder, entry.path)
+        try:
+            hash_file(self._destination, entry)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)
+            _link_or_copy(old, new)
+        except (PocketXLError, FileNotFoundError):
+            return False
+        return True
 
     def write(self, path: str, content: bytes) -> FileEntry:
         """Write one small file (a tokenizer's, say) at `path` inside the engine folder."""
@@ -157,11 +136,25 @@ class Workspace:
             write_durably(self._folder / FILE_NAME, manifest.to_json().encode())
             for folder in (p for p in self._folder.rglob("*") if p.is_dir()):
                 sync(folder)
-            _swap(self._folder, self._destination, self._work / "replaced")
+            refuse_foreign(self._destination)  # it was hours ago that anybody looked
+            swap(self._folder, self._destination, self._work / "replaced")
             sync(self._destination.parent)
-            _clear(self._destination)
+            clear(self._destination)
 
-    def _intact(self, found: Finished) -> bool:
+    def _made(self, name: str, folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> Finished:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.aside.mkdir(exist_ok=True)
+        facts = build(folder)
+        paths = sorted(p.relative_to(self._folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        entries = tuple(entry_of(self._folder, path) for path in paths)
+        return Finished(key=self._keys[name], files=entries, facts=encode(facts))
+
+    def _brought(self, name: str) -> Finished | None:
+        found = self._intact.get(name)
+        return found if found is not None and all(self.bring(entry) for entry in found.files) else None
+
+    def _matches(self, found: Finished) -> bool:
         try:
             for entry in found.files:
                 hash_file(self._folder, entry)
@@ -192,93 +185,49 @@ class Workspace:
 
 
 @contextmanager
-def workspace(destination: Path, *, keys: Mapping[str, str], bytes_needed: int = 0) -> Iterator[Workspace]:
+def workspace(
+    destination: Path,
+    *,
+    keys: Mapping[str, str],
+    bytes_needed: int = 0,
+    intact: Mapping[str, Finished] | None = None,
+    afresh: bool = False,
+) -> Iterator[Workspace]:
     """Build an engine for `destination`, alone and resumable.
 
-    `keys`: component → what it is built from (see `keys.component_key`); finished work of other keys is removed.
-    `bytes_needed`: an estimate for the whole engine, checked against the free space first.
-    Nothing appears at `destination` before `Workspace.publish`, whatever happens. An interrupted block leaves the work
-    folder for the next build. Raises `StorageError`: another builder, a full or unwritable disk, a foreign folder.
+    `keys`: component → what it is built from (see `keys.component_key`); finished work of other keys is removed, and
+    with `afresh` all of it. `bytes_needed`: an estimate for the whole engine, checked against the free space first.
+    `intact`: components that can be taken over from the engine that is to be replaced.
+    Nothing appears at `destination` before `Workspace.publish`, whatever happens. A block that fails leaves what is
+    finished for the next build, and the error has a note that says so. Raises `StorageError`: another builder, a full
+    or unwritable disk, a folder that holds somebody's files.
     """
-    destination = _real(destination)
+    destination = real(destination)
     with ExitStack() as stack:
         with storage_errors(destination.parent, bytes_needed):
-            stack.enter_context(locked(_work(destination) / "lock", str(destination)))
-            _recover(destination)
-            _refuse_foreign(destination)
-            made = Workspace(destination, keys, bytes_needed)
-        yield made
+            stack.enter_context(locked(work_folder(destination) / "lock", str(destination)))
+            recover(destination)
+            refuse_foreign(destination)
+            if afresh:
+                clear(destination)
+            made = Workspace(destination, keys, bytes_needed, intact or {})
+        try:
+            yield made
+        except BaseException as error:
+            if made.finished or made.reference.exists():
+                error.add_note(
+                    f"what is finished is kept in {work_folder(destination)}, and the next build goes on there; delete "
+                    "that folder to start afresh"
+                )
+            else:
+                with suppress(OSError):
+                    clear(destination)
+            raise
 
 
-def _real(destination: Path) -> Path:
-    real = destination.resolve()
-    if not real.name:
-        raise StorageError(f"{destination} cannot hold an engine; choose a folder inside it")
-    return real
-
-
-def _work(destination: Path) -> Path:
-    return destination.with_name(f".{destination.name}.building")
-
-
-def _tidy(destination: Path, action: Callable[[Path], None]) -> None:
-    """Do `action(destination)` if there is a work folder that no living builder uses, and we may write there."""
-    if _work(destination).exists():
-        with suppress(StorageError, OSError), locked(_work(destination) / "lock", str(destination)):
-            action(destination)
-
-
-def _refuse_foreign(destination: Path) -> None:
-    if not destination.exists():
-        return
-    if not destination.is_dir():
-        raise StorageError(f"{destination} is a file; choose a new or empty folder")
-    if destination.is_mount():
-        raise StorageError(f"{destination} is a mount point, which cannot be replaced; choose a folder inside it")
-    names = {path.name for path in destination.iterdir()}
-    foreign = sorted(names - ENGINE_NAMES)
-    if foreign or (names and FILE_NAME not in names):
-        raise StorageError(
-            f"{destination} is not an engine folder (it holds {', '.join(foreign[:3] or sorted(names)[:3])}), "
-            "so it is not replaced; choose a new or empty folder"
-        )
-
-
-def _recover(destination: Path) -> None:
-    """Put the old engine back if a build was killed between its two renames."""
-    replaced = _work(destination) / "replaced"
-    if replaced.is_dir() and not destination.exists():
-        replaced.rename(destination)
-
-
-def _swap(new: Path, destination: Path, aside: Path) -> None:
-    if destination.is_dir() and not any(destination.iterdir()):
-        destination.rmdir()
-    if not destination.exists():
-        new.rename(destination)
-    elif not _exchange(new, destination):
-        shutil.rmtree(aside, ignore_errors=True)
-        destination.rename(aside)
-        new.rename(destination)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two folders in one atomic step (Linux, most file systems); False where that is not offered."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    done: int = renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    return done == 0
-
-
-def _clear(destination: Path) -> None:
-    """Remove the work, but not the lock, which is its holder's to remove."""
-    work = _work(destination)
-    for name in ("engine", "aside", "reference", "replaced"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    for path in work.iterdir():
-        if path.name != "lock":
-            path.unlink()
+def _link_or_copy(old: Path, new: Path) -> None:
+    if not old.is_symlink():
+        with suppress(OSError):
+            os.link(old, new)
+            return
+    shutil.copyfile(old, new)

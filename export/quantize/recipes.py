@@ -5,8 +5,9 @@ operators.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from ...engine.errors import RequestError
 from ...engine.specs import Role
@@ -56,6 +57,17 @@ class Recipe:
             if rule.matches(kind, name):
                 return self.kept if rule.format == KEEP else rule.format
         return self.kept
+
+    def keeping(self, role: Role, layers: Iterable[tuple[Kind, str]]) -> Self:
+        """The same recipe with these layers of such components in floats; also the parts that a pass splits them in."""
+        names: dict[Kind, set[str]] = {}
+        for kind, layer in layers:
+            names.setdefault(kind, set()).add(layer)
+        kept = tuple(
+            Rule(kind=kind, pattern=rf"(?:{'|'.join(map(re.escape, sorted(found)))})(?:\.\d+)?", format=KEEP)
+            for kind, found in sorted(names.items())
+        )
+        return replace(self, rules={**self.rules, role: (*kept, *self.rules.get(role, ()))})
 
     def needs_calibration(self, role: Role) -> bool:
         """True if such a component has layers whose activation ranges must be known before it is built."""

@@ -18,28 +18,35 @@ from .run import Reference
 
 
 def check_components(
-    runners: Mapping[str, Runner], assembly: Assembly, recipe: Recipe, reference: Reference, progress: Progress
+    runners: Mapping[str, Runner],
+    assembly: Assembly,
+    recipes: Mapping[str, Recipe],
+    others: Sequence[Recipe],
+    reference: Reference,
+    progress: Progress,
 ) -> dict[str, dict[str, float]]:
     """Component → figures (`relative_error`, `max_abs`, `psnr_db`, `samples`), one component in memory at a time.
 
-    Raises `QualityError` that names the worst layers of the first component that misses the recipe's threshold.
+    `recipes`: each component's; `others`: all that the target can do, for advice. Raises `QualityError` that names the
+    worst layers of the first component that misses its recipe's threshold.
     """
     figures = {}
     with track(progress, "check: components", total=len(runners), unit="component") as advance:
         for name, runner in runners.items():
-            figures[name] = check_component(runner, assembly.components[name], recipe, reference)
+            figures[name] = check_component(runner, assembly.components[name], recipes[name], others, reference)
             advance(detail=name)
     return figures
 
 
-def check_component(runner: Runner, component: Component, recipe: Recipe, reference: Reference) -> dict[str, float]:
+def check_component(
+    runner: Runner, component: Component, recipe: Recipe, others: Sequence[Recipe], reference: Reference
+) -> dict[str, float]:
     """Figures of one lowered component against the samples of the reference; see `check_components`."""
     samples, calibration = reference.samples[component.name], reference.calibration.get(component.name)
     with Loaded(runner):
         found = compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
-    gate(
-        component.name, component.spec.role, recipe, found, partial(_worst, component, recipe, calibration, samples[:1])
-    )
+    worst = partial(_worst, component, recipe, calibration, samples[:1])
+    gate(component.name, component.spec.role, recipe, found, others=others, worst=worst)
     return found.to_json()
 
 
@@ -48,6 +55,8 @@ def gate(
     role: Role,
     recipe: Recipe,
     figures: Figures,
+    *,
+    others: Sequence[Recipe] = (),
     worst: Callable[[], Sequence[LayerError]] | None = None,
 ) -> None:
     """Raise `QualityError` if the component misses the recipe's threshold; `worst` is asked for names only then."""
@@ -55,27 +64,39 @@ def gate(
     if figures.relative_error <= limit:  # false for NaN, which therefore fails
         return
     layers = list(worst()) if worst is not None else []
-    named = "; worst layers: " + ", ".join(f"{e.layer} ({e.relative_error:.3g})" for e in layers) if layers else ""
+    keep = "keep them in floats (--keep LAYER for each)" if layers else ""
+    named = ", ".join(f"{component}:{error.layer} ({error.relative_error:.3g})" for error in layers)
     raise QualityError(
         f"{component}: recipe {recipe.name} is off by {figures.relative_error:.3g} (relative error), "
-        f"allowed is {limit:g}{named}. Choose another recipe (int8-weight, fp32), or keep these layers in floats."
+        f"allowed is {limit:g}"
+        + (f"; worst layers: {named}" if layers else "")
+        + f"; {_advice(keep, [other.name for other in others if other.max_relative_error[role] < limit])}"
     )
 
 
-def check_pictures(recipe: Recipe, expected: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+def check_pictures(
+    recipe: Recipe, others: Sequence[Recipe], expected: np.ndarray, actual: np.ndarray
+) -> dict[str, float]:
     """Pictures (n, H, W, 3) in [0, 1] → `psnr_db` over all of them, and `mean_abs`.
 
-    Raises `QualityError` below the recipe's `min_psnr_db`.
+    Raises `QualityError` below the recipe's `min_psnr_db`; `others`: all that the target can do, for advice.
     """
     difference = actual.astype(np.float64) - expected
     error = float(np.square(difference).mean())
     psnr = psnr_db(error, 1.0)
     if not psnr >= recipe.min_psnr_db:
+        exacter = [other.name for other in others if other.min_psnr_db > recipe.min_psnr_db]
         raise QualityError(
             f"recipe {recipe.name}: pictures are {psnr:.1f} dB from the unquantized ones, at least "
-            f"{recipe.min_psnr_db:g} dB are required; choose another recipe (int8-weight, fp32)"
+            f"{recipe.min_psnr_db:g} dB are required; {_advice('', exacter)}"
         )
     return {"psnr_db": psnr, "mean_abs": float(np.abs(difference).mean())}
+
+
+def _advice(keep: str, exacter: Sequence[str]) -> str:
+    """What can be done, in commands that work."""
+    choose = f"choose a more exact recipe (--recipe {' or '.join(exacter)})" if exacter else ""
+    return ", or ".join(filter(None, (keep, choose))) or "no recipe of this target is more exact: build for another"
 
 
 def _worst(

@@ -31,9 +31,9 @@ class Figures:
     """Against the reference's own span (largest minus smallest number)."""
     samples: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `engine.json`."""
-        return dict(self.__dict__)
+    def to_json(self) -> dict[str, float]:
+        """Plain data for `engine.json`, as it will be read from there: all of them floats."""
+        return {name: float(value) for name, value in self.__dict__.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

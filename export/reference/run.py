@@ -7,6 +7,7 @@ is held to.
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,27 +15,22 @@ import numpy as np
 from ...engine.architecture import Models
 from ...engine.folder.samples import Sample
 from ...engine.pipeline import Pipeline
-from ...engine.progress import Progress
+from ...engine.progress import Progress, track
 from ...engine.runners.base import Device, Footprint, Held, HostHeld, Sizes, Value, Values
 from ...engine.runners.ort import OrtDevice
 from ...engine.specs import Arrays, ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly
-from ..quantize.formats import Kind
-from ..quantize.recipes import CalibrationSettings, Recipe
+from ..progress import steps_of
+from ..quantize.recipes import CalibrationSettings
 from .calibrate import Calibration, Extremes, watch
+from .calls import Calls
+from .prompts import PROMPTS
 from .store import Part, ReferenceStore
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
 
-# Short, varied, and within what any model of the family was trained on: one object, a scene, a face, fine texture.
-PROMPTS = (
-    "a red apple on a blue background",
-    "a robot to the left of a tree on a green background",
-    "a portrait of a smiling woman with a flower, detailed photograph",
-    "a castle on a hill at sunset, oil painting",
-)
 SAMPLES = 4
 """Rows of a component that the gate compares, spread evenly over the run."""
 
@@ -56,6 +52,8 @@ class ReferenceRunner:
     spec: ComponentSpec
     module: "StreamedModule"
     expected_rows: int
+    calls: Calls | None = None
+    """Where its calls are kept, if they are long."""
     samples: list[Sample] = field(default_factory=list)
     rows: int = 2
     device: Device = field(default_factory=OrtDevice)
@@ -82,13 +80,18 @@ class ReferenceRunner:
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             arrays |= held.inputs
-        outputs = self.module(arrays)
+        outputs = self._outputs(arrays)
         every = max(1, self.expected_rows // SAMPLES)
         for sample in single_rows(self.spec, arrays, outputs):
             if self.seen % every == 0 and len(self.samples) < SAMPLES:
                 self.samples.append(sample)
             self.seen += 1
         return dict(outputs)
+
+    def _outputs(self, arrays: Arrays) -> Arrays:
+        if self.calls is None:
+            return self.module(arrays)
+        return self.calls.recalled(self.name) or self.calls.kept(self.name, self.module(arrays))
 
 
 def single_rows(spec: ComponentSpec, inputs: Arrays, outputs: Arrays) -> list[Sample]:
@@ -113,38 +116,37 @@ def run_reference(
     models: Models,
     tokenizers: Mapping[str, Tokenizer],
     assembly: Assembly,
-    recipe: Recipe,
+    settings: CalibrationSettings,
     size: int,
     store: ReferenceStore,
     progress: Progress,
 ) -> Reference:
-    """Make `recipe.calibration.prompts` pictures of `size` × `size` pixels in float32 and watch.
+    """Make `settings.prompts` pictures of `size` × `size` pixels in float32 and watch every convolution.
 
-    Each finished picture is kept in `store`; those that are there already are not made again.
+    Each finished picture and, of the one that is being made, each step is kept in `store`; those that are there already
+    are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
-    settings = recipe.calibration
     runners = _runners(assembly, settings)
     pipe = Pipeline(models, runners, tokenizers)
-    parts: list[Part] = []
+    parts = _finished(store, settings)
     with ExitStack() as stack:
-        ranges = {
-            name: stack.enter_context(watch(runner.module, static_layers(recipe, runner.spec.role, runner.module)))
-            for name, runner in runners.items()
-            if recipe.needs_calibration(runner.spec.role)
-        }
-        for index in range(settings.prompts):
-            part = store.read(index) if len(parts) == index else None
-            if part is not None:
-                _go_on_from(part, runners, ranges)
-            else:
-                before = {name: len(runner.samples) for name, runner in runners.items()}
-                part = Part(
-                    picture=one_picture(pipe, index, settings, size, progress),
-                    samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
-                    calibration={name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()},
-                    rows={name: runner.seen for name, runner in runners.items()},
-                )
-                store.write(index, part)
+        ranges = {name: stack.enter_context(watch(r.module, convolutions(r.module))) for name, r in runners.items()}
+        for part in parts:
+            _go_on_from(part, runners, ranges)
+        left = (settings.prompts - len(parts)) * settings.steps - store.calls(len(parts))
+        advance = stack.enter_context(track(progress, "reference", total=max(0, left), unit="step"))
+        for index in range(len(parts), settings.prompts):
+            calls = Calls(store, index, ranges, advance)
+            for runner in runners.values():
+                runner.calls = calls if runner.spec.role is Role.UNET else None
+            before = {name: len(runner.samples) for name, runner in runners.items()}
+            part = Part(
+                picture=one_picture(pipe, index, settings, size, steps_of(advance, count=False)),
+                samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
+                calibration={name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()},
+                rows={name: runner.seen for name, runner in runners.items()},
+            )
+            store.write(index, part)
             parts.append(part)
     return Reference(
         pictures=np.stack([part.picture for part in parts]),
@@ -203,12 +205,13 @@ def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapp
         seen.update(part.calibration[name].ranges)
 
 
-def static_layers(recipe: Recipe, role: Role, module: "StreamedModule") -> list[str]:
-    """The convolutions whose activation ranges the recipe needs."""
+def convolutions(module: "StreamedModule") -> list[str]:
+    """The layers that a recipe may want to know the activation ranges of."""
     from torch import nn
 
-    return [
-        name
-        for name, layer in module.module.named_modules()
-        if isinstance(layer, nn.Conv2d) and recipe.format(role, Kind.CONV, name).static
-    ]
+    return [name for name, layer in module.module.named_modules() if isinstance(layer, nn.Conv2d)]
+
+
+def _finished(store: ReferenceStore, settings: CalibrationSettings) -> list[Part]:
+    """The pictures that are there already, up to the first that is not."""
+    return list(takewhile(lambda part: part is not None, map(store.read, range(settings.prompts))))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ ONNX Runtime's CPU provider runs a half-precision graph partly in float32, betwe
 the graph and its rounded weights; what the back end itself adds is only found on the device.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...engine.folder.files import entry_of
@@ -15,7 +16,15 @@ from .gate import check_component
 from .run import Reference
 
 
-def check_stand_in(path: Path, component: Component, recipe: Recipe, reference: Reference) -> dict[str, float]:
+def check_stand_in(
+    path: Path,
+    component: Component,
+    recipe: Recipe,
+    others: Sequence[Recipe],
+    reference: Reference,
+    *,
+    threads: int | None = None,
+) -> dict[str, float]:
     """Figures of the ONNX file at `path`, alone in its folder with its data, against the component's samples.
 
     Raises `QualityError` that names the worst layers if it misses the recipe's threshold, `IncompatibleError` if ONNX
@@ -29,5 +38,5 @@ def check_stand_in(path: Path, component: Component, recipe: Recipe, reference: 
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
     )
-    runner = OrtRunner(path.parent, component.name, entry, OrtDevice())
-    return check_component(runner, component, recipe, reference)
+    runner = OrtRunner(path.parent, component.name, entry, OrtDevice(threads=threads))
+    return check_component(runner, component, recipe, others, reference)

@@ -1,17 +1,18 @@
-"""What the reference run has made so far, kept in the work folder: a killed build goes on at the next picture.
+"""What the reference run has made so far, kept in the work folder: a killed build goes on at the next step.
 
-One part for each prompt, `{index}.npz` (picture and samples, as they were computed) and `{index}.json` (key, sha256 of
-the arrays, ranges, counts), both durably and the description last. A part is used if key and hash match and every part
-before it was used too; anything else is made again, for it costs time and nothing else.
+A part for each picture, `{index}.npz` (picture and samples, as they were computed) and `{index}.json` (key, sha256 of
+the arrays, ranges, counts), and one for each long call of the picture that is being made, `{index}.{number}.npz` and
+`.json`. All are written durably and the description last. A part is used if key and hash match and every part before it
+was used too; anything else is made again, for it costs time and nothing else.
 """
 
 import hashlib
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ...engine.errors import IntegrityError
 from ...engine.folder.durable import write_durably
 from ...engine.folder.samples import Sample
 from ...engine.folder.schema import decode, encode
+from ...engine.specs import Arrays
 from .calibrate import Calibration
 
 
@@ -38,12 +40,21 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptCall:
+    """A component's outputs in one call, and its ranges over this and all earlier ones."""
+
+    component: str
+    outputs: Arrays
+    calibration: Calibration
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Description:
     key: str
     sha256: str
     ranges: Mapping[str, Mapping[str, tuple[float, ...]]]
-    rows: Mapping[str, int]
-    samples: Mapping[str, int]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
 
 
 class ReferenceStore:
@@ -55,35 +66,91 @@ class ReferenceStore:
 
     def read(self, index: int) -> Part | None:
         """The part of prompt `index`, or None: absent, of another build, or damaged."""
+        found = self._read(str(index))
         try:
-            data = json.loads((self._folder / f"{index}.json").read_bytes())
-            described = decode(_Description, data, f"{index}.json")
-            if described.key != self._key:
-                return None
-            content = (self._folder / f"{index}.npz").read_bytes()
-            if hashlib.sha256(content).hexdigest() != described.sha256:
-                return None
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return _part(described, {name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, RecursionError, IntegrityError, zipfile.BadZipFile):
+            return None if found is None else _part(*found)
+        except (ValueError, KeyError, IndexError):
             return None
 
     def write(self, index: int, part: Part) -> None:
-        """Keep one part. The first one clears what other builds left."""
-        if index == 0:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Keep one part, in place of the calls that it was made of."""
+        self._write(str(index), _arrays(part), part.calibration, rows=part.rows, samples=_counts(part))
+        self._remove(f"{index}.*.json")
+
+    def read_call(self, index: int, number: int) -> KeptCall | None:
+        """Call `number` of prompt `index`, or None: absent, of another build, or damaged."""
+        found = self._read(f"{index}.{number}")
+        if found is None or len(found[0].ranges) != 1:
+            return None
+        ((component, seen),) = found[0].ranges.items()
+        try:
+            calibration = Calibration.from_json({"ranges": seen})
+        except (ValueError, KeyError):
+            return None
+        return KeptCall(component=component, outputs=found[1], calibration=calibration)
+
+    def write_call(self, index: int, number: int, call: KeptCall) -> None:
+        """Keep one call."""
+        self._write(f"{index}.{number}", call.outputs, {call.component: call.calibration})
+
+    def calls(self, index: int) -> int:
+        """How many calls of prompt `index` are kept."""
+        return next(number for number in count() if self._read(f"{index}.{number}") is None)
+
+    def _read(self, name: str) -> tuple[_Description, dict[str, np.ndarray]] | None:
+        try:
+            described = self._described(self._folder / f"{name}.json")
+            content = (self._folder / f"{name}.npz").read_bytes()
+            if described.key != self._key or hashlib.sha256(content).hexdigest() != described.sha256:
+                return None
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return described, {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, KeyError, RecursionError, IntegrityError, zipfile.BadZipFile):
+            return None
+
+    def _write(
+        self,
+        name: str,
+        arrays: Arrays,
+        calibration: Mapping[str, Calibration],
+        *,
+        rows: Mapping[str, int] | None = None,
+        samples: Mapping[str, int] | None = None,
+    ) -> None:
+        """Arrays and description of one part; the first one clears what other builds left."""
+        self._remove("*.json", others=True)
         buffer = io.BytesIO()
-        np.savez(buffer, **_arrays(part))  # type: ignore[arg-type]
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         content = buffer.getvalue()
         described = _Description(
             key=self._key,
             sha256=hashlib.sha256(content).hexdigest(),
-            ranges={name: seen.to_json()["ranges"] for name, seen in part.calibration.items()},
-            rows=part.rows,
-            samples={name: len(samples) for name, samples in part.samples.items()},
+            ranges={component: seen.to_json()["ranges"] for component, seen in calibration.items()},
+            rows=rows or {},
+            samples=samples or {},
         )
-        write_durably(self._folder / f"{index}.npz", content)
-        write_durably(self._folder / f"{index}.json", json.dumps(encode(described)).encode())
+        write_durably(self._folder / f"{name}.npz", content)
+        write_durably(self._folder / f"{name}.json", json.dumps(encode(described)).encode())
+
+    def _remove(self, pattern: str, *, others: bool = False) -> None:
+        """Remove parts, with `others` only those of other keys and damaged ones."""
+        for path in self._folder.glob(pattern):
+            if not (others and self._ours(path)):
+                path.unlink()
+                path.with_suffix(".npz").unlink(missing_ok=True)
+
+    def _ours(self, path: Path) -> bool:
+        try:
+            return self._described(path).key == self._key
+        except (OSError, ValueError, RecursionError, IntegrityError):
+            return False
+
+    def _described(self, path: Path) -> _Description:
+        return decode(_Description, json.loads(path.read_bytes()), path.name)
+
+
+def _counts(part: Part) -> dict[str, int]:
+    return {name: len(samples) for name, samples in part.samples.items()}
 
 
 def _arrays(part: Part) -> dict[str, np.ndarray]:

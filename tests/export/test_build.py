@@ -22,21 +22,22 @@ from pocketxl.engine.errors import (
     StorageError,
 )
 from pocketxl.engine.folder.manifest import read_manifest, verify
-from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
 from pocketxl.export.components import Component
+from pocketxl.export.publish import destination as destination_module
 from pocketxl.export.publish import keys
 from pocketxl.export.publish import workspace as publish
+from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.workspace import Workspace
-from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings, Recipe
+from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import stand_in
 
+from ..fixtures.builds import SHORT, allowed
 from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
 
 FP16 = RECIPES["fp16"]
-SHORT = CalibrationSettings(prompts=1, steps=2)
 # A builder that dies in the middle of its third component.
 KILLED = """
 import os, signal, sys
@@ -61,22 +62,7 @@ build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
 
 
-def allowed(recipe: Recipe, error: float) -> dict[Role, float]:
-    return dict.fromkeys(recipe.max_relative_error, error)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A short reference run, no thresholds for 8 bits of random weights, a digest cache and sources of its own."""
-    for name, recipe in RECIPES.items():
-        free: dict[str, Any] = (
-            {} if name == "fp32" else {"min_psnr_db": 0.0, "max_relative_error": allowed(recipe, 1.0)}
-        )
-        monkeypatch.setitem(RECIPES, name, replace(recipe, calibration=SHORT, **free))
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
-    digest = keys.exporter_digest()
-    monkeypatch.setattr(keys, "exporter_digest", lambda: digest)
+pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
 @pytest.fixture(scope="session")
@@ -156,13 +142,12 @@ def test_the_life_of_an_engine(
     assert files(engine) == before
 
     seen: list[dict[str, bytes]] = []
-    swap = publish._swap
 
     def watched(new: Path, destination: Path, aside: Path) -> None:
         seen.append(files(destination))
-        swap(new, destination, aside)
+        destination_module.swap(new, destination, aside)
 
-    monkeypatch.setattr(publish, "_swap", watched)
+    monkeypatch.setattr(publish, "swap", watched)
     shown = run(capsys, *command[:-1], "int8-weight")
     assert shown.status == 0, shown.err
     assert "recipe: fp32 -> int8-weight" in shown.out
@@ -206,10 +191,10 @@ def why(monkeypatch: pytest.MonkeyPatch, engine: Path, options: dict[str, Any]) 
 
     reasons: list[str] = []
 
-    def watched(destination: Path, parts: Any) -> Any:
-        found, told = publish.find_engine(destination, parts)
-        assert found is None
-        reasons.extend(told)
+    def watched(destination: Path, parts: Any, progress: Any) -> Any:
+        found = find_engine(destination, parts, progress)
+        assert found.manifest is None
+        reasons.extend(found.reasons)
         raise InterruptedError
 
     with monkeypatch.context() as patch:
@@ -328,7 +313,8 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
         process.stdout.read()
         err = process.stderr.read()
     assert process.returncode == 130
-    assert err.splitlines() == ["pocketxl: interrupted; nothing half-written was left"]
+    (line,) = err.splitlines()
+    assert line.startswith(f"pocketxl: interrupted; what is finished is kept in {tmp_path / '.engine.building'}")
     assert files(engine) == before
 
 
@@ -412,7 +398,7 @@ def test_json_events_come_in_the_order_of_the_stages(
     assert (shown.status, shown.err) == (0, "")
     stages = list(dict.fromkeys(e["stage"] for e in events[:-1]))
     assert [s for s in stages if not s.startswith("reference")] == [
-        "read", "lower", "check: components", "check: encode", "check: denoise", "check: decode", "publish",
+        "read", "lower", "check: components", "check: pictures", "publish",
     ]  # fmt: skip
     assert events[-1]["event"] == "built"
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]

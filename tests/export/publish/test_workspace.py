@@ -23,9 +23,10 @@ from pocketxl.engine.errors import IntegrityError, StorageError
 from pocketxl.engine.folder.files import FileEntry
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, read_manifest, verify
 from pocketxl.engine.specs import ComponentSpec, Role
-from pocketxl.export.publish import workspace as publish
+from pocketxl.export.publish import destination as place
+from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.lock import locked
-from pocketxl.export.publish.workspace import Finished, find_engine, workspace
+from pocketxl.export.publish.workspace import Finished, workspace
 
 COMPONENTS = ("base/unet", "base/conditioner", "vae_decoder")
 SIZE = 1000
@@ -70,7 +71,9 @@ def make(name: str, folder: Path, *, size: int = SIZE, pause: float = 0.0, recip
     return {"weight_bytes": size}
 
 
-def build(destination: Path, *, recipe: str = "int8", maker: Callable[..., Any] = make, needed: int = 0) -> list[str]:
+def build(
+    destination: Path, *, recipe: str = "int8", maker: Callable[..., Any] = make, needed: int = 0, **options: Any
+) -> list[str]:
     """A whole build; returns the components that were really built."""
     began: list[str] = []
 
@@ -80,7 +83,7 @@ def build(destination: Path, *, recipe: str = "int8", maker: Callable[..., Any] 
         sys.stdout.flush()
         return maker(name, folder, recipe=recipe)
 
-    with workspace(destination, keys=keys(recipe), bytes_needed=needed) as work:
+    with workspace(destination, keys=keys(recipe), bytes_needed=needed, **options) as work:
         made = {name: work.component(name, partial(make_one, name)) for name in COMPONENTS}
         work.publish(describe(made, work.write("tokenizer/vocab.json", b"{}"), recipe))
     return began
@@ -104,9 +107,9 @@ def test_a_build_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert build(destination) == list(COMPONENTS)
     verify(destination)
     assert list(tmp_path.iterdir()) == [destination]
-    manifest, reasons = find_engine(destination, keys("int8"))
-    assert manifest == read_manifest(destination)
-    assert reasons == []
+    found = find_engine(destination, keys("int8"))
+    assert found.manifest == read_manifest(destination)
+    assert (found.damaged, found.reasons) == (frozenset(), ())
 
 
 def test_equal_builds_are_byte_identical(tmp_path: Path) -> None:
@@ -117,17 +120,73 @@ def test_equal_builds_are_byte_identical(tmp_path: Path) -> None:
 
 def test_a_miss_says_why(tmp_path: Path) -> None:
     destination = tmp_path / "engine"
-    assert find_engine(destination, keys("int8")) == (None, [f"there is no engine at {destination} yet"])
+    assert find_engine(destination, keys("int8")).reasons == (f"there is no engine at {destination} yet",)
     build(destination)
-    manifest, reasons = find_engine(destination, keys("fp32"))
-    assert manifest is None
-    assert reasons[0] == "base/conditioner: base/conditioner int8 -> base/conditioner fp32"
-    (destination / "vae_decoder" / "model.onnx").write_bytes(b"short")
-    assert find_engine(destination, keys("int8"))[1] == ["vae_decoder/model.onnx is missing or was cut short"]
+    found = find_engine(destination, keys("fp32"))
+    assert found.manifest is None
+    assert found.reasons[0] == "base/conditioner: base/conditioner int8 -> base/conditioner fp32"
     (destination / "engine.json").write_text("{}")
-    assert "engine.json" in find_engine(destination, keys("int8"))[1][0]
+    assert "engine.json" in find_engine(destination, keys("int8")).reasons[0]
     build(destination)  # a damaged engine is replaced
     verify(destination)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"), [("flip", "was altered"), ("cut", "has 999 bytes"), ("remove", "is missing")]
+)
+def test_a_damaged_file_is_found_and_only_its_component_is_built_again(tmp_path: Path, damage: str, says: str) -> None:
+    destination = tmp_path / "engine"
+    build(destination)
+    whole, file = snapshot(destination), destination / "base" / "unet" / "model.onnx.data"
+    times = file.stat()
+    if damage == "flip":
+        file.write_bytes(b"X" + file.read_bytes()[1:])
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+    found = find_engine(destination, keys("int8"))
+    assert found.damaged == {"base/unet/model.onnx.data"}
+    assert says in found.reasons[0]
+    assert "base/unet/model.onnx.data" in found.reasons[0]
+    assert found.manifest is not None
+    intact = {
+        name: Finished(key=keys("int8")[name], files=entry.files, facts={"weight_bytes": SIZE})
+        for name, entry in found.manifest.components.items()
+    }
+    assert build(destination, intact=intact) == ["base/unet"]
+    assert snapshot(destination) == whole
+    assert list(tmp_path.iterdir()) == [destination]
+
+
+def test_a_build_from_the_start_uses_nothing_that_is_there(tmp_path: Path) -> None:
+    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
+        if name == "vae_decoder":
+            raise KeyboardInterrupt
+        return make(name, folder, **options)
+
+    destination = tmp_path / "engine"
+    with pytest.raises(KeyboardInterrupt):
+        build(destination, maker=stop)
+    assert build(destination, afresh=True) == list(COMPONENTS)
+
+
+def test_an_error_says_what_it_has_left_and_where(tmp_path: Path) -> None:
+    def fail(at: str, name: str, folder: Path, **options: Any) -> dict[str, Any]:
+        if name == at:
+            raise IntegrityError("a reason")
+        return make(name, folder, **options)
+
+    with pytest.raises(IntegrityError) as first:
+        build(tmp_path / "engine", maker=partial(fail, "base/unet"))
+    assert getattr(first.value, "__notes__", []) == []
+    assert list(tmp_path.iterdir()) == [], "nothing was finished"
+    with pytest.raises(IntegrityError) as later:
+        build(tmp_path / "engine", maker=partial(fail, "vae_decoder"))
+    (note,) = later.value.__notes__
+    assert f"kept in {work_folder(tmp_path / 'engine')}" in note
+    assert "delete that folder" in note
 
 
 def test_killed_at_random_moments_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path) -> None:
@@ -152,7 +211,7 @@ def test_killed_at_random_moments_it_goes_on_and_ends_as_if_undisturbed(tmp_path
         pytest.fail(f"never got through: {builds}")
     assert len(builds) > 1, "no build was killed; the test has lost its point"
     assert snapshot(destination) == snapshot(tmp_path / "reference" / "engine")
-    assert find_engine(destination, keys("int8"))[0] is not None
+    assert not find_engine(destination, keys("int8")).reasons
     assert list(destination.parent.iterdir()) == [destination]
 
 
@@ -233,7 +292,7 @@ def test_an_engine_is_replaced_with_and_without_atomic_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool
 ) -> None:
     if not atomic:
-        monkeypatch.setattr(publish, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(place, "exchange", lambda first, second: False)
     destination = tmp_path / "engine"
     build(destination)
     build(destination, recipe="fp32")
@@ -248,8 +307,7 @@ def test_killed_between_two_renames_the_old_engine_comes_back(tmp_path: Path) ->
     before = snapshot(destination)
     work_folder(destination).mkdir()
     destination.rename(work_folder(destination) / "replaced")
-    manifest, _ = find_engine(destination, keys("int8"))
-    assert manifest is not None
+    assert not find_engine(destination, keys("int8")).reasons
     assert snapshot(destination) == before
     assert list(tmp_path.iterdir()) == [destination]
 
@@ -258,7 +316,7 @@ def test_leftovers_behind_the_last_step_are_removed_by_a_hit(tmp_path: Path) -> 
     destination = tmp_path / "engine"
     build(destination)
     shutil.copytree(destination, work_folder(destination) / "engine")
-    assert find_engine(destination, keys("int8"))[0] is not None
+    assert not find_engine(destination, keys("int8")).reasons
     assert list(tmp_path.iterdir()) == [destination]
 
 
@@ -345,6 +403,34 @@ def test_somebody_s_folder_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"picture\.png"):
         build(destination, recipe="fp32")
     assert (destination / "picture.png").exists()
+    (destination / "picture.png").rename(destination / "base" / "note.txt")
+    with pytest.raises(StorageError, match=r"base/note\.txt.*move what is yours elsewhere"):
+        build(destination, recipe="fp32")
+    assert (destination / "base" / "note.txt").exists()
+
+
+@pytest.mark.parametrize("litter", [".DS_Store", "Thumbs.db", "desktop.ini", "base/.DS_Store", "._engine.json"])
+def test_what_the_system_strews_is_nobody_s_file(tmp_path: Path, litter: str) -> None:
+    destination = tmp_path / "engine"
+    build(destination)
+    (destination / litter).write_bytes(b"x")
+    assert not find_engine(destination, keys("int8")).reasons
+    build(destination, recipe="fp32")
+    assert read_manifest(destination).recipe == "fp32"
+
+
+def test_a_file_that_was_put_there_during_the_build_is_not_lost(tmp_path: Path) -> None:
+    destination = tmp_path / "engine"
+    build(destination)
+
+    def busy(name: str, folder: Path, **options: Any) -> dict[str, Any]:
+        (destination / "picture.png").write_bytes(b"my picture")
+        return make(name, folder, **options)
+
+    with pytest.raises(StorageError, match=r"picture\.png"):
+        build(destination, recipe="fp32", maker=busy)
+    (destination / "picture.png").unlink()
+    assert build(destination, recipe="fp32") == []
 
 
 def test_an_empty_folder_and_a_link_to_a_folder_are_fine_destinations(tmp_path: Path) -> None:

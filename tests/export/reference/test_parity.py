@@ -14,7 +14,7 @@ from pocketxl.engine.errors import QualityError
 from pocketxl.engine.specs import Role
 from pocketxl.export.quantize.formats import W8A8_DYNAMIC, W8A8_STATIC
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.reference.gate import gate
+from pocketxl.export.reference.gate import check_pictures, gate
 from pocketxl.export.reference.parity import Figures, LayerError, compare, worst_layers
 from pocketxl.export.reference.streamed import StreamedModule
 
@@ -62,14 +62,37 @@ def test_equal_outputs_have_no_error_and_a_finite_psnr() -> None:
 
 def test_gate_passes_at_the_limit_and_does_not_look_for_culprits() -> None:
     limit = RECIPES["int8"].max_relative_error[Role.UNET]
-    gate("base/unet", Role.UNET, RECIPES["int8"], figures(limit), lambda: pytest.fail("asked for layers"))
+    gate("base/unet", Role.UNET, RECIPES["int8"], figures(limit), worst=lambda: pytest.fail("asked for layers"))
 
 
 @pytest.mark.parametrize("error", [0.9, math.inf, math.nan])
 def test_gate_names_figures_and_layers(error: float) -> None:
     culprits = [LayerError(layer="mid_block.conv1", format=W8A8_STATIC, relative_error=0.8)]
-    with pytest.raises(QualityError, match=r"refiner/unet.*int8.*0\.12.*mid_block\.conv1 \(0\.8\)"):
-        gate("refiner/unet", Role.UNET, RECIPES["int8"], figures(error), lambda: culprits)
+    with pytest.raises(QualityError, match=r"refiner/unet.*int8.*0\.12.*refiner/unet:mid_block\.conv1 \(0\.8\)"):
+        gate("refiner/unet", Role.UNET, RECIPES["int8"], figures(error), worst=lambda: culprits)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "others", "layers", "advice"),
+    [
+        ("int8", ("int8", "int8-weight", "fp32"), True, "(--keep LAYER for each), or choose a more exact recipe "
+                                                        "(--recipe int8-weight or fp32)"),
+        ("int8-weight", ("int8", "int8-weight", "fp32"), False, "choose a more exact recipe (--recipe fp32)"),
+        ("fp16", ("fp16",), False, "no recipe of this target is more exact: build for another"),
+    ],
+)  # fmt: skip
+def test_a_missed_gate_advises_only_what_the_target_can_do(
+    recipe: str, others: tuple[str, ...], layers: bool, advice: str
+) -> None:
+    culprits = [LayerError(layer="conv1", format=W8A8_STATIC, relative_error=0.8)] if layers else []
+    possible = [RECIPES[name] for name in others]
+    with pytest.raises(QualityError) as missed:
+        gate("base/unet", Role.UNET, RECIPES[recipe], figures(0.9), others=possible, worst=lambda: culprits)
+    assert str(missed.value).endswith(advice)
+    picture = np.zeros((1, 2, 2, 3))
+    with pytest.raises(QualityError) as dark:
+        check_pictures(RECIPES[recipe], possible, picture, picture + 1)
+    assert str(dark.value).endswith(advice.rpartition("or choose")[2].strip().removeprefix("choose "))
 
 
 def test_nan_in_the_lowered_component_fails() -> None:

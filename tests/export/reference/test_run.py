@@ -61,7 +61,7 @@ def test_a_run_that_was_cut_goes_on_at_the_next_picture(
 
         monkeypatch.setattr(run, "one_picture", picture)
         store = ReferenceStore(tmp_path / folder, "key")
-        return run.run_reference(models, tokenizers, job.assembly, recipe, job.size, store, Silent())
+        return run.run_reference(models, tokenizers, job.assembly, recipe.calibration, job.size, store, Silent())
 
     whole = reference("whole")
     made.clear()

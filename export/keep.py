@@ -1,0 +1,63 @@
+"""`--keep`: layers that stay in floats whatever the recipe says, by the names that a missed gate prints.
+
+base/unet:down_blocks.1.attentions.0.proj_in     one layer of one component
+base/unet:*ff.net.2                              a pattern as in a shell
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from ..engine.errors import RequestError
+from .components import Component
+from .quantize.formats import Kind
+from .quantize.recipes import Recipe
+
+_SUGGESTED = 3
+
+
+def keeping(recipe: Recipe, patterns: Sequence[str], components: Mapping[str, Component]) -> dict[str, Recipe]:
+    """Component → the recipe, changed where the patterns name layers that it would quantize.
+
+    So two spellings that come to the same layers make the same engine, with the same build key. Raises `RequestError`
+    for a pattern that names no layer, with names that come close.
+    """
+    if not patterns:  # spares a build that is up to date the import of torch
+        return dict.fromkeys(components, recipe)
+    layers = {f"{name}:{layer}": kind for name, one in components.items() for layer, kind in layers_of(one).items()}
+    chosen: dict[str, list[tuple[Kind, str]]] = {}
+    for pattern in patterns:
+        matched = [full for full in layers if fnmatchcase(full, pattern)]
+        if not matched:
+            raise RequestError(f"--keep {pattern!r} names no layer; {_close(pattern, list(layers))}")
+        for full in matched:
+            name, _, layer = full.partition(":")
+            if recipe.format(components[name].spec.role, layers[full], layer).quantized:
+                chosen.setdefault(name, []).append((layers[full], layer))
+    return {
+        name: recipe.keeping(component.spec.role, chosen[name]) if name in chosen else recipe
+        for name, component in components.items()
+    }
+
+
+def layers_of(component: Component) -> dict[str, Kind]:
+    """The component's layers that hold a weight matrix, by their names in the checkpoint's form."""
+    import torch
+    from torch import nn
+
+    kinds: dict[type[nn.Module], Kind] = {
+        nn.Linear: Kind.LINEAR,
+        nn.Conv2d: Kind.CONV,
+        nn.Embedding: Kind.EMBEDDING,
+    }
+    with torch.device("meta"):
+        module = component.module()
+    return {name: kinds[type(layer)] for name, layer in module.named_modules() if type(layer) in kinds}
+
+
+def _close(pattern: str, names: list[str]) -> str:
+    text = pattern.strip("*")
+    close = [name for name in names if text and text in name] or get_close_matches(pattern, names, n=_SUGGESTED)
+    if not close:
+        return f"names look like {names[0]!r}, and patterns like 'base/unet:*ff.net.2'"
+    return f"did you mean {' or '.join(repr(name) for name in close[:_SUGGESTED])}?"

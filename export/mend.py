@@ -1,0 +1,37 @@
+"""A damaged engine: what of it is used again, and when its description holds again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine.folder.manifest import ComponentEntry, Manifest
+from ..engine.folder.schema import encode
+from .publish.existing import Existing
+from .publish.workspace import Finished, Workspace
+
+
+def intact_components(found: Existing, keys: Mapping[str, str]) -> dict[str, Finished]:
+    """The components of a damaged engine, built from the same parts, that can be taken over as they are."""
+    entries = {} if found.manifest is None else found.manifest.components
+    return {
+        name: Finished(key=keys[name], files=entry.files, facts=encode(_facts(entry)))
+        for name, entry in entries.items()
+        if name in keys and not found.damaged & {file.path for file in entry.files}
+    }
+
+
+def mended(damaged: Manifest, made: Manifest, space: Workspace) -> bool:
+    """True if what was made anew is to the byte what the damaged engine was, whose figures are then true again.
+
+    Its samples are then taken over; one that is damaged too takes a run of the reference, so that the answer is no.
+    """
+    return (
+        made.tokenizers == damaged.tokenizers
+        and made.components.keys() == damaged.components.keys()
+        and all(made.components[name].files == entry.files for name, entry in damaged.components.items())
+        and all(entry.sample is not None and space.bring(entry.sample) for entry in damaged.components.values())
+    )
+
+
+def _facts(entry: ComponentEntry) -> dict[str, Any]:
+    """What lowering said of the component."""
+    return {"activation": entry.activation} | ({"quality": entry.quality} if entry.quality_of == "stand_in" else {})
