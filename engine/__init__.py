@@ -23,12 +23,23 @@ if TYPE_CHECKING:
         StorageError,
     )
     from .memory.plan import MemoryPlan
-    from .pipeline import Output, Pipeline
+    from .output import Output
+    from .pipeline import Pipeline
     from .progress import ProgressEvent
+    from .request.keywords import CallOptions
+    from .request.prompt import escape
+    from .request.request import GenerationRequest, ResolvedRequest
     from .request.sizes import size_of
+
+__version__: str
+"""PocketXL's."""
 
 _HOMES = {
     "check": ("ComponentCheck", "check_engine"),
+    "output": ("Output",),
+    "request.keywords": ("CallOptions",),
+    "request.prompt": ("escape",),
+    "request.request": ("GenerationRequest", "ResolvedRequest"),
     "request.sizes": ("size_of",),
     "errors": (
         "IncompatibleError",
@@ -41,13 +52,15 @@ _HOMES = {
         "StorageError",
     ),
     "memory.plan": ("MemoryPlan",),
-    "pipeline": ("Output", "Pipeline"),
+    "pipeline": ("Pipeline",),
     "progress": ("ProgressEvent",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CallOptions",
     "ComponentCheck",
+    "GenerationRequest",
     "IncompatibleError",
     "IntegrityError",
     "MemoryBudgetError",
@@ -59,13 +72,20 @@ __all__ = [
     "ProgressEvent",
     "QualityError",
     "RequestError",
+    "ResolvedRequest",
     "StorageError",
+    "__version__",
     "check_engine",
+    "escape",
     "size_of",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # read from the installed package: that is slower than all the rest of this import
+        from importlib.metadata import version
+
+        return version("pocketxl")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

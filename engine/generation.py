@@ -24,8 +24,10 @@ from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
 from .sampling.noise import BatchNoise
-from .sampling.samplers.base import Array, Schedule
+from .sampling.samplers.base import Array, Noise, Schedule
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
+from .sampling.torch_noise import TorchNoise
+from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, Sides, encode, tokenize
 from .text.tokenizer import Tokenizer
 from .vae import decode, to_pil
@@ -75,6 +77,7 @@ class Generation:
     plan: MemoryPlan
     prepared: Prepared
     progress: Progress
+    cache: EncodedChunks | None = None
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -89,7 +92,7 @@ class Generation:
                     yield
                 advance()
 
-            sides = iter(encode(self.runners, self.tokenizers, prompts, use=use))
+            sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache))
         return {kind: [next(sides) for _ in column] for kind, column in tokens.items()}
 
     def steps(self, embeddings: Embeddings) -> Steps:
@@ -102,7 +105,7 @@ class Generation:
         _check_embeddings(embeddings, request, parts)
         waiting = dict(embeddings)
         del embeddings
-        noise = BatchNoise(request.seeds)
+        noise = _noise(request)
         latents = request.latents
         if latents is None:
             latents = noise.normal(self.models.vae.latent_shape(request.height, request.width))
@@ -117,9 +120,20 @@ class Generation:
                 before += len(part.evaluations)
         return latents
 
-    def pictures(self, latents: Array) -> Any:
-        """Latents → what the request asks for: PIL pictures, arrays (n, H, W, 3) in [0, 1], or the latents."""
-        kind = self.prepared.request.output_type
+    def pictures(self, latents: Array | None) -> Any:
+        """Latents → what the request asks for: PIL pictures, arrays (n, H, W, 3) in [0, 1], or the latents.
+
+        Without latents there are no pictures, in the same form.
+        """
+        request = self.prepared.request
+        kind = request.output_type
+        if latents is None:
+            none: dict[str, Any] = {
+                "pil": [],
+                "np": np.empty((0, request.height, request.width, 3), np.float32),
+                "latent": np.empty((0, *self.models.vae.latent_shape(request.height, request.width)), np.float32),
+            }
+            return none[kind]
         if kind == "latent":
             return latents
         return decoded(self.models, self.runners, self.residency, self.plan, latents, kind, self.progress)
@@ -145,7 +159,7 @@ class Generation:
         part: Schedule,
         prompts: Sequence[tuple[Conditioning, ...]],
         latents: Array,
-        noise: BatchNoise,
+        noise: Noise,
         before: int,
         advance: Callable[[], None],
     ) -> Steps:
@@ -183,6 +197,13 @@ def decoded(
                 pictures[index] = picture
             advance()
     return pictures
+
+
+def _noise(request: ResolvedRequest) -> Noise:
+    """What the latents start from, and what samplers add on their way."""
+    if request.generators is not None:
+        return TorchNoise(request.generators, request.images)
+    return BatchNoise([seed for seed in request.seeds if seed is not None])
 
 
 def resume(steps: Steps, replacement: Array | None = None) -> Step | Array:

@@ -14,16 +14,16 @@ A call is made of steps that can be had one by one:
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from .architecture import Models
-from .errors import RequestError
+from .ending import Ending, Endings
+from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import Manifest, checked_path, read_manifest
 from .generation import Embeddings, Generation, Prepared, Steps, decoded
 from .memory.plan import LEAST, MemoryPlan, make_plan
@@ -31,34 +31,30 @@ from .memory.residency import Residency
 from .memory.sizes import parse_bytes
 from .memory.workload import Workload
 from .miniature import engine_folder
+from .output import Output
 from .progress import Progress, Silent
+from .request.keywords import CallOptions
+from .request.limits import integer, positive
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
 from .runners import open_runners
 from .runners.base import Runner
 from .sampling.denoise import Step
 from .sampling.samplers.base import Array
+from .slots import Slots
+from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, tokenizer_of
 from .walk import walk
 
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """`images`: PIL pictures, or arrays (n, H, W, 3) in [0, 1], or latents (n, 4, H/8, W/8), by `output_type`."""
-
-    images: Any
-    seeds: tuple[int, ...]
-    """The seed of each picture; a call with it makes the same picture again."""
-    request: ResolvedRequest
-    """What was asked for, every default filled in."""
-    steps: int
-    """Evaluations that were made (heun makes two a step)."""
-    interrupted: bool
-    """True if the call was ended early; the pictures are then unfinished."""
+HASH_DIGITS = 10
+"""Of the digest in a picture's settings, as in AUTOMATIC1111's."""
 
 
 class Pipeline:
-    """One engine, ready for calls. Safe to share between threads: calls run one after another."""
+    """One engine, ready for calls, on one set of weights. Safe to share between threads.
+
+    Calls run one after another, or `max_concurrent_calls` at a time.
+    """
 
     def __init__(
         self,
@@ -67,36 +63,55 @@ class Pipeline:
         tokenizers: Mapping[str, Tokenizer],
         *,
         memory_budget: int | None = None,
+        max_concurrent_calls: int = 1,
         name: str = "",
+        digest: str = "",
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
         self.runners = runners
         self.tokenizers = tokenizers
         self.name = name
+        self.digest = digest
+        """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
         self._budget = memory_budget
+        self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
-        self._lock = threading.Lock()
-        self._caller: int | None = None
-        self._cancel: threading.Event | None = None
-        """The running call's."""
+        self._encoded = EncodedChunks()
+        self._endings = Endings()
+        if max_concurrent_calls > 1 and not all(runner.device.concurrent for runner in runners.values()):
+            raise RequestError(
+                f"max_concurrent_calls is {max_concurrent_calls}, but this engine computes on a GPU, where calls run "
+                "one after another; leave it at 1"
+            )
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, memory_budget: int | str | None = None, threads: int | None = None
+        cls,
+        path: str | Path | None = None,
+        *,
+        memory_budget: int | str | None = None,
+        threads: int | None = None,
+        max_concurrent_calls: int = 1,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
         `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed
-        (`LEAST`: all of them, always).
-        `threads`: inside one operator (None: one per core). Raises `IntegrityError`, `IncompatibleError`.
+        (`LEAST`: all of them, always). `threads`: of each component, inside one operator (None: one per core that this
+        process may use). `max_concurrent_calls`: how many calls may run at once, from as many threads; they share the
+        weights and the budget. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
         tokenizers = {encoder: _open_tokenizer(folder, manifest, encoder) for encoder in manifest.models.text_encoders}
-        runners = open_runners(folder, manifest, threads=threads)
         return cls(
-            manifest.models, runners, tokenizers, memory_budget=_budget(memory_budget), name=folder.resolve().name
+            manifest.models,
+            open_runners(folder, manifest, threads=threads),
+            tokenizers,
+            memory_budget=_budget(memory_budget),
+            max_concurrent_calls=max_concurrent_calls,
+            name=folder.resolve().name,
+            digest=manifest.digest,
         )
 
     def __call__(
@@ -105,46 +120,63 @@ class Pipeline:
         *,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
-        **options: Any,
+        deadline: float | None = None,
+        **options: Unpack[CallOptions],
     ) -> Output:
         """Make pictures. `options` are diffusers' SDXL keywords and defaults; see `GenerationRequest` for all of them.
 
-        `cancel`: set it from another thread to end this call after its current step (`interrupt` does so for whichever
-        call runs). Every argument is checked before anything is loaded. Raises `RequestError` (an argument),
-        `MemoryBudgetError`, `NumericError` (NaN or Inf: never a black picture) and `IntegrityError` (a damaged file).
+        `cancel`: set it from another thread to end this call (`interrupt` does so for every call that runs);
+        `deadline`: seconds after which it ends by itself. Either stops a running step in its middle; the output then
+        says `interrupted`, and its pictures are what the last finished step left, decoded. Every argument is checked
+        before anything is loaded. Raises `RequestError` (an argument), `MemoryBudgetError`, `NumericError` (NaN or Inf:
+        never a black picture) and `IntegrityError` (a damaged file).
         """
         request = self.request(prompt, **options)
-        cancel = cancel or threading.Event()
-        callback = request.callback_on_step_end
-        with self._exclusive():
-            self._cancel = cancel
-            try:
-                generation = self._generation(request, progress)
-                steps = generation.steps(generation.encode())
-                walked = walk(steps, None if callback is None else partial(self._tell, callback), cancel.is_set)
-                images = generation.pictures(walked.latents)
-            finally:
-                self._cancel = None
-        return Output(
-            images=images, seeds=request.seeds, request=request, steps=walked.steps, interrupted=walked.interrupted
-        )
+        with self._endings.one(cancel, _seconds(deadline)) as ending:
+            return self._make(request, progress, ending)
 
-    def request(self, prompt: str | Sequence[str] = "", **options: Any) -> ResolvedRequest:
+    def stream(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        deadline: float | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Iterator[Output]:
+        """The pictures of a call one after another, each finished before the next is begun; arguments as in a call.
+
+        An interrupted picture is the last one. Arguments are checked at once, not at the first picture.
+        """
+        request = self.request(prompt, **options)
+        seconds = _seconds(deadline)
+
+        def pictures() -> Iterator[Output]:
+            with self._endings.one(cancel, seconds) as ending:
+                for index in range(request.images):
+                    output = self._make(request.picture(index), progress, ending)
+                    yield output
+                    if output.interrupted:
+                        return
+
+        return pictures()
+
+    def request(self, prompt: str | Sequence[str] = "", **options: Unpack[CallOptions]) -> ResolvedRequest:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
         return resolve({"prompt": prompt, **options}, self.models)
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
-        with self._exclusive():
+        with self._slot():
             return self._generation(request, progress).encode()
 
     def sample(self, request: ResolvedRequest, embeddings: Embeddings, *, progress: Progress | None = None) -> Steps:
         """The denoising loop: yields a `Step` (index, timestep, latents) after every evaluation of a model.
 
-        `send` other latents (n, 4, H/8, W/8) to go on from; the generator returns the last ones. The pipeline is busy
-        until it has ended or was closed.
+        `send` other latents (n, 4, H/8, W/8) to go on from; the generator returns the last ones. It counts as a running
+        call until it has ended or was closed.
         """
-        with self._exclusive():
+        with self._slot():
             generation = self._generation(request, progress)
             return (yield from generation.steps(embeddings))
 
@@ -158,30 +190,40 @@ class Pipeline:
         height, width = (int(side) * vae.downscale for side in latents.shape[2:])
         workload = Workload(width=width, height=height, prompt_tokens=(), images=len(latents), guidance=False,
                             evaluations={}, decoded=True)  # fmt: skip
-        with self._exclusive():
-            plan = make_plan(self.models, self.runners, workload, budget=self._budget)
+        with self._slot():
+            plan = self._plan(workload, self._budget)
             self._residency.make_room(plan)
             return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
 
-    def plan(self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Any) -> MemoryPlan:
+    def plan(
+        self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
+    ) -> MemoryPlan:
         """What would be in memory when, and the predicted peak, for a call with these arguments; nothing is loaded.
 
         `budget`: bytes or text (None: the pipeline's own). Raises what the call would raise.
         """
         chosen = self._budget if budget is None else _budget(budget)
         prepared = Prepared.of(self.request(prompt, **options), self.models, self.tokenizers)
-        return make_plan(self.models, self.runners, prepared.workload, budget=chosen)
+        return self._plan(prepared.workload, chosen)
 
     def interrupt(self) -> None:
-        """End the running call after its current step; it returns what there is by then. For other threads."""
-        cancel = self._cancel
-        if cancel is not None:
-            cancel.set()
+        """End every running call, a step of it in its middle; each returns what there is by then. For other threads."""
+        self._endings.end_all()
 
     def close(self) -> None:
-        """Release all memory; the pipeline can be called again and loads anew."""
-        with self._exclusive():
+        """Release all memory, once the running calls have ended; the pipeline can be called again and loads anew."""
+        self._adopt()
+        with self._slots.all():
+            self._encoded.clear()
             self._residency.release_all()
+
+    def __repr__(self) -> str:
+        loaded = [name for name, runner in self.runners.items() if runner.loaded]
+        size = self.models.native_size
+        return (
+            f"<Pipeline {self.name or 'without a name'}: {', '.join(self.models.denoisers)}, native size "
+            f"{size}x{size}; loaded: {', '.join(loaded) or 'nothing yet'}>"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -191,10 +233,34 @@ class Pipeline:
     ) -> None:
         self.close()
 
+    def _make(self, request: ResolvedRequest, progress: Progress | None, ending: Ending) -> Output:
+        """One call, from encoding to pictures."""
+        callback = request.callback_on_step_end
+        on_step = None if callback is None else partial(self._tell, callback)
+        with self._slot():
+            try:
+                generation = self._generation(request, progress)
+                with ending.in_effect():
+                    walked = walk(generation, on_step, ending)
+                images = generation.pictures(walked.latents)
+            except MemoryError as error:
+                raise MemoryBudgetError(
+                    "the machine ran out of memory; see `Pipeline.plan` for what a picture needs, or give a budget"
+                ) from error
+        return Output(
+            images=images,
+            seeds=request.seeds,
+            request=request,
+            steps=walked.steps,
+            interrupted=walked.interrupted,
+            model=self.name,
+            model_hash=self.digest[:HASH_DIGITS],
+        )
+
     def _generation(self, request: ResolvedRequest, progress: Progress | None) -> Generation:
         """Prepare and plan a call. Raises `MemoryBudgetError` before anything is loaded."""
         prepared = Prepared.of(request, self.models, self.tokenizers)
-        plan = make_plan(self.models, self.runners, prepared.workload, budget=self._budget)
+        plan = self._plan(prepared.workload, self._budget)
         self._residency.make_room(plan)
         return Generation(
             models=self.models,
@@ -204,22 +270,35 @@ class Pipeline:
             plan=plan,
             prepared=prepared,
             progress=progress or Silent(),
+            cache=self._encoded,
         )
 
+    def _plan(self, workload: Workload, budget: int | None) -> MemoryPlan:
+        return make_plan(self.models, self.runners, workload, budget=budget, calls=self._slots.count)
+
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One call at a time; a call out of a running one (out of its callback) would wait for itself."""
-        if self._caller == threading.get_ident():
-            raise RequestError("the pipeline is busy with the call that this callback belongs to; return from it first")
-        with self._lock:
-            self._caller = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._caller = None
+    def _slot(self) -> Iterator[None]:
+        """A place among the calls that may run at once."""
+        self._adopt()
+        with self._slots.one():
+            yield
+
+    def _adopt(self) -> None:
+        """Make the pipeline this process's own after a fork: nothing that the other one was doing goes on here."""
+        if self._slots.inherited:
+            for runner in self.runners.values():
+                if runner.loaded:
+                    runner.leave_behind()
+            self._slots = Slots(self._slots.count)
+            self._residency = Residency(self.runners)
+            self._encoded = EncodedChunks()
 
     def _tell(self, callback: Any, step: Step) -> object:
         return callback(self, step.index, step.timestep, {"latents": step.latents})
+
+
+def _seconds(deadline: float | None) -> float | None:
+    return None if deadline is None else positive("deadline", deadline)
 
 
 def _budget(value: int | str | None) -> int | None:

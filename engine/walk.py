@@ -7,37 +7,45 @@ from typing import Any
 
 import numpy as np
 
+from .ending import Ended, Ending
 from .errors import RequestError
-from .generation import Steps, resume
+from .generation import Generation, resume
 from .sampling.denoise import Step, check_replacement
 from .sampling.samplers.base import Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Walked:
-    """Where the loop ended: its latents, how many evaluations were made, and whether it was stopped before the last."""
+    """Where the loop ended: its latents, how many evaluations were made, and whether it was stopped before the last.
 
-    latents: Array
+    There are no latents where not even one evaluation was finished.
+    """
+
+    latents: Array | None
     steps: int
     interrupted: bool
 
 
-def walk(steps: Steps, on_step: Callable[[Step], object] | None, cancelled: Callable[[], bool]) -> Walked:
-    """Go through `steps`, asking `on_step` after each what to go on with, until they end or `cancelled()`.
+def walk(generation: Generation, on_step: Callable[[Step], object] | None, ending: Ending) -> Walked:
+    """Encode the prompts and go through the steps, asking `on_step` after each what to go on with, until `ending`.
 
-    `on_step` answers as diffusers' `callback_on_step_end` does. The steps are closed whatever happens. Raises
-    `RequestError` for another answer.
+    `on_step` answers as diffusers' `callback_on_step_end` does. The steps are closed whatever happens; one that was
+    stopped in its middle does not count. Raises `RequestError` for another answer.
     """
-    done = 0
-    with closing(steps):
-        step = resume(steps)
-        while isinstance(step, Step):
-            done += 1
-            replacement = None if on_step is None else replacement_in(on_step(step))
-            if cancelled():
-                latents = step.latents if replacement is None else check_replacement(replacement, step.latents)
-                return Walked(latents=latents, steps=done, interrupted=True)
-            step = resume(steps, replacement)
+    done, latents = 0, None
+    try:
+        with closing(generation.steps(generation.encode())) as steps:
+            step = resume(steps)
+            while isinstance(step, Step):
+                done, latents = done + 1, step.latents
+                replacement = None if on_step is None else replacement_in(on_step(step))
+                if replacement is not None:
+                    latents = check_replacement(replacement, step.latents)
+                if ending.due():
+                    return Walked(latents=latents, steps=done, interrupted=True)
+                step = resume(steps, replacement)
+    except Ended:
+        return Walked(latents=latents, steps=done, interrupted=True)
     return Walked(latents=step, steps=done, interrupted=False)
 
 

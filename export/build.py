@@ -174,7 +174,7 @@ def _lower(
         made = job.target.lower(
             component.name, component.spec, master, component.weights, recipe, calibration, folder, Path(beside)
         )
-        facts: dict[str, Any] = {"activation": made.activation}
+        facts: dict[str, Any] = {"activation": made.activation, "exact_threads": made.exact_threads}
         if made.stand_in is not None:
             others = possible_recipes(job)
             facts["quality"] = check_stand_in(made.stand_in, component, recipe, others, reference(), threads=threads)
@@ -201,6 +201,7 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
         files=done.files,
         weight_bytes=sum(file.size for file in done.files),
         activation=decode(ActivationModel, done.facts["activation"], f"{component.name}: activation"),
+        exact_threads=done.facts["exact_threads"],
         quality=done.facts.get("quality", {}),
         quality_of="stand_in" if "quality" in done.facts else "engine",
     )

@@ -26,6 +26,8 @@ class Lowered:
 
     activation: ActivationModel
     """Working memory of a call."""
+    exact_threads: int | None = None
+    """See `ComponentEntry`."""
     stand_in: Path | None = None
     """Where this machine cannot run the files: the same component as ONNX for ONNX Runtime's CPU provider."""
 

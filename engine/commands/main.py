@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
 from typing import Any, NoReturn, TextIO
@@ -39,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
-        args = _parser(_commands()).parse_args(arguments)
+        args = _parsed(_parser(_commands()), arguments)
         return int(args.run(args))
     except KeyboardInterrupt as error:
-        notes = _notes(error) or "; nothing half-written was left"
-        return _fail(f"interrupted{notes}", "Interrupted", INTERRUPTED, as_json)
+        message = str(error) or f"interrupted{_notes(error) or '; nothing half-written was left'}"
+        return _fail(message, "Interrupted", INTERRUPTED, as_json)
     except (PocketXLError, KernelError) as error:
         return _fail(f"{error}{_notes(error)}", type(error).__name__, error.exit_code, as_json)
     except ImportError as error:
@@ -57,6 +58,18 @@ def _main(arguments: list[str]) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", "StorageError", StorageError.exit_code, as_json)
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The arguments; an unknown one is told with the likeliest flag of its sub-command, and the way to its help."""
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        sub: argparse.ArgumentParser = args.parser
+        flag = unknown[0].split("=")[0]
+        near = get_close_matches(flag[:64], sub._option_string_actions, n=1)
+        meant = f" (did you mean {near[0]}?)" if near and flag.startswith("-") else ""
+        sub.error(f"unknown: {' '.join(unknown)}{meant}")
+    return args
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,7 +124,7 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         epilog = f"example:\n  {command.example}" if command.example else None
         sub = subparsers.add_parser(name, help=command.help, description=command.help, epilog=epilog, **layout)
         command.configure(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, parser=sub)
     return parser
 
 

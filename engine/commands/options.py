@@ -1,6 +1,8 @@
 """Flags for the options of a call: the table's, and those that are names or switches."""
 
 import argparse
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..architecture import Models
@@ -11,7 +13,8 @@ from ..request.sizes import size_of
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 
 STEPS = 30
-"""The command line's own default."""
+"""The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
+here keeps its pictures."""
 _TYPES = {Form.TEXT: str, Form.WHOLE: int, Form.NUMBER: float}
 
 
@@ -21,22 +24,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if row.flag is not None:
             short = ("-n",) if row.name == "num_images_per_prompt" else ()
             parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
-    parser.set_defaults(num_inference_steps=STEPS)
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
 
 
-def options_of(args: argparse.Namespace, models: Models) -> dict[str, Any]:
-    """The keywords that the flags stand for; what was not given is left to the call's own defaults."""
+def options_of(
+    args: argparse.Namespace, models: Models, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The keywords that the flags stand for, over `defaults` (a picture's); the rest is left to the call's own."""
     names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.aspect is not None:
         if "width" in given or "height" in given:
             raise RequestError("--aspect stands for --width and --height; give one or the other")
         given["width"], given["height"] = size_of(args.aspect, native=models.native_size)
-    return given | {"refiner": not args.no_refiner}
+    kept = {"num_inference_steps": STEPS, "refiner": True, **defaults}
+    if args.no_refiner:
+        kept["refiner"] = False
+        kept.pop("denoising_end", None)  # the base walks to the end
+    if {"num_inference_steps", "schedule"} & given.keys():
+        kept.pop("timesteps", None)
+        kept.pop("sigmas", None)
+    return {**kept, **given}
 
 
 def _type(row: Option) -> Any:

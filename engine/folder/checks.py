@@ -31,6 +31,7 @@ MOST_FACTORS = 4
 MOST_TERMS = 64
 MOST_BYTES = 1 << 44
 """16 TiB: more than any component has, and far from where a float or a file system ends."""
+MOST_THREADS = 1 << 16
 MEASURED_ON = ("engine", "stand_in")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -148,6 +149,8 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
     limit = entry.max_relative_error
     if limit is not None and not 0 <= limit < math.inf:
         yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
+    if entry.exact_threads is not None and not 1 <= entry.exact_threads <= MOST_THREADS:
+        yield f"exact_threads is {reprlib.repr(entry.exact_threads)}, 1 to {MOST_THREADS} is allowed"
     if entry.quality_of not in MEASURED_ON:
         yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
 

@@ -63,6 +63,8 @@ class ComponentEntry:
     """The recipe's limit of `relative_error`, which `pocketxl check` holds it to; None where no build gave one."""
     sample: FileEntry | None = None
     """A call of the unquantized reference; see `folder.samples`."""
+    exact_threads: int | None = None
+    """The most threads with which it gives the same numbers as with one; None: any number."""
     quality_of: str = "engine"
     """What the figures were measured on: `engine`, these files, or `stand_in`, the same component in plain ONNX."""
 
@@ -93,6 +95,11 @@ class Manifest:
         samples = [c.sample for c in self.components.values() if c.sample is not None]
         groups = [*(c.files for c in self.components.values()), *self.tokenizers.values(), samples]
         return tuple(sorted({f for group in groups for f in group}, key=lambda f: f.path))
+
+    @property
+    def digest(self) -> str:
+        """What the engine is, whatever its folder is called: the sha256 of its files' names and hashes, in hex."""
+        return hashlib.sha256("".join(f"{f.path} {f.sha256}\n" for f in self.files).encode()).hexdigest()
 
     def strangers_in(self, folder: Path) -> tuple[str, ...]:
         """Paths of files below `folder` that are no part of the engine, sorted, without the system's own litter."""

@@ -12,6 +12,7 @@ from ..architecture import Models
 from ..errors import MemoryBudgetError
 from ..runners.base import Footprint, Pool, Runner, Sizes
 from ..specs import Role
+from ..text.cache import CHUNKS
 from .sizes import format_bytes
 from .workload import Workload
 
@@ -50,6 +51,8 @@ class MemoryPlan:
     overhead: Mapping[Pool, int]
     """What the process takes before the first component."""
     budget: int | None
+    calls: int = 1
+    """How many such calls may run at once."""
 
     @property
     def pool(self) -> Pool:
@@ -83,7 +86,7 @@ class MemoryPlan:
                 found += footprint.working + phase.constant_bytes
             elif footprint.pool == pool:
                 found += footprint.retained
-        return found
+        return found * self.calls
 
     def phase_bytes(self, index: int, pool: Pool) -> int:
         """Predicted bytes in a pool during phase `index`."""
@@ -104,9 +107,11 @@ class MemoryPlan:
 
 
 def make_plan(
-    models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None
+    models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None, calls: int = 1
 ) -> MemoryPlan:
     """Plan a call within `budget` bytes. `budget` None keeps everything loaded, `LEAST` keeps nothing.
+
+    `calls` like this one may run at once: they share the weights, and each has its own working memory.
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
@@ -119,7 +124,7 @@ def make_plan(
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
     for given_up in range(len(order) + 1):
         plan = MemoryPlan(workload=workload, phases=phases, keep=frozenset(order[given_up:]), footprints=footprints,
-                          overhead=overhead, budget=budget)  # fmt: skip
+                          overhead=overhead, budget=budget, calls=calls)  # fmt: skip
         if budget is None or plan.peak_bytes <= budget:
             return plan
     if budget == LEAST:
@@ -136,12 +141,13 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
     """The phases in running order, each with what the pipeline holds meanwhile."""
     kinds = list(workload.evaluations)
     embeds = {kind: embedding_bytes(models, workload, kind) for kind in kinds}
+    cached = cache_bytes(models, workload)
     latents = FLOAT * workload.images * LATENT_COPIES * _latent_numbers(models, workload)
     phases = []
-    held = 2 * sum(embeds.values())  # the encoders' outputs, and what is put together of them
+    held = cached + 2 * sum(embeds.values())  # the encoders' outputs, and what is put together of them
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
-    held = sum(embeds.values())
+    held = cached + sum(embeds.values())
     for kind in kinds:
         constant = conditioning_bytes(models, workload, kind)
         name = f"{kind}/conditioner"
@@ -153,8 +159,15 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
         phases.append(Phase(name=f"denoise {kind}", component=name, held_bytes=held + latents, constant_bytes=constant))
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
-        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=latents + pictures))
+        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
     return tuple(phases)
+
+
+def cache_bytes(models: Models, workload: Workload) -> int:
+    """What the encoders' outputs for the last prompts take at most (`text.cache`)."""
+    names = {name for kind in workload.evaluations for name in models.denoisers[kind].text_encoders}
+    encoders = [models.text_encoders[name] for name in names]
+    return CHUNKS * FLOAT * max((e.hidden_size * e.max_position_embeddings for e in encoders), default=0)
 
 
 def embedding_bytes(models: Models, workload: Workload, kind: str) -> int:

@@ -1,5 +1,7 @@
 """Carries a memory plan out: components are loaded when a phase needs them, and released unless the plan keeps them."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -8,30 +10,38 @@ from .plan import MemoryPlan
 
 
 class Residency:
-    """The loaded set of one engine; `runners` by component name."""
+    """The loaded set of one engine, for several calls at once; `runners` by component name."""
 
     def __init__(self, runners: Mapping[str, Runner]) -> None:
         self._runners = runners
+        self._lock = threading.Lock()
+        self._loading = {name: threading.Lock() for name in runners}
+        self._users: Counter[str] = Counter()
 
     def make_room(self, plan: MemoryPlan) -> None:
         """Release what an earlier plan kept and this one does not."""
         if plan.budget is None:
             return  # a component that this call does not use may stay for the next one
-        for name, runner in self._runners.items():
-            if runner.loaded and name not in plan.keep:
-                runner.release()
+        with self._lock:
+            for name, runner in self._runners.items():
+                if runner.loaded and name not in plan.keep and not self._users[name]:
+                    runner.release()
 
     @contextmanager
-    def phase(self, plan: MemoryPlan, *names: str) -> Iterator[None]:
-        """Load `names` for a block, then release those that the plan does not keep (also on errors)."""
+    def phase(self, plan: MemoryPlan, name: str) -> Iterator[None]:
+        """Load component `name` for a block, then release it unless the plan or another call keeps it."""
+        runner = self._runners[name]
+        with self._lock:
+            self._users[name] += 1
         try:
-            for name in names:
-                self._runners[name].load()
+            with self._loading[name]:
+                runner.load()
             yield
         finally:
-            for name in names:
-                if name not in plan.keep:
-                    self._runners[name].release()
+            with self._lock:
+                self._users[name] -= 1
+                if not self._users[name] and name not in plan.keep:
+                    runner.release()
 
     def release_all(self) -> None:
         """Give all memory back, and the devices with it."""

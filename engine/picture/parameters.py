@@ -11,6 +11,8 @@ from .infotext import NEGATIVE, PROMPT
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
+HASH_DIGITS = 10
+"""As many as AUTOMATIC1111 shows."""
 # Always told, in AUTOMATIC1111's order; the other options follow where they are not at their defaults.
 _HEAD = ("negative_prompt", "num_inference_steps", "guidance_scale", "seed")
 # Of these the picture's own size is the default.
@@ -18,11 +20,12 @@ _OWN_SIZE = ("original_size", "target_size")
 
 
 def describe(
-    request: ResolvedRequest, image: int, *, model: str, version: str, refiner: str | None = None
+    request: ResolvedRequest, image: int, *, model: str, version: str, digest: str = "", refiner: str | None = None
 ) -> dict[str, str]:
     """The settings of picture `image` of a request, ready for `infotext.write`; values at their defaults are left out.
 
-    `model` and `refiner` name the checkpoints, `version` is PocketXL's.
+    `model` and `refiner` name the checkpoints, `digest` (hexadecimal) tells the engine apart from others whatever its
+    folder is called, `version` is PocketXL's.
     """
     prompt = request.prompts[image // request.num_images_per_prompt]
     settings = {PROMPT: prompt.prompt.given}
@@ -33,8 +36,9 @@ def describe(
         "Sampler": request.sampler.label,
         "Schedule type": SCHEDULES[request.schedule],
         "CFG scale": _plain(request.guidance_scale),
-        "Seed": str(request.seeds[image]),
+        **({} if request.seeds[image] is None else {"Seed": str(request.seeds[image])}),
         "Size": f"{request.width}x{request.height}",
+        **({"Model hash": digest[:HASH_DIGITS]} if digest else {}),
         "Model": model,
         # Without this, readers take the noise for a GPU's.
         "RNG": "CPU",

@@ -16,6 +16,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "pictures in all": (1, 256),
     "characters of a prompt": (0, 32_000),
     "threads": (1, 256),
+    "max_concurrent_calls": (1, 64),
 }
 """Least and greatest allowed value. Steps are bounded by the trained timesteps; the rest keeps a typing error from
 asking for terabytes (what fits into memory is the memory plan's question)."""
@@ -68,6 +69,14 @@ def finite(name: str, value: object) -> float:
         checked = math.inf
     if not math.isfinite(checked):
         raise RequestError(f"{name} is {checked}; give a finite number")
+    return checked
+
+
+def positive(name: str, value: object) -> float:
+    """A finite number above 0."""
+    checked = finite(name, value)
+    if checked <= 0:
+        raise RequestError(f"{name} is {checked:g}; give a number above 0")
     return checked
 
 

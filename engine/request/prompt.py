@@ -21,6 +21,17 @@ _PART = re.compile(r"\\[()\[\]\\]|\\|[(\[\])]|:\s*+([+-]?+[\d.]++)\s*+\)|:|[^\\(
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)\Z")
 
 
+_SPECIAL = re.compile(r"[()\[\]]|\\(?=[()\[\]\\]|\Z)")
+
+
+def escape(text: str) -> str:
+    """The text as it must be written so that a prompt takes every bracket and backslash in it for itself.
+
+    `parse_prompt(escape(text))` is one run of weight 1 with the text as it was.
+    """
+    return _SPECIAL.sub(lambda match: "\\" + match[0], text)
+
+
 def parse_prompt(text: str) -> list[tuple[str, float]]:
     """Split a prompt into runs of equal weight: at least one, empty runs dropped, weights rounded to six decimals.
 

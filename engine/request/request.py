@@ -1,7 +1,7 @@
 """What a caller asks for, with diffusers' SDXL keyword names and defaults. `resolve.resolve` checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -53,8 +53,8 @@ class GenerationRequest:
     eta: float = 0.0
     """Noise of the sampler ddim, 0 to 1."""
     generator: Any = None
-    """In place of `seed`: a `torch.Generator` (its initial seed counts) or a `numpy.random.Generator` (its next number
-    becomes the seed), or a list with one for each picture."""
+    """In place of `seed`: a `torch.Generator`, or a list with one for each picture. Noise is drawn from them as
+    diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
     latents: npt.ArrayLike | None = None
     """(pictures, 4, height / 8, width / 8) noise of unit variance to start from."""
     output_type: str = "pil"
@@ -73,6 +73,8 @@ class GenerationRequest:
     sampler: str = "euler"
     schedule: str = "default"
     refiner: bool = True
+    literal: bool = False
+    """True: brackets in the texts are text, not weights (see `escape`)."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -120,8 +122,10 @@ class ResolvedRequest:
     prompts: tuple[Prompt, ...]
     """Picture i has `prompts[i // num_images_per_prompt]`."""
     num_images_per_prompt: int
-    seeds: tuple[int, ...]
-    """One a picture."""
+    seeds: tuple[int | None, ...]
+    """One a picture; None where the noise comes from a generator that no seed stands for."""
+    generators: tuple[Any, ...] | None
+    """torch generators that the noise is drawn from instead: one a picture, or one for all."""
     latents: npt.NDArray[np.float32] | None
     height: int
     width: int
@@ -147,6 +151,18 @@ class ResolvedRequest:
     negative_aesthetic_score: float
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
+
+    def picture(self, index: int) -> Self:
+        """The same for picture `index` alone."""
+        own = self.generators if self.generators is None or len(self.generators) == 1 else (self.generators[index],)
+        return replace(
+            self,
+            prompts=(self.prompts[index // self.num_images_per_prompt],),
+            num_images_per_prompt=1,
+            seeds=(self.seeds[index],),
+            generators=own,
+            latents=None if self.latents is None else self.latents[index : index + 1],
+        )
 
     @property
     def images(self) -> int:

@@ -12,7 +12,8 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
-from .prompt import parse_prompt
+from .noise_sources import noise_sources
+from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
 
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -31,7 +32,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
-    prompts = _prompts(request)
+    prompts = _prompts(request, literal=boolean("literal", request.literal))
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", len(prompts) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
@@ -39,10 +40,12 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     steps = integer("num_inference_steps", request.num_inference_steps)
     refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
+    seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
         prompts=prompts,
         num_images_per_prompt=per_prompt,
-        seeds=_seeds(request, images),
+        seeds=seeds,
+        generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
         height=height,
         width=width,
@@ -120,7 +123,7 @@ def _sizes(request: GenerationRequest) -> _Sizes:
     return found
 
 
-def _prompts(request: GenerationRequest) -> tuple[Prompt, ...]:
+def _prompts(request: GenerationRequest, *, literal: bool) -> tuple[Prompt, ...]:
     count = 1 if isinstance(request.prompt, str) else len(listed("prompt", request.prompt))
     if not 1 <= count <= LIMITS["pictures in all"][1]:
         raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
@@ -130,10 +133,10 @@ def _prompts(request: GenerationRequest) -> tuple[Prompt, ...]:
     negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
     return tuple(
         Prompt(
-            prompt=_text("prompt", prompts[i]),
-            prompt_2=_optional_text("prompt_2", prompts_2[i]),
-            negative_prompt=_optional_text("negative_prompt", negatives[i]),
-            negative_prompt_2=_optional_text("negative_prompt_2", negatives_2[i]),
+            prompt=_text("prompt", prompts[i], literal),
+            prompt_2=_optional_text("prompt_2", prompts_2[i], literal),
+            negative_prompt=_optional_text("negative_prompt", negatives[i], literal),
+            negative_prompt_2=_optional_text("negative_prompt_2", negatives_2[i], literal),
         )
         for i in range(count)
     )
@@ -149,11 +152,11 @@ def _column(name: str, value: object, count: int) -> list[Any]:
     return texts
 
 
-def _optional_text(name: str, text: object) -> Text | None:
-    return None if text is None else _text(name, text)
+def _optional_text(name: str, text: object, literal: bool) -> Text | None:
+    return None if text is None else _text(name, text, literal)
 
 
-def _text(name: str, text: object) -> Text:
+def _text(name: str, text: object, literal: bool) -> Text:
     if not isinstance(text, str):
         raise RequestError(f"{name} is {show(text)}; give a text")
     if len(text) > LIMITS["characters of a prompt"][1]:
@@ -162,43 +165,10 @@ def _text(name: str, text: object) -> Text:
         )
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
+    if literal:
+        # Kept as it would be written with weights, so that the settings in a picture make it again.
+        return Text(given=escape(text), runs=((text, 1.0),))
     return Text(given=text, runs=tuple(parse_prompt(text)))
-
-
-def _seeds(request: GenerationRequest, images: int) -> tuple[int, ...]:
-    """One seed a picture; a single one counts up from picture to picture (AUTOMATIC1111's convention)."""
-    if request.generator is None:
-        seed: object = request.seed
-        if seed is None:
-            import secrets
-
-            # 32 bits: a number that people can copy, and every other interface accepts.
-            seed = secrets.randbits(32)
-    elif request.seed is not None:
-        raise RequestError("seed and generator were both given; give one of them")
-    elif isinstance(request.generator, list | tuple):
-        seed = [_generator_seed(generator) for generator in request.generator]
-    else:
-        seed = _generator_seed(request.generator)
-    if isinstance(seed, list | tuple | range | np.ndarray):
-        seeds = listed("seed", seed)
-        if len(seeds) != images:
-            raise RequestError(
-                f"{len(seeds)} seeds were given for {images} pictures; give one for each, or a single one"
-            )
-        return tuple(integer("seed", value) for value in seeds)
-    first = integer("seed", seed)
-    return tuple(integer("seed", first + i) for i in range(images))
-
-
-def _generator_seed(generator: Any) -> int:
-    if callable(getattr(generator, "initial_seed", None)):
-        return int(generator.initial_seed())
-    if callable(getattr(generator, "integers", None)):
-        return int(generator.integers(1 << 32))
-    raise RequestError(
-        f"generator is {show(generator)}; give a torch.Generator, a numpy.random.Generator, a list of them, or a seed"
-    )
 
 
 def _custom_levels(

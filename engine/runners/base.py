@@ -76,6 +76,10 @@ class Device(Protocol):
         """What it is called, for example `NVIDIA GeForce RTX 4060`; empty if it does not say."""
 
     @property
+    def concurrent(self) -> bool:
+        """Whether its runners may be called from several threads at once."""
+
+    @property
     def overhead(self) -> Mapping[Pool, int]:
         """Bytes that the process takes in each pool before the first weight."""
 
@@ -114,6 +118,9 @@ class Runner(Protocol):
 
     def release(self) -> None:
         """Give the memory back; a no-op if nothing is loaded."""
+
+    def leave_behind(self) -> None:
+        """Forget what the process that this one was forked from has loaded, without touching it."""
 
     def hold(self, inputs: Values) -> Held:
         """Bring inputs that will not change to where the back end wants them, once for many calls."""

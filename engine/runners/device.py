@@ -147,6 +147,7 @@ class CudaDevice:
 
     overhead: Mapping[Pool, int] = {"host": 150 << 20, "device": 300 << 20}
     """The process as on a processor; for the driver's context an allowance, not yet a measurement."""
+    concurrent = False
 
     def __init__(self, *, threads: int | None = None) -> None:
         """`threads` is for processors and means nothing here."""

@@ -1,19 +1,28 @@
 """Components on ONNX Runtime's CPU provider."""
 
-import os
 from collections.abc import Collection, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import IncompatibleError, MemoryBudgetError
+from ..ending import Ended
 from ..folder.manifest import ComponentEntry, checked_path
 from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Sizes, Value, Values, check_inputs
-from .processor import processor_name
+from .interruptible import run_interruptibly
+from .ort_session import (
+    check_edge,
+    import_onnxruntime,
+    load_error,
+    open_session,
+    run_error,
+    run_options,
+    trim_heap,
+)
+from .processor import available_cores, processor_name
 
 MODEL_FILE = "model.onnx"
 
@@ -35,13 +44,18 @@ BESIDE_ARENA = 1.08
 DEQUANTIZED_AHEAD = 0.66
 
 
+# Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
+_LEFT_BEHIND: list[Any] = []
+
+
 class OrtDevice:
-    """The processor: the number of `threads` inside one operator (None: one per physical core)."""
+    """The processor: the number of `threads` inside one operator (None: one per core that is ours)."""
 
     overhead: Mapping[Pool, int] = {"host": RUNTIME_BYTES}
+    concurrent = True
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self.threads = threads
+        self.threads = available_cores() if threads is None else threads
 
     @cached_property
     def name(self) -> str:
@@ -68,12 +82,17 @@ class OrtRunner:
         self._folder = folder
         self._entry = entry
         self._session: Any = None
-        self._run_options: Any = None
 
     @property
     def loaded(self) -> bool:
         """True between `load` and `release`."""
         return self._session is not None
+
+    @property
+    def threads(self) -> int:
+        """As many as the device has, but no more than those with which sums come out the same as with one."""
+        most = self._entry.exact_threads
+        return self.device.threads if most is None else min(self.device.threads, most)
 
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; what a U-Net's arena has grown to stays until it is released, others give theirs back."""
@@ -90,34 +109,29 @@ class OrtRunner:
         """Check every file's hash, then create the session. Raises `IntegrityError` or `IncompatibleError`."""
         if self.loaded:
             return
-        ort = import_onnxruntime()
+        import_onnxruntime()
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
-        _trim_heap()
+        trim_heap()
         # All files first: ONNX Runtime opens the external data by itself.
         paths = [checked_path(self._folder, file) for file in self._entry.files]
         model = next(path for path in paths if path.name == MODEL_FILE)
-        shrink = self.spec.role is not Role.UNET
         try:
-            self._session = ort.InferenceSession(
-                os.fspath(model),
-                _session_options(ort, self.device.threads, patterns=not shrink),
-                providers=["CPUExecutionProvider"],
-            )
-            self._run_options = _run_options(ort, shrink=shrink)
-        except MemoryError as error:
-            size = f"{self._entry.weight_bytes / 1e9:.1f} GB"
-            raise MemoryBudgetError(f"{self.name}: not enough memory to load {size}") from error
+            session = open_session(model, self.threads, patterns=not self._shrinks)
         except Exception as error:
-            raise IncompatibleError(
-                f"{self.name}: ONNX Runtime {ort.__version__} cannot load {model}: {error}. Rebuild the engine with "
-                "this version, or install the version that engine.json names."
-            ) from error
+            raise load_error(error, self.name, model, self._entry.weight_bytes / 1e9) from error
+        check_edge(self.name, session, self.spec)
+        self._session = session
 
     def release(self) -> None:
         """Drop the session and give its memory back to the system."""
         if self.loaded:
             self._session = None
-            _trim_heap()
+            trim_heap()
+
+    def leave_behind(self) -> None:
+        """Forget the session of the process that this one was forked from; its pages stay shared with that one."""
+        _LEFT_BEHIND.append(self._session)
+        self._session = None
 
     def hold(self, inputs: Values) -> Held:
         """The arrays themselves, laid out as ONNX Runtime reads them."""
@@ -130,55 +144,25 @@ class OrtRunner:
             feeds |= held.inputs
         check_inputs(self.name, self.spec, feeds)
         self.load()
-        outputs = [t.name for t in self.spec.outputs]
-        values: list[np.ndarray] = self._session.run(outputs, feeds, self._run_options)
-        # Copies: an output lies in the session's arena, and would keep the whole region there after the release.
-        return {name: np.array(value) for name, value in zip(outputs, values, strict=True)}
+        session, outputs = self._session, [t.name for t in self.spec.outputs]
+        options = run_options(import_onnxruntime(), shrink=self._shrinks)
+        try:
+            values: list[np.ndarray] = run_interruptibly(
+                lambda: session.run(outputs, feeds, options), partial(setattr, options, "terminate", True)
+            )
+            # Copies: an output lies in the session's arena, and would keep the whole region there after the release.
+            return {name: np.array(value) for name, value in zip(outputs, values, strict=True)}
+        except Ended:
+            raise
+        except Exception as error:
+            raise run_error(error, self.name) from error
+
+    @property
+    def _shrinks(self) -> bool:
+        """Whether the arena is given back after each run."""
+        return self.spec.role is not Role.UNET
 
 
 def arena_bytes(alive: int) -> int:
     """What ONNX Runtime's arena grows to for `alive` bytes at once."""
     return int(BESIDE_ARENA * 2 ** ceil(log2(ARENA_GAPS * alive))) if alive else 0
-
-
-def import_onnxruntime() -> Any:
-    """ONNX Runtime, or an `IncompatibleError` that says how to install it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise IncompatibleError(
-            "this engine runs on ONNX Runtime; install it with: pip install 'pocketxl[cpu]'"
-        ) from error
-    return onnxruntime
-
-
-def _session_options(ort: Any, threads: int | None, *, patterns: bool) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # The arena stays on, ONNX Runtime's default. Without it the C library's heap fragments: SDXL's U-Net took 3.0 GB
-    # and 17.8 s a call at 1024x1024 instead of 2.6 GB and 14.0 s.
-    # Patterns are off where the arena is given back after each run. With them, calls of four pictures at 512x512 came
-    # to 2.5 GB in the VAE, without them to 1.7; the VAE alone does not show it, and why is not understood.
-    options.enable_mem_pattern = patterns
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return options
-
-
-def _run_options(ort: Any, *, shrink: bool) -> Any:
-    """`shrink`: give the arena back after each run; for components that run once a picture, not in its loop."""
-    options = ort.RunOptions()
-    if shrink:
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
-
-
-def _trim_heap() -> None:
-    """Return freed heap pages to the system (glibc keeps them otherwise, which doubles the peak of a swap)."""
-    import ctypes
-
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # not glibc: nothing to trim

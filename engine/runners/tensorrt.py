@@ -89,6 +89,13 @@ class TensorRTRunner:
         loaded.context = None
         loaded.engine = None
 
+    def leave_behind(self) -> None:
+        """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""
+        raise IncompatibleError(
+            f"{self.name} was loaded before this process was forked, and a GPU cannot be used across a fork; "
+            "load the pipeline in the child, or fork before the first picture"
+        )
+
     def hold(self, inputs: Values) -> Held:
         """Copy them to the GPU in the engine's types; what is there already in its type is taken as it is."""
         dtypes = self._opened().dtypes

@@ -19,13 +19,13 @@ from ..architecture import ModelArchitecture
 from ..errors import RequestError
 from ..request.request import Prompt, Text
 from ..runners.base import Runner, call, check_outputs
+from .cache import EncodedChunks, Key, Outputs
 from .tokenizer import Chunks, Tokenizer
 
 MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
 NOTHING = Text(given="", runs=(("", 1.0),))
-Encoded = dict[tuple[str, bytes], dict[str, np.ndarray]]
-"""(encoder, bytes of 77 ids) → outputs of that encoder."""
+Encoded = dict[Key, Outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +98,31 @@ def encode(
     prompts: Sequence[PromptTokens],
     *,
     use: Callable[[Runner], AbstractContextManager[object]] = nullcontext,
+    cache: EncodedChunks | None = None,
 ) -> list[Sides]:
     """Encode tokenized prompts, of base and refiner alike, and their negatives (None without guidance).
 
     Encoders run one after another, each inside one `use(runner)`, so `use=Loaded` loads each encoder once and keeps one
     in memory at a time. Equal chunks are encoded once, and each alone: a result cannot depend on what else is encoded
-    with it, even where a quantized encoder takes its scales from the whole batch.
+    with it, even where a quantized encoder takes its scales from the whole batch. What `cache` has is not encoded; an
+    encoder that has nothing to do is not used.
     Raises `NumericError` for NaN or Inf in an encoder's outputs.
     """
+    cache = cache or EncodedChunks(0)
     encoded: Encoded = {}
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
         rows = {row.tobytes(): row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
+        found = {(name, key): outputs for key in rows if (outputs := cache.get((name, key))) is not None}
+        encoded |= found
+        if len(found) == len(rows):
+            continue
         with use(runners[name]):
             for key, row in rows.items():
-                outputs = call(runners[name], {"input_ids": row[None]})
-                check_outputs(name, outputs)
-                encoded[name, key] = outputs
+                if (name, key) not in found:
+                    outputs = call(runners[name], {"input_ids": row[None]})
+                    check_outputs(name, outputs)
+                    encoded[name, key] = outputs
+                    cache.keep((name, key), outputs)
     return [_embeds(tokenizers, tokens, encoded) for tokens in prompts]
 
 

@@ -55,6 +55,14 @@ class Int8Weight:
         shape = ir.Shape(self.shape[:1])
         return ir.LazyTensor(lambda: ir.Tensor(self.scale, name=name), dtype=ir.DataType.FLOAT, shape=shape, name=name)
 
+    def zero_point_tensor(self, name: str) -> ir.Tensor:
+        """The zero points `[out]`, all zero, as an ONNX tensor of the weight's own.
+
+        ONNX Runtime makes unsigned weights of ours where a processor needs it (`session.x64quantprecision`): it moves
+        the zero points with them, makes wrong ones where there are none, and fails over those that weights share.
+        """
+        return ir.Tensor(np.zeros(self.shape[0], np.int8), name=name)
+
 
 @lru_cache(maxsize=1)
 def _quantize(weight: Int8Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -75,6 +75,9 @@ class ReferenceRunner:
     def release(self) -> None:
         """Nothing to release."""
 
+    def leave_behind(self) -> None:
+        """Nothing is loaded."""
+
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once, with any number of rows."""
         arrays = {name: np.asarray(value) for name, value in inputs.items()}

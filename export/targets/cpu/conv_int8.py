@@ -41,7 +41,7 @@ def _rewrite(graph: ir.Graph, layer: Layer, calibration: Calibration) -> None:
         input_zero,
         add_initializer(graph, weight.data_tensor(f"{layer.name}.weight_int8")),
         add_initializer(graph, weight.scale_tensor(f"{layer.name}.weight_scale")),
-        add_initializer(graph, ir.Tensor(np.zeros(weight.shape[0], np.int8), name=f"zeros_int8.{weight.shape[0]}")),
+        add_initializer(graph, weight.zero_point_tensor(f"{layer.name}.weight_zero_point")),
         output_scale,
         output_zero,
     ]

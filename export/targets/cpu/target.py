@@ -58,7 +58,7 @@ class CpuTarget:
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
-        from .weight_only import dequantized_bytes
+        from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         activation = activation_model(component, model, spec)
@@ -71,7 +71,10 @@ class CpuTarget:
             raise StorageError(
                 f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
             ) from error
-        return Lowered(activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)))
+        return Lowered(
+            activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
+            exact_threads=exact_threads(model.graph),
+        )
 
 
 def rewrite(role: "Role", model: "ir.Model", recipe: "Recipe", calibration: "Calibration | None") -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.folder.manifest import read_manifest
-from pocketxl.engine.picture.png import write_png
+from pocketxl.engine.picture.files import write_picture
 
 from ...fixtures.command_line import files, run
 
@@ -47,8 +47,8 @@ def test_text_of_a_foreign_picture_cannot_steer_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a\x1b[2J.png"
-    hostile = "cat \x1b]0;owned\x07\x9b31m\u202etac\rx\nSteps: 1, Seed: 2, Size: 8x8"
-    write_png(path, np.zeros((8, 8, 3), np.uint8), hostile)
+    hostile = {"Prompt": "cat \x1b]0;owned\x07\x9b31m\u202etac\rx", "Steps": "1", "Seed": "2", "Size": "8x8"}
+    write_picture(path, np.zeros((8, 8, 3), np.uint8), hostile)
     shown = run(capsys, "inspect", path).out
     assert r"\x1b]0;owned\x07" in shown
     assert not set(shown) & set("\x1b\x07\x9b\r\u202e")

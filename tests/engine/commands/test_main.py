@@ -97,7 +97,9 @@ def test_errors_that_are_not_ours_are_told_in_one_line_too(
         (("paint",), "'paint'"),
         (("generate",), "prompt"),
         (("generate", "a cat", "--colour"), "--colour"),
-        (("generate", "a cat", "--step", "3"), "--step"),
+        (("generate", "a cat", "--stpes", "3"), "--stpes 3 (did you mean --steps?); see `pocketxl generate --help`"),
+        (("generate", "--hieght=64", "a cat"), "did you mean --height?"),
+        (("plan", "a", "b"), "unknown: b; see `pocketxl plan --help`"),
         (("generate", "a cat", "--seed", "x"), "--seed"),
         (("generate", "a cat", "--seed", "9" * 5000), "--seed"),
         (("generate", "a cat", "--height", "12.5"), "--height"),
@@ -153,3 +155,15 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         ended = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert "Traceback" not in ended.stderr
     assert ended.returncode != 0
+
+
+def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
+    from importlib import metadata
+
+    from pocketxl import engine
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pocketxl.engine", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout == f"pocketxl {metadata.version('pocketxl')}\n"
+    assert engine.__version__ == metadata.version("pocketxl")

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketxl.engine.picture.png import read_png, write_png
+from pocketxl.engine.picture.files import read_picture, write_picture
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
-SETTINGS = "日本 \x1b]0;owned\x07\nSteps: 1, Seed: 2, Size: 8x8, Model: \x9b31m"
+SETTINGS = {"Prompt": "日本 \x1b]0;owned\x07", "Steps": "1", "Seed": "2", "Size": "8x8", "Model": "\x9b31m"}
 
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_engine: Path) -> Path:
     """A folder with an engine and a picture, both of names that few consoles can write."""
     (tmp_path / "日").symlink_to(tiny_engine)
-    write_png(tmp_path / "日.png", PICTURE, SETTINGS)
+    write_picture(tmp_path / "日.png", PICTURE, SETTINGS)
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_a_closed_stream_stays_silent_and_the_status_is_right(name: str, redirec
     assert b"Traceback" not in ended.stderr
     assert (ended.stdout == b"") or ">&-" not in redirect.replace("2>&-", "")
     if name == "generate":
-        assert read_png(work / "新.png").parameters is not None
+        assert read_picture(work / "新.png").parameters is not None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")

@@ -101,6 +101,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "memory without end": (lambda d: assign(part(d)["activation"]["terms"], "batch", 1e308), "1e\\+308"),
     "memory below nothing": (lambda d: assign(part(d)["activation"], "dequantized_bytes", -1), "dequantized_bytes"),
     "a limit that allows all": (lambda d: assign(part(d), "max_relative_error", "inf"), "max_relative_error"),
+    "exact with no threads": (lambda d: assign(part(d), "exact_threads", 0), "exact_threads is 0"),
     "figures of nobody": (lambda d: assign(part(d), "quality_of", "x"), "quality_of is 'x'"),
 }
 

@@ -247,7 +247,8 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, e
         raise error
 
     (tmp_path / "a.png").write_bytes(b"the older picture")
-    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), fail)
+    where: object = os if call == "fsync" else Path
+    monkeypatch.setattr(where, call, fail)
     expected = StorageError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="No space left" if expected is StorageError else None):
         write_picture(tmp_path / "a.png", NOISE, SETTINGS)

@@ -55,6 +55,9 @@ class TorchEncoder:
     def release(self) -> None:
         self.loaded = False
 
+    def leave_behind(self) -> None:
+        self.loaded = False
+
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         assert set(inputs) == {"input_ids"}
         ids = inputs["input_ids"]

@@ -123,9 +123,9 @@ VAE = VaeArchitecture(block_out_channels=(32, 64, 64, 64), layers_per_block=1, n
 MEASURE = """
 import json, sys
 import numpy as np
-from pocketxl.engine.runners.ort import import_onnxruntime, _session_options
+from pocketxl.engine.runners.ort_session import import_onnxruntime, session_options
 ort = import_onnxruntime()
-options = _session_options(ort, 2, patterns=True)
+options = session_options(ort, 2, patterns=True)
 # Exact allocation: the arena's rounding is a matter of the runner, not of the graph.
 options.enable_cpu_mem_arena = False
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])

@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.quantize.formats import FLOAT32, Format, Kind
@@ -66,9 +67,8 @@ def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True)
 
 
 def session(path: Path, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on one thread, silent."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    """ONNX Runtime on one thread, set as the runner sets it."""
+    options = session_options(onnxruntime, 1, patterns=True)
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -62,7 +62,7 @@ def test_is_the_quantized_convolution(options: dict[str, Any], tmp_path: Path) -
     calibration = calibrated(module, x)
     model = master_of(module, image_spec(6, 8))
     conv_int8(model.graph, RECIPE, Role.UNET, calibration)
-    y = run(model, tmp_path, {"x": x}, optimize=False)
+    y = run(model, tmp_path, {"x": x})
     step = Uint8Range.over(*calibration.ranges["conv"][2:]).scale
     # The kernel's int32 bias and its rounding of ties may move a number by one step of the output, never by two.
     difference = np.abs(y - simulated(module, x, calibration))

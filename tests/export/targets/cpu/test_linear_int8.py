@@ -57,7 +57,7 @@ def test_one_layer_is_one_operator(bias: bool, tmp_path: Path) -> None:
     model = master_of(module, token_spec(24, 16))
     linear_int8(model.graph, RECIPE, Role.UNET)
     x = noise(2, 5, 24) + 0.7  # off centre, so that a lost zero point shows
-    y = run(model, tmp_path, {"x": x}, optimize=False)
+    y = run(model, tmp_path, {"x": x})
     assert l2_error(y, simulated(module.proj, x)) < INT8_KERNEL_RELATIVE
     assert operators(model)["DynamicQuantizeMatMul"] == 1
     assert not operators(model)["MatMul"] + operators(model)["Add"]
@@ -69,7 +69,7 @@ def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> Non
     model = master_of(module, token_spec(24, 16))
     linear_int8(model.graph, RECIPE, Role.UNET)
     x = noise(1, 6, 24) - 0.4
-    y = run(model, tmp_path, {"x": x}, optimize=False)
+    y = run(model, tmp_path, {"x": x})
     q, k, v = (simulated(layer, x) for layer in (module.to_q, module.to_k, module.to_v))
     assert l2_error(y, q + k * v) < INT8_KERNEL_RELATIVE
     assert operators(model)["DynamicQuantizeLinear"] == 1

@@ -1,0 +1,41 @@
+"""The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import numpy.typing as npt
+
+
+class CallOptions(TypedDict, total=False):
+    """Every keyword of a call besides the prompt; meanings and defaults are `GenerationRequest`'s."""
+
+    prompt_2: str | Sequence[str] | None
+    height: int | None
+    width: int | None
+    num_inference_steps: int
+    timesteps: Sequence[float] | None
+    sigmas: Sequence[float] | None
+    denoising_end: float | None
+    guidance_scale: float
+    negative_prompt: str | Sequence[str] | None
+    negative_prompt_2: str | Sequence[str] | None
+    num_images_per_prompt: int
+    eta: float
+    generator: Any
+    latents: npt.ArrayLike | None
+    output_type: str
+    guidance_rescale: float
+    original_size: tuple[int, int] | None
+    crops_coords_top_left: tuple[int, int]
+    target_size: tuple[int, int] | None
+    negative_original_size: tuple[int, int] | None
+    negative_crops_coords_top_left: tuple[int, int]
+    negative_target_size: tuple[int, int] | None
+    aesthetic_score: float
+    negative_aesthetic_score: float
+    callback_on_step_end: Callable[..., Any] | None
+    seed: int | Sequence[int] | None
+    sampler: str
+    schedule: str
+    refiner: bool
+    literal: bool

@@ -1,0 +1,124 @@
+"""ONNX Runtime's own side of a component: how its sessions are set, and what its errors mean."""
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
+from ..install import install_advice
+from ..specs import ComponentSpec, TensorSpec
+
+FATAL = 4
+"""Nothing below this is logged: what goes wrong comes as an error, and would be told twice."""
+# Words of ONNX Runtime's, the C++ library's and the system's for memory that is not there.
+_NO_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "cannot allocate memory")
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "float16": "tensor(float16)"}
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, or an `IncompatibleError` that says how to install it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise IncompatibleError(f"this engine runs on ONNX Runtime; {install_advice('cpu')}") from error
+    return onnxruntime
+
+
+def open_session(model: Path, threads: int, *, patterns: bool) -> Any:
+    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises."""
+    ort = import_onnxruntime()
+    options = session_options(ort, threads, patterns=patterns)
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
+    """How a session is set; `threads` inside one operator, `patterns` of memory kept from call to call."""
+    options = ort.SessionOptions()
+    options.log_severity_level = FATAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # The arena stays on, ONNX Runtime's default. Without it the C library's heap fragments: SDXL's U-Net took 3.0 GB
+    # and 17.8 s a call at 1024x1024 instead of 2.6 GB and 14.0 s.
+    # Patterns are off where the arena is given back after each run. With them, calls of four pictures at 512x512 came
+    # to 2.5 GB in the VAE, without them to 1.7; the VAE alone does not show it, and why is not understood.
+    options.enable_mem_pattern = patterns
+    options.intra_op_num_threads = threads
+    # Threads that wait do sleep, and work is cut into pieces that get smaller: a thread whose core somebody else has
+    # taken does not hold up the others. The miniature's loop took 0.35 s instead of 0.42 on two idle cores, and 0.43
+    # instead of 0.58 with one of them taken.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.dynamic_block_base", "4")
+    # Without VNNI the products of uint8 and int8 are added in 16 bits, saturated and wrong without a word (a U-Net was
+    # off by 6.7 % instead of 4.7). With this, weights become uint8 there, whose sums are exact; elsewhere it does
+    # nothing. It needs zero points that no two weights share.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def run_options(ort: Any, *, shrink: bool) -> Any:
+    """For one run. `shrink`: give the arena back after it; for components that run once a picture, not in its loop."""
+    options = ort.RunOptions()
+    options.log_severity_level = FATAL
+    if shrink:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def check_edge(name: str, session: Any, spec: ComponentSpec) -> None:
+    """Hold a session's inputs and outputs to the declared ones. Raises `IntegrityError`."""
+    for side, values, tensors in (
+        ("inputs", session.get_inputs(), spec.inputs),
+        ("outputs", session.get_outputs(), spec.outputs),
+    ):
+        found = {value.name: value for value in values}
+        wanted = {tensor.name: tensor for tensor in tensors}
+        odd = sorted(set(found) ^ set(wanted)) or sorted(n for n in wanted if not _fits(found[n], wanted[n]))
+        if odd:
+            raise IntegrityError(
+                f"{name}: engine.json and the model disagree on the {side} {', '.join(odd[:3])}; "
+                "build the engine again with `pocketxl build`, or copy the folder again"
+            )
+
+
+def _fits(value: Any, tensor: TensorSpec) -> bool:
+    fixed = zip(value.shape, tensor.shape, strict=False)
+    return (
+        value.type == _TYPES.get(tensor.dtype)
+        and len(value.shape) == len(tensor.shape)
+        and all(a == b for a, b in fixed if isinstance(a, int) and isinstance(b, int))
+    )
+
+
+def load_error(error: Exception, name: str, model: Path, gigabytes: float) -> PocketXLError:
+    """What it means that a session could not be made."""
+    if lacks_memory(error):
+        return MemoryBudgetError(
+            f"{name}: the machine has not enough memory to load {gigabytes:.1f} GB; close other programs, or give a "
+            "memory budget, with which components are loaded one after another"
+        )
+    return IncompatibleError(
+        f"{name}: ONNX Runtime {import_onnxruntime().__version__} cannot load {model}: {error}. Rebuild the engine "
+        "with this version, or install the version that engine.json names"
+    )
+
+
+def run_error(error: Exception, name: str) -> PocketXLError:
+    """What it means that a run failed."""
+    if lacks_memory(error):
+        return MemoryBudgetError(
+            f"{name}: the machine ran out of memory; make a smaller picture, or see with `pocketxl plan` what one needs"
+        )
+    return IncompatibleError(f"{name}: ONNX Runtime {import_onnxruntime().__version__} could not run it: {error}")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error is about memory that is not there."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def trim_heap() -> None:
+    """Return freed heap pages to the system (glibc keeps them otherwise, which doubles the peak of a swap)."""
+    import ctypes
+
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # not glibc: nothing to trim

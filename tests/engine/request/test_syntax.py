@@ -1,0 +1,37 @@
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketxl.engine.request.syntax import unsupported_syntax
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("a cat, (red:1.2) [sky] [[deep]] \\[a:b:0.5\\]", []),
+        ("break and BREAKFAST, candy AND, BAND", ["AND"]),
+        ("a [cat:dog:0.5] and [red:12]", ["[cat:dog:0.5]", "[red:12]"]),
+        ("[a::.3] [a:b] [time 12:30]", ["[a::.3]", "[time 12:30]"]),
+        ("[cow|horse] BREAK x BREAK", ["[cow|horse]", "BREAK"]),
+        ("<lora:add_detail:0.8>, <3, a<b>c", ["<lora:add_detail:0.8>"]),
+        ("{red|blue} {} {a} __colour__ snake__case", ["{red|blue}", "__colour__"]),
+        ("embedding:easynegative", ["embedding:easynegative"]),
+        ("{" + "x" * 50 + "|y}", ["{" + "x" * 38 + "…"]),
+    ],
+)
+def test_what_other_programs_would_understand(prompt: str, parts: list[str]) -> None:
+    assert unsupported_syntax(prompt) == parts
+
+
+@given(st.text(alphabet="[]{}<>|:\\_ aAND1.\n", max_size=100))
+def test_any_text_is_read(prompt: str) -> None:
+    assert all(len(part) <= 40 for part in unsupported_syntax(prompt))
+
+
+@pytest.mark.parametrize("part", ["[", "{a|", "<a:", "__a", "[a:b:", "embedding:", "{|", "_", "AND "])
+def test_hostile_text_takes_linear_time(part: str) -> None:
+    started = time.process_time()
+    unsupported_syntax(part * (32_000 // len(part)))
+    assert time.process_time() - started < 0.5
