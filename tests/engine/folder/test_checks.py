@@ -20,7 +20,7 @@ from pocketxl.engine.folder.manifest import FILE_NAME, Manifest, read_manifest
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.pipeline import Pipeline
 
-from ...fixtures.mutations import mutated, sealed
+from ...fixtures.manifest_mutations import mutated, sealed
 
 TEXT = (FOLDER / FILE_NAME).read_text()
 CALL: dict[str, Any] = {"prompt": "a red apple", "width": 64, "height": 64, "num_inference_steps": 1, "seed": 1}
