@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
+from ..engine.folder.checks import model_faults
 from ..engine.progress import Progress, track
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.open import Checkpoint, open_checkpoint
@@ -133,8 +134,8 @@ def bytes_needed(job: Job) -> int:
 
 
 def models_of(assembly: Assembly) -> Models:
-    """What the models are, apart from what will lie on disk."""
-    return Models(
+    """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
+    models = Models(
         denoisers={
             kind: replace(checkpoint.architecture, text_encoders=assembly.text_encoders[kind])
             for kind, checkpoint in assembly.checkpoints.items()
@@ -146,6 +147,10 @@ def models_of(assembly: Assembly) -> Models:
         },
         vae=assembly.checkpoints["base"].vae_architecture,
     )
+    if fault := next(model_faults(models), None):
+        sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())
+        raise IncompatibleError(f"{sources}: no engine can have such models: {fault}")
+    return models
 
 
 def tokenizers_of(job: Job) -> dict[str, Tokenizer]:

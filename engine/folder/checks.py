@@ -54,11 +54,16 @@ def check(manifest: "Manifest", where: str) -> None:
         )
 
 
+def model_faults(models: Models) -> Iterator[str]:
+    """What is out of bounds among the numbers of the models, then where they contradict each other."""
+    yield from _numbers(models)
+    yield from _agreement(models)
+
+
 def _faults(manifest: "Manifest") -> Iterator[str]:
     """In this order: each part relies on those before."""
     models = manifest.models
-    yield from _numbers(models)
-    yield from _agreement(models)
+    yield from (f"models.{fault}" for fault in model_faults(models))
     wanted = models.components()
     yield from _names("components", manifest.components, wanted)
     for name, entry in manifest.components.items():
@@ -71,25 +76,25 @@ def _faults(manifest: "Manifest") -> Iterator[str]:
 def _numbers(models: Models) -> Iterator[str]:
     """What is out of bounds by itself."""
     for kind, model in models.denoisers.items():
-        yield from (f"models.denoisers.{kind}.unet.{fault}" for fault in outside(model.unet, UNET))
+        yield from (f"denoisers.{kind}.unet.{fault}" for fault in outside(model.unet, UNET))
     for name, encoder in models.text_encoders.items():
-        yield from (f"models.text_encoders.{name}.{fault}" for fault in outside(encoder, TEXT_ENCODER))
+        yield from (f"text_encoders.{name}.{fault}" for fault in outside(encoder, TEXT_ENCODER))
         if encoder.eos_token_id >= encoder.vocab_size:
-            yield f"models.text_encoders.{name}.eos_token_id is {encoder.eos_token_id}, its words end below that"
-    yield from (f"models.vae.{fault}" for fault in outside(models.vae, VAE))
+            yield f"text_encoders.{name}.eos_token_id is {encoder.eos_token_id}, its words end below that"
+    yield from (f"vae.{fault}" for fault in outside(models.vae, VAE))
     if len(models.vae.block_out_channels) != VAE_LEVELS:
-        yield f"models.vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
+        yield f"vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
 
 
 def _agreement(models: Models) -> Iterator[str]:
     """Where the models contradict each other."""
     if set(models.denoisers) not in KINDS:
         kinds = reprlib.repr(sorted(models.denoisers))
-        yield f"models.denoisers are {kinds}, a base with or without a refiner is allowed"
+        yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
     for kind, model in models.denoisers.items():
-        yield from (f"models.denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+        yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
-    yield from _names("models.text_encoders", models.text_encoders, used)
+    yield from _names("text_encoders", models.text_encoders, used)
 
 
 def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[str]:
@@ -107,7 +112,7 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"
         )
-    yield from (f"{fault}" for fault in _text(model, models))
+    yield from _text(model, models)
 
 
 def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:
