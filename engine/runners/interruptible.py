@@ -27,12 +27,14 @@ def run_interruptibly(work: Callable[[], T], stop: Callable[[], None]) -> T:
         return work()
     future: Future[T] = Future()
     settled = threading.Event()
-    threading.Thread(target=_settle, args=(future, settled, work), name="pocketxl", daemon=True).start()
+    worker = threading.Thread(target=_settle, args=(future, settled, work), name="pocketxl", daemon=True)
     try:
+        worker.start()
         due = _wait(settled, ending)
     except BaseException:
         stop()
-        settled.wait()
+        while worker.is_alive() and not settled.wait(LOOK_EVERY):
+            pass
         raise
     if due:
         stop()

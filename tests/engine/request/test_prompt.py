@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.request.prompt import WEIGHT_RANGE, parse_prompt
+from pocketxl.engine.request.prompt import WEIGHT_RANGE, escape, parse_prompt
+
+
+@given(st.text(st.sampled_from("()[]\\:1.2 ab"), max_size=12) | st.text())
+def test_escaped_text_is_taken_literally(text: str) -> None:
+    assert parse_prompt(escape(text)) == [(text, 1.0)]
+
+
+def test_escaping_leaves_alone_what_needs_none() -> None:
+    assert escape(r"a\b: 1.2, c") == r"a\b: 1.2, c"
 
 
 @pytest.mark.parametrize(

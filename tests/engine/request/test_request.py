@@ -1,7 +1,7 @@
 import inspect
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,12 +14,13 @@ from pocketxl.engine.architecture import Models
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.request.keywords import CallOptions
 from pocketxl.engine.request.limits import LIMITS
 from pocketxl.engine.request.request import GenerationRequest, Prompt, ResolvedRequest, Text
 from pocketxl.engine.request.resolve import resolve
 from pocketxl.engine.request.sizes import BUCKETS, size_of
 
-OURS = {"seed", "sampler", "schedule", "refiner", "aesthetic_score", "negative_aesthetic_score"}
+OURS = {"literal", "seed", "sampler", "schedule", "refiner", "aesthetic_score", "negative_aesthetic_score"}
 
 
 MODELS = read_manifest(FOLDER).models  # native 128
@@ -44,6 +45,19 @@ def test_names_and_defaults_are_those_of_diffusers() -> None:
             assert name not in theirs
         elif name != "prompt":
             assert field.default == theirs[name].default, name
+
+
+def test_typed_keywords_are_those_of_a_request() -> None:
+    ours, typed = get_type_hints(GenerationRequest), get_type_hints(CallOptions)
+    assert ours.pop("prompt")
+    assert typed == ours
+
+
+def test_literal_text_has_no_weights() -> None:
+    given = r"chapter (1:11) of [the] \(book\) \\"
+    prompt = checked(given, literal=True).prompts[0].prompt
+    assert prompt.runs == ((given, 1.0),)
+    assert checked(prompt.given).prompts[0].prompt == prompt, "what is written into a picture makes it again"
 
 
 def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason() -> None:
@@ -84,6 +98,7 @@ def test_defaults_are_filled_in() -> None:
     assert request.original_size == request.target_size == (128, 128)
     assert (request.images, request.guidance, request.refiner, request.denoising_end) == (1, True, False, None)
     assert (request.sampler.name, request.schedule, request.num_inference_steps) == ("euler", "default", 50)
+    assert request.seeds[0] is not None
     assert 0 <= request.seeds[0] < 2**32
     assert checked().seeds != request.seeds, "a fresh seed for each request"
 
@@ -184,10 +199,18 @@ def test_one_seed_counts_up_and_many_are_taken_as_they_are() -> None:
     assert checked(seed=np.array([2**64 - 1], np.uint64)).seeds == (2**64 - 1,)
 
 
-def test_generators_give_seeds() -> None:
-    assert checked(generator=torch.Generator().manual_seed(11), num_images_per_prompt=2).seeds == (11, 12)
+def test_generators_have_seeds_while_nothing_was_drawn_from_them() -> None:
+    one = torch.Generator().manual_seed(11)
+    assert checked(generator=one).seeds == (11,)
+    assert checked(generator=one, num_images_per_prompt=2).seeds == (None, None), "both draw from it"
     two = [torch.Generator().manual_seed(s) for s in (4, 9)]
     assert checked(generator=two, num_images_per_prompt=2).seeds == (4, 9)
+    torch.randn(3, generator=two[1])
+    assert checked(generator=two, num_images_per_prompt=2).seeds == (4, None)
+    with pytest.raises(RequestError, match="2 generators were given for 3 pictures"):
+        checked(generator=two, num_images_per_prompt=3)
+    with pytest.raises(RequestError, match="one kind"):
+        checked(generator=[one, np.random.default_rng(3)], num_images_per_prompt=2)
     drawn = checked(generator=np.random.default_rng(3)).seeds
     assert drawn == (int(np.random.default_rng(3).integers(2**32)),)
 

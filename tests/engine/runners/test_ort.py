@@ -1,0 +1,133 @@
+"""ONNX Runtime's runner: ended in a run, out of memory, and a model that engine.json does not describe."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketxl.engine.ending import Ended, Ending
+from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
+from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.runners.interruptible import run_interruptibly
+from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
+from pocketxl.engine.runners.processor import available_cores
+
+MANIFEST = read_manifest(FOLDER)
+
+
+@pytest.fixture
+def unet() -> Iterator[OrtRunner]:
+    runner = OrtRunner(FOLDER, "base/unet", MANIFEST.components["base/unet"], OrtDevice(threads=1))
+    yield runner
+    runner.release()
+
+
+def inputs(runner: OrtRunner, side: int) -> dict[str, np.ndarray]:
+    sizes = {"batch": 1, "tokens": 77, "height": side, "width": side}
+    return {
+        tensor.name: np.ones([sizes[d] if isinstance(d, str) else d for d in tensor.shape], np.float32)
+        for tensor in runner.spec.inputs
+    }
+
+
+def test_a_run_is_ended_in_its_middle(unet: OrtRunner) -> None:
+    before = unet(inputs(unet, 8))["prediction"]
+    token = threading.Event()
+    timer = threading.Timer(0.2, token.set)  # such a run takes seconds
+    timer.start()
+    with Ending(token).in_effect(), pytest.raises(Ended):
+        unet(inputs(unet, 192))
+    assert np.array_equal(np.asarray(unet(inputs(unet, 8))["prediction"]), before), "and it goes on"
+
+
+def test_ctrl_c_ends_a_run_in_its_middle() -> None:
+    stopped = threading.Event()
+
+    def work() -> None:
+        import signal
+
+        signal.raise_signal(signal.SIGINT)  # Python handles it in the main thread, which waits for this one
+        assert stopped.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(work, stopped.set)
+    assert stopped.is_set()
+
+
+def test_work_outside_the_main_thread_that_nobody_can_end_is_done_there() -> None:
+    seen: list[threading.Thread] = []
+    thread = threading.Thread(target=lambda: run_interruptibly(lambda: seen.append(threading.current_thread()), print))
+    thread.start()
+    thread.join()
+    assert seen == [thread]
+
+
+def test_a_run_without_enough_memory(unet: OrtRunner) -> None:
+    resource: Any = pytest.importorskip("resource", reason="limits of memory are POSIX's")
+    unet.load()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), limits[1]))
+    try:
+        with pytest.raises(MemoryBudgetError, match=r"base/unet.*pocketxl plan"):
+            unet(inputs(unet, 256))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert np.isfinite(np.asarray(unet(inputs(unet, 8))["prediction"])).all()
+
+
+@pytest.mark.parametrize("change", ["name", "shape", "dtype", "count"])
+def test_a_spec_that_is_not_the_models(change: str) -> None:
+    entry = MANIFEST.components["base/unet"]
+    first, *others = entry.spec.inputs
+    changed = {
+        "name": (replace(first, name="noise"), *others),
+        "shape": (replace(first, shape=("batch", 9, "height", "width")), *others),
+        "dtype": (replace(first, dtype="int64"), *others),
+        "count": tuple(others),
+    }[change]
+    runner = OrtRunner(
+        FOLDER, "base/unet", replace(entry, spec=replace(entry.spec, inputs=changed)), OrtDevice(threads=1)
+    )
+    with pytest.raises(IntegrityError, match=r"base/unet: engine.json and the model disagree on the inputs"):
+        runner.load()
+    assert not runner.loaded
+
+
+def test_extreme_sums_are_exact_on_every_processor() -> None:
+    """Without VNNI, products of uint8 and int8 are added in 16 bits with saturation unless the session is told."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from pocketxl.engine.runners.ort_session import session_options
+
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    weight = numpy_helper.from_array(np.full((64, 4), 127, np.int8), "w")
+    graph = helper.make_graph(
+        [node], "extremes", [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, [1, 4])], [weight],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(onnxruntime, 1, patterns=True))
+    (sums,) = session.run(None, {"x": np.full((1, 64), 255, np.uint8)})
+    assert sums.tolist() == [[255 * 127 * 64] * 4]
+
+
+def test_cores_that_are_ours() -> None:
+    import os
+
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    if hasattr(os, "sched_setaffinity"):
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(allowed)})
+        try:
+            assert available_cores() == 1
+        finally:
+            os.sched_setaffinity(0, allowed)
