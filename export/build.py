@@ -29,6 +29,7 @@ from .job import (
     Job,
     bytes_needed,
     component_keys,
+    expected_stages,
     models_of,
     open_as,
     possible_recipes,
@@ -37,11 +38,12 @@ from .job import (
     tokenizers_of,
 )
 from .mend import intact_components, mended
-from .progress import steps_of
+from .progress import Counted, whole
 from .publish.existing import Existing, find_engine
+from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
-from .reference.run import Reference, run_reference, sample_of, short_run
+from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .targets import find_target
 from .targets.check import check
@@ -109,6 +111,7 @@ def build(
     with (
         torch_threads(threads),
         workspace(destination, keys=keys, bytes_needed=needed, intact=intact, afresh=force) as space,
+        whole(progress, expected_stages(job)) as progress,
     ):
         manifest = _make(job, space, found.manifest, threads, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:
@@ -128,10 +131,13 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         return _reference(job, space.reference, progress)
 
     finished: dict[str, Finished] = {}
-    with track(progress, "lower", total=len(job.assembly.components), unit="component") as advance:
-        for name, component in job.assembly.components.items():
-            finished[name] = space.component(name, partial(_lower, job, component, reference, space.aside, threads))
-            advance(detail=name)
+    components = job.assembly.components
+    left = sum(component.weights.bytes for name, component in components.items() if name not in space.finished)
+    with track(progress, "lower", total=left, unit="B") as advance:
+        for name, component in components.items():
+            advance(0, detail=name)
+            lower = partial(_lower, job, component, reference, space.aside, threads, partial(advance, detail=name))
+            finished[name] = space.component(name, lower)
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
         for name, files in job.tokenizer_files.items()
@@ -140,7 +146,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     if damaged is not None and mended(damaged, made, space):
         return damaged
     manifest = _with_samples(made, job, space, reference())
-    return _gate(job, space.folder, manifest, reference(), threads, progress) if job.target.runs_here else manifest
+    return _gate(job, space, manifest, reference(), threads, progress) if job.target.runs_here else manifest
 
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
@@ -156,6 +162,7 @@ def _lower(
     reference: Callable[[], Reference],
     aside: Path,
     threads: int | None,
+    advance: Callable[[int], None],
     folder: Path,
 ) -> Mapping[str, Any]:
     """Write one component into `folder`; what the manifest will say of it."""
@@ -172,7 +179,14 @@ def _lower(
     aside.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=aside) as beside:
         made = job.target.lower(
-            component.name, component.spec, master, component.weights, recipe, calibration, folder, Path(beside)
+            component.name,
+            component.spec,
+            master,
+            Counted(component.weights, advance),
+            recipe,
+            calibration,
+            folder,
+            Path(beside),
         )
         facts: dict[str, Any] = {"activation": made.activation, "exact_threads": made.exact_threads}
         if made.stand_in is not None:
@@ -223,20 +237,17 @@ def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Ref
 
 
 def _gate(
-    job: Job, folder: Path, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
+    job: Job, space: Workspace, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
 ) -> Manifest:
     """Hold every component and a short run to the reference; the manifest with the figures in it."""
-    from .reference.gate import check_components, check_pictures
+    from .reference.gate import check_components, check_pictures, short_run
 
-    runners, others, settings = (
-        open_runners(folder, manifest, threads=threads),
-        possible_recipes(job),
-        job.recipe.calibration,
-    )
-    figures = check_components(runners, job.assembly, job.recipes, others, reference, progress)
+    others, settings = possible_recipes(job), job.recipe.calibration
+    runners = open_runners(space.folder, manifest, threads=threads)
+    store = ReferenceStore(space.gate, digest_of([job.parts, manifest.files]))
+    figures = check_components(runners, job.assembly, job.recipes, others, reference, store, progress)
     pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
-    with track(progress, "check: pictures", total=settings.prompts * settings.steps, unit="step") as advance:
-        pictures = short_run(pipe, settings, job.size, steps_of(advance))
+    pictures = short_run(pipe, settings, job.size, store, progress)
     quality = check_pictures(job.recipe, others, reference.pictures, pictures)
     components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
     device = next(iter(runners.values())).device.name

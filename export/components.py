@@ -64,8 +64,7 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
     digests = {
         f"{kind}.{part}": digest(checkpoint, part)
         for kind, checkpoint in checkpoints.items()
-        for part in checkpoint.components
-        if (kind, part) != ("refiner", "vae")
+        for part in parts_of(checkpoint)
     }
     components = [
         _text_encoder(base, "base", "text_encoder", "text_encoder"),
@@ -87,6 +86,11 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
         text_encoders=text_encoders,
         digests=digests,
     )
+
+
+def parts_of(checkpoint: Checkpoint) -> list[str]:
+    """The parts of a checkpoint that an engine is made from: all, but a refiner's VAE, which is the base's."""
+    return [part for part in checkpoint.components if (checkpoint.kind, part) != ("refiner", "vae")]
 
 
 def _text_encoder(checkpoint: Checkpoint, kind: str, part: str, name: str) -> Component:

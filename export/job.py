@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.checks import model_faults
 from ..engine.progress import Progress, track
+from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.open import Checkpoint, open_checkpoint
-from .components import Assembly, Component, assemble
+from .components import Assembly, Component, assemble, parts_of
 from .keep import keeping
-from .publish.digests import cached_digest
+from .progress import Share, expected
+from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
@@ -59,8 +62,9 @@ def prepare(
     Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
     """
     size = _calibration_size(base, calibration_size)
-    with track(progress, "read", total=None, unit="checkpoint"):
-        assembly = assemble(base, refiner, _digest)
+    unread = sum(_unread(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
+    with track(progress, "read", total=unread, unit="B") as advance:
+        assembly = assemble(base, refiner, partial(_digest, advance))
     recipes = keeping(recipe, keep, assembly.components)
     tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
     parts = build_parts(
@@ -133,6 +137,19 @@ def bytes_needed(job: Job) -> int:
     return sum(sizes) + (0 if job.target.runs_here else max(sizes))
 
 
+def expected_stages(job: Job) -> dict[str, Share]:
+    """What the build is about to take, stage by stage."""
+    components, settings = job.assembly.components.values(), job.recipe.calibration
+    unets = [c.weights.bytes for c in components if c.spec.role is Role.UNET]
+    return expected(
+        weights=sum(c.weights.bytes for c in components),
+        unet=sum(unets) // len(unets),
+        steps=settings.prompts * settings.steps,
+        pixels=job.size**2,
+        gated=job.target.runs_here,
+    )
+
+
 def models_of(assembly: Assembly) -> Models:
     """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
     models = Models(
@@ -176,7 +193,13 @@ def _needs_reference(job: Job, component: Component) -> bool:
     return not job.target.runs_here or job.recipes[component.name].needs_calibration(component.spec.role)
 
 
-def _digest(checkpoint: Checkpoint, part: str) -> str:
+def _unread(checkpoint: Checkpoint) -> int:
+    """Bytes of weights whose digest must be computed."""
+    parts = {part: checkpoint.weights(part) for part in parts_of(checkpoint)}
+    known = {part: known_digest(weights.files(), f"{checkpoint.kind}.{part}") for part, weights in parts.items()}
+    return sum(weights.bytes for part, weights in parts.items() if known[part] is None)
+
+
+def _digest(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
     weights = checkpoint.weights(part)
-    compute: Callable[[], str] = weights.digest
-    return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", compute)
+    return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", partial(weights.digest, advance))

@@ -77,6 +77,7 @@ class Target(Protocol):
         """Write the component's files into the folder `out`, and a stand-in into `aside` (both exist and are empty).
 
         `model` is the master without data, and is used up. Weights are read one at a time. The same inputs give the
-        same bytes. The recipe is one that `check` lets pass; `component` is for messages. Raises `IncompatibleError`
-        for a graph that the target cannot do and `StorageError` when writing fails.
+        same bytes, unless the back end's own builder does not. The recipe is one that `check` lets pass; `component` is
+        for messages. Raises `IncompatibleError` for a graph that the target cannot do and `StorageError` when writing
+        fails.
         """

@@ -1,8 +1,10 @@
 """`engine.json`: what an engine folder holds, and the proof that it still holds it.
 
 Every other file is recorded with its sha256 and size, and is read only after its hash matched, because engines are
-code. `engine.json` itself carries the digest of its own canonical text. Equal builds give byte-identical files: keys
-are sorted and there are no timestamps.
+code. `engine.json` itself carries the digest of its own canonical text: keys are sorted and there are no timestamps, so
+that `cpu` engines built twice from equal parts are equal to the byte, on one machine and with one number of threads.
+Others round differently: the reference run then gives other samples and figures, and a calibrated recipe other ranges
+and weights. Engines for TensorRT for RTX are never equal to the byte (see `export.targets.rtx`).
 """
 
 import hashlib
@@ -131,7 +133,12 @@ class Manifest:
                 f"{where} has format {reprlib.repr(version)}, this release reads {FORMAT}; "
                 + ("install a newer pocketxl" if isinstance(version, int) and version > FORMAT else _REBUILD)
             )
-        manifest = decode(cls, data, where)
+        try:
+            manifest = decode(cls, data, where)
+        except IntegrityError as error:  # the digest fits, so it is as it was written
+            maker = data.get("created_by")
+            shown = maker[:60] if isinstance(maker, str) and maker else "an unknown program"
+            raise IntegrityError(f"{error}; another version ({shown}) has made this engine; {_REBUILD}") from error
         check(manifest, where)
         return manifest
 

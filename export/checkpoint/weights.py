@@ -3,9 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ class Weights:
     def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
         """Takes where each tensor lies; see `open_weights` for folders, `single_file` for original checkpoints."""
         self._tensors = dict(sorted(tensors.items()))
+        self._digest: str | None = None
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -65,6 +65,11 @@ class Weights:
             _fill(result.view(-1).view(torch.uint8).numpy().data, stored, 0)
         return result.T.contiguous() if stored.transposed else result
 
+    @property
+    def bytes(self) -> int:
+        """The size of all tensors."""
+        return sum(stored.nbytes for stored in self._tensors.values())
+
     def stored(self, name: str) -> StoredTensor:
         """Where a tensor lies; `IntegrityError` when the checkpoint lacks it."""
         if name not in self._tensors:
@@ -86,18 +91,21 @@ class Weights:
         """The files that hold the tensors, sorted."""
         return sorted({stored.path for stored in self._tensors.values()})
 
-    def digest(self) -> str:
-        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights."""
-        return self._digest
+    def digest(self, advance: Callable[[int], object] | None = None) -> str:
+        """SHA-256 over names, types, shapes and values: the same for every file form of the same weights.
 
-    @cached_property
-    def _digest(self) -> str:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            values = list(pool.map(self._hash, self._tensors))
-        whole = hashlib.sha256()
-        for (name, stored), value in zip(self._tensors.items(), values, strict=True):
-            whole.update(json.dumps([name, stored.dtype, stored.shape, value]).encode())
-        return whole.hexdigest()
+        `advance` is told the bytes of each tensor when it is hashed.
+        """
+        if self._digest is None:
+            whole = hashlib.sha256()
+            with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+                values = pool.map(self._hash, self._tensors)
+                for (name, stored), value in zip(self._tensors.items(), values, strict=True):
+                    whole.update(json.dumps([name, stored.dtype, stored.shape, value]).encode())
+                    if advance is not None:
+                        advance(stored.nbytes)
+            self._digest = whole.hexdigest()
+        return self._digest
 
     def _hash(self, name: str) -> str:
         stored = self._tensors[name]

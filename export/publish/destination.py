@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...engine.errors import StorageError
+from ...engine.folder.manifest import FILE_NAME
 from .lock import locked
 
+STATE_FILE = "state.json"
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -69,8 +71,17 @@ def exchange(first: Path, second: Path) -> bool:
 def clear(destination: Path) -> None:
     """Remove the work, but not the lock, which is its holder's to remove."""
     work = work_folder(destination)
-    for name in ("engine", "aside", "reference", "replaced"):
+    (work / STATE_FILE).unlink(missing_ok=True)  # first: without it the rest counts for nothing
+    for name in ("engine", "aside", "reference", "gate", "replaced"):
         shutil.rmtree(work / name, ignore_errors=True)
     for path in work.iterdir():
         if path.name != "lock":
             path.unlink()
+
+
+def clear_published(destination: Path) -> None:
+    """Remove what a build left that was killed behind its last step; one that is not finished is left to go on."""
+    work = work_folder(destination)
+    unfinished = (work / STATE_FILE).exists() and (work / "engine").is_dir()
+    if not unfinished or (work / "engine" / FILE_NAME).exists() or (work / "replaced").exists():
+        clear(destination)

@@ -23,10 +23,10 @@ def cached_digest(files: Iterable[Path], name: str, compute: Callable[[], str], 
     """
     path = cache or cache_folder() / "digests.json"
     paths = sorted(file.resolve() for file in files)
-    identity = _identity(paths, name)
-    known = _read_cache(path).get(identity)
+    known = known_digest(paths, name, path)
     if known is not None:
         return known
+    identity = _identity(paths, name)
     newest = max((file.stat().st_mtime for file in paths), default=0.0)
     digest = compute()
     if _identity(paths, name) == identity and time.time() - newest > _SETTLED_SECONDS:
@@ -38,6 +38,12 @@ def cached_digest(files: Iterable[Path], name: str, compute: Callable[[], str], 
         except OSError:
             return digest  # no cache then
     return digest
+
+
+def known_digest(files: Iterable[Path], name: str, cache: Path | None = None) -> str | None:
+    """What `cached_digest` would say without computing, or None where it would compute."""
+    path = cache or cache_folder() / "digests.json"
+    return _read_cache(path).get(_identity(sorted(file.resolve() for file in files), name))
 
 
 def _identity(paths: list[Path], name: str) -> str:

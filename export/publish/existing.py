@@ -8,7 +8,7 @@ from ...engine.errors import PocketXLError, StorageError
 from ...engine.folder.files import hash_file, is_litter
 from ...engine.folder.manifest import FILE_NAME, Manifest, read_manifest
 from ...engine.progress import Progress, Silent, track
-from .destination import clear, real, recover, tidy
+from .destination import clear_published, real, recover, tidy
 from .keys import explain_miss
 
 # What lies at the top of an engine folder whose own description cannot be read.
@@ -47,7 +47,7 @@ def find_engine(destination: Path, parts: Mapping[str, str], progress: Progress 
         return Existing(reasons=tuple(changed))
     damage = _damage(destination, manifest, progress or Silent())
     if not damage:
-        tidy(destination, clear)  # after a build that was killed behind its last step
+        tidy(destination, clear_published)
     return Existing(manifest=manifest, damaged=frozenset(damage), reasons=tuple(damage.values()))
 
 

@@ -16,7 +16,7 @@ _ABSENT = "(none)"
 def build_parts(
     *, sources: Mapping[str, str], target: str, recipe: Any, configuration: Any, libraries: Iterable[str]
 ) -> dict[str, str]:
-    """Everything that the bytes of an engine depend on: part → short text or digest.
+    """Everything that an engine depends on, but for the rounding of machines and threads: part → short text or digest.
 
     `sources`: weights' digest by component (`base.unet` → sha256); `recipe` and `configuration`: any data that
     `schema.encode` takes (architectures, calibration settings); `libraries`: distributions. No paths and no times, so

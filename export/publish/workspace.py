@@ -5,6 +5,7 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
     .{name}.building/lock         held while a builder lives
     .{name}.building/state.json   finished components: key, files with hashes, facts
     .{name}.building/reference/   what the unquantized run has left so far
+    .{name}.building/gate/        and the gate
     .{name}.building/engine/      the folder to be
     .{name}.building/aside/       what a component needs while it is made, and the engine does not
     .{name}.building/replaced/    the old engine, for the instant between two renames where they cannot be exchanged
@@ -24,7 +25,7 @@ from ...engine.folder.durable import sync, write_durably
 from ...engine.folder.files import FileEntry, entry_of, hash_file, lexical_path
 from ...engine.folder.manifest import FILE_NAME, Manifest
 from ...engine.folder.schema import decode, encode
-from .destination import clear, real, recover, swap, work_folder
+from .destination import STATE_FILE, clear, real, recover, swap, work_folder
 from .existing import refuse_foreign
 from .lock import locked
 from .storage import check_space, storage_errors
@@ -73,14 +74,24 @@ class Workspace:
         return self._work / "reference"
 
     @property
+    def gate(self) -> Path:
+        """The same for the gate's figures and pictures."""
+        return self._work / "gate"
+
+    @property
     def aside(self) -> Path:
         """A folder for what is never published."""
         return self._work / "aside"
 
     @property
     def finished(self) -> frozenset[str]:
-        """Components that an earlier, interrupted build has left finished."""
-        return frozenset(self._state.components)
+        """Components that need no making: left by an interrupted build, or intact in the engine to be replaced."""
+        return frozenset({*self._state.components, *self._intact})
+
+    @property
+    def kept(self) -> bool:
+        """True if an error leaves something that the next build can use."""
+        return bool(self._state.components) or self.reference.exists()
 
     def component(self, name: str, build: Callable[[Path], Mapping[str, Any]]) -> Finished:
         """The component `name`: what is there already if every hash matches, otherwise made by `build`.
@@ -164,11 +175,11 @@ class Workspace:
 
     def _record(self, components: Mapping[str, Finished]) -> None:
         self._state = replace(self._state, components=components)
-        write_durably(self._work / "state.json", json.dumps(encode(self._state), sort_keys=True).encode())
+        write_durably(self._work / STATE_FILE, json.dumps(encode(self._state), sort_keys=True).encode())
 
     def _read_state(self) -> _State:
         try:
-            state = decode(_State, json.loads((self._work / "state.json").read_bytes()), "state.json")
+            state = decode(_State, json.loads((self._work / STATE_FILE).read_bytes()), STATE_FILE)
         except (OSError, ValueError, RecursionError, IntegrityError):
             return _State()  # absent or damaged: everything is built again
         wanted = {n: done for n, done in state.components.items() if done.key == self._keys.get(n)}
@@ -214,7 +225,7 @@ def workspace(
         try:
             yield made
         except BaseException as error:
-            if made.finished or made.reference.exists():
+            if made.kept:
                 error.add_note(
                     f"what is finished is kept in {work_folder(destination)}, and the next build goes on there; delete "
                     "that folder to start afresh"

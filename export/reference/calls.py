@@ -15,7 +15,7 @@ class Calls:
         store: ReferenceStore,
         index: int,
         ranges: Mapping[str, dict[str, Extremes]],
-        advance: Callable[[], None],
+        advance: Callable[..., None],
     ) -> None:
         """`index`: the picture's; `ranges` are watched while a call is made; `advance` hears of each that was made."""
         self._store = store
@@ -40,5 +40,5 @@ class Calls:
             self._index, self._number, KeptCall(component=component, outputs=outputs, calibration=seen)
         )
         self._number += 1
-        self._advance()
+        self._advance(detail=component)
         return outputs

@@ -7,14 +7,17 @@ import numpy as np
 
 from ...engine.errors import QualityError
 from ...engine.folder.samples import Sample
+from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress, track
 from ...engine.runners.base import Loaded, Runner, call
 from ...engine.specs import Arrays, Role
 from ..components import Assembly, Component
-from ..quantize.recipes import Recipe
+from ..progress import steps_of
+from ..quantize.recipes import CalibrationSettings, Recipe
 from .calibrate import Calibration
 from .parity import Figures, LayerError, compare, psnr_db, worst_layers
-from .run import Reference
+from .run import Reference, one_picture
+from .store import KeptCall, Part, ReferenceStore
 
 
 def check_components(
@@ -23,19 +26,41 @@ def check_components(
     recipes: Mapping[str, Recipe],
     others: Sequence[Recipe],
     reference: Reference,
+    store: ReferenceStore,
     progress: Progress,
 ) -> dict[str, dict[str, float]]:
     """Component → figures (`relative_error`, `max_abs`, `psnr_db`, `samples`), one component in memory at a time.
 
-    `recipes`: each component's; `others`: all that the target can do, for advice. Raises `QualityError` that names the
-    worst layers of the first component that misses its recipe's threshold.
+    `recipes`: each component's; `others`: all that the target can do, for advice; `store`: figures that an interrupted
+    build has left, and where they go. Raises `QualityError` that names the worst layers of the first component that
+    misses its recipe's threshold.
     """
-    figures = {}
-    with track(progress, "check: components", total=len(runners), unit="component") as advance:
-        for name, runner in runners.items():
+    kept = [store.read_call(0, number) for number in range(len(runners))]
+    figures = {call.component: {n: float(v) for n, v in call.outputs.items()} for call in kept if call is not None}
+    sizes = {name: assembly.components[name].weights.bytes for name in runners if name not in figures}
+    with track(progress, "check: components", total=sum(sizes.values()), unit="B") as advance:
+        for number, (name, runner) in enumerate(runners.items()):
+            if name in figures:
+                continue
+            advance(0, detail=name)
             figures[name] = check_component(runner, assembly.components[name], recipes[name], others, reference)
-            advance(detail=name)
+            outputs = {figure: np.array(value) for figure, value in figures[name].items()}
+            store.write_call(0, number, KeptCall(component=name, outputs=outputs, calibration=Calibration(ranges={})))
+            advance(sizes[name], detail=name)
     return figures
+
+
+def short_run(
+    pipe: Pipeline, settings: CalibrationSettings, size: int, store: ReferenceStore, progress: Progress
+) -> np.ndarray:
+    """The pictures of the reference run as the engine makes them, (n, H, W, 3) in [0, 1]; `store` as above."""
+    kept = {index: part.picture for index in range(settings.prompts) if (part := store.read(1 + index)) is not None}
+    left = [index for index in range(settings.prompts) if index not in kept]
+    with track(progress, "check: pictures", total=len(left) * settings.steps, unit="step") as advance:
+        for index in left:
+            kept[index] = one_picture(pipe, index, settings, size, steps_of(advance))
+            store.write(1 + index, Part(picture=kept[index], samples={}, calibration={}, rows={}))
+    return np.stack([kept[index] for index in range(settings.prompts)])
 
 
 def check_component(

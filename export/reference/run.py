@@ -171,13 +171,8 @@ def sample_of(reference: Reference, component: str) -> Sample:
     return inputs, outputs
 
 
-def short_run(pipe: Pipeline, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
-    """The run that reference and engine have in common: same prompts, same noise; pictures (n, H, W, 3) in [0, 1]."""
-    return np.stack([one_picture(pipe, i, settings, size, progress) for i in range(settings.prompts)])
-
-
 def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
-    """Picture `index` of that run, (H, W, 3) in [0, 1]."""
+    """Picture `index`, (H, W, 3) in [0, 1], from the prompt and the noise that reference and engine have in common."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
     prompt = PROMPTS[index % len(PROMPTS)]
     picture: np.ndarray = pipe(prompt, seed=index, output_type="np", progress=progress, **options).images[0]

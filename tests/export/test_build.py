@@ -22,6 +22,7 @@ from pocketxl.engine.errors import (
     StorageError,
 )
 from pocketxl.engine.folder.manifest import read_manifest, verify
+from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
 from pocketxl.export.components import Component
@@ -61,6 +62,26 @@ keys.exporter_digest = lambda: sys.argv[3]
 build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
 
+
+# One that dies when it has kept the first step of its reference run.
+KILLED_IN_THE_REFERENCE = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from pocketxl.export.publish import keys
+from pocketxl.export.build import build
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
+from pocketxl.export.reference.store import ReferenceStore
+
+def write_call(self, *call, real=ReferenceStore.write_call):
+    real(self, *call)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ReferenceStore.write_call = write_call
+RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2))
+keys.exporter_digest = lambda: sys.argv[3]
+build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
+"""
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
@@ -227,6 +248,29 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
     assert files(again) == whole
 
 
+def test_a_build_killed_in_its_reference_run_goes_on_at_the_next_step(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference.streamed import StreamedModule
+
+    again, steps = tmp_path / "again", SHORT.prompts * SHORT.steps
+    command = [sys.executable, "-c", KILLED_IN_THE_REFERENCE, str(tiny_folders["base"]), str(again)]
+    for kept in range(1, steps + 1):
+        killed = subprocess.run([*command, keys.exporter_digest()], check=False, timeout=300)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list((tmp_path / ".again.building/reference").glob("0.*.json"))) == kept
+    call = StreamedModule.__call__
+
+    def watched(self: StreamedModule, inputs: Any) -> Any:
+        assert self.spec.role is not Role.UNET, "every step was kept"
+        return call(self, inputs)
+
+    monkeypatch.setattr(StreamedModule, "__call__", watched)
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
+
+
 def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
     engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +287,41 @@ def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
             build(tiny_folders["base"], again, recipe="fp32")
     assert not again.exists()
     monkeypatch.setattr(StreamedModule, "__call__", lambda self, inputs: pytest.fail("the reference ran again"))
+    build(tiny_folders["base"], again, recipe="fp32")
+    assert files(again) == files(engine)
+    assert not (tmp_path / ".again.building").exists()
+
+
+def test_a_build_stopped_in_its_gate_does_not_measure_twice(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketxl.export.reference import gate
+
+    again, real = tmp_path / "again", gate.check_component
+    measured: list[str] = []
+
+    def stopped(runner: Any, component: Component, *rest: Any) -> Any:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def noted(runner: Any, component: Component, *rest: Any) -> Any:
+        measured.append(component.name)
+        return real(runner, component, *rest)
+
+    def taken_away(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for place, name, fault in ((gate, "check_component", stopped), (gate, "check_pictures", taken_away)):
+        with monkeypatch.context() as patch:
+            patch.setattr(gate, "check_component", noted)
+            patch.setattr(place, name, fault)
+            with pytest.raises(KeyboardInterrupt):
+                build(tiny_folders["base"], again, recipe="fp32")
+    assert sorted(measured) == sorted(read_manifest(engine).components), "each once"
+    monkeypatch.setattr(gate, "check_component", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(gate, "one_picture", lambda *_: pytest.fail("made twice"))
     build(tiny_folders["base"], again, recipe="fp32")
     assert files(again) == files(engine)
     assert not (tmp_path / ".again.building").exists()
@@ -307,8 +386,9 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
     with start_command("build", str(tiny_folders["base"]), "-o", str(engine), "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        while '"lower", "step": 1' not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        finished = tmp_path / ".engine.building/state.json"
+        while not finished.exists() or "text_encoder" not in finished.read_text():
+            assert process.stdout.readline(), process.stderr.read()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         err = process.stderr.read()
@@ -397,9 +477,18 @@ def test_json_events_come_in_the_order_of_the_stages(
     events = shown.events()
     assert (shown.status, shown.err) == (0, "")
     stages = list(dict.fromkeys(e["stage"] for e in events[:-1]))
-    assert [s for s in stages if not s.startswith("reference")] == [
-        "read", "lower", "check: components", "check: pictures", "publish",
+    assert stages == [
+        "read", "build", "lower", "reference", "check: components", "check: pictures", "publish",
     ]  # fmt: skip
+    for stage in stages:
+        own = [e for e in events[:-1] if e["stage"] == stage]
+        assert own[0]["step"] == 0
+        assert own[-1]["done"]
+        assert own[-1]["step"] == own[0]["total"] > 0, stage
+        steps = [e["step"] for e in own]
+        assert steps == sorted(steps)
+    weights = sum(p.stat().st_size for p in tiny_folders["base"].rglob("*.safetensors"))
+    assert 0.98 * weights < events[0]["total"] <= weights
     assert events[-1]["event"] == "built"
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]
 

@@ -52,6 +52,16 @@ def test_every_error_is_one_line_and_its_own_status(
     assert shown.events() == ([expected] if json else [])
 
 
+@pytest.mark.parametrize("error", [PocketXLError("the reason"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_what_a_command_has_left_is_told_with_its_error(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error.add_note("what is finished is kept")
+    stub(monkeypatch, error)
+    first = "the reason" if isinstance(error, PocketXLError) else "interrupted"
+    assert run(capsys, "work").complaint() == f"pocketxl: {first}; what is finished is kept"
+
+
 @pytest.mark.parametrize(
     ("kind", "status"),
     [(KernelError, 2), (UnsupportedShapeError, 3), (UnsupportedArchitectureError, 3), (CompileError, 1)],

@@ -106,6 +106,12 @@ def test_unknown_keys_missing_keys_and_wrong_types_are_named(tmp_path: Path) -> 
         Manifest.from_json(resealed(text, components={"a": {"runner": "ort"}}))
 
 
+def test_a_field_of_another_version_is_told_with_its_maker_and_the_fix(tmp_path: Path) -> None:
+    text = engine(tmp_path).to_json()
+    with pytest.raises(IntegrityError, match=r"unknown keys.*another version \(pocketxl 0\.0\).*`pocketxl build`"):
+        Manifest.from_json(resealed(text, sampler="euler", created_by="pocketxl 0.0"))
+
+
 def test_a_newer_format_asks_for_a_newer_release(tmp_path: Path) -> None:
     text = engine(tmp_path).to_json()
     with pytest.raises(IncompatibleError, match="install a newer pocketxl"):

@@ -22,6 +22,7 @@ from pocketxl.engine.errors import IntegrityError, StorageError
 from pocketxl.engine.folder.files import FileEntry
 from pocketxl.engine.folder.manifest import Manifest, read_manifest, verify
 from pocketxl.export.publish import destination as place
+from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.lock import locked
 from pocketxl.export.publish.workspace import Finished, workspace
@@ -308,6 +309,39 @@ def test_leftovers_behind_the_last_step_are_removed_by_a_hit(tmp_path: Path) -> 
     destination = tmp_path / "engine"
     build(destination)
     shutil.copytree(destination, work_folder(destination) / "engine")
+    assert not find_engine(destination, keys("int8")).reasons
+    assert list(tmp_path.iterdir()) == [destination]
+
+
+def test_a_hit_leaves_the_unfinished_work_of_another_recipe_alone(tmp_path: Path) -> None:
+    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
+        if name == "vae_decoder":
+            raise KeyboardInterrupt
+        return make(name, folder, **options)
+
+    destination = tmp_path / "engine"
+    build(destination)
+    with pytest.raises(KeyboardInterrupt):
+        build(destination, recipe="fp32", maker=stop)
+    assert not find_engine(destination, keys("int8")).reasons
+    assert build(destination, recipe="fp32") == ["vae_decoder"]
+
+
+@pytest.mark.parametrize("replacing", [True, False])
+def test_killed_between_the_last_rename_and_the_clearing_nothing_stays_after_a_hit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacing: bool
+) -> None:
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    destination = tmp_path / "engine"
+    if replacing:
+        build(destination, recipe="fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(destination)
+    assert work_folder(destination).exists()
     assert not find_engine(destination, keys("int8")).reasons
     assert list(tmp_path.iterdir()) == [destination]
 

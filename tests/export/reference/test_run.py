@@ -1,5 +1,6 @@
-"""The reference run keeps single rows, whatever the size of a call, and goes on at the next picture."""
+"""The reference run keeps single rows, whatever the size of a call, and goes on at the next step."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.folder.samples import Sample
-from pocketxl.engine.progress import Silent
+from pocketxl.engine.progress import ProgressEvent, Silent
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
-from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
 from pocketxl.export.reference import run
 from pocketxl.export.reference.store import ReferenceStore
+from pocketxl.export.reference.streamed import StreamedModule
 from pocketxl.export.targets import find_target
 
 SPEC = ComponentSpec(
@@ -42,33 +44,44 @@ def test_calls_of_two_rows_leave_the_same_samples_as_single_rows() -> None:
         assert x2["step"].shape == (1,)
 
 
-def test_a_run_that_was_cut_goes_on_at_the_next_picture(
-    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails_at", [0, 7])
+def test_a_run_that_was_cut_goes_on_at_the_next_step(
+    fails_at: int, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
-    recipe = RECIPES["int8"]
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    settings = CalibrationSettings(prompts=2, steps=6)
     base = open_as(tiny_folders["base"], "base", None)
-    job = prepare(base, None, target=find_target("cpu"), recipe=recipe, calibration_size=16, progress=Silent())
-    models, tokenizers, real = models_of(job.assembly), tokenizers_of(job), run.one_picture
+    target, recipe = find_target("cpu"), RECIPES["int8"]
+    job = prepare(base, None, target=target, recipe=recipe, calibration_size=16, progress=Silent())
+    models, tokenizers, real = models_of(job.assembly), tokenizers_of(job), StreamedModule.__call__
     made: list[int] = []
+    events: list[ProgressEvent] = []
 
     def reference(folder: str, fails_at: int | None = None) -> run.Reference:
-        def picture(pipe: Any, index: int, *rest: Any) -> np.ndarray:
-            if index == fails_at:
-                raise KeyboardInterrupt
-            made.append(index)
-            return real(pipe, index, *rest)
+        def called(self: StreamedModule, inputs: Any) -> Any:
+            if self.spec.role is Role.UNET:
+                if len(made) == fails_at:
+                    raise KeyboardInterrupt
+                made.append(1)
+            return real(self, inputs)
 
-        monkeypatch.setattr(run, "one_picture", picture)
+        monkeypatch.setattr(StreamedModule, "__call__", called)
+        events.clear()
         store = ReferenceStore(tmp_path / folder, "key")
-        return run.run_reference(models, tokenizers, job.assembly, recipe.calibration, job.size, store, Silent())
+        return run.run_reference(
+            models, tokenizers, job.assembly, settings, job.size, store, lambda event: events.append(event)
+        )
 
     whole = reference("whole")
+    assert len(made) == settings.prompts * settings.steps
+    assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == ["0.json", "0.npz", "1.json", "1.npz"]
     made.clear()
     with pytest.raises(KeyboardInterrupt):
-        reference("cut", fails_at=1)
+        reference("cut", fails_at)
     resumed = reference("cut")
-    assert made == list(range(recipe.calibration.prompts))
+    assert len(made) == settings.prompts * settings.steps, "no step was made twice"
+    assert (events[0].total, events[-1].step) == (len(made) - fails_at, len(made) - fails_at)
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
     assert resumed.calibration == whole.calibration
     for name, samples in whole.samples.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketxl.export.reference.calibrate import Calibration
-from pocketxl.export.reference.store import Part, ReferenceStore
+from pocketxl.export.reference.store import KeptCall, Part, ReferenceStore
 
 
 def part(seed: int) -> Part:
@@ -42,6 +42,24 @@ def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None
     old.write(1, part(1))
     assert new.read(0) is None
     new.write(0, part(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.npz"]
+
+
+def test_calls_are_kept_until_their_picture_is_done(tmp_path: Path) -> None:
+    store = ReferenceStore(tmp_path, "key")
+    assert store.calls(0) == 0
+    for number in range(2):
+        seen = Calibration(ranges={"conv": (-0.1, 0.2, -1 / 3, float(number))})
+        outputs = {"y": np.full((1, 2), number, np.float32)}
+        store.write_call(0, number, KeptCall(component="base/unet", outputs=outputs, calibration=seen))
+    assert (store.calls(0), ReferenceStore(tmp_path, "other").calls(0)) == (2, 0)
+    found = ReferenceStore(tmp_path, "key").read_call(0, 1)
+    assert found is not None
+    assert (found.component, found.calibration.ranges["conv"][3]) == ("base/unet", 1.0)
+    np.testing.assert_array_equal(found.outputs["y"], np.ones((1, 2), np.float32))
+    (tmp_path / "0.0.npz").write_bytes(b"PK")
+    assert (store.read_call(0, 0), store.calls(0)) == (None, 0)
+    store.write(0, part(0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.npz"]
 
 
