@@ -187,6 +187,16 @@ def outcome_of(folder: Path, picture: np.ndarray | None, places: list[str]) -> s
         return type(error).__name__ if len(str(error)) < 1000 else f"{len(str(error))} characters"
 
 
+def test_an_unknown_runner_is_named_in_short(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "engine")
+    data = json.loads(TEXT)
+    part(data)["runner"] = "x" * 100_000
+    (folder / FILE_NAME).write_text(sealed(data))
+    with pytest.raises(IncompatibleError, match="this release has ort, tensorrt") as caught:
+        Pipeline.load(folder)
+    assert len(str(caught.value)) < 300
+
+
 def test_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
     """Drawn with fixed seeds; a few of those that open make a picture."""
     folder = copied(tmp_path / "engine")
