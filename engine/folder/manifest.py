@@ -173,6 +173,17 @@ def checked_path(folder: Path, entry: FileEntry) -> Path:
     return matched_path(folder, entry)
 
 
+def checked_file(folder: Path, entry: ComponentEntry, name: str) -> Path:
+    """The path of a component's file of that name, once the hashes of all its files matched. Raises `IntegrityError`.
+
+    All of them, because a runtime opens by itself those that its graph names.
+    """
+    paths = {path.name: path for path in (checked_path(folder, file) for file in entry.files)}
+    if name not in paths:
+        raise IntegrityError(f"{folder / FILE_NAME} names {', '.join(paths)} and no {name} beside them; {_REBUILD}")
+    return paths[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
     """What `verify` went through: files (`engine.json` included) and their bytes."""

@@ -197,6 +197,17 @@ def test_an_unknown_runner_is_named_in_short(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 300
 
 
+def test_a_graph_that_is_not_among_the_files_is_missed_before_it_is_opened(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "engine")
+    data = json.loads(TEXT)
+    vae = part(data, "vae_decoder")
+    vae["files"] = [file for file in vae["files"] if file["path"].endswith(".data")]
+    vae["weight_bytes"] = vae["files"][0]["size"]
+    (folder / FILE_NAME).write_text(sealed(data))
+    with Pipeline.load(folder, threads=1) as pipe, pytest.raises(IntegrityError, match=r"no model\.onnx beside"):
+        pipe(**CALL)
+
+
 def test_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
     """Drawn with fixed seeds; a few of those that open make a picture."""
     folder = copied(tmp_path / "engine")
