@@ -23,7 +23,8 @@ from pocketxl.engine.pipeline import Pipeline
 from ...fixtures.manifest_mutations import mutated, sealed
 
 TEXT = (FOLDER / FILE_NAME).read_text()
-CALL: dict[str, Any] = {"prompt": "a red apple", "width": 64, "height": 64, "num_inference_steps": 1, "seed": 1}
+# Two steps: the base makes the first, the refiner the second.
+CALL: dict[str, Any] = {"prompt": "a red apple", "width": 64, "height": 64, "num_inference_steps": 2, "seed": 1}
 FREE = ("models.vae.scaling_factor", "force_zeros_for_empty_prompt", ".scheduler.")
 """What a picture may depend on beside the files."""
 
@@ -206,6 +207,16 @@ def test_a_graph_that_is_not_among_the_files_is_missed_before_it_is_opened(tmp_p
     (folder / FILE_NAME).write_text(sealed(data))
     with Pipeline.load(folder, threads=1) as pipe, pytest.raises(IntegrityError, match=r"no model\.onnx beside"):
         pipe(**CALL)
+
+
+def test_an_unknown_runner_is_named_in_short(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "engine")
+    data = json.loads(TEXT)
+    part(data)["runner"] = "x" * 100_000
+    (folder / FILE_NAME).write_text(sealed(data))
+    with pytest.raises(IncompatibleError, match="this release has ort, tensorrt") as caught:
+        Pipeline.load(folder)
+    assert len(str(caught.value)) < 300
 
 
 def test_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
