@@ -246,3 +246,18 @@ class Models:
         """Width and height in pixels that the models were trained for."""
         first = self.denoisers["base"] if "base" in self.denoisers else next(iter(self.denoisers.values()))
         return first.unet.sample_size * self.vae.downscale
+
+    def components(self) -> dict[str, ComponentSpec]:
+        """What an engine of these models consists of: the place of each component in the folder → its edge."""
+        models = self.denoisers.items()
+        return {
+            **{name: encoder.component() for name, encoder in self.text_encoders.items()},
+            **{f"{kind}/conditioner": model.unet.conditioner() for kind, model in models},
+            **{f"{kind}/unet": model.unet.unet() for kind, model in models},
+            "vae_decoder": self.vae.decoder(),
+        }
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
+    return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
+from ..engine.folder.checks import model_faults
 from ..engine.generation import Prepared
 from ..engine.progress import Progress, track
 from ..engine.request.resolve import resolve
@@ -182,8 +183,8 @@ def expected_stages(job: Job) -> dict[str, Share]:
 
 
 def models_of(assembly: Assembly) -> Models:
-    """What the models are, apart from what will lie on disk."""
-    return Models(
+    """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
+    models = Models(
         denoisers={
             kind: replace(checkpoint.architecture, text_encoders=assembly.text_encoders[kind])
             for kind, checkpoint in assembly.checkpoints.items()
@@ -195,6 +196,10 @@ def models_of(assembly: Assembly) -> Models:
         },
         vae=assembly.checkpoints["base"].vae_architecture,
     )
+    if fault := next(model_faults(models), None):
+        sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())
+        raise IncompatibleError(f"{sources}: no engine can have such models: {fault}")
+    return models
 
 
 def tokenizers_of(job: Job) -> dict[str, Tokenizer]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,7 +36,9 @@ def lexical_path(folder: Path, path: str) -> Path:
     """`folder`/`path`, refused if it is absolute, climbs out, or is spelled in more than one way."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == "." or set("\\:\0") & set(path):
-        raise IntegrityError(f"file path {path!r} is refused: it must be relative, with '/' and without '..'")
+        raise IntegrityError(
+            f"file path {reprlib.repr(path)} is refused: it must be relative, with '/' and without '..'"
+        )
     return folder / path
 
 

@@ -10,6 +10,7 @@ and weights. Engines for TensorRT for RTX are never equal to the byte (see `expo
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,14 @@ from typing import Any, Self
 from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
-from .files import FileEntry, OnBytes, hash_file, is_litter, lexical_path, matched_path
+from .checks import check
+from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
 from .schema import decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 2
+MOST_BYTES = 1 << 21
+"""Of `engine.json` itself; that of SDXL with its refiner has a tenth of a megabyte."""
 _DIGEST = "sha256"
 _REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
 
@@ -116,27 +120,26 @@ class Manifest:
         """Inverse of `to_json`. `IntegrityError` if it was altered, `IncompatibleError` if a newer release wrote it."""
         try:
             data = json.loads(text)
+            digest = data.pop(_DIGEST, None) if isinstance(data, dict) else None
+            # The text, not only the data: a changed blank or a doubled key is an alteration too.
+            sound = digest == _digest(data) and _canonical({**data, _DIGEST: digest}) == text
         except (ValueError, RecursionError) as error:
-            raise IntegrityError(f"{where} is not JSON ({error}); {_REBUILD}") from error
-        if not isinstance(data, dict):
-            raise IntegrityError(f"{where} is not the description of an engine; {_REBUILD}")
-        digest = data.pop(_DIGEST, None)
-        # The text, not only the data: a changed blank or a doubled key is an alteration too.
-        if digest != _digest(data) or _canonical({**data, _DIGEST: digest}) != text:
+            raise IntegrityError(f"{where} is not the JSON of an engine ({error}); {_REBUILD}") from error
+        if not sound:
             raise IntegrityError(f"{where} does not match its own digest, so it was altered or cut short; {_REBUILD}")
         version = data.get("format")
         if version != FORMAT:
             raise IncompatibleError(
-                f"{where} has format {version!r}, this release reads {FORMAT}; "
+                f"{where} has format {reprlib.repr(version)}, this release reads {FORMAT}; "
                 + ("install a newer pocketxl" if isinstance(version, int) and version > FORMAT else _REBUILD)
             )
         try:
             manifest = decode(cls, data, where)
         except IntegrityError as error:  # the digest fits, so it is as it was written
-            maker = str(data.get("created_by") or "an unknown program")[:60]
-            raise IntegrityError(f"{error}; another version ({maker}) has made this engine; {_REBUILD}") from error
-        for entry in manifest.files:
-            lexical_path(Path(), entry.path)
+            maker = data.get("created_by")
+            shown = maker[:60] if isinstance(maker, str) and maker else "an unknown program"
+            raise IntegrityError(f"{error}; another version ({shown}) has made this engine; {_REBUILD}") from error
+        check(manifest, where)
         return manifest
 
 
@@ -144,7 +147,9 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `folder`/engine.json. Raises `IntegrityError`, `IncompatibleError` or `StorageError`."""
     path = folder / FILE_NAME
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise IntegrityError(
             f"{path} is missing, so {folder} is not an engine folder; give a folder that `pocketxl build` made"
@@ -153,6 +158,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise IntegrityError(f"{path} is not UTF-8 text; {_REBUILD}") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MOST_BYTES:
+        raise IntegrityError(
+            f"{path} has more than {MOST_BYTES} bytes, so it is not the description of an engine; {_REBUILD}"
+        )
     return Manifest.from_json(text, where=str(path))
 
 
@@ -162,6 +171,17 @@ def checked_path(folder: Path, entry: FileEntry) -> Path:
     Call it before anything deserialises the file.
     """
     return matched_path(folder, entry)
+
+
+def checked_file(folder: Path, entry: ComponentEntry, name: str) -> Path:
+    """The path of a component's file of that name, once the hashes of all its files matched. Raises `IntegrityError`.
+
+    All of them, because a runtime opens by itself those that its graph names.
+    """
+    paths = {path.name: path for path in (checked_path(folder, file) for file in entry.files)}
+    if name not in paths:
+        raise IntegrityError(f"{folder / FILE_NAME} names {', '.join(paths)} and no {name} beside them; {_REBUILD}")
+    return paths[name]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,10 @@ The vocabulary is what `engine.json` needs: dataclasses, `tuple[X, ...]`, `Mappi
 somebody else.
 """
 
+import functools
 import math
+import reprlib
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -17,6 +20,7 @@ from ..errors import IntegrityError, NumericError
 T = TypeVar("T")
 # JSON has no infinity, and a lossless component has an infinite PSNR.
 _INFINITY = {"inf": math.inf, "-inf": -math.inf}
+_MOST = int(sys.float_info.max)
 
 
 def encode(value: Any) -> Any:
@@ -69,6 +73,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
             raise _wrong(where, "an object", data)
         return {key: _decode(args[1], item, f"{where}.{key}") for key, item in data.items()}
     if kind is float:
+        if type(data) is int and abs(data) >= _MOST:
+            raise _wrong(where, "a number that a float holds", data)
         if type(data) in (int, float):
             return float(data)
         if data in ("inf", "-inf"):
@@ -81,15 +87,20 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
 def _dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise _wrong(where, "an object", data)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(data) - set(known)):
-        raise IntegrityError(f"{where} has unknown keys {unknown}, allowed are {sorted(known)}")
+        raise IntegrityError(f"{where} has unknown keys {reprlib.repr(unknown)}, allowed are {sorted(known)}")
     needed = {f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(needed - set(data)):
         raise IntegrityError(f"{where} lacks the keys {missing}")
     return kind(**{key: _decode(hints[key], value, f"{where}.{key}") for key, value in data.items()})
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _wrong(where: str, wanted: str, data: Any) -> IntegrityError:
-    return IntegrityError(f"{where} must be {wanted}, it is {type(data).__name__} {str(data)[:60]!r}")
+    return IntegrityError(f"{where} must be {wanted}, it is {type(data).__name__} {reprlib.repr(data)}")

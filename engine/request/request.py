@@ -34,11 +34,15 @@ class GenerationRequest:
     """
 
     prompt: str | Sequence[str]
+    """What to paint; `(word:1.2)` weighs a word. A list makes pictures of each of its texts."""
     prompt_2: str | Sequence[str] | None = None
+    """For the second text encoder alone; None: the prompt."""
     height: int | None = None
     """Pixels, a multiple of 8; None: the model's native size."""
     width: int | None = None
+    """As `height`."""
     num_inference_steps: int = 50
+    """Samplers with two evaluations a step (heun, dpmpp_sde) take twice the time."""
     timesteps: Sequence[float] | None = None
     """Falling, 0 to 999; instead of a schedule."""
     sigmas: Sequence[float] | None = None
@@ -46,10 +50,13 @@ class GenerationRequest:
     denoising_end: float | None = None
     """Share of the trained timesteps that the base walks, above 0 and below 1; None: 0.8 if a refiner follows."""
     guidance_scale: float = 5.0
+    """How strictly to follow the prompt; up to 1 the negative prompt does not count, and a step takes half the time."""
     negative_prompt: str | Sequence[str] | None = None
     """None and an empty string differ: with None, SDXL base takes zeros for the negative embeddings."""
     negative_prompt_2: str | Sequence[str] | None = None
+    """For the second text encoder alone; None: the negative prompt."""
     num_images_per_prompt: int = 1
+    """Their seeds count up from `seed`."""
     eta: float = 0.0
     """Noise of the sampler ddim, 0 to 1."""
     generator: Any = None
@@ -58,21 +65,36 @@ class GenerationRequest:
     latents: npt.ArrayLike | None = None
     """(pictures, 4, height / 8, width / 8) noise of unit variance to start from."""
     output_type: str = "pil"
+    """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
+    """Against overexposure (Lin et al., 2305.08891)."""
     original_size: tuple[int, int] | None = None
     """(height, width), like the five below; None: the picture's own size."""
     crops_coords_top_left: tuple[int, int] = (0, 0)
+    """(top, left): what SDXL is told was cut off there."""
     target_size: tuple[int, int] | None = None
+    """What SDXL is told of the size wanted; None: the picture's own."""
     negative_original_size: tuple[int, int] | None = None
+    """What the negative side is told instead; it counts together with `negative_target_size`."""
     negative_crops_coords_top_left: tuple[int, int] = (0, 0)
+    """As the one above; it counts with the two sizes beside it."""
     negative_target_size: tuple[int, int] | None = None
+    """As the two above."""
     aesthetic_score: float = 6.0
+    """What the refiner is told of the beauty wanted."""
     negative_aesthetic_score: float = 2.5
+    """The same of the beauty to keep away from."""
     callback_on_step_end: Callable[..., Any] | None = None
+    """Called as `(pipe, index, timestep, {"latents": array})` after every evaluation; a returned dictionary with
+    `latents` goes on from those."""
     seed: int | Sequence[int] | None = None
+    """One number, which counts up from picture to picture, or one for each picture; None draws one."""
     sampler: str = "euler"
+    """By name, or AUTOMATIC1111's label (`DPM++ 2M Karras` names the schedule too)."""
     schedule: str = "default"
+    """How the steps are spaced; `default` is the checkpoint's own."""
     refiner: bool = True
+    """False: the base walks to the end, though the engine has a refiner."""
     literal: bool = False
     """True: brackets in the texts are text, not weights (see `escape`)."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
-from ..request.limits import integer
+from ..request.limits import integer, show
 from .base import Device, Runner
 
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
@@ -30,7 +30,7 @@ def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None
     for name, entry in manifest.components.items():
         if entry.runner not in BACK_ENDS:
             raise IncompatibleError(
-                f"{name} needs the runner {entry.runner!r}, this release has {', '.join(BACK_ENDS)}; "
+                f"{name} needs the runner {show(entry.runner)}, this release has {', '.join(BACK_ENDS)}; "
                 "install a newer pocketxl"
             )
         module, device_class, runner_class = BACK_ENDS[entry.runner]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ending import Ended
-from ..folder.manifest import ComponentEntry, checked_path
+from ..folder.manifest import ComponentEntry, checked_file
 from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
@@ -112,9 +112,7 @@ class OrtRunner:
         import_onnxruntime()
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
         trim_heap()
-        # All files first: ONNX Runtime opens the external data by itself.
-        paths = [checked_path(self._folder, file) for file in self._entry.files]
-        model = next(path for path in paths if path.name == MODEL_FILE)
+        model = checked_file(self._folder, self._entry, MODEL_FILE)
         try:
             session = open_session(model, self.threads, patterns=not self._shrinks)
         except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import IncompatibleError, MemoryBudgetError, RequestError
-from ..folder.manifest import ComponentEntry, checked_path
+from ..folder.manifest import ComponentEntry, checked_file
 from ..install import install_advice
 from .base import Footprint, Held, Sizes, Value, Values, check_inputs
 from .device import CudaArray, CudaDevice
@@ -168,8 +168,7 @@ class TensorRTRunner:
         return buffer.shaped(shape).declared(self._declared(name))
 
     def _load(self) -> _Loaded:
-        paths = [checked_path(self._folder, file) for file in self._entry.files]
-        path = next(path for path in paths if path.name == ENGINE_FILE)
+        path = checked_file(self._folder, self._entry, ENGINE_FILE)
         trt = import_tensorrt()
         self.device.driver.enter()
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from ..architecture import tokenizer_of
 from ..errors import IntegrityError
 from ..folder.manifest import Manifest, checked_path
 from ..install import needing
 
+__all__ = ["FILES", "Chunks", "Tokenizer", "tokenizer_of"]
+
 FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 _MAX_TOKENS = 77
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-
-
-def tokenizer_of(text_encoder: str) -> str:
-    """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
-    return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)

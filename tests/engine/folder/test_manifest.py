@@ -9,97 +9,35 @@ from typing import Any
 
 import pytest
 
-from pocketxl.engine.architecture import (
-    Activation,
-    ModelArchitecture,
-    Models,
-    TextEncoderArchitecture,
-    UNetArchitecture,
-    VaeArchitecture,
-)
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, NumericError
 from pocketxl.engine.folder import files, manifest
 from pocketxl.engine.folder.files import FileEntry, entry_of
-from pocketxl.engine.folder.manifest import (
-    ActivationModel,
-    ComponentEntry,
-    Manifest,
-    checked_path,
-    read_manifest,
-    verify,
-)
+from pocketxl.engine.folder.manifest import ActivationModel, Manifest, checked_path, read_manifest, verify
 from pocketxl.engine.folder.schema import encode
-from pocketxl.engine.sampling.levels.config import SchedulerConfig
 
-UNET = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_out_channels=(32, 64),
-    transformer_layers=(0, 1),
-    up_transformer_layers=(1, 0),
-    mid_transformer_layers=1,
-    layers_per_block=1,
-    heads=(1, 2),
-    cross_attention_dim=32,
-    addition_time_embed_dim=8,
-    projection_class_embeddings_input_dim=80,
-    sample_size=16,
-)
-TEXT = TextEncoderArchitecture(
-    vocab_size=99,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    hidden_act=Activation.GELU,
-    eos_token_id=98,
-)
-
-SCHEDULER = SchedulerConfig.of({"trained_betas": [0.5, 1], "num_train_timesteps": 2, "prediction_type": "epsilon"})
+from ...fixtures.manifests import COMPONENTS, described, entry
 
 
 def engine(folder: Path) -> Manifest:
-    """An engine folder with two components, a tokenizer and a file that both components share."""
-    for name, content in {
-        "base/unet/model.onnx": b"graph",
-        "shared.data": b"weights" * 9,
-        "tokenizer/vocab.json": b"{}",
-    }.items():
+    """An engine folder with a graph for each component, weights for one, and a tokenizer."""
+    contents = {f"{name}/model.onnx": f"graph of {name}".encode() for name in COMPONENTS}
+    contents |= {"base/unet/weights": b"weights" * 9, "tokenizer/vocab.json": b"{}"}
+    for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    shared = entry_of(folder, "shared.data")
-    vae = VaeArchitecture()
-    made = Manifest(
-        target="cpu",
-        recipe="int8",
-        models=Models(
-            denoisers={
-                "base": ModelArchitecture(
-                    kind="base", unet=UNET, text_encoders=("text_encoder",), scheduler=SCHEDULER
-                )
-            },
-            text_encoders={"text_encoder": TEXT},
-            vae=vae,
-        ),
-        components={
-            "base/unet": ComponentEntry(
-                spec=UNET.unet(),
-                runner="ort",
-                files=(entry_of(folder, "base/unet/model.onnx"), shared),
-                weight_bytes=68,
-                activation=ActivationModel(terms={"1": 10.0, "batch*pixels": 0.5}),
-                quality={"relative_error": 0.01, "psnr_db": math.inf},
-            ),
-            "vae_decoder": ComponentEntry(
-                spec=vae.decoder(), runner="ort", files=(shared,), weight_bytes=63, activation=ActivationModel(terms={})
-            ),
-        },
-        tokenizers={"tokenizer": (entry_of(folder, "tokenizer/vocab.json"),)},
+    files = {
+        name: [entry_of(folder, path) for path in contents if path.rpartition("/")[0] == name] for name in COMPONENTS
+    }
+    components = {name: entry(name, files[name]) for name in COMPONENTS}
+    quality = {"relative_error": 0.01, "psnr_db": math.inf}
+    made = described(
+        {**components, "base/unet": dataclasses.replace(components["base/unet"], quality=quality)},
+        [entry_of(folder, "tokenizer/vocab.json")],
         tools={"onnx": "1"},
         build_key={"recipe": "int8"},
         created_by="test",
-    )  # fmt: skip
+    )
     (folder / "engine.json").write_text(made.to_json())
     return made
 
@@ -117,12 +55,13 @@ def test_round_trip_is_equal_and_byte_identical(tmp_path: Path) -> None:
     assert read == made
     assert read.to_json() == made.to_json() == (tmp_path / "engine.json").read_text()
     assert read.models.native_size == 128
-    assert [f.path for f in read.files] == ["base/unet/model.onnx", "shared.data", "tokenizer/vocab.json"]
+    paths = [*(f"{name}/model.onnx" for name in COMPONENTS), "base/unet/weights", "tokenizer/vocab.json"]
+    assert [f.path for f in read.files] == sorted(paths)
 
 
 def test_every_flipped_byte_of_every_file_is_found(tmp_path: Path) -> None:
     engine(tmp_path)
-    assert verify(tmp_path).files == 4
+    assert verify(tmp_path).files == 7
     for path in [p for p in tmp_path.rglob("*") if p.is_file()]:
         content = path.read_bytes()
         for i in range(0, len(content), max(1, len(content) // 40)):
@@ -190,8 +129,8 @@ def test_extra_files_are_named_and_do_no_harm(tmp_path: Path) -> None:
     for name in ("base/stray.bin", "note.txt", *litter):
         (tmp_path / name).write_bytes(b"x")
     assert verify(tmp_path).unknown == ("base/stray.bin", "note.txt")
-    (tmp_path / "shared.data").unlink()
-    with pytest.raises(IntegrityError, match=r"shared\.data is missing; build"):
+    (tmp_path / "base/unet/weights").unlink()
+    with pytest.raises(IntegrityError, match="weights is missing; build"):
         verify(tmp_path)
 
 
@@ -241,7 +180,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
     checked_path(tmp_path, entry)
     assert len(calls) == 1
     path = tmp_path / entry.path
-    path.write_bytes(b"GRAPH")
+    path.write_bytes(path.read_bytes().upper())
     os.utime(path, ns=(1, 1))
     with pytest.raises(IntegrityError, match="altered"):
         checked_path(tmp_path, entry)

@@ -1,6 +1,6 @@
 """An engine folder is whole or absent, whenever its builder dies, whatever the disk does, and however many build it.
 
-Run as a script, this file is a builder that can be killed: DESTINATION BYTES_PER_FILE PAUSE RECIPE.
+Run as a module, this file is a builder that can be killed: DESTINATION BYTES_PER_FILE PAUSE RECIPE.
 """
 
 import errno
@@ -18,18 +18,18 @@ from typing import Any
 
 import pytest
 
-from pocketxl.engine.architecture import Models, VaeArchitecture
 from pocketxl.engine.errors import IntegrityError, StorageError
 from pocketxl.engine.folder.files import FileEntry
-from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, read_manifest, verify
-from pocketxl.engine.specs import ComponentSpec, Role
+from pocketxl.engine.folder.manifest import Manifest, read_manifest, verify
 from pocketxl.export.publish import destination as place
 from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.lock import locked
 from pocketxl.export.publish.workspace import Finished, workspace
 
-COMPONENTS = ("base/unet", "base/conditioner", "vae_decoder")
+from ...fixtures.manifests import COMPONENTS, described, entry
+
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 1000
 
 
@@ -44,24 +44,8 @@ def keys(recipe: str) -> dict[str, str]:
 
 
 def describe(made: Mapping[str, Finished], tokenizer: FileEntry, recipe: str) -> Manifest:
-    entries = {
-        name: ComponentEntry(
-            spec=ComponentSpec(role=Role.UNET, inputs=(), outputs=()),
-            runner="ort",
-            files=done.files,
-            weight_bytes=done.facts["weight_bytes"],
-            activation=ActivationModel(terms={}),
-        )
-        for name, done in made.items()
-    }
-    return Manifest(
-        target="fake",
-        recipe=recipe,
-        models=Models(denoisers={}, text_encoders={}, vae=VaeArchitecture()),
-        components=entries,
-        tokenizers={"tokenizer": (tokenizer,)},
-        build_key=keys(recipe),
-    )
+    components = {name: entry(name, done.files) for name, done in made.items()}
+    return described(components, [tokenizer], target="fake", recipe=recipe, build_key=keys(recipe))
 
 
 def make(name: str, folder: Path, *, size: int = SIZE, pause: float = 0.0, recipe: str = "int8") -> dict[str, Any]:
@@ -91,8 +75,16 @@ def build(
 
 
 def start(destination: Path, *, size: int, pause: float, recipe: str = "int8") -> subprocess.Popen[str]:
-    arguments = [sys.executable, __file__, str(destination), str(size), str(pause), recipe]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.export.publish.test_workspace",
+        str(destination),
+        str(size),
+        str(pause),
+        recipe,
+    ]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -180,7 +172,7 @@ def test_an_error_says_what_it_has_left_and_where(tmp_path: Path) -> None:
         return make(name, folder, **options)
 
     with pytest.raises(IntegrityError) as first:
-        build(tmp_path / "engine", maker=partial(fail, "base/unet"))
+        build(tmp_path / "engine", maker=partial(fail, COMPONENTS[0]))
     assert getattr(first.value, "__notes__", []) == []
     assert list(tmp_path.iterdir()) == [], "nothing was finished"
     with pytest.raises(IntegrityError) as later:
@@ -228,7 +220,7 @@ def test_finished_components_are_used_again(tmp_path: Path) -> None:
         build(destination, maker=stop_at_vae)
     assert not destination.exists()
     assert build(destination) == ["vae_decoder"]
-    assert verify(destination).files == 8
+    assert verify(destination).files == 10
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])

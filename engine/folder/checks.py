@@ -1,0 +1,186 @@
+"""What `engine.json` says must agree with itself: an engine that a build wrote always does.
+
+Its digest proves that the text is whole, not that it makes sense; whoever changes a number by hand can write a new one.
+Everything behind `read_manifest` trusts the content, so all of it is held together here: numbers within bounds first,
+so that nothing long is derived from a wrong one, then the models among each other, then every component to the edge
+that follows from the models, and its files to its place.
+"""
+
+import math
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..architecture import ModelArchitecture, Models, tokenizer_of
+from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
+from ..errors import IncompatibleError, IntegrityError
+from ..specs import ComponentSpec
+from .files import FileEntry, lexical_path
+
+if TYPE_CHECKING:
+    from .manifest import ComponentEntry, Manifest
+
+FAMILY = "sdxl"
+KINDS = ({"base"}, {"base", "refiner"})
+SIZES = ("batch", "tokens", "steps", "pixels")
+"""What an activation's terms are products of, beside `"1"`."""
+MOST_FACTORS = 4
+MOST_TERMS = 64
+MOST_BYTES = 1 << 44
+"""16 TiB: more than any component has, and far from where a float or a file system ends."""
+MOST_THREADS = 1 << 16
+MEASURED_ON = ("engine", "stand_in")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check(manifest: "Manifest", where: str) -> None:
+    """Raise `IntegrityError` for the first thing in a manifest that contradicts another, or is out of bounds.
+
+    `IncompatibleError` for models of another family. `where` names the file in messages.
+    """
+    if manifest.models.family != FAMILY:
+        raise IncompatibleError(
+            f"{where} is an engine of the family {reprlib.repr(manifest.models.family)}, this release runs {FAMILY}; "
+            "install a newer pocketxl"
+        )
+    fault = next(_faults(manifest), None)
+    if fault is not None:
+        raise IntegrityError(
+            f"{where} contradicts itself: {fault}; build the engine again with `pocketxl build`, or copy the folder "
+            "again"
+        )
+
+
+def model_faults(models: Models) -> Iterator[str]:
+    """What is out of bounds among the numbers of the models, then where they contradict each other."""
+    yield from _numbers(models)
+    yield from _agreement(models)
+
+
+def _faults(manifest: "Manifest") -> Iterator[str]:
+    """In this order: each part relies on those before."""
+    models = manifest.models
+    yield from (f"models.{fault}" for fault in model_faults(models))
+    wanted = models.components()
+    yield from _names("components", manifest.components, wanted)
+    for name, entry in manifest.components.items():
+        yield from (f"components.{name}: {fault}" for fault in _component(entry, wanted[name]))
+    tokenizers = dict.fromkeys(map(tokenizer_of, models.text_encoders))
+    yield from _names("tokenizers", manifest.tokenizers, tokenizers)
+    yield from _files(manifest)
+
+
+def _numbers(models: Models) -> Iterator[str]:
+    """What is out of bounds by itself."""
+    for kind, model in models.denoisers.items():
+        yield from (f"denoisers.{kind}.unet.{fault}" for fault in outside(model.unet, UNET))
+    for name, encoder in models.text_encoders.items():
+        yield from (f"text_encoders.{name}.{fault}" for fault in outside(encoder, TEXT_ENCODER))
+        if encoder.eos_token_id >= encoder.vocab_size:
+            yield f"text_encoders.{name}.eos_token_id is {encoder.eos_token_id}, its words end below that"
+    yield from (f"vae.{fault}" for fault in outside(models.vae, VAE))
+    if len(models.vae.block_out_channels) != VAE_LEVELS:
+        yield f"vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
+
+
+def _agreement(models: Models) -> Iterator[str]:
+    """Where the models contradict each other."""
+    if set(models.denoisers) not in KINDS:
+        kinds = reprlib.repr(sorted(models.denoisers))
+        yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
+    for kind, model in models.denoisers.items():
+        yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+    used = {name for model in models.denoisers.values() for name in model.text_encoders}
+    yield from _names("text_encoders", models.text_encoders, used)
+
+
+def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[str]:
+    unet = model.unet
+    if model.kind != kind:
+        yield f".kind is {reprlib.repr(model.kind)}"
+    levels = len(unet.block_out_channels)
+    if not LEVELS[0] <= levels <= LEVELS[1]:
+        yield f".unet.block_out_channels has {levels} levels, {LEVELS[0]} to {LEVELS[1]} are allowed"
+    for name in ("transformer_layers", "up_transformer_layers", "heads"):
+        if len(getattr(unet, name)) != levels:
+            yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
+    if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
+        yield (
+            f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
+            f"{models.vae.latent_channels}"
+        )
+    yield from _text(model, models)
+
+
+def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:
+    """The text encoders give what the U-Net takes; the pooled state is the last one's."""
+    names, unet = model.text_encoders, model.unet
+    if not names or len(set(names)) != len(names) or not set(names) <= set(models.text_encoders):
+        yield f".text_encoders are {reprlib.repr(names)}, models has {reprlib.repr(sorted(models.text_encoders))}"
+        return
+    encoders = [models.text_encoders[name] for name in names]
+    width, pooled = sum(encoder.hidden_size for encoder in encoders), encoders[-1].projection_dim
+    if width != unet.cross_attention_dim:
+        yield f".unet.cross_attention_dim is {unet.cross_attention_dim}, the text encoders give {width}"
+    if pooled != unet.pooled_dim or not pooled:
+        yield f".unet takes {unet.pooled_dim} numbers of pooled text, {names[-1]} gives {pooled}"
+
+
+def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
+    """What is wrong with one component, beside its files' places."""
+    if entry.spec.role is not wanted.role:
+        yield f"spec.role is {entry.spec.role}, of these models it is {wanted.role}"
+    for side in ("inputs", "outputs"):
+        for i, (tensor, other) in enumerate(zip_longest(getattr(entry.spec, side), getattr(wanted, side))):
+            if tensor != other:
+                yield f"spec.{side}[{i}] is {reprlib.repr(tensor)}, of these models it is {other}"
+    held = sum(file.size for file in entry.files)
+    if not entry.files or entry.weight_bytes != held:
+        yield f"weight_bytes is {reprlib.repr(entry.weight_bytes)}, its {len(entry.files)} files have {held}"
+    activation = entry.activation
+    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
+        yield f"activation.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
+    if len(activation.terms) > MOST_TERMS:
+        yield f"activation.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
+    for key, coefficient in activation.terms.items():
+        factors = key.split("*")
+        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
+            yield f"activation.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
+        if not 0 <= coefficient <= MOST_BYTES:
+            yield f"activation.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
+    limit = entry.max_relative_error
+    if limit is not None and not 0 <= limit < math.inf:
+        yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
+    if entry.exact_threads is not None and not 1 <= entry.exact_threads <= MOST_THREADS:
+        yield f"exact_threads is {reprlib.repr(entry.exact_threads)}, 1 to {MOST_THREADS} is allowed"
+    if entry.quality_of not in MEASURED_ON:
+        yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
+
+
+def _files(manifest: "Manifest") -> Iterator[str]:
+    """Every file once, in the folder of what it belongs to."""
+    for name, entry in manifest.components.items():
+        yield from _placed(f"components.{name}", name, (*entry.files, *([entry.sample] if entry.sample else [])))
+    for name, files in manifest.tokenizers.items():
+        yield from _placed(f"tokenizers.{name}", name, files)
+
+
+def _placed(where: str, folder: str, files: Iterable[FileEntry]) -> Iterator[str]:
+    seen = set()
+    for file in files:
+        lexical_path(Path(), file.path)
+        if PurePosixPath(file.path).parent != PurePosixPath(folder) or file.path in seen:
+            yield f"{where} names the file {reprlib.repr(file.path)}, it must lie in {folder}/ and be named once"
+        if not _SHA256.fullmatch(file.sha256) or not 0 <= file.size <= MOST_BYTES:
+            yield f"{where}: sha256 or size of {reprlib.repr(file.path)} is none"
+        seen.add(file.path)
+
+
+def _names(where: str, found: Mapping[str, object], wanted: Iterable[str]) -> Iterator[str]:
+    """A mapping that should have other keys."""
+    lacking, more = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if lacking or more:
+        yield f"{where} lacks {reprlib.repr(lacking)} and has {reprlib.repr(more)} beyond what the models need"
