@@ -144,7 +144,7 @@ def test_unsigned_weights_are_in_the_plan_where_they_are_needed(
         monkeypatch.setattr("pocketxl.engine.runners.ort.adds_in_16_bits", lambda needed=needed: needed)
         taken[needed] = unet.footprint(sizes).weights
     int8 = MANIFEST.components["base/unet"].int8_bytes
-    assert 0.9 < int8 / MANIFEST.components["base/unet"].weight_bytes < 1
+    assert 0.8 < int8 / MANIFEST.components["base/unet"].weight_bytes < 1
     assert taken[True] - taken[False] == int(UNSIGNED_COPIES * int8)
 
 
