@@ -20,7 +20,7 @@ NEARLY_ZERO_SNR = np.float32(2**-24)
 def train_sigmas(settings: SchedulerSettings, *, keep_zero: bool) -> TrainSigmas:
     """The noise-to-signal ratio of every trained timestep; at zero terminal SNR the last is infinite if `keep_zero`."""
     kept = alphas_cumprod(settings, keep_zero=keep_zero)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sigmas: TrainSigmas = np.sqrt((np.float32(1) - kept) / kept)
     return sigmas
 
