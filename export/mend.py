@@ -33,5 +33,6 @@ def mended(damaged: Manifest, made: Manifest, space: Workspace) -> bool:
 
 
 def _facts(entry: ComponentEntry) -> dict[str, Any]:
-    """What lowering said of the component."""
-    return {"activation": entry.activation} | ({"quality": entry.quality} if entry.quality_of == "stand_in" else {})
+    """What lowering said of the component, as `build` keeps it in the work folder."""
+    facts = {"activation": entry.activation, "exact_threads": entry.exact_threads}
+    return facts | ({"quality": entry.quality} if entry.quality_of == "stand_in" else {})
