@@ -29,6 +29,7 @@ UNET: Bounds = {
     "heads": (1, 1024),
     "cross_attention_dim": (1, MOST_CHANNELS),
     "addition_time_embed_dim": (2, MOST_CHANNELS),
+    "time_cond_proj_dim": (0, MOST_CHANNELS),
     "projection_class_embeddings_input_dim": (1, MOST_CHANNELS),
     "norm_num_groups": (1, 1024),
     "norm_eps": (1e-12, 1.0),

@@ -47,6 +47,7 @@ from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
+from .target import FACTS
 from .targets import find_target
 from .targets.check import check
 from .threads import torch_threads
@@ -196,11 +197,7 @@ def _lower(
             folder,
             Path(beside),
         )
-        facts: dict[str, Any] = {
-            "activation": made.activation,
-            "exact_threads": made.exact_threads,
-            "int8_bytes": made.int8_bytes,
-        }
+        facts: dict[str, Any] = {name: getattr(made, name) for name in FACTS}
         if made.stand_in is not None:
             others = possible_recipes(job)
             facts["quality"] = check_stand_in(made.stand_in, component, recipe, others, reference(), threads=threads)
@@ -221,14 +218,14 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
 
 
 def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
+    facts = {name: done.facts[name] for name in FACTS}
+    facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
     return ComponentEntry(
         spec=component.spec,
         runner=job.target.runner,
         files=done.files,
         weight_bytes=sum(file.size for file in done.files),
-        activation=decode(ActivationModel, done.facts["activation"], f"{component.name}: activation"),
-        int8_bytes=done.facts["int8_bytes"],
-        exact_threads=done.facts["exact_threads"],
+        **facts,
         quality=done.facts.get("quality", {}),
         quality_of="stand_in" if "quality" in done.facts else "engine",
     )

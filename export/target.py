@@ -1,7 +1,7 @@
 """What a target is: it says what it can do, and turns the ONNX master of a component into the files of one runner."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +31,10 @@ class Lowered:
     """See `ComponentEntry`."""
     stand_in: Path | None = None
     """Where this machine cannot run the files: the same component as ONNX for ONNX Runtime's CPU provider."""
+
+
+FACTS = tuple(field.name for field in fields(Lowered) if field.name != "stand_in")
+"""Of `Lowered`, what goes into the manifest as it is; a `ComponentEntry` has them under the same names."""
 
 
 class Target(Protocol):
