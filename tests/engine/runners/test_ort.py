@@ -163,6 +163,6 @@ def test_unsigned_weights_are_in_the_plan_where_they_are_needed(
 def test_which_processors_saturate(
     machine: str, flags: set[str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
     assert processor.adds_in_16_bits() is expected
