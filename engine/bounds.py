@@ -34,7 +34,7 @@ UNET: Bounds = {
     "norm_eps": (1e-12, 1.0),
     # The greatest is that of a request: 4096 pixels along each side.
     "sample_size": (1, 512),
-    "time_cond_proj_dim": (0, MOST_CHANNELS),
+    "time_cond_proj_dim": (0, 4096),
 }
 TEXT_ENCODER: Bounds = {
     "vocab_size": (1, MOST_WORDS),

@@ -196,7 +196,11 @@ def _lower(
             folder,
             Path(beside),
         )
-        facts: dict[str, Any] = {"activation": made.activation, "exact_threads": made.exact_threads}
+        facts: dict[str, Any] = {
+            "activation": made.activation,
+            "exact_threads": made.exact_threads,
+            "int8_bytes": made.int8_bytes,
+        }
         if made.stand_in is not None:
             others = possible_recipes(job)
             facts["quality"] = check_stand_in(made.stand_in, component, recipe, others, reference(), threads=threads)
@@ -223,6 +227,7 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
         files=done.files,
         weight_bytes=sum(file.size for file in done.files),
         activation=decode(ActivationModel, done.facts["activation"], f"{component.name}: activation"),
+        int8_bytes=done.facts["int8_bytes"],
         exact_threads=done.facts["exact_threads"],
         quality=done.facts.get("quality", {}),
         quality_of="stand_in" if "quality" in done.facts else "engine",

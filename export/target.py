@@ -26,6 +26,7 @@ class Lowered:
 
     activation: ActivationModel
     """Working memory of a call."""
+    int8_bytes: int = 0
     exact_threads: int | None = None
     """See `ComponentEntry`."""
     stand_in: Path | None = None

@@ -154,6 +154,8 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
     limit = entry.max_relative_error
     if limit is not None and not 0 <= limit < math.inf:
         yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
+    if not 0 <= entry.int8_bytes <= entry.weight_bytes:
+        yield f"int8_bytes is {reprlib.repr(entry.int8_bytes)}, 0 to weight_bytes is allowed"
     if entry.exact_threads is not None and not 1 <= entry.exact_threads <= MOST_THREADS:
         yield f"exact_threads is {reprlib.repr(entry.exact_threads)}, 1 to {MOST_THREADS} is allowed"
     if entry.quality_of not in MEASURED_ON:

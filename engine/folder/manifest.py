@@ -65,6 +65,8 @@ class ComponentEntry:
     """The recipe's limit of `relative_error`, which `pocketxl check` holds it to; None where no build gave one."""
     sample: FileEntry | None = None
     """A call of the unquantized reference; see `folder.samples`."""
+    int8_bytes: int = 0
+    """Weights that are multiplied as int8, of `weight_bytes`; a processor without VNNI needs more memory for them."""
     exact_threads: int | None = None
     """The most threads with which it gives the same numbers as with one; None: any number."""
     quality_of: str = "engine"

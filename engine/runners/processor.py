@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -16,9 +17,28 @@ def processor_name() -> str:
     except OSError:
         return f"{platform.processor() or platform.machine()} ({platform.machine()})"
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    flags = _flags()
     found = [name for name in TELLING if name in flags]
     return f"{facts.get('model name') or platform.machine()} ({', '.join(found) or platform.machine()})"
+
+
+@cache
+def _flags() -> frozenset[str]:
+    """What the first core can do, in the kernel's words; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":") for line in lines)
+    return frozenset(next((v for key, _, v in named if key.strip() in ("flags", "Features")), "").split())
+
+
+def adds_in_16_bits() -> bool:
+    """Whether products of uint8 and int8 are added with saturation here: x86-64 without VNNI, or we cannot tell."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    flags = _flags()
+    return not flags or not flags & {"avx_vnni", "avx512_vnni"}
 
 
 def available_cores() -> int:

@@ -72,7 +72,8 @@ def test_the_plan_is_kept(pipe: Pipeline, name: str) -> None:
     if name == "tight":
         assert not plan.keep
         assert most == 1
-    assert all(loads.count(component) >= 2 for component in again)
+    # The second call has the text encoders' outputs from the first.
+    assert all(loads.count(name) >= 1 + (not name.startswith("text_encoder")) for name in again)
 
 
 def test_a_smaller_plan_makes_room(pipe: Pipeline) -> None:

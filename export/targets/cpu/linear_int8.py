@@ -4,6 +4,8 @@ A layer alone becomes one `DynamicQuantizeMatMul`; layers that read the same act
 halves of a gated projection) share one `DynamicQuantizeLinear` and become `MatMulIntegerToFloat`.
 """
 
+import math
+
 import onnx_ir as ir
 
 from ....engine.specs import Role
@@ -28,6 +30,19 @@ def linear_int8(graph: ir.Graph, recipe: Recipe, role: Role) -> None:
         graph.insert_before(layers[0].nodes[0], quantize)
         for layer in layers:
             replace_layer(graph, layer, [_shared(graph, layer, quantize)])
+
+
+_WEIGHT_AT = {"DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1, "QLinearConv": 3}
+
+
+def int8_bytes(graph: ir.Graph) -> int:
+    """Bytes of all weights that integer products take, convolutions' too."""
+    found = 0
+    for node in graph:
+        weight = node.inputs[_WEIGHT_AT[node.op_type]] if node.op_type in _WEIGHT_AT else None
+        if weight is not None and weight.shape is not None:
+            found += math.prod(int(side) for side in weight.shape)
+    return found
 
 
 def _alone(graph: ir.Graph, layer: Layer) -> ir.Node:

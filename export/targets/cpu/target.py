@@ -58,6 +58,7 @@ class CpuTarget:
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .linear_int8 import int8_bytes
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
@@ -74,6 +75,7 @@ class CpuTarget:
         return Lowered(
             activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
+            int8_bytes=int8_bytes(model.graph),
         )
 
 

@@ -13,8 +13,10 @@ from pocketxl.engine.ending import Ended, Ending
 from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.runners import processor
+from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.interruptible import run_interruptibly
-from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
+from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
 from pocketxl.engine.runners.processor import available_cores
 
 MANIFEST = read_manifest(FOLDER)
@@ -131,3 +133,36 @@ def test_cores_that_are_ours() -> None:
             assert available_cores() == 1
         finally:
             os.sched_setaffinity(0, allowed)
+
+
+def test_unsigned_weights_are_in_the_plan_where_they_are_needed(
+    unet: OrtRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = Sizes(rows=1, tokens=77, steps=1, pixels=64 * 64)
+    taken = {}
+    for needed in (False, True):
+        monkeypatch.setattr("pocketxl.engine.runners.ort.adds_in_16_bits", lambda needed=needed: needed)
+        taken[needed] = unet.footprint(sizes).weights
+    int8 = MANIFEST.components["base/unet"].int8_bytes
+    assert 0.8 < int8 / MANIFEST.components["base/unet"].weight_bytes < 1
+    assert taken[True] - taken[False] == int(UNSIGNED_COPIES * int8)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", {"avx2"}, True),
+        ("AMD64", {"avx2", "avx512f"}, True),
+        ("x86_64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", {"avx512f", "avx512_vnni"}, False),
+        ("x86_64", set(), True),
+        ("aarch64", {"asimddp"}, False),
+        ("arm64", set(), False),
+    ],
+)
+def test_which_processors_saturate(
+    machine: str, flags: set[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
+    assert processor.adds_in_16_bits() is expected
