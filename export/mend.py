@@ -34,5 +34,5 @@ def mended(damaged: Manifest, made: Manifest, space: Workspace) -> bool:
 
 def _facts(entry: ComponentEntry) -> dict[str, Any]:
     """What lowering said of the component."""
-    facts: dict[str, Any] = {"activation": entry.activation, "exact_threads": entry.exact_threads}
+    facts: dict[str, Any] = {name: getattr(entry, name) for name in ("activation", "int8_bytes", "exact_threads")}
     return facts | ({"quality": entry.quality} if entry.quality_of == "stand_in" else {})
