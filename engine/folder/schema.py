@@ -103,4 +103,4 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _wrong(where: str, wanted: str, data: Any) -> IntegrityError:
-    return IntegrityError(f"{where} must be {wanted}, it is {type(data).__name__} {reprlib.repr(data)}")
+    return IntegrityError(f"{where} must be {wanted}, it is {type(data).__name__} {reprlib.repr(data)[:80]}")

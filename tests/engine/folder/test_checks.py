@@ -83,7 +83,9 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "another shape": (lambda d: assign(part(d)["spec"]["outputs"][0]["shape"], 1, 5), r"spec.outputs\[0\] is"),
     "an input too few": (lambda d: part(d)["spec"]["inputs"].pop(), r"spec.inputs\[23\] is None"),
     "another component's files": (
-        lambda d: part(d).update({key: part(d, "refiner/unet")[key] for key in ("files", "weight_bytes")}),
+        lambda d: part(d).update(
+            {key: part(d, "refiner/unet")[key] for key in ("files", "weight_bytes", "int8_bytes")}
+        ),
         "it must lie in base/unet/",
     ),
     "another component's sample": (
