@@ -27,13 +27,16 @@ def engine(request: pytest.FixtureRequest, tiny_engine: Path, tmp_path_factory: 
 
 @pytest.mark.parametrize("prompt", ["a large sunflower on a black background", "an owl " * 60])
 def test_a_picture_does_not_depend_on_the_number_of_threads(engine: Path, prompt: str) -> None:
+    # Convolutions with dequantized weights share pixels, and need enough of them (`targets/cpu/weight_only.py`).
+    side = 256 if engine.name == "int8-weight" else 128
+
     def picture(threads: int) -> np.ndarray:
         with Pipeline.load(engine, threads=threads) as pipe:
             images: np.ndarray = pipe(
-                prompt, seed=3, num_inference_steps=3, width=128, height=128, output_type="np"
+                prompt, seed=3, num_inference_steps=2, width=side, height=side, output_type="np"
             ).images
         return images
 
     alone = picture(1)
-    for threads in (2, 3, 4, 8):
+    for threads in (2, 3, 4, 6):
         assert np.array_equal(picture(threads), alone), threads

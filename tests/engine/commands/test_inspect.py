@@ -23,7 +23,8 @@ def test_an_engine_tells_its_components_and_figures(tiny_engine: Path, capsys: p
 
 
 def test_verify_counts_every_file(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (event,) = run(capsys, "verify", tiny_engine, "--json").events()
+    *progress, event = run(capsys, "verify", tiny_engine, "--json").events()
+    assert {told["event"] for told in progress} == {"progress"}
     found = files(tiny_engine)
     assert (event["files"], event["bytes"]) == (len(found), sum(map(len, found.values())))
 
