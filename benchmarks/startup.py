@@ -42,7 +42,7 @@ def main() -> None:
             "generate",
             "a red apple on a blue background",
         ]
-        seconds = median_seconds([*command, "-o", str(picture), "--seed", "7", "--quiet"], args.runs)
+        seconds = median_seconds([*command, "-o", str(picture), "--overwrite", "--seed", "7", "--quiet"], args.runs)
         if not picture.stat().st_size:
             raise SystemExit("no picture was made")
     records.append(Record(case="generate_cold", system="pocketxl-int8", metric="seconds", value=seconds, unit="s"))
