@@ -10,7 +10,7 @@ Key = tuple[str, bytes]
 Outputs = dict[str, np.ndarray]
 
 CHUNKS = 32
-"""Of all encoders together: four prompts with negatives; 13 MB in SDXL, which the memory plan counts."""
+"""Of all encoders together: eight prompts with negatives; at most 13 MB in SDXL, which the plan counts."""
 
 
 class EncodedChunks:

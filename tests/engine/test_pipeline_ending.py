@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,43 @@ import numpy as np
 import pytest
 
 from pocketxl.engine import Pipeline, RequestError
+from pocketxl.engine.ending import Ended
+from pocketxl.engine.runners.base import Held, Runner, Value, Values
+
+from ..fixtures.watched import Wrapped
 
 CALL: dict[str, Any] = {"seed": 5, "height": 64, "width": 64, "num_inference_steps": 3, "output_type": "np"}
 
 
-def test_ended_before_the_first_step_there_is_no_picture(pipe: Pipeline) -> None:
-    cancel = threading.Event()
-    cancel.set()
-    for kind, shape in (("np", (0, 64, 64, 3)), ("latent", (0, 4, 8, 8))):
-        output = pipe("a cat", **CALL | {"output_type": kind, "num_inference_steps": 1000}, deadline=1e-9)
-        assert output.interrupted
-        if output.steps == 0:  # the first component may be done before anybody looks at the clock
-            assert output.images.shape == shape
-    assert np.isfinite(pipe("a cat", **CALL).images).all(), "and it goes on"
+class Stopped(Wrapped):
+    """A component that is stopped in the middle of its call number `at`, as a back end does whose call has ended."""
+
+    def __init__(self, inner: Runner, at: int) -> None:
+        super().__init__(inner)
+        self.left = at
+
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
+        self.left -= 1
+        if self.left == 0:
+            raise Ended
+        return super().__call__(inputs, held, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("component", "at", "steps"),
+    [("text_encoder", 1, 0), ("base/conditioner", 1, 0), ("base/unet", 1, 0), ("base/unet", 2, 0), ("base/unet", 4, 1)],
+)  # two calls of the U-Net a step
+def test_what_is_there_when_a_component_is_stopped(pipe: Pipeline, component: str, at: int, steps: int) -> None:
+    call = CALL | {"refiner": False, "negative_prompt": "a dog"}
+    expected = pipe("a cat", **call, callback_on_step_end=lambda pipe, index, *_: pipe.interrupt()).images
+    for kind, shape in (("np", (0, 64, 64, 3)), ("latent", (0, 4, 8, 8)), ("pil", (0,))):
+        runners = {**pipe.runners, component: Stopped(pipe.runners[component], at)}
+        output = Pipeline(pipe.models, runners, pipe.tokenizers)("a cat", **call | {"output_type": kind})
+        assert (output.interrupted, output.steps) == (True, steps)
+        if steps == 0:
+            assert np.shape(output.images) == shape
+        elif kind == "np":
+            assert np.array_equal(output.images, expected), "the first step's, decoded"
 
 
 def test_a_deadline_ends_the_loop(pipe: Pipeline) -> None:

@@ -34,7 +34,7 @@ from pocketxl.export.publish.workspace import Workspace
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import stand_in
 
-from ..fixtures.builds import SHORT, allowed
+from ..fixtures.builds import SHORT, allowed, components_made
 from ..fixtures.command_line import files, run, start_command
 from ..fixtures.original_layout import write_single_file
 
@@ -231,18 +231,7 @@ def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dic
     killed = subprocess.run(command, check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert not again.exists()
-    made: list[str] = []
-    component = Workspace.component
-
-    def watched(self: Workspace, name: str, make: Any) -> Any:
-        def noted(folder: Path) -> Any:
-            made.append(name)
-            return make(folder)
-
-        return component(self, name, noted)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Workspace, "component", watched)
+    with components_made() as made:
         build(tiny_folders["base"], again, recipe="fp32")
     assert made == ["base/conditioner", "base/unet", "vae_decoder"]
     assert files(again) == whole

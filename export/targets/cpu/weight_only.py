@@ -42,7 +42,8 @@ def exact_threads(graph: ir.Graph) -> int | None:
     ONNX Runtime gives each thread some columns of such a product. It adds up a row's products in parts of `PART`, but
     where a thread has `NARROW` columns or fewer in larger parts, which rounds otherwise. Weights that are constants are
     packed beforehand and added up in one way always. (MLAS, `MlasSgemmOperation`; measured from 1 to 16 threads.)
-    Convolutions share pixels in the same way, which their weights do not tell: 15 threads do at 512 × 512.
+    Convolutions share pixels in the same way, which their weights do not tell: the miniature's VAE needs 256 × 256 for
+    eight threads, 512 × 512 for sixteen.
     """
     most = None
     for node in graph:

@@ -95,6 +95,13 @@ def work_folder(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.building")
 
 
+def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
+    """As `make`, but interrupted at the last component."""
+    if name == "vae_decoder":
+        raise KeyboardInterrupt
+    return make(name, folder, **options)
+
+
 def test_a_build_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
     destination = tmp_path / "engine"
     assert build(destination) == list(COMPONENTS)
@@ -154,11 +161,6 @@ def test_a_damaged_file_is_found_and_only_its_component_is_built_again(tmp_path:
 
 
 def test_a_build_from_the_start_uses_nothing_that_is_there(tmp_path: Path) -> None:
-    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
-        if name == "vae_decoder":
-            raise KeyboardInterrupt
-        return make(name, folder, **options)
-
     destination = tmp_path / "engine"
     with pytest.raises(KeyboardInterrupt):
         build(destination, maker=stop)
@@ -225,11 +227,6 @@ def test_finished_components_are_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])
 def test_a_damaged_finished_component_is_built_again(tmp_path: Path, damage: str) -> None:
-    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
-        if name == "vae_decoder":
-            raise KeyboardInterrupt
-        return make(name, folder, **options)
-
     destination = tmp_path / "engine"
     with pytest.raises(KeyboardInterrupt):
         build(destination, maker=stop)
@@ -248,11 +245,6 @@ def test_a_damaged_finished_component_is_built_again(tmp_path: Path, damage: str
 
 
 def test_work_of_another_key_is_removed_first(tmp_path: Path) -> None:
-    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
-        if name == "vae_decoder":
-            raise KeyboardInterrupt
-        return make(name, folder, **options)
-
     destination = tmp_path / "engine"
     with pytest.raises(KeyboardInterrupt):
         build(destination, maker=stop)
@@ -314,11 +306,6 @@ def test_leftovers_behind_the_last_step_are_removed_by_a_hit(tmp_path: Path) -> 
 
 
 def test_a_hit_leaves_the_unfinished_work_of_another_recipe_alone(tmp_path: Path) -> None:
-    def stop(name: str, folder: Path, **options: Any) -> dict[str, Any]:
-        if name == "vae_decoder":
-            raise KeyboardInterrupt
-        return make(name, folder, **options)
-
     destination = tmp_path / "engine"
     build(destination)
     with pytest.raises(KeyboardInterrupt):
