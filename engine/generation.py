@@ -67,7 +67,7 @@ class Prepared:
         longest = tuple(max(prompt.tokens for prompt in column) for column in zip(*self.tokens.values(), strict=True))
         guidance = any(prompt.guided for column in self.tokens.values() for prompt in column)
         evaluations = {kind: len(part.evaluations) for kind, part in self.parts.items()}
-        return replace(Workload.of(self.request, longest, evaluations), guidance=guidance)
+        return Workload.of(self.request, longest, evaluations, guidance=guidance)
 
 
 @dataclass(frozen=True, kw_only=True)

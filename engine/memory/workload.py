@@ -24,14 +24,24 @@ class Workload:
     """False where the latents are what is asked for."""
 
     @classmethod
-    def of(cls, request: ResolvedRequest, prompt_tokens: tuple[int, ...], evaluations: Mapping[str, int]) -> Self:
-        """The workload of a checked request, once its prompts are tokenized and its steps laid."""
+    def of(
+        cls,
+        request: ResolvedRequest,
+        prompt_tokens: tuple[int, ...],
+        evaluations: Mapping[str, int],
+        *,
+        guidance: bool,
+    ) -> Self:
+        """The workload of a checked request, once its prompts are tokenized and its steps laid.
+
+        `guidance`: whether any of the models takes negatives.
+        """
         return cls(
             width=request.width,
             height=request.height,
             prompt_tokens=prompt_tokens,
             images=request.images,
-            guidance=request.guidance,
+            guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
         )

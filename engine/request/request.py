@@ -192,11 +192,6 @@ class ResolvedRequest:
         return len(self.seeds)
 
     @property
-    def guidance(self) -> bool:
-        """Whether the negative prompt counts, by diffusers' rule."""
-        return self.guidance_scale > 1
-
-    @property
     def refiner(self) -> bool:
         """Whether the refiner takes part."""
         return "refiner" in self.kinds

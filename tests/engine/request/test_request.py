@@ -96,7 +96,7 @@ def test_defaults_are_filled_in() -> None:
     request = checked()
     assert (request.height, request.width) == (128, 128)
     assert request.original_size == request.target_size == (128, 128)
-    assert (request.images, request.guidance, request.refiner, request.denoising_end) == (1, True, False, None)
+    assert (request.images, request.guidance_scale, request.refiner, request.denoising_end) == (1, 5.0, False, None)
     assert (request.sampler.name, request.schedule, request.num_inference_steps) == ("euler", "default", 50)
     assert request.seeds[0] is not None
     assert 0 <= request.seeds[0] < 2**32
@@ -247,8 +247,11 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_guidance_is_off_up_to_one() -> None:
-    assert not checked(guidance_scale=1.0).guidance
-    assert checked(guidance_scale=1.01).guidance
+    model = MODELS.denoisers["base"]
+    assert not model.guided(1.0)
+    assert model.guided(1.01)
+    told = replace(model, unet=replace(model.unet, time_cond_proj_dim=256))
+    assert not told.guided(5.0), "it takes the scale itself"
 
 
 class TestBuckets:
