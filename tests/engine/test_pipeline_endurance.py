@@ -19,7 +19,7 @@ PROMPTS = ["a cat", "a blue dog", "sky " * 100]
 CALL: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "output_type": "np"}
 GROWTH = 64 << 20
 """From the first half of the calls to the second, at rest: what the heaps of eight threads may keep. Up to 55 MB were
-seen where nothing leaked (900 calls stayed between 101 and 143 MB); a picture's arena is 10 MB, and 100 leaked ones 1 GB."""
+seen where nothing leaked (900 calls stayed between 101 and 143 MB); an arena is 10 MB, 100 leaked ones 1 GB."""
 
 
 class CallersError(Exception):
