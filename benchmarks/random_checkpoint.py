@@ -2,7 +2,8 @@
 
 Writes `FOLDER/base` and `FOLDER/refiner` as diffusers folders in float16, from the bundled configurations, one tensor
 at a time. Layers keep the variance of what they are given and residual branches add little, so that activations stay
-finite over a whole denoising run; the pictures are noise. For measuring speed and memory without the real weights.
+finite over a whole denoising run; the pictures are noise. For measuring speed and memory without the real weights; with
+`--tails` and `--outliers 30`, also for what quantization loses on weights of that shape.
 """
 
 import argparse
@@ -10,9 +11,9 @@ import gzip
 import json
 import math
 import shutil
-import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ import numpy.typing as npt
 
 from pocketxl.export.checkpoint import tokenizer_files
 from pocketxl.export.checkpoint.tokenizer_files import parse_merges, read_tokenizer
+
+from .outliers import Shapes, outliers, scaled
+from .stress import linear, student_t
+from .weight_files import write_weights
 
 CONFIGS = Path(tokenizer_files.__file__).parent / "configs"
 # The last layer of every residual branch is scaled down by this: a hundred of them must not blow the sum up.
@@ -32,7 +37,6 @@ WEIGHT_FILES = {
     "text_encoder": "model.safetensors",
     "text_encoder_2": "model.safetensors",
 }
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
@@ -52,39 +56,45 @@ def component_shapes(component: str, config: Mapping[str, Any]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def random_tensor(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+@dataclass(frozen=True, kw_only=True)
+class Hardness:
+    """What makes such weights hard to quantize; by default nothing."""
+
+    tails: str | None = None
+    """Whose weights are from Student's t with 3 degrees of freedom: `linear` layers', or `all` (convolutions' too)."""
+    outliers: float = 1.0
+    """How much larger 1 % of the channels are, wherever the next layer can take that back (see `outliers`)."""
+
+
+def random_tensor(name: str, shape: tuple[int, ...], tails: str | None = None) -> npt.NDArray[np.float32]:
     """The tensor of that name: the same numbers on every machine."""
     layer, _, part = name.rpartition(".")
     if len(shape) < 2:
         norm = part == "weight"  # only norms have weights of one dimension
-        return np.full(shape, 1.0 if norm else 0.0, np.float16)
+        return np.full(shape, 1.0 if norm else 0.0, np.float32)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    if "embedding" in layer.rsplit(".", 1)[-1]:
-        std = 0.02
-    else:
-        std = (BRANCH_GAIN if layer.endswith(BRANCH_ENDS) else 1.0) / math.sqrt(math.prod(shape[1:]))
+    embedding = "embedding" in layer.rsplit(".", 1)[-1]
+    gain = BRANCH_GAIN if layer.endswith(BRANCH_ENDS) else 1.0
+    std = 0.02 if embedding else gain / math.sqrt(math.prod(shape[1:]))
+    if tails is not None and not embedding and (tails == "all" or linear(name, shape)):
+        return student_t(rng, shape, std)
     values = rng.standard_normal(shape, dtype=np.float32)
     values *= std
-    return values.astype(np.float16)
+    return values
 
 
-def write_random(path: Path, shapes: Shapes) -> None:
-    """Write a safetensors file tensor by tensor."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, shape in sorted(shapes.items()):
-        size = 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in sorted(shapes.items()):
-            file.write(random_tensor(name, shape).tobytes())
+def write_random(path: Path, shapes: Shapes, hardness: Hardness = Hardness()) -> None:
+    """Write a safetensors file tensor by tensor, float16."""
+    changes = {} if hardness.outliers == 1 else outliers(shapes, factor=hardness.outliers)
+
+    def make(name: str) -> npt.NDArray[np.float16]:
+        values = random_tensor(name, shapes[name], hardness.tails)
+        return (scaled(values, changes[name]) if name in changes else values).astype(np.float16)
+
+    write_weights(path, {name: (np.float16, shape) for name, shape in shapes.items()}, make)
 
 
-def write_checkpoint(folder: Path, kind: str) -> Path:
+def write_checkpoint(folder: Path, kind: str, hardness: Hardness = Hardness()) -> Path:
     """Write `folder/kind`, a whole diffusers folder of an SDXL `base` or `refiner`; returns its path."""
     source, target = CONFIGS / kind, folder / kind
     merges = parse_merges(gzip.decompress((CONFIGS / "clip_merges.txt.gz").read_bytes()).decode())
@@ -101,7 +111,7 @@ def write_checkpoint(folder: Path, kind: str) -> Path:
             shutil.copy(config, place)
         if part.name in WEIGHT_FILES:
             shapes = component_shapes(part.name, json.loads((part / "config.json").read_text(encoding="utf-8")))
-            write_random(place / WEIGHT_FILES[part.name], shapes)
+            write_random(place / WEIGHT_FILES[part.name], shapes, hardness)
     return target
 
 
@@ -110,9 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.random_checkpoint", description=(__doc__ or "").split(":")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", nargs="+", choices=("base", "refiner"), default=["base", "refiner"])
+    parser.add_argument(
+        "--tails", nargs="?", choices=("linear", "all"), const="all", help="weights from Student's t (default: all)"
+    )
+    parser.add_argument("--outliers", type=float, default=1.0, help="1 %% of the channels that many times as large")
     arguments = parser.parse_args()
+    hardness = Hardness(tails=arguments.tails, outliers=arguments.outliers)
     for kind in arguments.kind:
-        print(write_checkpoint(arguments.folder, kind))
+        print(write_checkpoint(arguments.folder, kind, hardness))
 
 
 if __name__ == "__main__":
