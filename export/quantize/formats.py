@@ -30,6 +30,8 @@ class Weight:
     kind: Literal["int", "float"] = "int"
     granularity: Literal["tensor", "channel", "group"] = "channel"
     group: int | None = None
+    zero: bool = False
+    """True where the numbers that share a scale share a zero point too (the range need not lie around 0)."""
 
     def __post_init__(self) -> None:
         if (self.granularity == "group") != (self.group is not None):
@@ -46,17 +48,18 @@ class Weight:
         return self.kind == "int" or self.bits < 16
 
     def bytes_of(self, shape: tuple[int, ...]) -> float:
-        """Bytes of a weight of this shape, output channels first, and of its scales."""
+        """Bytes of a weight of this shape, output channels first, and of its scales and zero points."""
         numbers = 1
         for length in shape:
             numbers *= length
         scales = {"tensor": 1, "channel": shape[0], "group": numbers / (self.group or 1)}[self.granularity]
-        return numbers * self.bits / 8 + (scales * _SCALE_BYTES if self.scaled else 0)
+        beside = _SCALE_BYTES + (self.bits / 8 if self.zero else 0)
+        return numbers * self.bits / 8 + (scales * beside if self.scaled else 0)
 
     def __str__(self) -> str:
         name = f"{'w' if self.kind == 'int' else 'wf'}{self.bits}"
         shared = {"channel": "", "tensor": "_tensor", "group": f"_g{self.group}"}[self.granularity]
-        return name + (shared if self.scaled else "")
+        return name + (shared + ("_zero" if self.zero else "") if self.scaled else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +67,18 @@ class Activation:
     """What a layer's input is rounded to before it is multiplied.
 
     `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too).
-    `granularity` is what shares a range: the tensor or a token.
+    `granularity` is what shares a range: the tensor, a channel (static ones only), a token, or as many numbers of a
+    token as share a scale in the weight (`group`).
     """
 
     bits: int
     range: Literal["dynamic", "static"]
     kind: Literal["int", "float"] = "int"
-    granularity: Literal["tensor", "token"] = "tensor"
+    granularity: Literal["tensor", "channel", "token", "group"] = "tensor"
 
     def __str__(self) -> str:
-        token = "_token" if self.granularity == "token" else ""
-        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{token}"
+        shared = "" if self.granularity == "tensor" else f"_{self.granularity}"
+        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{shared}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,11 @@ class Format:
         """True where the range of the input must be known before."""
         return self.activation is not None and self.activation.range == "static"
 
+    @property
+    def ranged(self) -> bool:
+        """True where every channel has a static range, before and behind the layer: a `StaticRange`."""
+        return self.static and self.activation is not None and self.activation.granularity == "channel"
+
     def __str__(self) -> str:
         return f"{self.weight or 'keep'}{self.activation or ''}"
 
@@ -114,5 +123,26 @@ W8 = Format(weight=Weight(bits=8))
 """int8 weight, one scale per output channel (per row of an embedding); computed in floats."""
 W8A8_DYNAMIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic"))
 """int8 weight per output channel; the input is quantized by its own range at every call."""
-W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static"))
-"""int8 weight per output channel; input and output are quantized by calibrated ranges."""
+W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel"))
+"""int8 weight per output channel; input and output are quantized by calibrated ranges, a scale for each channel."""
+W8A8_GROUP = Format(
+    weight=Weight(bits=8, granularity="group", group=64),
+    activation=Activation(bits=8, range="dynamic", granularity="group"),
+)
+"""int8 weight with a scale for 64 inputs, multiplied with inputs that have a range for the same 64 of every token."""
+W4 = Format(weight=Weight(bits=4, granularity="group", group=64, zero=True))
+"""4-bit weight with scale and zero point for 64 inputs; computed in floats."""
+W4A8 = Format(
+    weight=Weight(bits=4, granularity="group", group=64, zero=True),
+    activation=Activation(bits=8, range="dynamic", granularity="group"),
+)
+"""The same weight, multiplied with inputs that have a range for the same 64 of every token."""
+W8A8_TOKEN = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="token"))
+"""int8 weight per output channel, and a range for every token."""
+FP8_TENSOR = Format(weight=Weight(bits=8, kind="float"), activation=Activation(bits=8, range="static", kind="float"))
+"""e4m3 weight per output channel; the input is rounded to e4m3 by one calibrated scale."""
+FP8_TOKEN = Format(
+    weight=Weight(bits=8, kind="float"),
+    activation=Activation(bits=8, range="dynamic", kind="float", granularity="token"),
+)
+"""e4m3 weight per output channel; every token has a scale."""

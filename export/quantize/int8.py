@@ -1,6 +1,6 @@
 """int8 weights with one scale per output channel, computed one layer at a time, when their bytes are asked for.
 
-optimum-quanto finds the scales and rounds. The results are lazy ONNX tensors: saving a model quantizes a layer, writes
+`rounding.py` finds the scales and rounds. The results are lazy ONNX tensors: saving a model quantizes a layer, writes
 it and forgets it, so that the whole network is never in memory in any form.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-# A channel of zeros gets this scale instead of 0, which would divide to NaN.
-SMALLEST_SCALE = 1e-12
+from .formats import W8
+from .rounded import Floats
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -20,6 +20,8 @@ class Int8Weight:
     """A weight `[out, ...]` as `int8 ≈ weight / scale[out]`, from -127 to 127 (symmetric, no zero point)."""
 
     source: ir.TensorProtocol
+    inputs: Floats | None = None
+    """Sampled inputs `[rows, in · height · width]`: then it is the product with them that is rounded well."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -28,7 +30,7 @@ class Int8Weight:
 
     @property
     def scale(self) -> npt.NDArray[np.float32]:
-        """`[out]`: the largest magnitude of each channel is 127 steps."""
+        """`[out]`: the largest magnitude of each channel is 127 steps, or more where its tails are heavy."""
         return _quantize(self)[1]
 
     @property
@@ -71,15 +73,13 @@ def _quantize(weight: Int8Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.
     The last layer alone is kept, since data, scale and bias are written one after the other. Keeping every layer's
     small scale would pin the allocator's freed pages between them: 5.4 GB for the full-size base U-Net, 0.8 without.
     """
-    import torch
-    from optimum.quanto import AbsmaxOptimizer, qint8, quantize_weight
+    from .rounding import round_weight
 
-    source = torch.from_numpy(np.require(weight.source.numpy(), np.float32, ["C", "W"]))
-    scale = AbsmaxOptimizer()(source, qint8, axis=0).clamp(min=SMALLEST_SCALE)
-    data: npt.NDArray[np.int8] = quantize_weight(
-        source, qtype=qint8, axis=0, scale=scale, optimized=False
-    )._data.numpy()
-    return data, scale.numpy().reshape(-1)
+    assert W8.weight is not None
+    source = np.asarray(weight.source.numpy(), np.float32).reshape(weight.shape[0], -1)
+    found = round_weight(source, W8.weight, inputs=weight.inputs)
+    data: npt.NDArray[np.int8] = found.data.reshape(weight.shape).astype(np.int8, copy=False)
+    return data, found.scale
 
 
 @dataclass(frozen=True, kw_only=True)

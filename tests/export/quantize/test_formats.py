@@ -29,7 +29,7 @@ TOKENS = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dyna
         (FLOAT16, "wf16"),
         (W8, "w8"),
         (W8A8_DYNAMIC, "w8a8_dynamic"),
-        (W8A8_STATIC, "w8a8_static"),
+        (W8A8_STATIC, "w8a8_static_channel"),
         (INT4_GROUPS, "w4_g64"),
         (FP8, "wf8_tensoraf8_static"),
         (TOKENS, "w8a8_dynamic_token"),

@@ -1,0 +1,56 @@
+"""How the layers of one component become numbers: everything that a target needs to know to lower them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ...engine.specs import Role
+from .formats import KEEP, Format, Kind
+from .recipes import Recipe
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StaticRange:
+    """Calibrated 8-bit ranges of a layer: `uint8 = round(x / scale[channel]) + zero`, both sides.
+
+    A scale for each channel costs nothing: that of an input goes into the weights, that of an output into their scales.
+    """
+
+    input_scale: Floats
+    """`[in]`"""
+    input_zero: int
+    output_scale: Floats
+    """`[out]`"""
+    output_zero: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantization:
+    """The recipe's rules for a component of that role, and what was found out about its layers."""
+
+    recipe: Recipe
+    role: Role
+    assigned: Mapping[str, Format] = field(default_factory=dict)
+    """Layers that the recipe's rules do not decide, by their names in the checkpoint's form."""
+    ranges: Mapping[str, StaticRange] = field(default_factory=dict)
+    """Of the layers with static ranges."""
+    inputs: Mapping[str, Floats] = field(default_factory=dict)
+    """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
+
+    def format(self, kind: Kind, name: str) -> Format:
+        """The format of layer `name`, or of a part that a pass cut it into (`ff.net.0.proj.1`); never `KEEP`."""
+        for known in (name, re.sub(r"\.\d+$", "", name)):
+            if known in self.assigned:
+                format = self.assigned[known]
+                return self.recipe.kept if format == KEEP else format
+        return self.recipe.format(self.role, kind, name)
+
+    def sampled(self, name: str) -> Floats | None:
+        """Sampled inputs of that layer or of the layer that it is a part of; None: there are none."""
+        found = self.inputs.get(name)
+        return found if found is not None else self.inputs.get(re.sub(r"\.\d+$", "", name))
