@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from ..engine.specs import ComponentSpec
     from .graph.master import WeightSource
-    from .quantize.recipes import Recipe
-    from .reference.calibrate import Calibration
+    from .quantize.quantization import Quantization
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
 """The distributions that every build depends on."""
@@ -35,6 +34,10 @@ class Lowered:
 
 FACTS = tuple(field.name for field in fields(Lowered) if field.name != "stand_in")
 """Of `Lowered`, what goes into the manifest as it is; a `ComponentEntry` has them under the same names."""
+
+
+FOUND = ("quality", "formats", "more_bits")
+"""What measuring found out about it; likewise."""
 
 
 class Target(Protocol):
@@ -61,6 +64,10 @@ class Target(Protocol):
         """What it can do with each kind of layer."""
 
     @property
+    def pace(self) -> Mapping[Format, float]:
+        """Seconds that a product takes in a format, relative to each other; 1 where it is not listed."""
+
+    @property
     def default_recipe(self) -> str:
         """The recipe of a build that names none."""
 
@@ -74,15 +81,14 @@ class Target(Protocol):
         spec: "ComponentSpec",
         model: "ir.Model",
         weights: "WeightSource",
-        recipe: "Recipe",
-        calibration: "Calibration | None",
+        quantization: "Quantization",
         out: Path,
         aside: Path,
     ) -> Lowered:
         """Write the component's files into the folder `out`, and a stand-in into `aside` (both exist and are empty).
 
         `model` is the master without data, and is used up. Weights are read one at a time. The same inputs give the
-        same bytes, unless the back end's own builder does not. The recipe is one that `check` lets pass; `component` is
-        for messages. Raises `IncompatibleError` for a graph that the target cannot do and `StorageError` when writing
-        fails.
+        same bytes, unless the back end's own builder does not. The formats are those that `check` lets pass;
+        `component` is for messages. Raises `IncompatibleError` for a graph that the target cannot do and `StorageError`
+        when writing fails.
         """

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...engine.specs import Role
 from ..quantize.formats import Format, Kind
-from ..quantize.recipes import Recipe
+from ..quantize.quantization import Quantization
 
 MICROSOFT = "com.microsoft"
 # Operators of ONNX Runtime that are no part of ONNX itself, and the version that all of them have.
@@ -50,10 +49,10 @@ def find_layers(graph: ir.Graph) -> list[Layer]:
     return list(_layers(graph))
 
 
-def layers_in(graph: ir.Graph, kind: Kind, wanted: Format, recipe: Recipe, role: Role) -> list[Layer]:
-    """The layers of one kind to which the recipe gives the format in a component of that role."""
+def layers_in(graph: ir.Graph, kind: Kind, wanted: Format, quantization: Quantization) -> list[Layer]:
+    """The layers of one kind that get the format."""
     return [
-        layer for layer in find_layers(graph) if layer.kind is kind and recipe.format(role, kind, layer.name) == wanted
+        layer for layer in find_layers(graph) if layer.kind is kind and quantization.format(kind, layer.name) == wanted
     ]
 
 

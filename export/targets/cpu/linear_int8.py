@@ -8,35 +8,37 @@ import math
 
 import onnx_ir as ir
 
-from ....engine.specs import Role
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
 from ...quantize.formats import W8A8_DYNAMIC, Kind
-from ...quantize.int8 import Int8Weight
-from ...quantize.recipes import Recipe
+from ...quantize.quantization import Quantization
+from .stored_weight import StoredWeight
 
 
-def linear_int8(graph: ir.Graph, recipe: Recipe, role: Role) -> None:
-    """Rewrite every linear layer that the recipe wants as `w8a8_dynamic`."""
+def linear_int8(graph: ir.Graph, quantization: Quantization) -> None:
+    """Rewrite every linear layer of the format `w8a8_dynamic`."""
     sharing: dict[ir.Value, list[Layer]] = {}
-    for layer in layers_in(graph, Kind.LINEAR, W8A8_DYNAMIC, recipe, role):
+    for layer in layers_in(graph, Kind.LINEAR, W8A8_DYNAMIC, quantization):
         sharing.setdefault(layer.input, []).append(layer)
     for activation, layers in sharing.items():
         if len(layers) == 1:
-            replace_layer(graph, layers[0], [_alone(graph, layers[0])])
+            replace_layer(graph, layers[0], [_alone(graph, layers[0], quantization)])
             continue
         quantize = ir.node(
             "DynamicQuantizeLinear", [activation], num_outputs=3, name=f"{layers[0].name}/quantize_input"
         )
         graph.insert_before(layers[0].nodes[0], quantize)
         for layer in layers:
-            replace_layer(graph, layer, [_shared(graph, layer, quantize)])
+            replace_layer(graph, layer, [_shared(graph, layer, quantize, quantization)])
 
 
 _WEIGHT_AT = {"DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1, "QLinearConv": 3}
 
 
 def int8_bytes(graph: ir.Graph) -> int:
-    """Bytes of all weights that integer products take, convolutions' too."""
+    """Bytes of all int8 weights that integer products take, convolutions' too.
+
+    Those of `MatMulNBits` are not among them: its numbers are unsigned, and no processor needs other ones.
+    """
     found = 0
     for node in graph:
         weight = node.inputs[_WEIGHT_AT[node.op_type]] if node.op_type in _WEIGHT_AT else None
@@ -45,8 +47,8 @@ def int8_bytes(graph: ir.Graph) -> int:
     return found
 
 
-def _alone(graph: ir.Graph, layer: Layer) -> ir.Node:
-    data, scale = _weight(graph, layer)
+def _alone(graph: ir.Graph, layer: Layer, quantization: Quantization) -> ir.Node:
+    data, scale = _weight(graph, layer, quantization)
     return ir.node(
         "DynamicQuantizeMatMul",
         [layer.input, data, scale, None, layer.bias],
@@ -55,8 +57,8 @@ def _alone(graph: ir.Graph, layer: Layer) -> ir.Node:
     )
 
 
-def _shared(graph: ir.Graph, layer: Layer, quantize: ir.Node) -> ir.Node:
-    data, scale = _weight(graph, layer)
+def _shared(graph: ir.Graph, layer: Layer, quantize: ir.Node, quantization: Quantization) -> ir.Node:
+    data, scale = _weight(graph, layer, quantization)
     values, input_scale, zero_point = quantize.outputs
     return ir.node(
         "MatMulIntegerToFloat",
@@ -66,7 +68,7 @@ def _shared(graph: ir.Graph, layer: Layer, quantize: ir.Node) -> ir.Node:
     )
 
 
-def _weight(graph: ir.Graph, layer: Layer) -> tuple[ir.Value, ir.Value]:
-    weight = Int8Weight(source=layer.weight_data())
-    data = add_initializer(graph, weight.data_tensor(f"{layer.name}.weight_int8", transposed=True))
-    return data, add_initializer(graph, weight.scale_tensor(f"{layer.name}.weight_scale"))
+def _weight(graph: ir.Graph, layer: Layer, quantization: Quantization) -> tuple[ir.Value, ir.Value]:
+    assert W8A8_DYNAMIC.weight is not None
+    weight = StoredWeight.of(layer, W8A8_DYNAMIC.weight, quantization)
+    return add_initializer(graph, weight.int8(transposed=True)), add_initializer(graph, weight.scale())

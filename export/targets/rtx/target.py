@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from ....engine.specs import ComponentSpec
     from ...graph.master import WeightSource
-    from ...quantize.recipes import Recipe
-    from ...reference.calibrate import Calibration
+    from ...quantize.quantization import Quantization
 
 # GPU generations that TensorRT for RTX builds for (by its own list there is no SM90, so Hopper is not among them).
 ARCHITECTURES = {
@@ -44,6 +43,7 @@ class RtxTarget:
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )
+    pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
 
@@ -53,8 +53,7 @@ class RtxTarget:
         spec: "ComponentSpec",
         model: "ir.Model",
         weights: "WeightSource",
-        recipe: "Recipe",
-        calibration: "Calibration | None",
+        quantization: "Quantization",
         out: Path,
         aside: Path,
     ) -> Lowered:

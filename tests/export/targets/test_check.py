@@ -11,7 +11,7 @@ from pocketxl.export.targets.check import check, recipes_for
 
 @pytest.mark.parametrize(
     ("target", "recipes"),
-    [("cpu", ("fp32", "int8", "int8-weight")), ("rtx-sm75", ("fp16",)), ("rtx-sm121", ("fp16",))],
+    [("cpu", ("fp32", "int8", "int8-weight", "int4-weight")), ("rtx-sm75", ("fp16",)), ("rtx-sm121", ("fp16",))],
 )
 def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
     assert recipes_for(TARGETS[target]) == recipes
@@ -26,7 +26,9 @@ def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
     missing = "linear wf32, linear w8a8_dynamic, .*conv w8a8_static.*: choose one of fp16$"
     with pytest.raises(RequestError, match=f"target rtx-sm89 cannot do recipe 'int8', which needs {missing}"):
         check(TARGETS["rtx-sm89"], RECIPES["int8"])
-    with pytest.raises(RequestError, match=r"cpu cannot do recipe 'fp16'.*: choose one of fp32, int8, int8-weight$"):
+    with pytest.raises(
+        RequestError, match=r"cpu cannot do recipe 'fp16'.*: choose one of fp32, int8, int8-weight, int4-weight$"
+    ):
         check(TARGETS["cpu"], RECIPES["fp16"])
 
 

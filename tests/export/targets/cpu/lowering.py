@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,12 +14,27 @@ from torch import nn
 from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
-from pocketxl.export.quantize.formats import FLOAT32, Format, Kind
+from pocketxl.export.quantize.formats import FLOAT32, Format, Kind, Weight
+from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import Recipe, Rule
+from pocketxl.export.quantize.rounded import Floats
+from pocketxl.export.quantize.rounding import round_weight
 
 from ....fixtures.onnx_run import StateDict
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Single(nn.Module):
+    """One layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer: Any = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        return y
 
 
 def image_spec(channels: int, out: int) -> ComponentSpec:
@@ -46,29 +62,52 @@ def master_of(module: nn.Module, spec: ComponentSpec) -> ir.Model:
     return attach(export_master("unet", lambda: copy.deepcopy(module).to("meta"), spec), StateDict(module.state_dict()))
 
 
-def all_as(kind: Kind, format: Format) -> Recipe:
-    """A recipe that gives every layer of one kind of a U-Net the format."""
-    return Recipe(
+def all_as(kind: Kind, format: Format, **found: Any) -> Quantization:
+    """Every layer of one kind of a U-Net gets the format; `found` is what is known about layers."""
+    recipe = Recipe(
         name="test",
         kept=FLOAT32,
         rules={Role.UNET: (Rule(kind=kind, pattern=r".*", format=format),)},
         max_relative_error={Role.UNET: 0.1},
         min_psnr_db=20.0,
     )
+    return Quantization(recipe=recipe, role=Role.UNET, **found)
 
 
-def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True) -> np.ndarray:
+def dequantized(weight: torch.Tensor, how: Weight | None, inputs: Floats | None = None) -> np.ndarray:
+    """What a rounded weight stands for, in its own shape, float64: `rounding.py` rounds, this only multiplies."""
+    assert how is not None
+    matrix = weight.detach().flatten(1).numpy()
+    found = round_weight(matrix, how, inputs=inputs)
+    length, middle = how.group or matrix.shape[1], 8 if found.data.dtype == np.uint8 else 0
+    zero = np.full_like(found.scale, middle) if found.zero is None else found.zero
+    scales, zeros = (
+        np.repeat(side.reshape(len(matrix), -1).astype(np.float64), length, axis=1)[:, : matrix.shape[1]]
+        for side in (found.scale, zero)
+    )
+    values: np.ndarray = (found.data - zeros) * scales
+    return values.reshape(weight.shape)
+
+
+def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True, **settings: Any) -> np.ndarray:
     """The first output of ONNX Runtime; unoptimized runs show the graph as it was written."""
     model.graph.opset_imports.setdefault("com.microsoft", 1)
     path = folder / "model.onnx"
     ir.save(model, path, external_data="model.onnx.data")
-    output: np.ndarray = session(path, optimize=optimize).run(None, dict(inputs))[0]
+    output: np.ndarray = session(path, optimize=optimize, **settings).run(None, dict(inputs))[0]
     return output
 
 
-def session(path: Path, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on one thread, set as the runner sets it."""
-    options = session_options(onnxruntime, 1, patterns=True)
+def session(
+    path: Path, *, optimize: bool = True, threads: int = 1, unsigned: bool | None = None
+) -> onnxruntime.InferenceSession:
+    """ONNX Runtime set as the runner sets it; `unsigned`: whether it makes unsigned weights of ours, whatever it does.
+
+    It can on every x86 processor, also where nothing overflows.
+    """
+    options = session_options(onnxruntime, threads, patterns=True)
+    if unsigned is not None:
+        options.add_session_config_entry("session.x64quantprecision", str(int(unsigned)))
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

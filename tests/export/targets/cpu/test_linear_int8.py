@@ -1,5 +1,6 @@
 """Dynamic int8 linear layers: the arithmetic, and one quantization per activation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pocketxl.export.targets.cpu.linear_int8 import linear_int8
 from ....tolerances import INT8_KERNEL_RELATIVE
 from .lowering import all_as, answer, l2_error, master_of, noise, operators, run, token_spec
 
-RECIPE = all_as(Kind.LINEAR, W8A8_DYNAMIC)
+EVERY = all_as(Kind.LINEAR, W8A8_DYNAMIC)
 
 
 class One(nn.Module):
@@ -55,7 +56,7 @@ def test_one_layer_is_one_operator(bias: bool, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = One(bias=bias)
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, Role.UNET)
+    linear_int8(model.graph, EVERY)
     x = noise(2, 5, 24) + 0.7  # off centre, so that a lost zero point shows
     y = run(model, tmp_path, {"x": x})
     assert l2_error(y, simulated(module.proj, x)) < INT8_KERNEL_RELATIVE
@@ -67,7 +68,7 @@ def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> Non
     torch.manual_seed(2)
     module = Three()
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, Role.UNET)
+    linear_int8(model.graph, EVERY)
     x = noise(1, 6, 24) - 0.4
     y = run(model, tmp_path, {"x": x})
     q, k, v = (simulated(layer, x) for layer in (module.to_q, module.to_k, module.to_v))
@@ -79,7 +80,7 @@ def test_readers_of_one_activation_share_its_quantization(tmp_path: Path) -> Non
 def test_layers_that_the_recipe_keeps_are_left_alone(tmp_path: Path) -> None:
     module = One(bias=True)
     model = master_of(module, token_spec(24, 16))
-    linear_int8(model.graph, RECIPE, Role.VAE_DECODER)
+    linear_int8(model.graph, replace(EVERY, role=Role.VAE_DECODER))
     assert not operators(model)["DynamicQuantizeMatMul"]
     x = noise(1, 3, 24)
     np.testing.assert_allclose(run(model, tmp_path, {"x": x}), answer(module, x), atol=1e-5)

@@ -50,7 +50,7 @@ def test_arithmetic_stays_in_floats(
     module = Layer(layer)
     spec = token_spec(64, 48) if kind is Kind.LINEAR else image_spec(6, 8)
     model = master_of(module, spec)
-    weight_only(model.graph, all_as(kind, W8), Role.UNET)
+    weight_only(model.graph, all_as(kind, W8))
     x = noise(*shape)
     x.flat[0] = 300.0  # an outlier, as begin-of-text tokens have: it would ruin 8-bit activations
     y = run(model, tmp_path, {"x": x}, optimize=optimize)
@@ -67,7 +67,7 @@ def test_embedding_gathers_int8_rows(tmp_path: Path) -> None:
     )
     module = Layer(nn.Embedding(50, 16))
     model = master_of(module, spec)
-    weight_only(model.graph, all_as(Kind.EMBEDDING, W8), Role.UNET)
+    weight_only(model.graph, all_as(Kind.EMBEDDING, W8))
     ids = np.arange(14, dtype=np.int64).reshape(2, 7) * 3
     y = run(model, tmp_path, {"x": ids})
     np.testing.assert_allclose(y, answer(rounded(module), ids), rtol=1e-6)

@@ -16,6 +16,7 @@ from pocketxl.engine.errors import IncompatibleError, StorageError
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import Lowered
 from pocketxl.export.targets import TARGETS
@@ -53,7 +54,8 @@ def lower_master(
 ) -> Lowered:
     (out / "aside").mkdir()
     row = TARGETS[target]
-    return row.lower(name, spec, model, ModuleWeights(module), RECIPES["fp16"], None, out, out / "aside")
+    known = Quantization(recipe=RECIPES["fp16"], role=spec.role)
+    return row.lower(name, spec, model, ModuleWeights(module), known, out, out / "aside")
 
 
 def holds_half_weights(engine: Path, module: nn.Module) -> None:
