@@ -78,7 +78,7 @@ def test_a_run_without_enough_memory(unet: OrtRunner) -> None:
     unet.load()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), limits[1]))
     try:
         with pytest.raises(MemoryBudgetError, match=r"base/unet.*pocketxl plan"):
             unet(inputs(unet, 256))

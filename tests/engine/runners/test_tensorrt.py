@@ -88,6 +88,7 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     import torch
 
     from pocketxl.export.graph.master import export_master
+    from pocketxl.export.quantize.quantization import Quantization
     from pocketxl.export.quantize.recipes import RECIPES
     from pocketxl.export.targets import TARGETS
 
@@ -98,7 +99,8 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     weights = type("Weights", (), {"tensor": staticmethod(pair.ours.state_dict().__getitem__)})()
     master = export_master("vae_decoder", lambda: type(pair.ours)(pair.architecture), spec, dtype=torch.float16)
     (tmp_path / "aside").mkdir()
-    TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, RECIPES["fp16"], None, tmp_path, tmp_path / "aside")
+    known = Quantization(recipe=RECIPES["fp16"], role=spec.role)
+    TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, known, tmp_path, tmp_path / "aside")
     made = runner(tmp_path, spec)
     for height, width in ((8, 16), (16, 8), (8, 16)):  # shapes change back and forth, buffers grow and stay
         latents = np.random.default_rng(height).standard_normal((2, 4, height, width)).astype(np.float32)
