@@ -1,51 +1,137 @@
-"""Ranges of activations, watched while the unquantized network denoises real prompts."""
+"""Statistics of layers, gathered while the unquantized network denoises real prompts."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..quantize.calibration import Calibration, LayerStatistics
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
 
-Extremes = tuple[float, float, float, float]
+ROWS = 128
+"""Of inputs, kept of each layer over all calls: enough to tell formats and rules apart. Base and refiner of SDXL have a
+gigabyte of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Smallest and largest input and output of every watched layer: `{layer: (in_lo, in_hi, out_lo, out_hi)}`."""
+class Watch:
+    """What the layers of a module have shown since `take` was last called, which is to be called after each call."""
 
-    ranges: Mapping[str, Extremes]
+    def __init__(self, rows: int) -> None:
+        """`rows`: sampled inputs of a layer in each call."""
+        self.rows = rows
+        self._layers: dict[str, LayerStatistics] = {}
+        self._streams: dict[str, list[float]] = {}
+        self._sampled: list[tuple[Any, Any]] = []
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, which `store` keeps in the work folder."""
-        return {"ranges": {name: list(values) for name, values in sorted(self.ranges.items())}}
+    def take(self) -> Calibration:
+        """What was seen, which is then forgotten."""
+        streams = {name: np.array(energies, np.float32) for name, energies in self._streams.items()}
+        seen = Calibration(layers=dict(self._layers), streams=streams)
+        self._layers, self._streams, self._sampled = {}, {}, []
+        return seen
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`, exact; `ValueError` or `KeyError` for other data."""
-        ranges: dict[str, Extremes] = {}
-        for name, (in_low, in_high, out_low, out_high) in data["ranges"].items():
-            ranges[str(name)] = (float(in_low), float(in_high), float(out_low), float(out_high))
-        return cls(ranges=ranges)
+    def layer(self, name: str) -> Any:
+        """A forward hook for a linear layer or a convolution."""
+
+        def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            import torch
+
+            x = inputs[0]
+            convolution = isinstance(module, torch.nn.Conv2d)
+            channel_axis = 1 if convolution else -1
+            (input_low, input_high), (output_low, output_high) = (_range(t, channel_axis) for t in (x, output))
+            new = LayerStatistics(
+                inputs=self._sample(module, x, output),
+                input_low=input_low,
+                input_high=input_high,
+                output_low=output_low,
+                output_high=output_high,
+                output_energy=float(output.square().mean()),
+                count=output.numel() // output.shape[channel_axis],
+            )
+            old = self._layers.get(name)
+            self._layers[name] = new if old is None else old + new
+
+        return hook
+
+    def norm(self, name: str) -> Any:
+        """A forward hook for a normalisation layer."""
+
+        def hook(_: Any, inputs: tuple[Any, ...], __: Any) -> None:
+            self._streams.setdefault(name, []).append(float(inputs[0].square().mean()))
+
+        return hook
+
+    def _sample(self, module: Any, x: Any, output: Any) -> np.ndarray:
+        """Rows of the layer's input; of an input that another layer has just read, the same array."""
+        import torch
+
+        if isinstance(module, torch.nn.Conv2d):
+            return _patches(module, x, output, self.rows)
+        for tensor, rows in self._sampled:
+            if tensor is x:
+                return rows  # type: ignore[no-any-return]
+        flat = x.reshape(-1, x.shape[-1])
+        rows = flat[_chosen(flat.amax(1), flat.amin(1), self.rows)].numpy().copy()
+        self._sampled = [*self._sampled[-3:], (x, rows)]
+        return rows  # type: ignore[no-any-return]
 
 
 @contextmanager
-def watch(module: "StreamedModule", layers: Collection[str]) -> Iterator[dict[str, Extremes]]:
-    """While the block runs, keep the extremes of the named layers' inputs and outputs; yields them by layer."""
-    ranges: dict[str, Extremes] = {}
-    handles = [module.module.get_submodule(name).register_forward_hook(_watch(ranges, name)) for name in sorted(layers)]
+def watch(module: "StreamedModule", rows: int) -> Iterator[Watch]:
+    """While the block runs, gather statistics of every linear layer, convolution and norm."""
+    from torch import nn
+
+    seen = Watch(rows)
+    handles = []
+    for name, child in module.module.named_modules():
+        if isinstance(child, nn.Linear | nn.Conv2d):
+            handles.append(child.register_forward_hook(seen.layer(name)))
+        elif isinstance(child, nn.LayerNorm | nn.GroupNorm):
+            handles.append(child.register_forward_hook(seen.norm(name)))
     try:
-        yield ranges
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _watch(ranges: dict[str, Extremes], name: str) -> Any:
-    def hook(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        seen = tuple(float(edge) for tensor in (inputs[0], output) for edge in tensor.aminmax())
-        old = ranges.get(name, seen)
-        ranges[name] = (min(old[0], seen[0]), max(old[1], seen[1]), min(old[2], seen[2]), max(old[3], seen[3]))
+def _range(x: Any, channel_axis: int) -> tuple[np.ndarray, np.ndarray]:
+    channels = x.movedim(channel_axis, -1).reshape(-1, x.shape[channel_axis])
+    return channels.amin(0).numpy().copy(), channels.amax(0).numpy().copy()
 
-    return hook
+
+def _chosen(highest: Any, lowest: Any, rows: int) -> Any:
+    """Indices of rows: evenly spread, and those that hold the largest and the smallest number."""
+    import torch
+
+    count = len(highest)
+    if count <= rows:
+        return torch.arange(count)
+    spread = torch.linspace(0, count - 1, max(rows - 2, 1)).round().long()
+    return torch.cat([spread, highest.argmax()[None], lowest.argmin()[None]])[:rows]
+
+
+def _patches(conv: Any, x: Any, output: Any, rows: int) -> np.ndarray:
+    """Sampled patches of a convolution's input `[rows, in · height · width]`, as `weight.flatten(1)` takes them."""
+    import torch
+    import torch.nn.functional as F
+
+    top, left = conv.padding
+    padded = F.pad(x, (left, left, top, top))
+    (height, width), (down, right) = conv.kernel_size, conv.stride
+    across = output.shape[3]
+    per_picture = output.shape[2] * across
+    # The pixels where the input is largest and smallest lie in the patches around them.
+    highest = F.adaptive_max_pool2d(x.amax(1), output.shape[2:]).flatten()
+    lowest = -F.adaptive_max_pool2d(-x.amin(1), output.shape[2:]).flatten()
+    found = []
+    for index in _chosen(highest, lowest, rows).tolist():
+        picture, place = divmod(index, per_picture)
+        row, column = divmod(place, across)
+        found.append(padded[picture, :, row * down : row * down + height, column * right : column * right + width])
+    patches: np.ndarray = torch.stack(found).flatten(1).numpy().copy()
+    return patches

@@ -1,20 +1,14 @@
-"""Distances: how far a lowered component or a picture is from the unquantized one, and which layers are to blame."""
+"""Distances: how far a lowered component or a picture is from the unquantized one."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...engine.specs import Role
-from ..quantize.formats import KEEP, Format, Kind
-from ..quantize.recipes import Recipe
-from .calibrate import Calibration
-
 if TYPE_CHECKING:
     from ...engine.specs import Arrays
-    from .streamed import StreamedModule
 
     Called = Callable[[Arrays], "dict[str, np.ndarray]"]
 
@@ -36,15 +30,6 @@ class Figures:
         return {name: float(value) for name, value in self.__dict__.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerError:
-    """Relative L2 error of one layer's output when that layer alone is quantized."""
-
-    layer: str
-    format: Format
-    relative_error: float
-
-
 def compare(reference: "Called", lowered: "Called", samples: "Iterable[Arrays]") -> Figures:
     """Call both on every sample; figures over all samples together."""
     sums: dict[str, _Sums] = {}
@@ -58,69 +43,6 @@ def compare(reference: "Called", lowered: "Called", samples: "Iterable[Arrays]")
         raise ValueError("parity needs at least one sample")
     worst = max(sums.values(), key=lambda s: _nan_is_worst(s.relative_error))
     return Figures(relative_error=worst.relative_error, max_abs=worst.max_abs, psnr_db=worst.psnr_db, samples=count)
-
-
-def worst_layers(
-    module: "StreamedModule",
-    role: Role,
-    recipe: Recipe,
-    calibration: Calibration | None,
-    samples: "Iterable[Arrays]",
-    *,
-    count: int = 5,
-) -> list[LayerError]:
-    """Simulate every quantized layer on the reference's own inputs; the `count` worst, worst first."""
-    from torch import nn
-
-    kinds = {nn.Linear: Kind.LINEAR, nn.Conv2d: Kind.CONV, nn.Embedding: Kind.EMBEDDING}
-    formats: dict[str, Format] = {}
-    sums: dict[str, _Sums] = {}
-    handles = []
-    for name, layer in module.module.named_modules():
-        kind = kinds.get(type(layer))
-        format = recipe.format(role, kind, name) if kind else KEEP
-        if format.quantized:
-            formats[name] = format
-            hook = _compare_layer(sums, name, format, calibration)
-            handles.append(layer.register_forward_hook(hook, prepend=True))  # before the weights are forgotten
-    try:
-        for sample in samples:
-            module(sample)
-    finally:
-        for handle in handles:
-            handle.remove()
-    errors = [
-        LayerError(layer=name, format=formats[name], relative_error=total.relative_error)
-        for name, total in sums.items()
-    ]
-    return sorted(errors, key=lambda e: (-_nan_is_worst(e.relative_error), e.layer))[:count]
-
-
-def _compare_layer(sums: "dict[str, _Sums]", name: str, format: Format, calibration: Calibration | None) -> Any:
-    import onnx_ir as ir
-    import torch
-
-    from ..quantize.int8 import Int8Weight, Uint8Range
-
-    def hook(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        exact = layer.weight
-        weight = torch.from_numpy(Int8Weight(source=ir.Tensor(exact.numpy(), name=name)).dequantized())
-        x, result = inputs[0], None
-        if format.activation is not None and not format.static:
-            low, high = (float(edge) for edge in x.aminmax())
-            x = torch.from_numpy(Uint8Range.over(low, high).round_trip(x.numpy()))
-        elif format.static and calibration is not None:
-            x = torch.from_numpy(Uint8Range.over(*calibration.ranges[name][:2]).round_trip(x.numpy()))
-        layer._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
-        try:
-            result = type(layer).forward(layer, x).numpy()
-        finally:
-            layer._parameters["weight"] = exact
-        if format.static and calibration is not None:
-            result = Uint8Range.over(*calibration.ranges[name][2:]).round_trip(result)
-        sums.setdefault(name, _Sums()).add(output.numpy(), result)
-
-    return hook
 
 
 class _Sums:

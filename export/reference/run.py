@@ -4,29 +4,34 @@ It shows calibration the activations, gives the parity gate its samples, and its
 is held to.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import takewhile
+from functools import partial
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...engine.architecture import Models
 from ...engine.folder.samples import Sample
+from ...engine.generation import Prepared
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress, track
+from ...engine.request.resolve import resolve
 from ...engine.runners.base import Device, Footprint, Held, HostHeld, Sizes, Value, Values
 from ...engine.runners.ort import OrtDevice
 from ...engine.specs import Arrays, ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
-from ..components import Assembly
+from ..components import Assembly, Component
 from ..progress import steps_of
+from ..quantize.calibration import Calibration, with_room
 from ..quantize.recipes import CalibrationSettings
-from .calibrate import Calibration, Extremes, watch
+from .calibrate import ROWS, Watch, watch
 from .calls import Calls
 from .prompts import PROMPTS
 from .store import Part, ReferenceStore
+from .watched import Run, watched_runs
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
@@ -52,8 +57,11 @@ class ReferenceRunner:
     spec: ComponentSpec
     module: "StreamedModule"
     expected_rows: int
+    watch: Watch
     calls: Calls | None = None
     """Where its calls are kept, if they are long."""
+    shown: list[Calibration] = field(default_factory=list)
+    """What its layers showed in calls that are over, until it is taken."""
     samples: list[Sample] = field(default_factory=list)
     rows: int = 2
     device: Device = field(default_factory=OrtDevice)
@@ -92,9 +100,21 @@ class ReferenceRunner:
         return dict(outputs)
 
     def _outputs(self, arrays: Arrays) -> Arrays:
-        if self.calls is None:
-            return self.module(arrays)
-        return self.calls.recalled(self.name) or self.calls.kept(self.name, self.module(arrays))
+        kept = None if self.calls is None else self.calls.recalled(self.name)
+        if kept is not None:
+            self.shown.append(kept.calibration)
+            return kept.outputs
+        outputs = self.module(arrays)
+        self.shown.append(self.watch.take())
+        if self.calls is not None:
+            self.calls.kept(self.name, outputs, self.shown[-1])
+        return outputs
+
+    def take(self) -> Calibration:
+        """What its layers have shown since this was last called."""
+        seen = Calibration.over(self.shown)
+        self.shown = []
+        return seen
 
 
 def single_rows(spec: ComponentSpec, inputs: Arrays, outputs: Arrays) -> list[Sample]:
@@ -124,49 +144,57 @@ def run_reference(
     store: ReferenceStore,
     progress: Progress,
 ) -> Reference:
-    """Make `settings.prompts` pictures of `size` × `size` pixels in float32 and watch every convolution.
+    """Make `settings.prompts` pictures of `size` × `size` pixels in float32, and some more, and watch every layer.
 
     Each finished picture and, of the one that is being made, each step is kept in `store`; those that are there already
     are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
-    runners = _runners(assembly, settings)
-    pipe = Pipeline(models, runners, tokenizers)
-    parts = _finished(store, settings)
+    evaluations = _evaluations(models, tokenizers, settings, size)
+    parts = _finished(store)
     with ExitStack() as stack:
-        ranges = {name: stack.enter_context(watch(r.module, convolutions(r.module))) for name, r in runners.items()}
+        runners = {
+            name: _runner(component, evaluations, settings, stack) for name, component in assembly.components.items()
+        }
+        pipe = Pipeline(models, runners, tokenizers)
         for part in parts:
-            _go_on_from(part, runners, ranges)
-        left = (settings.prompts - len(parts)) * settings.steps - store.calls(len(parts))
+            for name, runner in runners.items():
+                runner.samples += part.samples[name]
+                runner.seen = part.rows[name]
+        runs: list[Run] = [partial(one_picture, pipe, i, settings, size) for i in range(settings.prompts)]
+        runs += watched_runs(pipe, settings, size) if settings.watched else []
+        steps = [settings.steps] * settings.prompts + [settings.watched] * (len(runs) - settings.prompts)
+        left = sum(steps[len(parts) :]) - store.calls(len(parts))
         advance = stack.enter_context(track(progress, "reference", total=max(0, left), unit="step"))
-        for index in range(len(parts), settings.prompts):
-            calls = Calls(store, index, ranges, advance)
+        for index in range(len(parts), len(runs)):
+            calls = Calls(store, index, advance)
             for runner in runners.values():
                 runner.calls = calls if runner.spec.role is Role.UNET else None
             before = {name: len(runner.samples) for name, runner in runners.items()}
             part = Part(
-                picture=one_picture(pipe, index, settings, size, steps_of(advance, count=False)),
+                picture=runs[index](steps_of(advance, count=False)),
                 samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
-                calibration={name: Calibration(ranges=dict(seen)) for name, seen in ranges.items()},
+                calibration={name: runner.take() for name, runner in runners.items()},
                 rows={name: runner.seen for name, runner in runners.items()},
             )
             store.write(index, part)
             parts.append(part)
+    pictures = [part.picture for part in parts[: settings.prompts]]
     return Reference(
-        pictures=np.stack([part.picture for part in parts]),
+        pictures=np.stack(pictures),
         samples={name: runner.samples for name, runner in runners.items()},
-        calibration=parts[-1].calibration,
+        calibration={name: with_room([part.calibration[name] for part in parts]) for name in runners},
     )
 
 
-def sample_of(reference: Reference, component: str) -> Sample:
+def sample_of(samples: Mapping[str, Sequence[Sample]], component: str) -> Sample:
     """The call that an engine carries of a component: its first.
 
     A U-Net's keys and values are left out where they are the outputs of the conditioner's first call.
     """
-    inputs, outputs = reference.samples[component][0]
+    inputs, outputs = samples[component][0]
     conditioner = component.replace("/unet", "/conditioner")
     if conditioner != component:
-        known = reference.samples[conditioner][0][1]
+        known = samples[conditioner][0][1]
         inputs = {n: a for n, a in inputs.items() if n not in known or not np.array_equal(a, known[n])}
     return inputs, outputs
 
@@ -179,37 +207,33 @@ def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size:
     return picture
 
 
-def _runners(assembly: Assembly, settings: CalibrationSettings) -> dict[str, ReferenceRunner]:
+def _evaluations(
+    models: Models, tokenizers: Mapping[str, Tokenizer], settings: CalibrationSettings, size: int
+) -> dict[str, int]:
+    """Model → how often its U-Net is asked in one picture."""
+    options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    prepared = Prepared.of(resolve({"prompt": PROMPTS[0], **options}, models), models, tokenizers)
+    return {kind: len(part.evaluations) for kind, part in prepared.parts.items()}
+
+
+def _runner(
+    component: Component, evaluations: Mapping[str, int], settings: CalibrationSettings, stack: ExitStack
+) -> ReferenceRunner:
     from .streamed import StreamedModule
 
-    evaluations = 2 * settings.steps * settings.prompts  # with guidance
-    return {
-        name: ReferenceRunner(
-            name=name,
-            spec=component.spec,
-            module=StreamedModule(component.module, component.spec, component.weights),
-            expected_rows=evaluations if component.spec.role is Role.UNET else 1,
-        )
-        for name, component in assembly.components.items()
-    }
+    module = StreamedModule(component.module, component.spec, component.weights)
+    of_unet = component.spec.role is Role.UNET
+    calls = settings.prompts * (evaluations.get(component.name.split("/")[0], 1) if of_unet else 1)
+    watched = calls + 2 * max(settings.watched, 1)
+    return ReferenceRunner(
+        name=component.name,
+        spec=component.spec,
+        module=module,
+        expected_rows=2 * calls if of_unet else 1,  # with guidance
+        watch=stack.enter_context(watch(module, -(-ROWS // watched))),
+    )
 
 
-def _go_on_from(part: Part, runners: Mapping[str, ReferenceRunner], ranges: Mapping[str, dict[str, Extremes]]) -> None:
-    """Bring runners and ranges to where they were when `part` was done."""
-    for name, runner in runners.items():
-        runner.samples += part.samples[name]
-        runner.seen = part.rows[name]
-    for name, seen in ranges.items():
-        seen.update(part.calibration[name].ranges)
-
-
-def convolutions(module: "StreamedModule") -> list[str]:
-    """The layers that a recipe may want to know the activation ranges of."""
-    from torch import nn
-
-    return [name for name, layer in module.module.named_modules() if isinstance(layer, nn.Conv2d)]
-
-
-def _finished(store: ReferenceStore, settings: CalibrationSettings) -> list[Part]:
+def _finished(store: ReferenceStore) -> list[Part]:
     """The pictures that are there already, up to the first that is not."""
-    return list(takewhile(lambda part: part is not None, map(store.read, range(settings.prompts))))  # type: ignore[arg-type]
+    return list(takewhile(lambda part: part is not None, map(store.read, count())))  # type: ignore[arg-type]

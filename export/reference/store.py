@@ -22,15 +22,15 @@ from ...engine.folder.durable import write_durably
 from ...engine.folder.samples import Sample
 from ...engine.folder.schema import decode, encode
 from ...engine.specs import Arrays
-from .calibrate import Calibration
+from ..quantize.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """What one prompt left.
 
-    `picture`: (H, W, 3) in [0, 1]; `samples`: the kept rows of each component's calls; `calibration`: ranges over this
-    and all earlier prompts; `rows`: those that each component has seen so far.
+    `picture`: (H, W, 3) in [0, 1]; `samples`: the kept rows of each component's calls; `calibration`: what its layers
+    showed; `rows`: those that each component has seen so far, in earlier pictures too.
     """
 
     picture: np.ndarray
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptCall:
-    """A component's outputs in one call, and its ranges over this and all earlier ones."""
+    """A component's outputs in one call, and what its layers showed in it."""
 
     component: str
     outputs: Arrays
@@ -52,7 +52,7 @@ class KeptCall:
 class _Description:
     key: str
     sha256: str
-    ranges: Mapping[str, Mapping[str, tuple[float, ...]]]
+    component: str = ""
     rows: Mapping[str, int] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
 
@@ -74,24 +74,25 @@ class ReferenceStore:
 
     def write(self, index: int, part: Part) -> None:
         """Keep one part, in place of the calls that it was made of."""
-        self._write(str(index), _arrays(part), part.calibration, rows=part.rows, samples=_counts(part))
+        self._write(str(index), _arrays(part), rows=part.rows, samples=_counts(part))
         self._remove(f"{index}.*.json")
 
     def read_call(self, index: int, number: int) -> KeptCall | None:
         """Call `number` of prompt `index`, or None: absent, of another build, or damaged."""
         found = self._read(f"{index}.{number}")
-        if found is None or len(found[0].ranges) != 1:
+        if found is None or not found[0].component:
             return None
-        ((component, seen),) = found[0].ranges.items()
+        described, arrays = found
         try:
-            calibration = Calibration.from_json({"ranges": seen})
+            outputs, seen = _split(arrays, "output"), _split(arrays, "seen")
+            return KeptCall(component=described.component, outputs=outputs, calibration=Calibration.from_arrays(seen))
         except (ValueError, KeyError):
             return None
-        return KeptCall(component=component, outputs=found[1], calibration=calibration)
 
     def write_call(self, index: int, number: int, call: KeptCall) -> None:
         """Keep one call."""
-        self._write(f"{index}.{number}", call.outputs, {call.component: call.calibration})
+        arrays = _joined(output=call.outputs, seen=call.calibration.to_arrays())
+        self._write(f"{index}.{number}", arrays, component=call.component)
 
     def calls(self, index: int) -> int:
         """How many calls of prompt `index` are kept."""
@@ -112,8 +113,8 @@ class ReferenceStore:
         self,
         name: str,
         arrays: Arrays,
-        calibration: Mapping[str, Calibration],
         *,
+        component: str = "",
         rows: Mapping[str, int] | None = None,
         samples: Mapping[str, int] | None = None,
     ) -> None:
@@ -125,7 +126,7 @@ class ReferenceStore:
         described = _Description(
             key=self._key,
             sha256=hashlib.sha256(content).hexdigest(),
-            ranges={component: seen.to_json()["ranges"] for component, seen in calibration.items()},
+            component=component,
             rows=rows or {},
             samples=samples or {},
         )
@@ -153,12 +154,24 @@ def _counts(part: Part) -> dict[str, int]:
     return {name: len(samples) for name, samples in part.samples.items()}
 
 
+def _joined(**groups: Arrays) -> dict[str, np.ndarray]:
+    """Arrays of several groups in one, their names behind the group's."""
+    return {f"{group}|{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+
+
+def _split(arrays: Arrays, group: str) -> dict[str, np.ndarray]:
+    """The arrays of one group, under their own names."""
+    return {n.removeprefix(f"{group}|"): a for n, a in arrays.items() if n.startswith(f"{group}|")}
+
+
 def _arrays(part: Part) -> dict[str, np.ndarray]:
     arrays = {"picture": part.picture}
     for component, samples in part.samples.items():
         for index, sample in enumerate(samples):
             for side, tensors in zip(("in", "out"), sample, strict=True):
-                arrays |= {f"{component}|{index}|{side}|{name}": array for name, array in tensors.items()}
+                arrays |= _joined(**{f"sample|{component}|{index}|{side}": tensors})
+    for component, seen in part.calibration.items():
+        arrays |= _joined(**{f"seen|{component}": seen.to_arrays()})
     return arrays
 
 
@@ -166,13 +179,12 @@ def _part(described: _Description, arrays: Mapping[str, np.ndarray]) -> Part:
     samples: dict[str, list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {
         name: [({}, {}) for _ in range(n)] for name, n in described.samples.items()
     }
-    for name, array in arrays.items():
-        if name != "picture":
-            component, index, side, tensor = name.split("|")
-            samples[component][int(index)][side == "out"][tensor] = array
+    for name, array in _split(arrays, "sample").items():
+        component, index, side, tensor = name.split("|")
+        samples[component][int(index)][side == "out"][tensor] = array
     return Part(
         picture=arrays["picture"],
         samples=samples,
-        calibration={name: Calibration.from_json({"ranges": seen}) for name, seen in described.ranges.items()},
+        calibration={n: Calibration.from_arrays(_split(arrays, f"seen|{n}")) for n in described.samples},
         rows=described.rows,
     )

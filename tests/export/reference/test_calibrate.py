@@ -1,6 +1,4 @@
-"""Ranges are the extremes that really occurred."""
-
-import json
+"""What is kept of a layer: the ranges that really occurred, and inputs that hold the extremes."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketxl.export.reference.calibrate import Calibration
+from pocketxl.export.reference.calibrate import watch
 from pocketxl.export.reference.streamed import StreamedModule
 
 from ...fixtures.calibration import observe
@@ -16,43 +14,79 @@ from ...fixtures.onnx_run import StateDict
 from ..targets.cpu.lowering import image_spec, noise
 
 
-class Two(nn.Module):
+class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 4, 3, padding=1)
-        self.second = nn.Conv2d(4, 2, 3, padding=1)
+        self.first = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.second = nn.Conv2d(4, 6, 3, padding=1)
+        self.query = nn.Linear(6, 5)
+        self.key = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(F.silu(self.first(x)))
-        return y
+        x = self.second(F.silu(self.norm(self.first(x)))).flatten(2).transpose(1, 2)
+        y: Tensor = self.query(x) * self.key(x)
+        return y.transpose(1, 2)[:, :, :, None]
+
+
+SAMPLES = [{"x": noise(2, 3, 12, 10, seed=i) * scale} for i, scale in enumerate((1.0, 5.0, 0.1))]
 
 
 @pytest.fixture
-def module() -> Two:
+def module() -> Net:
     torch.manual_seed(0)
-    return Two()
+    return Net()
 
 
-def test_extremes_over_all_samples(module: Two) -> None:
-    samples = [{"x": noise(1, 3, 6, 6, seed=i) * scale} for i, scale in enumerate((1.0, 5.0, 0.1))]
-    streamed = StreamedModule(Two, image_spec(3, 2), StateDict(module.state_dict()))
-    ranges = observe(streamed, samples, ["second"]).ranges
+@pytest.fixture
+def streamed(module: Net) -> StreamedModule:
+    return StreamedModule(Net, image_spec(3, 5), StateDict(module.state_dict()))
+
+
+def test_ranges_are_those_of_every_channel_over_all_samples(module: Net, streamed: StreamedModule) -> None:
+    seen = observe(streamed, SAMPLES).layers["second"]
     with torch.inference_mode():
-        taken = [F.silu(module.first(torch.from_numpy(s["x"]))) for s in samples]
+        taken = [F.silu(module.norm(module.first(torch.from_numpy(s["x"])))) for s in SAMPLES]
         given = [module.second(t) for t in taken]
-    expected = [
-        edge(number for tensor in tensors for number in tensor.flatten().tolist())
-        for tensors in (taken, given)
-        for edge in (min, max)
-    ]
-    assert set(ranges) == {"second"}
-    np.testing.assert_allclose(ranges["second"], expected, rtol=1e-5)
-    assert ranges["second"][0] >= -0.2785, "SiLU has a floor, which an asymmetric range can use"
-    streamed({"x": samples[0]["x"] * 100})
-    np.testing.assert_allclose(ranges["second"], expected, rtol=1e-5, err_msg="later calls are not watched")
+    for tensors, low, high in (
+        (taken, seen.input_low, seen.input_high),
+        (given, seen.output_low, seen.output_high),
+    ):
+        values = torch.cat(tensors).transpose(0, 1).flatten(1)
+        np.testing.assert_allclose(low, values.amin(1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(high, values.amax(1), rtol=1e-5, atol=1e-6)
+    assert seen.input_low.min() >= -0.2785, "SiLU has a floor, which an asymmetric range can use"
+    assert seen.output_energy == pytest.approx(float(torch.cat(given).square().mean()), rel=1e-5)
+    assert seen.count == 3 * 2 * 6 * 5
 
 
-def test_json_round_trip_is_exact() -> None:
-    calibration = Calibration(ranges={"b": (-0.1, 1 / 3, -2.0, 1e-7), "a": (0.0, 1.0, 0.0, 1.0)})
-    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
-    assert list(calibration.to_json()["ranges"]) == ["a", "b"]
+@pytest.mark.parametrize("layer", ["first", "second", "query"])
+def test_inputs_are_what_the_layer_multiplies_and_hold_the_extremes(
+    layer: str, module: Net, streamed: StreamedModule
+) -> None:
+    seen = observe(streamed, SAMPLES, rows=12).layers[layer]
+    weight, bias = (getattr(module, layer).get_parameter(name).detach() for name in ("weight", "bias"))
+    outputs = seen.inputs @ weight.flatten(1).numpy().T + bias.numpy()
+    assert len(seen.inputs) == 3 * 12
+    assert (outputs >= seen.output_low - 1e-4).all()
+    assert (outputs <= seen.output_high + 1e-4).all()
+    assert seen.inputs.max() == pytest.approx(seen.input_high.max(), rel=1e-6)
+    assert seen.inputs.min() == pytest.approx(seen.input_low.min(), rel=1e-6)
+
+
+def test_layers_that_read_one_tensor_share_their_inputs(streamed: StreamedModule) -> None:
+    seen = observe(streamed, SAMPLES)
+    assert seen.layers["query"].inputs is seen.layers["key"].inputs
+    assert seen.layers["query"].inputs is not seen.layers["second"].inputs
+    assert sum(name.endswith("|inputs") and array.dtype.kind == "f" for name, array in seen.to_arrays().items()) == 3
+
+
+def test_what_was_taken_is_forgotten_and_nothing_is_watched_afterwards(streamed: StreamedModule) -> None:
+    with watch(streamed, 4) as seen:
+        streamed(SAMPLES[0])
+        assert set(seen.take().layers) == {"first", "second", "query", "key"}
+        assert not seen.take().layers
+        streamed(SAMPLES[0])
+        assert len(seen.take().streams["norm"]) == 1
+    streamed(SAMPLES[0])
+    assert not seen.take().layers

@@ -13,9 +13,12 @@ from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.job import models_of, open_as, prepare, tokenizers_of
 from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
 from pocketxl.export.reference import run
+from pocketxl.export.reference.calibrate import Watch
 from pocketxl.export.reference.store import ReferenceStore
 from pocketxl.export.reference.streamed import StreamedModule
 from pocketxl.export.targets import find_target
+
+from ...fixtures.calibration import assert_equal
 
 SPEC = ComponentSpec(
     role=Role.UNET,
@@ -26,7 +29,7 @@ SPEC = ComponentSpec(
 
 def kept(calls: list[np.ndarray]) -> list[Sample]:
     module: Any = lambda inputs: {"y": 2 * inputs["x"]}  # noqa: E731
-    runner = run.ReferenceRunner(name="base/unet", spec=SPEC, module=module, expected_rows=8)
+    runner = run.ReferenceRunner(name="base/unet", spec=SPEC, module=module, expected_rows=8, watch=Watch(1))
     for x in calls:
         runner({"x": x, "step": np.ones(1)})
     return runner.samples
@@ -44,13 +47,13 @@ def test_calls_of_two_rows_leave_the_same_samples_as_single_rows() -> None:
         assert x2["step"].shape == (1,)
 
 
-@pytest.mark.parametrize("fails_at", [0, 7])
+@pytest.mark.parametrize("fails_at", [0, 7, 13])
 def test_a_run_that_was_cut_goes_on_at_the_next_step(
     fails_at: int, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    settings = CalibrationSettings(prompts=2, steps=6)
+    settings = CalibrationSettings(prompts=2, steps=6, watched=2)
     base = open_as(tiny_folders["base"], "base", None)
     target, recipe = find_target("cpu"), RECIPES["int8"]
     job = prepare(base, None, target=target, recipe=recipe, calibration_size=16, progress=Silent())
@@ -74,16 +77,19 @@ def test_a_run_that_was_cut_goes_on_at_the_next_step(
         )
 
     whole = reference("whole")
-    assert len(made) == settings.prompts * settings.steps
-    assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == ["0.json", "0.npz", "1.json", "1.npz"]
+    assert len(made) == settings.prompts * settings.steps + 4 * settings.watched
+    assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted(
+        f"{i}.{kind}" for i in range(6) for kind in ("json", "npz")
+    )
     made.clear()
     with pytest.raises(KeyboardInterrupt):
         reference("cut", fails_at)
     resumed = reference("cut")
-    assert len(made) == settings.prompts * settings.steps, "no step was made twice"
+    assert len(made) == settings.prompts * settings.steps + 4 * settings.watched, "no step was made twice"
     assert (events[0].total, events[-1].step) == (len(made) - fails_at, len(made) - fails_at)
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
-    assert resumed.calibration == whole.calibration
+    for name, calibration in whole.calibration.items():
+        assert_equal(resumed.calibration[name], calibration)
     for name, samples in whole.samples.items():
         assert len(resumed.samples[name]) == len(samples)
         for actual, expected in zip(resumed.samples[name], samples, strict=True):

@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketxl.export.reference.calibrate import Calibration
+from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.reference.store import KeptCall, Part, ReferenceStore
+
+from ...fixtures.calibration import assert_equal, shown
+
+
+def seen(seed: int) -> Calibration:
+    random = np.random.default_rng(seed)
+    layer = shown(random.standard_normal((4, 3), np.float32), random.standard_normal((4, 2), np.float32))
+    return Calibration(layers={"conv": layer}, streams={"norm": np.array([0.1], np.float32)})
 
 
 def part(seed: int) -> Part:
@@ -15,7 +23,7 @@ def part(seed: int) -> Part:
     return Part(
         picture=random.random((8, 8, 3)),
         samples={"base/unet": [sample, sample], "vae_decoder": []},
-        calibration={"base/unet": Calibration(ranges={"conv": (-0.1, 0.2, -1 / 3, 4.0)})},
+        calibration={"base/unet": seen(seed), "vae_decoder": Calibration()},
         rows={"base/unet": 5, "vae_decoder": 1},
     )
 
@@ -26,7 +34,10 @@ def test_a_part_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert found is not None
     assert found.picture.dtype == expected.picture.dtype
     np.testing.assert_array_equal(found.picture, expected.picture)
-    assert (found.calibration, found.rows) == (expected.calibration, expected.rows)
+    assert found.rows == expected.rows
+    assert found.calibration.keys() == expected.calibration.keys()
+    for name, calibration in expected.calibration.items():
+        assert_equal(found.calibration[name], calibration)
     assert found.samples.keys() == expected.samples.keys()
     for actual, wanted in zip(found.samples["base/unet"], expected.samples["base/unet"], strict=True):
         for side in (0, 1):
@@ -49,13 +60,13 @@ def test_calls_are_kept_until_their_picture_is_done(tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path, "key")
     assert store.calls(0) == 0
     for number in range(2):
-        seen = Calibration(ranges={"conv": (-0.1, 0.2, -1 / 3, float(number))})
         outputs = {"y": np.full((1, 2), number, np.float32)}
-        store.write_call(0, number, KeptCall(component="base/unet", outputs=outputs, calibration=seen))
+        store.write_call(0, number, KeptCall(component="base/unet", outputs=outputs, calibration=seen(number)))
     assert (store.calls(0), ReferenceStore(tmp_path, "other").calls(0)) == (2, 0)
     found = ReferenceStore(tmp_path, "key").read_call(0, 1)
     assert found is not None
-    assert (found.component, found.calibration.ranges["conv"][3]) == ("base/unet", 1.0)
+    assert found.component == "base/unet"
+    assert_equal(found.calibration, seen(1))
     np.testing.assert_array_equal(found.outputs["y"], np.ones((1, 2), np.float32))
     (tmp_path / "0.0.npz").write_bytes(b"PK")
     assert (store.read_call(0, 0), store.calls(0)) == (None, 0)
