@@ -6,13 +6,11 @@ open → key → trace and lower each component → gate → publish. A build th
 whose result is there already ends when all of its files are hashed, and mends those that are damaged.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from ..engine.errors import RequestError
 from ..engine.folder.files import FileEntry
@@ -39,15 +37,16 @@ from .job import (
     rehearse,
     tokenizers_of,
 )
+from .lowering import Lowering
 from .mend import intact_components, mended
-from .progress import Counted, whole
+from .progress import whole
 from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
-from .target import FACTS
+from .target import FACTS, FOUND
 from .targets import find_target
 from .targets.check import check
 from .threads import torch_threads
@@ -79,6 +78,7 @@ def build(
     vae: Path | None = None,
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
+    strict: bool = False,
     force: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -90,7 +90,8 @@ def build(
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
-    or pattern (see `export.keep`). `force`: build everything again, whatever is there. `threads`: for the reference run
+    or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
+    an error. `force`: build everything again, whatever is there. `threads`: for the reference run
     and the gate (None: the libraries' own choice). Raises the errors of `engine.errors`; the destination then is as it
     was, and what is finished is kept beside it for the next build.
     """
@@ -101,6 +102,8 @@ def build(
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     chosen = find_target(target)
     asked = find_recipe(recipe or chosen.default_recipe)
+    if strict:
+        asked = replace(asked, ladder={})
     check(chosen, asked)
     job = prepare(
         open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae),
@@ -139,13 +142,14 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     def reference() -> Reference:  # made when the first component or the gate needs it
         return _reference(job, space.reference, progress)
 
+    lowering = Lowering(job, reference, threads)
     finished: dict[str, Finished] = {}
     components = job.assembly.components
     left = sum(component.weights.bytes for name, component in components.items() if name not in space.finished)
     with track(progress, "lower", total=left, unit="B") as advance:
         for name, component in components.items():
             advance(0, detail=name)
-            lower = partial(_lower, job, component, reference, space.aside, threads, partial(advance, detail=name))
+            lower = partial(lowering.lower, component, partial(advance, detail=name), aside=space.aside)
             finished[name] = space.component(name, lower)
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
@@ -154,7 +158,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     made = _manifest(job, finished, tokenizers)
     if damaged is not None and mended(damaged, made, space):
         return damaged
-    manifest = _with_samples(made, job, space, reference())
+    manifest = _with_samples(made, job, space, lowering)
     return _gate(job, space, manifest, reference(), threads, progress) if job.target.runs_here else manifest
 
 
@@ -163,45 +167,6 @@ def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
     return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
-
-
-def _lower(
-    job: Job,
-    component: Component,
-    reference: Callable[[], Reference],
-    aside: Path,
-    threads: int | None,
-    advance: Callable[[int], None],
-    folder: Path,
-) -> Mapping[str, Any]:
-    """Write one component into `folder`; what the manifest will say of it."""
-    import torch
-
-    from .graph.master import export_master
-    from .reference.stand_in import check_stand_in
-
-    calibration, recipe = None, job.recipes[component.name]
-    if recipe.needs_calibration(component.spec.role):
-        calibration = reference().calibration[component.name]
-    dtype = getattr(torch, job.target.dtype)
-    master = export_master(component.name, component.module, component.spec, dtype=dtype)
-    aside.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=aside) as beside:
-        made = job.target.lower(
-            component.name,
-            component.spec,
-            master,
-            Counted(component.weights, advance),
-            recipe,
-            calibration,
-            folder,
-            Path(beside),
-        )
-        facts: dict[str, Any] = {name: getattr(made, name) for name in FACTS}
-        if made.stand_in is not None:
-            others = possible_recipes(job)
-            facts["quality"] = check_stand_in(made.stand_in, component, recipe, others, reference(), threads=threads)
-    return facts
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
@@ -218,7 +183,7 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
 
 
 def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
-    facts = {name: done.facts[name] for name in FACTS}
+    facts = {name: done.facts[name] for name in (*FACTS, *FOUND)}
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
     return ComponentEntry(
         spec=component.spec,
@@ -226,19 +191,19 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
         files=done.files,
         weight_bytes=sum(file.size for file in done.files),
         **facts,
-        quality=done.facts.get("quality", {}),
-        quality_of="stand_in" if "quality" in done.facts else "engine",
+        quality_of="engine" if job.target.runs_here else "stand_in",
     )
 
 
-def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Reference) -> Manifest:
+def _with_samples(manifest: Manifest, job: Job, space: Workspace, lowering: Lowering) -> Manifest:
     """The manifest of an engine that carries a sample of each component, and the recipe's limits for them."""
+    samples = {name: lowering.samples(component) for name, component in job.assembly.components.items()}
     return replace(
         manifest,
         components={
             name: replace(
                 entry,
-                sample=space.write(f"{name}/{SAMPLE_FILE}", encode_sample(*sample_of(reference, name))),
+                sample=space.write(f"{name}/{SAMPLE_FILE}", encode_sample(*sample_of(samples, name))),
                 max_relative_error=job.recipe.max_relative_error[entry.spec.role],
             )
             for name, entry in manifest.components.items()
@@ -249,16 +214,13 @@ def _with_samples(manifest: Manifest, job: Job, space: Workspace, reference: Ref
 def _gate(
     job: Job, space: Workspace, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
 ) -> Manifest:
-    """Hold every component and a short run to the reference; the manifest with the figures in it."""
-    from .reference.gate import check_components, check_pictures, short_run
+    """Hold a short run to the reference; the manifest with its figures in it."""
+    from .reference.gate import check_pictures, short_run
 
     others, settings = possible_recipes(job), job.recipe.calibration
     runners = open_runners(space.folder, manifest, threads=threads)
     store = ReferenceStore(space.gate, digest_of([job.parts, manifest.files]))
-    figures = check_components(runners, job.assembly, job.recipes, others, reference, store, progress)
     pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
     pictures = short_run(pipe, settings, job.size, store, progress)
     quality = check_pictures(job.recipe, others, reference.pictures, pictures)
-    components = {name: replace(entry, quality=figures[name]) for name, entry in manifest.components.items()}
-    device = next(iter(runners.values())).device.name
-    return replace(manifest, components=components, quality=quality, measured_on=device)
+    return replace(manifest, quality=quality, measured_on=next(iter(runners.values())).device.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.commands.base import Command, emit, say
+from ..engine.commands.formats import more_bits, summary
 from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress, Silent
 
@@ -56,6 +57,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER",
         help="a layer that stays in floats, such as base/unet:conv_in or 'base/unet:*ff.net.2'; can be repeated",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail where the recipe's own formats miss its goal; no layer gets more bits",
+    )
     parser.add_argument("--force", action="store_true", help="build everything again, whatever is there")
     parser.add_argument(
         "--threads", type=int, help="threads for the reference run and the gate (default: one per core)"
@@ -80,6 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         vae=args.vae,
         calibration_size=args.calibration_size,
         keep=args.keep,
+        strict=args.strict,
         force=args.force,
         threads=args.threads,
         progress=_progress(args),
@@ -102,6 +109,8 @@ def _run(args: argparse.Namespace) -> int:
         where = ", of its stand-in in ONNX" if entry.quality_of == "stand_in" else ""
         error = f"relative error {entry.quality['relative_error']:.2g}"
         say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}{where}")
+        if cost := more_bits(entry):
+            say(f"    {summary(entry)}; {cost}")
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
     return 0

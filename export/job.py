@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
@@ -16,14 +17,14 @@ from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
-from .components import Assembly, Component, assemble, parts_of
+from .components import Assembly, assemble, parts_of
 from .keep import keeping
 from .progress import Share, expected
 from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
-from .reference.prompts import PROMPTS
+from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
 from .targets.check import recipes_for
 
@@ -136,26 +137,29 @@ def asked_noise(prediction_type: str | None, zero_snr: bool | None) -> Noise:
 def component_keys(job: Job) -> dict[str, str]:
     """Component → key, the same for all recipes that do the same with it.
 
-    Those that need the reference depend on every weight: its run goes through all.
+    They depend on every weight, for the reference's run goes through all, and on what becomes of the other component
+    that is made from the same weights: both are smoothed together.
     """
     parts = {name: value for name, value in job.parts.items() if name not in _OF_THE_RECIPE}
+    components = job.assembly.components
     keys = {}
-    for name, component in job.assembly.components.items():
-        recipe, role, needed = job.recipes[name], component.spec.role, _needs_reference(job, component)
-        own = [recipe.kept, recipe.rules.get(role, ()), recipe.max_relative_error[role]]
-        keys[name] = component_key(
-            parts,
-            job.assembly.digests if needed else [component.source],
-            component=name,
-            recipe=[*own, recipe.calibration] if needed else own,
-        )
+    for name, component in components.items():
+        related = [other for other, one in components.items() if one.source == component.source]
+        own = [_of_recipe(job.recipes[other], components[other].spec.role) for other in related]
+        keys[name] = component_key(parts, job.assembly.digests, component=name, recipe=own)
     return keys
 
 
 def reference_key(job: Job) -> str:
     """The key of the reference run, in which target and recipe have no say, but for how long it is."""
     parts = {name: value for name, value in job.parts.items() if name not in (*_OF_THE_RECIPE, "target")}
-    return component_key(parts, job.assembly.digests, prompts=PROMPTS, size=job.size, run=job.recipe.calibration)
+    return component_key(
+        parts,
+        job.assembly.digests,
+        prompts=[PROMPTS, WATCHED, WATCHED_TO_THE_END],
+        size=job.size,
+        run=job.recipe.calibration,
+    )
 
 
 def possible_recipes(job: Job) -> list[Recipe]:
@@ -176,7 +180,7 @@ def expected_stages(job: Job) -> dict[str, Share]:
     return expected(
         weights=sum(c.weights.bytes for c in components),
         unet=sum(unets) // len(unets),
-        steps=settings.prompts * settings.steps,
+        steps=settings.prompts * settings.steps + 2 * settings.watched,
         pixels=job.size**2,
         gated=job.target.runs_here,
     )
@@ -223,8 +227,15 @@ def _calibration_size(base: Checkpoint, asked: int | None) -> int:
     return asked
 
 
-def _needs_reference(job: Job, component: Component) -> bool:
-    return not job.target.runs_here or job.recipes[component.name].needs_calibration(component.spec.role)
+def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
+    return [
+        recipe.kept,
+        recipe.rules.get(role, ()),
+        recipe.ladder,
+        recipe.bits.get(role),
+        recipe.max_relative_error[role],
+        recipe.calibration,
+    ]
 
 
 def _unread(checkpoint: Checkpoint) -> int:

@@ -7,7 +7,7 @@ from ..engine.folder.manifest import ComponentEntry, Manifest
 from ..engine.folder.schema import encode
 from .publish.existing import Existing
 from .publish.workspace import Finished, Workspace
-from .target import FACTS
+from .target import FACTS, FOUND
 
 
 def intact_components(found: Existing, keys: Mapping[str, str]) -> dict[str, Finished]:
@@ -35,5 +35,4 @@ def mended(damaged: Manifest, made: Manifest, space: Workspace) -> bool:
 
 def _facts(entry: ComponentEntry) -> dict[str, Any]:
     """What lowering said of the component, as `build` keeps it in the work folder."""
-    facts: dict[str, Any] = {name: getattr(entry, name) for name in FACTS}
-    return facts | ({"quality": entry.quality} if entry.quality_of == "stand_in" else {})
+    return {name: getattr(entry, name) for name in (*FACTS, *FOUND)}

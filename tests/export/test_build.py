@@ -32,7 +32,7 @@ from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.workspace import Workspace
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.reference import stand_in
+from pocketxl.export.reference import measure
 
 from ..fixtures.builds import SHORT, allowed, components_made
 from ..fixtures.command_line import files, run, start_command
@@ -57,7 +57,7 @@ def component(self, name, make, real=Workspace.component):
     return real(self, name, make)
 
 Workspace.component = component
-RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2))
+RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2, watched=0))
 keys.exporter_digest = lambda: sys.argv[3]
 build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
@@ -78,7 +78,7 @@ def write_call(self, *call, real=ReferenceStore.write_call):
     os.kill(os.getpid(), signal.SIGKILL)
 
 ReferenceStore.write_call = write_call
-RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2))
+RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2, watched=0))
 keys.exporter_digest = lambda: sys.argv[3]
 build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
 """
@@ -225,7 +225,13 @@ def why(monkeypatch: pytest.MonkeyPatch, engine: Path, options: dict[str, Any]) 
     return reasons
 
 
-def test_a_killed_build_goes_on_where_it_stopped(engine: Path, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_killed_build_goes_on_where_it_stopped(
+    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    # With another number of threads sums round differently, and other tests have set this process's.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     whole, again = files(engine), tmp_path / "again"
     command = [sys.executable, "-c", KILLED, str(tiny_folders["base"]), str(again), keys.exporter_digest()]
     killed = subprocess.run(command, check=False, timeout=300)
@@ -275,7 +281,7 @@ def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
 
     again = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr(gate, "check_components", killed)
+        patch.setattr(gate, "check_pictures", killed)
         with pytest.raises(KeyboardInterrupt):
             build(tiny_folders["base"], again, recipe="fp32")
     assert not again.exists()
@@ -290,30 +296,29 @@ def test_a_build_stopped_in_its_gate_does_not_measure_twice(
 ) -> None:
     from pocketxl.export.reference import gate
 
-    again, real = tmp_path / "again", gate.check_component
+    again, real = tmp_path / "again", measure.figures_of
     measured: list[str] = []
 
-    def stopped(runner: Any, component: Component, *rest: Any) -> Any:
+    def stopped(folder: Path, component: Component, *rest: Any, **options: Any) -> Any:
         if len(measured) == 2:
             raise KeyboardInterrupt
-        measured.append(component.name)
-        return real(runner, component, *rest)
+        return noted(folder, component, *rest, **options)
 
-    def noted(runner: Any, component: Component, *rest: Any) -> Any:
+    def noted(folder: Path, component: Component, *rest: Any, **options: Any) -> Any:
         measured.append(component.name)
-        return real(runner, component, *rest)
+        return real(folder, component, *rest, **options)
 
     def taken_away(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    for place, name, fault in ((gate, "check_component", stopped), (gate, "check_pictures", taken_away)):
+    for place, name, fault in ((measure, "figures_of", stopped), (gate, "check_pictures", taken_away)):
         with monkeypatch.context() as patch:
-            patch.setattr(gate, "check_component", noted)
+            patch.setattr(measure, "figures_of", noted)
             patch.setattr(place, name, fault)
             with pytest.raises(KeyboardInterrupt):
                 build(tiny_folders["base"], again, recipe="fp32")
     assert sorted(measured) == sorted(read_manifest(engine).components), "each once"
-    monkeypatch.setattr(gate, "check_component", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(measure, "figures_of", lambda *_, **__: pytest.fail("measured twice"))
     monkeypatch.setattr(gate, "one_picture", lambda *_: pytest.fail("made twice"))
     build(tiny_folders["base"], again, recipe="fp32")
     assert files(again) == files(engine)
@@ -471,7 +476,7 @@ def test_json_events_come_in_the_order_of_the_stages(
     assert (shown.status, shown.err) == (0, "")
     stages = list(dict.fromkeys(e["stage"] for e in events[:-1]))
     assert stages == [
-        "read", "build", "lower", "reference", "check: components", "check: pictures", "publish",
+        "read", "build", "lower", "reference", "check: pictures", "publish",
     ]  # fmt: skip
     for stage in stages:
         own = [e for e in events[:-1] if e["stage"] == stage]
@@ -497,9 +502,9 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
     out = tmp_path / "engine"
     command = ("build", tiny_folders["base"], "-o", out, "--target", "rtx-sm89")
     held: list[str] = []
-    real = stand_in.check_stand_in
+    real = measure.figures_of
 
-    def stopped(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
+    def stopped(path: Path, component: Component, *rest: Any, **options: Any) -> Any:
         if len(held) == 2:
             raise KeyboardInterrupt
         held.append(component.name)
@@ -507,18 +512,18 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
         return real(path, component, *rest, **options)
 
     with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
-        patch.setattr(stand_in, "check_stand_in", stopped)
+        patch.setattr(measure, "figures_of", stopped)
         with pytest.raises(KeyboardInterrupt):
             build(tiny_folders["base"], out, target="rtx-sm89")
     assert not out.exists()
 
     made: list[str] = []
 
-    def noted(path: Path, component: Component, *rest: Any, **options: Any) -> dict[str, Any]:
+    def noted(path: Path, component: Component, *rest: Any, **options: Any) -> Any:
         made.append(component.name)
         return real(path, component, *rest, **options)
 
-    monkeypatch.setattr(stand_in, "check_stand_in", noted)
+    monkeypatch.setattr(measure, "figures_of", noted)
     shown = run(capsys, *command)
     assert shown.status == 0, shown.err
     assert made == ["base/conditioner", "base/unet", "vae_decoder"], "figures of finished components are kept"

@@ -87,14 +87,15 @@ def test_the_layers_are_part_of_the_build_key_and_their_spelling_is_not(tiny_fol
     assert some.parts == again.parts
     assert some.parts["kept layers"].startswith("in base/unet (")
     changed = {name for name, key in component_keys(plain).items() if component_keys(some)[name] != key}
-    assert changed == {"base/unet"}, "no other component is built again"
+    assert changed == {"base/unet", "base/conditioner"}, "what is smoothed together is built again together"
 
 
 def test_recipes_share_the_reference_and_what_they_do_alike(tiny_folders: dict[str, Path]) -> None:
-    first, second = job(tiny_folders), job(tiny_folders, recipe="int8-weight")
+    first, second = (job(tiny_folders, recipe=recipe) for recipe in ("int8-weight", "int4-weight"))
     assert reference_key(first) == reference_key(second)
     changed = {name for name, key in component_keys(first).items() if component_keys(second)[name] != key}
-    assert changed == {"base/unet", "vae_decoder"}
+    assert changed == {"base/unet", "base/conditioner"}
+    assert reference_key(first) == reference_key(job(tiny_folders, recipe="int8"))
 
 
 def test_a_missed_gate_names_layers_that_keep_takes_and_the_next_build_uses_what_is_there(
@@ -112,12 +113,12 @@ def test_a_missed_gate_names_layers_that_keep_takes_and_the_next_build_uses_what
         }
         strict.setitem(RECIPES, "int8", replace(RECIPES["int8"], max_relative_error=limits))
         with pytest.raises(QualityError, match=r"base/unet:\S+ \(.*--keep LAYER.*--recipe fp32") as missed:
-            build(base, out, recipe="int8")
+            build(base, out, recipe="int8", strict=True)
     (note,) = missed.value.__notes__
     assert str(tmp_path / ".engine.building") in note
     layer = next(word for word in str(missed.value).split() if word.startswith("base/unet:") and "." in word)
     monkeypatch.setattr(StreamedModule, "__call__", lambda self, inputs: pytest.fail("the reference ran again"))
     with components_made() as made:
-        shown = run(capsys, "build", base, "-o", out, "--recipe", "int8", "--keep", layer)
+        shown = run(capsys, "build", base, "-o", out, "--recipe", "int8", "--keep", layer, "--strict")
     assert shown.status == 0, shown.err
-    assert made == ["base/unet"]
+    assert made == ["base/conditioner", "base/unet", "vae_decoder"]

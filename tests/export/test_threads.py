@@ -8,7 +8,7 @@ import torch
 
 from pocketxl.engine.errors import RequestError
 from pocketxl.export.build import build
-from pocketxl.export.reference import gate
+from pocketxl.export.reference import measure
 from pocketxl.export.reference.streamed import StreamedModule
 from pocketxl.export.threads import torch_threads
 
@@ -21,18 +21,18 @@ def test_a_build_computes_with_that_many(
     tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[int]] = {"reference": set(), "gate": set()}
-    call, check, before = StreamedModule.__call__, gate.check_component, torch.get_num_threads()
+    call, check, before = StreamedModule.__call__, measure.figures_of, torch.get_num_threads()
 
     def called(self: StreamedModule, inputs: Any) -> Any:
         seen["reference"].add(torch.get_num_threads())
         return call(self, inputs)
 
-    def checked(runner: Any, *rest: Any) -> Any:
-        seen["gate"].add(runner.device.threads)
-        return check(runner, *rest)
+    def checked(*arguments: Any, threads: int) -> Any:
+        seen["gate"].add(threads)
+        return check(*arguments, threads=threads)
 
     monkeypatch.setattr(StreamedModule, "__call__", called)
-    monkeypatch.setattr(gate, "check_component", checked)
+    monkeypatch.setattr(measure, "figures_of", checked)
     build(tiny_folders["base"], tmp_path / "engine", recipe="fp32", threads=3)
     assert seen == {"reference": {3}, "gate": {3}}
     assert torch.get_num_threads() == before

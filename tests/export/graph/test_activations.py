@@ -19,6 +19,7 @@ from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.activations import activation_model, live_bytes
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import TARGETS
 
@@ -166,7 +167,8 @@ def test_onnxruntime_needs_what_is_predicted(tmp_path: Path, component: str) -> 
     master = export_master(component, lambda: module, spec)
     sizes = {"batch": 1, "tokens": 77, "height": side, "width": side}
     predicted = activation_model(component, master, spec).bytes_at(64 * side * side, batch=1)
-    TARGETS["cpu"].lower(component, spec, master, ModuleWeights(module), RECIPES["fp32"], None, tmp_path, tmp_path)
+    known = Quantization(recipe=RECIPES["fp32"], role=spec.role)
+    TARGETS["cpu"].lower(component, spec, master, ModuleWeights(module), known, tmp_path, tmp_path)
     shapes = {t.name: [sizes[d] if isinstance(d, str) else d for d in t.shape] for t in spec.inputs}
     # Blocks go back to the system at once, so that the high-water mark shows what is alive and not what the heap keeps.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}

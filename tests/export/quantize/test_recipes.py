@@ -4,7 +4,18 @@ import pytest
 
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.formats import FLOAT16, FLOAT32, KEEP, W8, W8A8_DYNAMIC, W8A8_STATIC, Format, Kind
+from pocketxl.export.quantize.formats import (
+    FLOAT16,
+    FLOAT32,
+    KEEP,
+    W8,
+    W8A8_DYNAMIC,
+    W8A8_GROUP,
+    W8A8_STATIC,
+    W8A8_TOKEN,
+    Format,
+    Kind,
+)
 from pocketxl.export.quantize.recipes import RECIPES, Recipe, Rule, find_recipe
 
 
@@ -41,20 +52,34 @@ def test_first_matching_rule_decides_and_the_rest_keep_their_floats() -> None:
         (Role.UNET, Kind.LINEAR, "a.ff.net.0.proj.1", W8A8_DYNAMIC),
         (Role.CONDITIONER, Kind.LINEAR, "a.attn2.to_k", W8),
         (Role.CONDITIONER, Kind.LINEAR, "time_embedding.linear_1", FLOAT32),
-        (Role.TEXT_ENCODER, Kind.LINEAR, "text_model.encoder.layers.0.mlp.fc1", W8),
+        (Role.TEXT_ENCODER, Kind.LINEAR, "text_model.encoder.layers.0.mlp.fc1", W8A8_DYNAMIC),
         (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.token_embedding", W8),
         (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.position_embedding", FLOAT32),
-        (Role.VAE_DECODER, Kind.CONV, "decoder.mid_block.resnets.0.conv1", FLOAT32),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.mid_block.resnets.0.conv1", W8A8_STATIC),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.up_blocks.1.upsamplers.0.conv", W8A8_STATIC),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.up_blocks.2.resnets.0.conv2", W8A8_STATIC),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.up_blocks.2.resnets.0.conv_shortcut", FLOAT32),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.up_blocks.2.resnets.1.conv1", FLOAT32),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.up_blocks.3.resnets.0.conv1", FLOAT32),
+        (Role.VAE_DECODER, Kind.CONV, "decoder.conv_in", FLOAT32),
     ],
 )
 def test_int8(role: Role, kind: Kind, name: str, format: Format) -> None:
     assert RECIPES["int8"].format(role, kind, name) == format
 
 
-def test_only_static_activations_need_calibration() -> None:
-    assert RECIPES["int8"].needs_calibration(Role.UNET)
-    assert not RECIPES["int8"].needs_calibration(Role.CONDITIONER)
-    assert not RECIPES["int8-weight"].needs_calibration(Role.UNET)
+def test_what_a_layer_may_have_instead_stands_behind_its_format() -> None:
+    int8 = RECIPES["int8"]
+    assert int8.after(Kind.LINEAR, W8A8_DYNAMIC) == (W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32)
+    assert int8.after(Kind.LINEAR, W8) == (FLOAT32,)
+    assert int8.after(Kind.EMBEDDING, W8) == ()
+    assert int8.after(Kind.CONV, W8A8_STATIC)[-1] == FLOAT32, "every ladder ends in floats"
+    assert RECIPES["fp32"].after(Kind.LINEAR, FLOAT32) == ()
+
+
+def test_only_recipes_with_scales_need_to_know_what_layers_show() -> None:
+    assert all(RECIPES["int8"].quantizes(role) for role in Role)
+    assert not any(RECIPES[name].quantizes(role) for name in ("fp32", "fp16") for role in Role)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

@@ -1,0 +1,181 @@
+"""The numbers of one component: a format for every layer, static ranges, and inputs for the rounding of weights."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...engine.specs import Role
+from .assign import Option, assign
+from .calibration import Calibration, Floats, LayerStatistics
+from .formats import Format, Kind
+from .layer_error import layer_error
+from .quantization import Quantization, StaticRange
+from .ranges import fit_ranges, static_error
+from .recipes import Recipe
+from .sensitivity import share
+
+Read = Callable[[str], Floats | None]
+"""A parameter by its name, in float32; None: there is none."""
+
+_OUTPUTS = 256
+"""Output channels, evenly spread, that stand for all of a layer when its error is measured."""
+_HEADROOM = 0.8
+"""The share of the goal that the estimate is to reach."""
+
+
+class Abilities(Protocol):
+    """What is asked of `export.target.Target`."""
+
+    @property
+    def formats(self) -> Mapping[Kind, frozenset[Format]]:
+        """What it can do with each kind of layer."""
+
+    @property
+    def pace(self) -> Mapping[Format, float]:
+        """Seconds that a product takes in a format, in any unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of the component, as far as its format is to be chosen."""
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerError:
+    """What one layer adds to the relative error of its component, by the estimate."""
+
+    layer: str
+    format: Format
+    relative_error: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measured:
+    """What each layer would add to the component's squared error, and cost, in each format that it may have."""
+
+    options: Mapping[str, tuple[Option, ...]]
+    ranges: Mapping[str, StaticRange]
+    budget: float | None = None
+    """Bytes that all of their weights together may have."""
+    apart: bool = False
+    """Whether each layer's output is one of the component's own, so that errors do not add up."""
+
+    def errors(self, numbers: Quantization) -> list[LayerError]:
+        """Every layer's share of the error with these numbers, the largest first."""
+        found = [
+            LayerError(layer=name, format=option.format, relative_error=math.sqrt(option.error))
+            for name, options in self.options.items()
+            for option in options
+            if option.format == numbers.assigned[name]
+        ]
+        return sorted(found, key=lambda e: (-e.relative_error, e.layer))
+
+    def estimate(self, numbers: Quantization) -> float:
+        """The component's relative error as the sum of its layers'."""
+        errors = [error.relative_error for error in self.errors(numbers)]
+        return max(errors, default=0.0) if self.apart else math.sqrt(sum(error**2 for error in errors))
+
+    def more_bits(self, numbers: Quantization) -> dict[str, float]:
+        """What the layers that have another format than the recipe's first cost; empty if there are none.
+
+        `layers`; `bytes` more; `time`: of all layers' products, relative to what it was, less 1.
+        """
+        pairs = [
+            (options[0], next(o for o in options if o.format == numbers.assigned[name]))
+            for name, options in self.options.items()
+        ]
+        layers = sum(first is not now for first, now in pairs)
+        if not layers:
+            return {}
+        seconds = [sum(pair[i].seconds for pair in pairs) for i in (0, 1)]
+        return {
+            "layers": float(layers),
+            "bytes": sum(now.bytes - first.bytes for first, now in pairs),
+            "time": seconds[1] / seconds[0] - 1,
+        }
+
+    def exhausted(self, numbers: Quantization) -> bool:
+        """True if no layer can have a format that loses less."""
+        least = {name: min(option.error for option in options) for name, options in self.options.items()}
+        return self.budget is not None or all(
+            option.error <= least[name]
+            for name, options in self.options.items()
+            for option in options
+            if option.format == numbers.assigned[name]
+        )
+
+
+def measure_layers(
+    layers: Iterable[Layer], recipe: Recipe, role: Role, read: Read, seen: Calibration, target: Abilities
+) -> Measured:
+    """Round every layer on its own, on the inputs that it has shown. Memory: one layer's weight at a time."""
+    options: dict[str, tuple[Option, ...]] = {}
+    ranges: dict[str, StaticRange] = {}
+    numbers = spent = 0.0
+    for layer in layers:
+        shown, format = seen.layers.get(layer.name), recipe.format(role, layer.kind, layer.name)
+        numbers += math.prod(layer.shape)
+        if not format.quantized or shown is None:
+            spent += _bytes(layer, format)
+            continue
+        after = (one for one in recipe.after(layer.kind, format) if one in target.formats[layer.kind])
+        weight, bias = read(f"{layer.name}.weight"), read(f"{layer.name}.bias")
+        assert weight is not None
+        weight = weight.reshape(len(weight), -1)
+        weighs, found = share(layer.name, seen), []
+        for one in (format, *after):
+            if one.ranged:
+                ranges[layer.name] = fit_ranges(weight, shown)
+                error = static_error(weight, bias, shown, ranges[layer.name])
+            else:
+                error = _error(weight, shown, one)
+            seconds = math.prod(layer.shape) * shown.count * target.pace.get(one, 1.0)
+            found.append(Option(format=one, error=weighs * error, seconds=seconds, bytes=_bytes(layer, one)))
+        options[layer.name] = tuple(found)
+    budget = recipe.bits[role] / 8 * numbers - spent if role in recipe.bits else None
+    return Measured(options=options, ranges=ranges, budget=budget, apart=role is Role.CONDITIONER)
+
+
+def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *, goal: float) -> Quantization:
+    """The cheapest numbers with which the estimated relative error of the component is at most `goal`.
+
+    With a budget instead: those with the least error that fit.
+    """
+    wanted = 0.0 if measured.budget is not None else _HEADROOM * goal
+    if measured.apart:
+        chosen = {name: assign({name: own}, goal=wanted**2)[name] for name, own in measured.options.items()}
+    else:
+        chosen = assign(measured.options, goal=wanted**2, budget=measured.budget)
+    return Quantization(
+        recipe=recipe,
+        role=role,
+        assigned={name: option.format for name, option in chosen.items()},
+        ranges={name: found for name, found in measured.ranges.items() if chosen[name].format.ranged},
+        inputs={name: seen.layers[name].inputs for name, option in chosen.items() if _few_bits(option.format)},
+    )
+
+
+def _error(weight: Floats, shown: LayerStatistics, format: Format) -> float:
+    if not format.quantized:
+        return 0.0
+    some = weight[:: max(1, len(weight) // _OUTPUTS)]
+    error, reference = layer_error(some, shown.inputs, format)
+    return error / reference if reference else 0.0
+
+
+def _few_bits(format: Format) -> bool:
+    """Whether rounding is to make up for its errors.
+
+    8 bits gain a tenth of an error that is small anyway, and the minutes that it takes count at full size.
+    """
+    return format.weight is not None and format.quantized and format.weight.bits < 8
+
+
+def _bytes(layer: Layer, format: Format) -> float:
+    assert format.weight is not None
+    return format.weight.bytes_of(layer.shape)
