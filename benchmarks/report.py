@@ -18,6 +18,8 @@ PACKAGES = (
     "onnxruntime",
     "onnx",
     "optimum-quanto",
+    "sdnq",
+    "torchao",
     "openvino",
     "triton",
     "numpy",

@@ -11,10 +11,12 @@ from ..picture.files import read_picture
 from ..picture.infotext import parse
 from ..picture.parameters import HASH_DIGITS
 from .base import Command, emit, say
+from .formats import more_bits, summary, table
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", help="engine folder or picture (default: the bundled miniature)")
+    parser.add_argument("--layers", action="store_true", help="which numbers the layers of each kind have")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -23,7 +25,7 @@ def _run(args: argparse.Namespace) -> int:
     if not path.exists():
         raise StorageError(f"{path} does not exist; give an engine folder or a picture")
     if path.is_dir():
-        _engine(path, args.json)
+        _engine(path, args.json, args.layers)
     else:
         _picture(path, args.json)
     return 0
@@ -40,7 +42,7 @@ def _picture(path: Path, as_json: bool) -> None:
         say(header.parameters, lines=True)
 
 
-def _engine(folder: Path, as_json: bool) -> None:
+def _engine(folder: Path, as_json: bool, layers: bool) -> None:
     manifest = read_manifest(folder)
     size = sum(file.size for file in manifest.files)
     if as_json:
@@ -49,7 +51,11 @@ def _engine(folder: Path, as_json: bool) -> None:
             models=sorted(manifest.models.denoisers),
             native_size=manifest.models.native_size, size_bytes=size, quality=dict(manifest.quality),
             components={
-                name: {"weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality)}
+                name: {
+                    "weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality),
+                    "formats": {format: list(names) for format, names in entry.formats.items()},
+                    "more_bits": dict(entry.more_bits),
+                }
                 for name, entry in manifest.components.items()
             },
             tools=dict(manifest.tools), created_by=manifest.created_by, measured_on=manifest.measured_on,
@@ -61,10 +67,16 @@ def _engine(folder: Path, as_json: bool) -> None:
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")
+        for line in (summary(entry), more_bits(entry), *(table(entry) if layers else ())):
+            if line:
+                say(f"    {line}")
     if manifest.measured_on:
         say(f"measured on {manifest.measured_on}")
     if manifest.quality:
-        say(f"short run against the unquantized model: {manifest.quality['psnr_db']:.1f} dB")
+        say(
+            f"short run against the unquantized model: {manifest.quality['psnr_db']:.1f} dB"
+            + (f", SSIM {manifest.quality['ssim']:.3f}" if "ssim" in manifest.quality else "")
+        )
     say(f"made by {manifest.created_by} with " + ", ".join(f"{n} {v}" for n, v in sorted(manifest.tools.items())))
 
 

@@ -28,6 +28,9 @@ KINDS = ({"base"}, {"base", "refiner"})
 SIZES = ("batch", "tokens", "steps", "pixels")
 """What an activation's terms are products of, beside `"1"`."""
 MOST_FACTORS = 4
+MORE_BITS = {"layers", "bytes", "time"}
+MOST_CHARACTERS = 300
+"""Of a layer's name."""
 MOST_TERMS = 64
 MOST_BYTES = 1 << 44
 """16 TiB: more than any component has, and far from where a float or a file system ends."""
@@ -158,6 +161,13 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         yield f"int8_bytes is {reprlib.repr(entry.int8_bytes)}, 0 to weight_bytes is allowed"
     if entry.exact_threads is not None and not 1 <= entry.exact_threads <= MOST_THREADS:
         yield f"exact_threads is {reprlib.repr(entry.exact_threads)}, 1 to {MOST_THREADS} is allowed"
+    names = [name for listed in entry.formats.values() for name in listed]
+    if len(set(names)) != len(names) or any(len(text) > MOST_CHARACTERS for text in (*names, *entry.formats)):
+        yield f"formats name {len(names)} layers; each once, in {MOST_CHARACTERS} characters at most, is allowed"
+    if entry.more_bits and not (
+        set(entry.more_bits) == MORE_BITS and all(map(math.isfinite, entry.more_bits.values()))
+    ):
+        yield f"more_bits is {reprlib.repr(dict(entry.more_bits))}; finite {', '.join(sorted(MORE_BITS))} are allowed"
     if entry.quality_of not in MEASURED_ON:
         yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
 

@@ -24,7 +24,7 @@ from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
 from .schema import decode, encode
 
 FILE_NAME = "engine.json"
-FORMAT = 2
+FORMAT = 3
 MOST_BYTES = 1 << 21
 """Of `engine.json` itself; that of SDXL with its refiner has a tenth of a megabyte."""
 _DIGEST = "sha256"
@@ -71,6 +71,11 @@ class ComponentEntry:
     """The most threads with which it gives the same numbers as with one; None: any number."""
     quality_of: str = "engine"
     """What the figures were measured on: `engine`, these files, or `stand_in`, the same component in plain ONNX."""
+    formats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """How numbers are stored and multiplied (`w8a8_dynamic`) → the layers that do it so, by their names in the
+    checkpoint's form."""
+    more_bits: Mapping[str, float] = field(default_factory=dict)
+    """Of those that needed more than the recipe's own format: `layers`, `bytes` and `time` (a share) that it cost."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,8 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "memory below nothing": (lambda d: assign(part(d)["activation"], "dequantized_bytes", -1), "dequantized_bytes"),
     "a limit that allows all": (lambda d: assign(part(d), "max_relative_error", "inf"), "max_relative_error"),
     "exact with no threads": (lambda d: assign(part(d), "exact_threads", 0), "exact_threads is 0"),
+    "a layer with two formats": (lambda d: assign(part(d), "formats", {"w8": ["a"], "w4": ["a"]}), "formats name 2"),
+    "half of what bits cost": (lambda d: assign(part(d), "more_bits", {"layers": 1.0}), "more_bits is"),
     "figures of nobody": (lambda d: assign(part(d), "quality_of", "x"), "quality_of is 'x'"),
 }
 
