@@ -126,19 +126,22 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if options.heavy_tails:
-        print(heavy_tails(options.source, options.destination, seed=options.seed))
-        return
-    print(
-        stress(
-            options.source,
-            options.destination,
-            factor=options.factor,
-            share=options.share,
-            kinds=options.kinds,
-            seed=options.seed,
-        )
-    )
+    source, destination, seed = options.source, options.destination, options.seed
+    if not (source / "unet").is_dir():
+        parser.error(f"{source} has no folder unet; give a diffusers folder")
+    if destination.exists():
+        parser.error(f"{destination} exists; give a new folder")
+    if not options.heavy_tails and not (options.factor > 0 and 0 < options.share <= 1):
+        parser.error(f"factor is {options.factor} and share {options.share}; give a positive one, and one in (0, 1]")
+    try:
+        if options.heavy_tails:
+            heavy_tails(source, destination, seed=seed)
+        else:
+            stress(source, destination, factor=options.factor, share=options.share, kinds=options.kinds, seed=seed)
+    except BaseException:  # nothing half-written remains, Ctrl-C included
+        shutil.rmtree(destination, ignore_errors=True)
+        raise
+    print(destination)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from .components import Component
 from .job import Job, possible_recipes
 from .keep import layers_of
 from .progress import Counted
-from .quantize.calibration import Calibration, Floats
+from .quantize.calibration import Calibration
 from .quantize.choose import Layer, Measured, choose, measure_layers
 from .quantize.formats import KEEP, Format
 from .quantize.quantization import Quantization
+from .quantize.rounded import Floats
 from .quantize.smoothing import Smoothed, Smoothing, find_smoothing
 from .reference import measure
 from .reference.gate import gate

@@ -6,9 +6,8 @@ from functools import reduce
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from .rounded import Floats
 
 LEAST_ROOM, MOST_ROOM = 1.05, 2.0
 _CHANNELS = 0.95

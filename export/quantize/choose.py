@@ -7,19 +7,18 @@ from typing import Protocol
 
 from ...engine.specs import Role
 from .assign import Option, assign
-from .calibration import Calibration, Floats, LayerStatistics
+from .calibration import Calibration, LayerStatistics
 from .formats import Format, Kind
-from .layer_error import layer_error
+from .layer_error import layer_error, some_outputs
 from .quantization import Quantization, StaticRange
 from .ranges import fit_ranges, static_error
 from .recipes import Recipe
+from .rounded import Floats
 from .sensitivity import share
 
 Read = Callable[[str], Floats | None]
 """A parameter by its name, in float32; None: there is none."""
 
-_OUTPUTS = 256
-"""Output channels, evenly spread, that stand for all of a layer when its error is measured."""
 _HEADROOM = 0.8
 """The share of the goal that the estimate is to reach."""
 
@@ -163,8 +162,7 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
 def _error(weight: Floats, shown: LayerStatistics, format: Format) -> float:
     if not format.quantized:
         return 0.0
-    some = weight[:: max(1, len(weight) // _OUTPUTS)]
-    error, reference = layer_error(some, shown.inputs, format)
+    error, reference = layer_error(some_outputs(weight), shown.inputs, format)
     return error / reference if reference else 0.0
 
 

@@ -10,6 +10,13 @@ from .rounded import Floats, Rounded
 from .rounding import round_weight
 from .static_ranges import fit_static
 
+_OUTPUTS = 256
+
+
+def some_outputs(weight: Floats) -> Floats:
+    """Output channels of `[out, in]`, evenly spread, that stand for all of a layer where its error is estimated."""
+    return weight[:: max(1, len(weight) // _OUTPUTS)]
+
 
 def layer_error(
     weight: Floats, inputs: Floats, format: Format, *, rounded: Rounded | None = None

@@ -4,14 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from ...engine.specs import Role
 from .formats import KEEP, Format, Kind
 from .recipes import Recipe
-
-Floats = npt.NDArray[np.float32]
+from .rounded import Floats
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

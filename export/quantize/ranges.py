@@ -7,21 +7,22 @@ the two halves of a skip connection, whose ranges differ.
 
 import numpy as np
 
-from .calibration import Floats, LayerStatistics
+from .calibration import LayerStatistics
 from .formats import W8A8_STATIC
+from .layer_error import some_outputs
 from .quantization import StaticRange
+from .rounded import Floats
 from .rounding import round_weight
 from .smoothing import smoothing_factors
 from .static_ranges import hold_static
 
 STRENGTHS = (0.5, 0.75, 1.0)
-_OUTPUTS = 256
 
 
 def fit_ranges(weight: Floats, seen: LayerStatistics) -> StaticRange:
     """Ranges of a layer with that weight `[out, in · height · width]` from what it has shown."""
     patch = seen.inputs.shape[1] // len(seen.input_low)
-    some = weight[:: max(1, len(weight) // _OUTPUTS)]
+    some = some_outputs(weight)
     taken = np.maximum(np.abs(seen.input_low), np.abs(seen.input_high))
     read = np.abs(weight).max(0).reshape(-1, patch).max(1)
     ones = np.ones_like(taken)
@@ -33,7 +34,7 @@ def fit_ranges(weight: Floats, seen: LayerStatistics) -> StaticRange:
 
 def static_error(weight: Floats, bias: Floats | None, seen: LayerStatistics, ranges: StaticRange) -> float:
     """Relative squared error of the layer's output: that of its input and weight, and that of rounding the output."""
-    some = weight[:: max(1, len(weight) // _OUTPUTS)]
+    some = some_outputs(weight)
     exact = seen.inputs @ weight.T + (0 if bias is None else bias)
     steps = (np.rint(exact / ranges.output_scale) + ranges.output_zero).clip(0, 255) - ranges.output_zero
     reference = float(np.square(exact).sum())

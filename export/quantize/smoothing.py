@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from .calibration import Calibration, LayerStatistics
 from .formats import Format
-from .layer_error import layer_error
+from .layer_error import layer_error, some_outputs
+from .rounded import Floats
 from .sites import Pair, Site, find_pairs, find_sites
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Chosen = Callable[[str], Format]
-
-Floats = npt.NDArray[np.float32]
 
 
 class Source(Protocol):
@@ -45,8 +43,6 @@ LARGEST = 1e5
 """Of a factor; its inverse is the smallest."""
 _DEAD = 1e-6
 """Of the largest channel: what is smaller is taken for that, lest a channel that was never used sets a factor."""
-_OUTPUTS = 256
-"""Output channels, evenly spread, that stand for all in the search."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,7 +136,7 @@ def _site(site: Site, weights: Part, calibration: Calibration, format: "Chosen")
     for reader in site.readers:
         weight = weights.tensor(f"{reader}.weight").float().flatten(1).numpy()
         given = np.maximum(given, np.abs(weight).max(0))
-        read[reader] = weight[:: max(1, len(weight) // _OUTPUTS)].copy()
+        read[reader] = some_outputs(weight).copy()
     halves = seen.inputs[: len(seen.inputs) // 2], seen.inputs[len(seen.inputs) // 2 :]
     best, least = None, sum(_error(read, half, format) for half in halves)
     for strength in STRENGTHS:

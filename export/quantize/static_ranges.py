@@ -4,39 +4,21 @@ from typing import Final
 
 import numpy as np
 
-from .int8 import Uint8Range
 from .rounded import Floats
 
 # Shares of the extremes that are tried for either end of a range.
 _SHARES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
-def fit_range(samples: Floats, low: float, high: float) -> tuple[float, float]:
-    """The ends of an asymmetric uint8 range for numbers between `low` and `high`, of which `samples` are some.
-
-    Both ends are drawn in together, then the upper and the lower one alone, each time to the share of the extremes that
-    rounds the samples with the least squared error; the extremes themselves where nothing is better.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    best, least = (low, high), _error(samples, low, high)
-    for lower, upper in ((True, True), (False, True), (True, False)):
-        start = best
-        for share in _SHARES[1:]:
-            tried = (start[0] * share if lower else start[0], start[1] * share if upper else start[1])
-            error = _error(samples, *tried)
-            if error < least:
-                best, least = tried, error
-    return best
-
-
-def hold_static(low: Floats, high: Floats) -> tuple[Floats, int]:
+def hold_static(low: Floats, high: Floats, *, importance: Floats | None = None) -> tuple[Floats, int]:
     """Scale `[channels]` and the zero point that all channels share, for uint8 = round(x / scale) + zero.
 
     Holds everything between `low` and `high` `[channels]`, with the zero point with which that costs the least; 0 is
-    exact.
+    exact. `importance` `[channels]` weighs the channels' squared errors against each other: what multiplies them later.
     """
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
-    zero = min(range(256), key=lambda at: float(np.square(_holding(low, high, at), dtype=np.float64).sum()))
+    weight = np.ones_like(low) if importance is None else importance
+    zero = min(range(256), key=lambda at: float((np.square(_holding(low, high, at), dtype=np.float64) * weight).sum()))
     scale = _holding(low, high, zero)
     # A channel of zeros alone: any scale is exact; the smallest of the others makes the least of its folded weights.
     used = scale > 0
@@ -44,31 +26,20 @@ def hold_static(low: Floats, high: Floats) -> tuple[Floats, int]:
 
 
 def fit_static(samples: Floats, low: Floats, high: Floats, *, importance: Floats | None = None) -> tuple[Floats, int]:
-    """Scale `[channels]` and the zero point that all channels share, for uint8 = round(x / scale) + zero.
+    """The same, but each channel's scale is the share of that of its extremes that rounds its samples best.
 
-    `samples` `[rows, channels]` lie between `low` and `high` `[channels]`; 0 is exact. The zero point is the one with
-    which extremes cost the least; then each channel's scale is the share of that of its extremes that rounds its
-    samples with the least squared error. `importance` `[channels]` weighs the channels' squared errors against each
-    other: what multiplies them later.
-
-    Raises `ValueError` for samples of another width.
+    `samples` `[rows, channels]` lie between `low` and `high`. Raises `ValueError` for samples of another width.
     """
     if samples.ndim != 2 or not samples.shape[1] == len(low) == len(high):
         raise ValueError(
             f"samples are {samples.shape} for {len(low)} low and {len(high)} high ends; give one a channel"
         )
-    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
-    weight = np.ones_like(low) if importance is None else importance
-    zero = min(range(256), key=lambda at: float((np.square(_holding(low, high, at), dtype=np.float64) * weight).sum()))
-    extreme = _holding(low, high, zero)
+    extreme, zero = hold_static(low, high, importance=importance)
     best, least = extreme, _channel_errors(samples, extreme, zero)
     for share in _SHARES[1:]:
         tried = extreme * np.float32(share)
         error = _channel_errors(samples, tried, zero)
         best, least = np.where(error < least, tried, best), np.minimum(error, least)
-    # A channel of zeros alone: any scale is exact; the smallest of the others makes the least of its folded weights.
-    used = best > 0
-    best = np.where(used, best, best[used].min() if used.any() else 1.0)
     return best.astype(np.float32), zero
 
 
@@ -86,8 +57,3 @@ def _channel_errors(samples: Floats, scale: Floats, zero: int) -> Floats:
     steps = np.clip(np.rint(samples / divisor), -zero, 255 - zero)
     errors: Floats = np.square(steps * scale - samples).sum(0)
     return errors
-
-
-def _error(samples: Floats, low: float, high: float) -> float:
-    kept = Uint8Range.over(low, high).round_trip(samples)
-    return float(np.square(kept - samples, dtype=np.float64).sum())

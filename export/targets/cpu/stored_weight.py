@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from ...graph.layers import Layer
 from ...quantize.formats import Weight
-from ...quantize.quantization import Floats, Quantization
-from ...quantize.rounded import Rounded
+from ...quantize.quantization import Quantization
+from ...quantize.rounded import Floats, Rounded
 
 Array = npt.NDArray[np.generic]
 Bytes = npt.NDArray[np.uint8]

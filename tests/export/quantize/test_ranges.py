@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from pocketxl.export.quantize.calibration import Floats, LayerStatistics
+from pocketxl.export.quantize.calibration import LayerStatistics
 from pocketxl.export.quantize.formats import W8A8_STATIC
 from pocketxl.export.quantize.layer_error import layer_error
 from pocketxl.export.quantize.ranges import fit_ranges, static_error
+from pocketxl.export.quantize.rounded import Floats
 
 PATCH = 9
 

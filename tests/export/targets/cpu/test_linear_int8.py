@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.formats import W8A8_DYNAMIC, Kind
-from pocketxl.export.quantize.int8 import Uint8Range
+from pocketxl.export.quantize.formats import W8A8_DYNAMIC, Activation, Kind
+from pocketxl.export.quantize.input_rounding import round_inputs
 from pocketxl.export.targets.cpu.linear_int8 import linear_int8
 
 from ....tolerances import INT8_KERNEL_RELATIVE
@@ -45,7 +45,8 @@ def simulated(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
     """W8A8 in plain numpy: the oracle."""
     weight = layer.weight.detach().numpy().astype(np.float64)
     scale = np.abs(weight).max(axis=1, keepdims=True) / 127
-    taken = Uint8Range.over(float(x.min()), float(x.max())).round_trip(x).astype(np.float64)
+    taken = round_inputs(x.reshape(-1, x.shape[-1]), Activation(bits=8, range="dynamic")).astype(np.float64)
+    taken = taken.reshape(x.shape)
     bias = 0 if layer.bias is None else layer.bias.detach().numpy()
     y: np.ndarray = taken @ (np.rint(weight / scale) * scale).T + bias
     return y

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from torch import nn
 
 from pocketxl.engine.errors import StorageError
@@ -36,6 +37,7 @@ Ranges = dict[str, StaticRange]
 
 @pytest.fixture(scope="module")
 def pair() -> UNetPair:
+    torch.manual_seed(0)
     return unet_pair("base")
 
 
