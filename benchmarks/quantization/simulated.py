@@ -5,8 +5,8 @@ floats are summed in. What a kernel adds of its own, such as attention in 8 bits
 """
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ from pocketxl.engine.specs import Role
 from pocketxl.export.job import Job, models_of, open_as, prepare, tokenizers_of
 from pocketxl.export.lowering import Lowering
 from pocketxl.export.quantize.calibration import LayerStatistics
-from pocketxl.export.quantize.choose import choose
+from pocketxl.export.quantize.choose import HEADROOM, choose
 from pocketxl.export.quantize.formats import (
+    FLOAT32,
     FP8_TENSOR,
     FP8_TOKEN,
     KEEP,
+    W4,
     W4A8,
+    W8,
+    W8A8_DYNAMIC,
     W8A8_STATIC,
     W8A8_TOKEN,
     Format,
@@ -36,11 +40,24 @@ from pocketxl.export.quantize.recipes import RECIPES, Recipe, Rule
 from pocketxl.export.quantize.rounding import round_weight
 from pocketxl.export.reference.run import run_reference
 from pocketxl.export.reference.store import ReferenceStore
-from pocketxl.export.targets import find_target
+from pocketxl.export.targets.cpu.target import CpuTarget
 
 from .cases import Case
 from .systems import Opened, System
 from .torch_runner import TorchRunner, torch_runners
+
+_FORMATS = frozenset({FLOAT32, FP8_TENSOR, FP8_TOKEN, W4, W4A8, W8, W8A8_DYNAMIC, W8A8_STATIC, W8A8_TOKEN})
+_HALF = 2.0
+"""Seconds of a product in half precision, relative to one in 8 bits: what the processors of cards have of either."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Card(CpuTarget):
+    """A target that can multiply in all these formats; nothing is lowered for it."""
+
+    formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: dict.fromkeys(Kind, _FORMATS))
+    pace: Mapping[Format, float] = field(default_factory=lambda: {W8: _HALF})
+
 
 KINDS: dict[type[nn.Module], Kind] = {nn.Linear: Kind.LINEAR, nn.Conv2d: Kind.CONV, nn.Embedding: Kind.EMBEDDING}
 
@@ -51,12 +68,16 @@ class Mix:
 
     linear: Format
     conv: Format
+    error: float | None = None
+    """What is to be left of the error that all layers in these formats would have: those that matter most for their
+    time are multiplied in half precision until the estimate says so. None: no layer is."""
 
 
 MIXES = {
     "reference-w8a8-token": Mix(linear=W8A8_TOKEN, conv=W8A8_STATIC),
     "reference-fp8-tensor": Mix(linear=FP8_TENSOR, conv=FP8_TENSOR),
     "reference-fp8-token": Mix(linear=FP8_TOKEN, conv=FP8_TENSOR),
+    "reference-fp8-mixed": Mix(linear=FP8_TOKEN, conv=FP8_TENSOR, error=0.85),
     "reference-w4a8": Mix(linear=W4A8, conv=W8A8_STATIC),
 }
 
@@ -71,7 +92,7 @@ def _open(mix: Mix) -> Callable[[Case], Opened]:
         job = prepare(
             open_as(case.base, "base", None),
             open_as(case.refiner, "refiner", None),
-            target=find_target("cpu"),
+            target=_Card(),
             recipe=recipe_of(mix),
             calibration_size=None,
             progress=Silent(),
@@ -79,14 +100,14 @@ def _open(mix: Mix) -> Callable[[Case], Opened]:
         with tempfile.TemporaryDirectory() as work:
             lowering = _lowering(job, Path(work))
         runners = torch_runners(case.components)
-        size = sum(_round(lowering, job, name, runner) for name, runner in runners.items())
+        size = sum(_round(lowering, job, name, runner, mix.error) for name, runner in runners.items())
         return Opened(runners=runners, size_bytes=int(size))
 
     return open_mix
 
 
 def recipe_of(mix: Mix) -> Recipe:
-    """The recipe `int8-weight` with other formats in the U-Nets, and no ladder."""
+    """The recipe `int8-weight` with other formats in the U-Nets, and no ladder but to half precision."""
     weights = RECIPES["int8-weight"]
     kept = [rule for rule in RECIPES["int8"].rules[Role.UNET] if rule.format == KEEP]
     rules = (
@@ -94,7 +115,8 @@ def recipe_of(mix: Mix) -> Recipe:
         Rule(kind=Kind.CONV, pattern=".*", format=mix.conv),
         Rule(kind=Kind.LINEAR, pattern=".*", format=mix.linear),
     )
-    return replace(weights, rules={**weights.rules, Role.UNET: rules}, ladder={})
+    ladder = {Kind.LINEAR: (mix.linear, W8), Kind.CONV: (mix.conv, W8)}
+    return replace(weights, rules={**weights.rules, Role.UNET: rules}, ladder={} if mix.error is None else ladder)
 
 
 def _lowering(job: Job, work: Path) -> Lowering:
@@ -105,11 +127,14 @@ def _lowering(job: Job, work: Path) -> Lowering:
     return Lowering(job, lambda: reference, None)
 
 
-def _round(lowering: Lowering, job: Job, name: str, runner: TorchRunner) -> float:
+def _round(lowering: Lowering, job: Job, name: str, runner: TorchRunner, error: float | None) -> float:
     """Round the layers of one module in place; bytes of its weights."""
     component, recipe = job.assembly.components[name], job.recipes[name]
     measured, seen = lowering.measured(component)
     numbers = choose(measured, recipe, component.spec.role, seen, goal=1.0)
+    if error is not None and component.spec.role is Role.UNET:
+        goal = error * measured.estimate(numbers) / HEADROOM
+        numbers = choose(measured, recipe, component.spec.role, seen, goal=goal)
     weights = lowering.weights(component)
     state = {key: weights.tensor(key).float() for key in runner.module.state_dict()}
     runner.module.load_state_dict(state, assign=True)
@@ -137,7 +162,7 @@ def _replace(layer: Any, format: Format, numbers: Quantization, name: str, shown
         layer.register_forward_pre_hook(lambda _, x: (_static(x[0], static.input_scale, static.input_zero),))
         layer.register_forward_hook(lambda _, __, y: _static(y, static.output_scale, static.output_zero))
     elif format.activation is not None and shown is not None:
-        amax = float(max(abs(shown.input_low).max(), abs(shown.input_high).max())) if format.static else None
+        amax = float(shown.input_size.max()) if format.static else None
 
         def taken(_: Any, x: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
             rows = x[0] if isinstance(layer, nn.Linear) else x[0].movedim(1, -1)

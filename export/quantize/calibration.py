@@ -1,17 +1,19 @@
 """What an unquantized run shows of a layer: the range of every channel, and some of the inputs themselves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .rounded import Floats
 
-LEAST_ROOM, MOST_ROOM = 1.05, 2.0
-_CHANNELS = 0.95
-"""The share of channels that a run's room holds; a channel that hardly did anything elsewhere says nothing."""
+Integers = npt.NDArray[np.integer]
+Range = tuple[Floats, Floats]
+"""The least and the most that each channel has been."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -20,53 +22,94 @@ class LayerStatistics:
 
     inputs: Floats
     """`[rows, in]`: sampled tokens, or a convolution's unfolded patches (in · height · width). Those with the extremes
-    are among them, so that ranges over these rows are the ranges over all."""
-    input_low: Floats
-    """`[in channels]`: the smallest that each channel has been; likewise the next."""
-    input_high: Floats
-    output_low: Floats
-    """`[out channels]`"""
-    output_high: Floats
+    are among them, so that ranges over these rows are the ranges over all. Run after run."""
+    rows: Integers
+    """`[runs]`: how many of them each run has shown."""
+    input_lows: Floats
+    """`[runs, in channels]`: the smallest that each channel has been; likewise the next."""
+    input_highs: Floats
+    output_lows: Floats
+    """`[runs, out channels]`"""
+    output_highs: Floats
     output_energy: float
     """Mean square of the output."""
     count: int
     """Tokens or pixels that the layer computed."""
-    input_room: float = 1.0
-    """How far beyond the ranges inputs may go in runs that were not watched; likewise the next. See `with_room`."""
-    output_room: float = 1.0
+
+    @classmethod
+    def of_run(
+        cls, inputs: Floats, input_range: Range, output_range: Range, *, output_energy: float, count: int
+    ) -> Self:
+        """What one run shows; ranges are the least and the most of each channel."""
+        (input_low, input_high), (output_low, output_high) = input_range, output_range
+        return cls(
+            inputs=inputs,
+            rows=np.array([len(inputs)]),
+            input_lows=input_low[None],
+            input_highs=input_high[None],
+            output_lows=output_low[None],
+            output_highs=output_high[None],
+            output_energy=output_energy,
+            count=count,
+        )
+
+    @property
+    def input_range(self) -> Range:
+        """The least and the most of each input channel `[in channels]` over all runs."""
+        return self.input_lows.min(0), self.input_highs.max(0)
+
+    @property
+    def output_range(self) -> Range:
+        """The same of output channels."""
+        return self.output_lows.min(0), self.output_highs.max(0)
+
+    @property
+    def input_size(self) -> Floats:
+        """The largest magnitude of each input channel."""
+        low, high = self.input_range
+        size: Floats = np.maximum(np.abs(low), np.abs(high))
+        return size
+
+    @property
+    def output_size(self) -> Floats:
+        """The largest magnitude of each output channel."""
+        low, high = self.output_range
+        size: Floats = np.maximum(np.abs(low), np.abs(high))
+        return size
 
     def __add__(self, other: "LayerStatistics") -> "LayerStatistics":
-        """Both runs together."""
+        """Both as one run."""
+        both = self.beside(other)
+        return LayerStatistics.of_run(
+            both.inputs, both.input_range, both.output_range, output_energy=both.output_energy, count=both.count
+        )
+
+    def beside(self, other: "LayerStatistics") -> "LayerStatistics":
+        """The runs of both."""
         count = self.count + other.count
         energy = self.output_energy * self.count + other.output_energy * other.count
         return LayerStatistics(
-            inputs=np.concatenate([self.inputs, other.inputs]),
-            input_low=np.minimum(self.input_low, other.input_low),
-            input_high=np.maximum(self.input_high, other.input_high),
-            output_low=np.minimum(self.output_low, other.output_low),
-            output_high=np.maximum(self.output_high, other.output_high),
+            **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ARRAYS},
             output_energy=energy / max(count, 1),
             count=count,
-            input_room=max(self.input_room, other.input_room),
-            output_room=max(self.output_room, other.output_room),
         )
 
     def scaled(self, inputs: Floats | None, outputs: Floats | None) -> "LayerStatistics":
         """The same layer if its input and output channels are multiplied by these positive factors (None: by 1)."""
-        taken = np.ones_like(self.input_low) if inputs is None else inputs
-        given = np.ones_like(self.output_low) if outputs is None else outputs
+        taken = np.ones_like(self.input_lows[0]) if inputs is None else inputs
+        given = np.ones_like(self.output_lows[0]) if outputs is None else outputs
         patch = self.inputs.shape[1] // len(taken)
-        return LayerStatistics(
+        return replace(
+            self,
             inputs=self.inputs * np.repeat(taken, patch),
-            input_low=self.input_low * taken,
-            input_high=self.input_high * taken,
-            output_low=self.output_low * given,
-            output_high=self.output_high * given,
-            output_energy=self.output_energy,
-            count=self.count,
-            input_room=self.input_room,
-            output_room=self.output_room,
+            input_lows=self.input_lows * taken,
+            input_highs=self.input_highs * taken,
+            output_lows=self.output_lows * given,
+            output_highs=self.output_highs * given,
         )
+
+
+_ARRAYS = ("inputs", "rows", "input_lows", "input_highs", "output_lows", "output_highs")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,7 +122,16 @@ class Calibration:
     """Norm → mean squares of what it reads, one a call."""
 
     def __add__(self, other: "Calibration") -> "Calibration":
-        """Both runs together; layers that share their inputs go on sharing them."""
+        """Both as one run; layers that share their inputs go on sharing them."""
+        return self._joined(other, operator.add)
+
+    def beside(self, other: "Calibration") -> "Calibration":
+        """The runs of both; layers that share their inputs go on sharing them."""
+        return self._joined(other, LayerStatistics.beside)
+
+    def _joined(
+        self, other: "Calibration", join: Callable[[LayerStatistics, LayerStatistics], LayerStatistics]
+    ) -> "Calibration":
         joined: dict[tuple[int, int], Floats] = {}
         layers = dict(self.layers)
         for name, new in other.layers.items():
@@ -87,9 +139,9 @@ class Calibration:
             if old is None:
                 layers[name] = new
                 continue
-            both = old + new
+            both = join(old, new)
             inputs = joined.setdefault((id(old.inputs), id(new.inputs)), both.inputs)
-            layers[name] = _with_inputs(both, inputs)
+            layers[name] = replace(both, inputs=inputs)
         streams = dict(self.streams)
         for name, energies in other.streams.items():
             streams[name] = np.concatenate([streams[name], energies]) if name in streams else energies
@@ -97,8 +149,13 @@ class Calibration:
 
     @classmethod
     def over(cls, parts: Iterable["Calibration"]) -> "Calibration":
-        """All of them together, in their order."""
-        return reduce(lambda a, b: a + b, parts, cls())
+        """All of them as one run, in their order."""
+        return reduce(operator.add, parts, cls())
+
+    @classmethod
+    def of_runs(cls, runs: Iterable["Calibration"]) -> "Calibration":
+        """All of them as runs of their own, whose differences say what runs that nobody watched may be like."""
+        return reduce(cls.beside, runs, cls())
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays for `store`, inputs that layers share once."""
@@ -125,43 +182,10 @@ class Calibration:
                 parts["inputs"] = values[str(parts["inputs"])]["inputs"]
         layers = {
             name: LayerStatistics(
-                **{n: parts[n] for n in ("inputs", "input_low", "input_high", "output_low", "output_high")},
+                **{n: parts[n] for n in _ARRAYS},
                 output_energy=float(parts["output_energy"]),
                 count=int(parts["count"]),
-                input_room=float(parts["input_room"]),
-                output_room=float(parts["output_room"]),
             )
             for name, parts in values.items()
         }
         return cls(layers=layers, streams=streams)
-
-
-def with_room(runs: Sequence[Calibration]) -> Calibration:
-    """All runs together, and for each layer the most that one of them went beyond all others.
-
-    Ranges of a few runs do not hold others: what one shows that the rest does not is what the next one may.
-    """
-    whole = Calibration.over(runs)
-    layers = {}
-    for name, layer in whole.layers.items():
-        own = [run.layers[name] for run in runs if name in run.layers]
-        layers[name] = replace(layer, input_room=_room(own, "input"), output_room=_room(own, "output"))
-    return Calibration(layers=layers, streams=whole.streams)
-
-
-def _room(runs: Sequence[LayerStatistics], side: str) -> float:
-    if len(runs) < 2:
-        return 1.0
-    sizes = [np.maximum(np.abs(getattr(run, f"{side}_low")), np.abs(getattr(run, f"{side}_high"))) for run in runs]
-    beyond = []
-    for index, size in enumerate(sizes):
-        others = np.max([other for place, other in enumerate(sizes) if place != index], axis=0)
-        known = others > 0
-        if known.any():
-            beyond.append(float(np.quantile(size[known] / others[known], _CHANNELS)))
-    return float(np.clip(max(beyond, default=1.0), LEAST_ROOM, MOST_ROOM))
-
-
-def _with_inputs(layer: LayerStatistics, inputs: Floats) -> LayerStatistics:
-    own = {part.name: getattr(layer, part.name) for part in fields(layer)}
-    return LayerStatistics(**{**own, "inputs": inputs})

@@ -19,7 +19,7 @@ from .sensitivity import share
 Read = Callable[[str], Floats | None]
 """A parameter by its name, in float32; None: there is none."""
 
-_HEADROOM = 0.8
+HEADROOM = 0.8
 """The share of the goal that the estimate is to reach."""
 
 
@@ -129,7 +129,7 @@ def measure_layers(
         weighs, found = share(layer.name, seen), []
         for one in (format, *after):
             if one.ranged:
-                ranges[layer.name] = fit_ranges(weight, shown)
+                ranges[layer.name] = fit_ranges(weight, bias, shown)
                 error = static_error(weight, bias, shown, ranges[layer.name])
             else:
                 error = _error(weight, shown, one)
@@ -145,7 +145,7 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
 
     With a budget instead: those with the least error that fit.
     """
-    wanted = 0.0 if measured.budget is not None else _HEADROOM * goal
+    wanted = 0.0 if measured.budget is not None else HEADROOM * goal
     if measured.apart:
         chosen = {name: assign({name: own}, goal=wanted**2)[name] for name, own in measured.options.items()}
     else:
@@ -155,7 +155,7 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
         role=role,
         assigned={name: option.format for name, option in chosen.items()},
         ranges={name: found for name, found in measured.ranges.items() if chosen[name].format.ranged},
-        inputs={name: seen.layers[name].inputs for name, option in chosen.items() if _few_bits(option.format)},
+        inputs={name: seen.layers[name].inputs for name, option in chosen.items() if _coarse(option.format)},
     )
 
 
@@ -166,12 +166,14 @@ def _error(weight: Floats, shown: LayerStatistics, format: Format) -> float:
     return error / reference if reference else 0.0
 
 
-def _few_bits(format: Format) -> bool:
+def _coarse(format: Format) -> bool:
     """Whether rounding is to make up for its errors.
 
-    8 bits gain a tenth of an error that is small anyway, and the minutes that it takes count at full size.
+    Integers of 8 bits gain a tenth of an error that is small anyway, and the minutes that it takes count at full size.
+    8-bit floats round as coarsely as 4 to 5 bits.
     """
-    return format.weight is not None and format.quantized and format.weight.bits < 8
+    how = format.weight
+    return how is not None and format.quantized and (how.bits < 8 or how.kind == "float")
 
 
 def _bytes(layer: Layer, format: Format) -> float:

@@ -65,7 +65,7 @@ class Smoothing:
         """What the layer would have shown in the smoothed network."""
         columns = self.columns.get(layer)
         taken = None if columns is None else np.float32(1) / columns
-        given = self.outputs(layer, len(seen.output_low))
+        given = self.outputs(layer, len(seen.output_lows[0]))
         return seen if taken is None and given is None else seen.scaled(taken, given)
 
 
@@ -131,7 +131,7 @@ def _site(site: Site, weights: Part, calibration: Calibration, format: "Chosen")
     looked best nearly everywhere, and lost half as much again on prompts that were not watched.
     """
     seen = calibration.layers[site.readers[0]]
-    taken = np.maximum(np.abs(seen.input_low), np.abs(seen.input_high))
+    taken = seen.input_size
     read, given = {}, np.zeros_like(taken)
     for reader in site.readers:
         weight = weights.tensor(f"{reader}.weight").float().flatten(1).numpy()
@@ -163,7 +163,7 @@ def _error(read: Mapping[str, Floats], inputs: Floats, format: "Chosen") -> floa
 
 def _pair(pair: Pair, query: LayerStatistics, key: LayerStatistics, rows: dict[str, Floats]) -> None:
     """Make the channels of queries as large as those of keys."""
-    largest = [np.maximum(np.abs(side.output_low), np.abs(side.output_high)) for side in (query, key)]
+    largest = [side.output_size for side in (query, key)]
     if min(amax.max(initial=0) for amax in largest) == 0:
         return
     queries, keys = (np.maximum(amax, _DEAD * amax.max()).astype(np.float64) for amax in largest)

@@ -42,13 +42,10 @@ class Watch:
             x = inputs[0]
             convolution = isinstance(module, torch.nn.Conv2d)
             channel_axis = 1 if convolution else -1
-            (input_low, input_high), (output_low, output_high) = (_range(t, channel_axis) for t in (x, output))
-            new = LayerStatistics(
-                inputs=self._sample(module, x, output),
-                input_low=input_low,
-                input_high=input_high,
-                output_low=output_low,
-                output_high=output_high,
+            new = LayerStatistics.of_run(
+                self._sample(module, x, output),
+                _range(x, channel_axis),
+                _range(output, channel_axis),
                 output_energy=float(output.square().mean()),
                 count=output.numel() // output.shape[channel_axis],
             )

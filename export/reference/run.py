@@ -25,7 +25,7 @@ from ...engine.specs import Arrays, ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
 from ..components import Assembly, Component
 from ..progress import steps_of
-from ..quantize.calibration import Calibration, with_room
+from ..quantize.calibration import Calibration
 from ..quantize.recipes import CalibrationSettings
 from .calibrate import ROWS, Watch, watch
 from .calls import Calls
@@ -182,7 +182,7 @@ def run_reference(
     return Reference(
         pictures=np.stack(pictures),
         samples={name: runner.samples for name, runner in runners.items()},
-        calibration={name: with_room([part.calibration[name] for part in parts]) for name in runners},
+        calibration={name: Calibration.of_runs(part.calibration[name] for part in parts) for name in runners},
     )
 
 

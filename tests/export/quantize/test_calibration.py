@@ -4,13 +4,7 @@ import io
 
 import numpy as np
 
-from pocketxl.export.quantize.calibration import (
-    LEAST_ROOM,
-    MOST_ROOM,
-    Calibration,
-    LayerStatistics,
-    with_room,
-)
+from pocketxl.export.quantize.calibration import Calibration, LayerStatistics
 
 from ...fixtures.calibration import assert_equal, shown
 
@@ -20,14 +14,28 @@ def layer(seed: int, rows: int = 5) -> LayerStatistics:
     return shown(random.standard_normal((rows, 4), np.float32), random.standard_normal((rows, 3), np.float32))
 
 
-def test_two_runs_together_are_one_of_all_their_rows() -> None:
+def test_calls_of_a_run_are_one_of_all_their_rows() -> None:
     one, other = layer(0, 5), layer(1, 3)
     both = one + other
     np.testing.assert_array_equal(both.inputs, np.concatenate([one.inputs, other.inputs]))
-    np.testing.assert_array_equal(both.input_low, both.inputs.min(0))
-    np.testing.assert_array_equal(both.input_high, both.inputs.max(0))
+    np.testing.assert_array_equal(both.rows, [8])
+    np.testing.assert_array_equal(both.input_lows, both.inputs.min(0, keepdims=True))
+    np.testing.assert_array_equal(both.input_range[1], both.inputs.max(0))
+    np.testing.assert_array_equal(both.input_size, np.abs(both.inputs).max(0))
     assert both.count == 8
     np.testing.assert_allclose(both.output_energy, (5 * one.output_energy + 3 * other.output_energy) / 8)
+
+
+def test_runs_beside_each_other_can_be_told_apart() -> None:
+    one, other = layer(0, 5), layer(1, 3)
+    both = one.beside(other)
+    np.testing.assert_array_equal(both.rows, [5, 3])
+    np.testing.assert_array_equal(both.inputs[5:], other.inputs)
+    np.testing.assert_array_equal(both.output_highs, np.concatenate([one.output_highs, other.output_highs]))
+    for name in ("input_range", "output_range"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(one + other, name))
+    runs = Calibration.of_runs(Calibration(layers={"conv": seen}) for seen in (one, other, one))
+    np.testing.assert_array_equal(runs.layers["conv"].rows, [5, 3, 5])
 
 
 def test_runs_add_up_layer_by_layer_and_sharing_stays() -> None:
@@ -58,27 +66,10 @@ def test_factors_of_channels_apply_to_patches_too() -> None:
     random = np.random.default_rng(3)
     patches = random.standard_normal((6, 2 * 9), np.float32)
     channels = patches.reshape(6, 2, 9)
-    seen = LayerStatistics(
-        inputs=patches, input_low=channels.min((0, 2)), input_high=channels.max((0, 2)),
-        output_low=np.array([-1.0], np.float32), output_high=np.array([2.0], np.float32), output_energy=1.0, count=6,
-    )  # fmt: skip
+    edges = channels.min((0, 2)), channels.max((0, 2))
+    given = np.array([-1.0], np.float32), np.array([2.0], np.float32)
+    seen = LayerStatistics.of_run(patches, edges, given, output_energy=1.0, count=6)
     scaled = seen.scaled(np.array([2.0, 0.5], np.float32), np.array([4.0], np.float32))
     np.testing.assert_array_equal(scaled.inputs.reshape(6, 2, 9)[:, 0], 2 * channels[:, 0])
-    np.testing.assert_array_equal(scaled.input_high, scaled.inputs.reshape(6, 2, 9).max((0, 2)))
-    assert (scaled.output_low[0], scaled.output_high[0]) == (-4, 8)
-
-
-def test_room_is_what_one_run_shows_beyond_all_others() -> None:
-    def run(size: float) -> Calibration:
-        x = np.full((2, 4), size, np.float32)
-        layers = {"conv": shown(x, -2 * x), "once": shown(x, x)} if size == 3 else {"conv": shown(x, -x)}
-        return Calibration(layers=layers)
-
-    seen = with_room([run(2), run(3), run(2)]).layers
-    assert seen["conv"].input_room == 1.5
-    assert seen["conv"].output_room == MOST_ROOM, "6 against 2 is more than can be held"
-    assert seen["once"].input_room == 1.0, "one run has nothing to be held against"
-    alike = with_room([run(2), run(2)]).layers["conv"]
-    assert (alike.input_room, alike.output_room) == (LEAST_ROOM, LEAST_ROOM)
-    assert with_room([run(2), run(3)]).layers["conv"].scaled(None, None).input_room == 1.5
-    np.testing.assert_array_equal(seen["conv"].input_high, 3)
+    np.testing.assert_array_equal(scaled.input_range[1], scaled.inputs.reshape(6, 2, 9).max((0, 2)))
+    assert scaled.output_range == (-4, 8)

@@ -128,7 +128,7 @@ def test_convolutions_have_ranges_only_where_they_use_them() -> None:
     x = random.standard_normal((40, 36)).astype(np.float32)
     layer = shown(x, x @ weight.reshape(8, -1).T)
     channels = x.reshape(40, 4, 9)
-    layer = replace(layer, input_low=channels.min((0, 2)), input_high=channels.max((0, 2)))
+    layer = replace(layer, input_lows=channels.min((0, 2))[None], input_highs=channels.max((0, 2))[None])
     name = "down_blocks.0.resnets.0.conv1"
     seen = Calibration(layers={name: layer})
     weights = {f"{name}.weight": weight}

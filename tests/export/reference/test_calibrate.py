@@ -49,13 +49,13 @@ def test_ranges_are_those_of_every_channel_over_all_samples(module: Net, streame
         taken = [F.silu(module.norm(module.first(torch.from_numpy(s["x"])))) for s in SAMPLES]
         given = [module.second(t) for t in taken]
     for tensors, low, high in (
-        (taken, seen.input_low, seen.input_high),
-        (given, seen.output_low, seen.output_high),
+        (taken, *seen.input_range),
+        (given, *seen.output_range),
     ):
         values = torch.cat(tensors).transpose(0, 1).flatten(1)
         np.testing.assert_allclose(low, values.amin(1), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(high, values.amax(1), rtol=1e-5, atol=1e-6)
-    assert seen.input_low.min() >= -0.2785, "SiLU has a floor, which an asymmetric range can use"
+    assert seen.input_lows.min() >= -0.2785, "SiLU has a floor, which an asymmetric range can use"
     assert seen.output_energy == pytest.approx(float(torch.cat(given).square().mean()), rel=1e-5)
     assert seen.count == 3 * 2 * 6 * 5
 
@@ -68,10 +68,10 @@ def test_inputs_are_what_the_layer_multiplies_and_hold_the_extremes(
     weight, bias = (getattr(module, layer).get_parameter(name).detach() for name in ("weight", "bias"))
     outputs = seen.inputs @ weight.flatten(1).numpy().T + bias.numpy()
     assert len(seen.inputs) == 3 * 12
-    assert (outputs >= seen.output_low - 1e-4).all()
-    assert (outputs <= seen.output_high + 1e-4).all()
-    assert seen.inputs.max() == pytest.approx(seen.input_high.max(), rel=1e-6)
-    assert seen.inputs.min() == pytest.approx(seen.input_low.min(), rel=1e-6)
+    assert (outputs >= seen.output_range[0] - 1e-4).all()
+    assert (outputs <= seen.output_range[1] + 1e-4).all()
+    assert seen.inputs.max() == pytest.approx(seen.input_highs.max(), rel=1e-6)
+    assert seen.inputs.min() == pytest.approx(seen.input_lows.min(), rel=1e-6)
 
 
 def test_layers_that_read_one_tensor_share_their_inputs(streamed: StreamedModule) -> None:
