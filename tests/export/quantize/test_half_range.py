@@ -239,8 +239,8 @@ def test_a_few_channels_beyond_the_range_cost_the_others_nothing() -> None:
         plain, scaled_one = (relative_error(in_half(scaled(sdxl.ours, state, m), latents), expected) for m in made)
         return plain, scaled_one
 
-    tame, _ = error(1)  # 3.4e-3
-    ill, cured = error(3e5)  # NaN, 2.7e-3
+    tame, _ = error(1)  # 4.2e-3
+    ill, cured = error(3e5)  # NaN, 2.8e-3
     assert np.isnan(ill)
     assert cured < 1.25 * tame
 
