@@ -1,7 +1,7 @@
 """One component of an engine: smoothed, its numbers chosen, lowered and measured; again with more bits while it misses.
 
 The parts of a checkpoint that two components share (a U-Net and its conditioner) are smoothed together, when the first
-of the two is made.
+of the two is made. Behind smoothing, a VAE that a target computes in half precision is brought into its range.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..engine.architecture import UNetArchitecture
 from ..engine.folder.samples import Sample
+from ..engine.specs import Role
 from .components import Component
 from .job import Job, possible_recipes
 from .keep import layers_of
@@ -19,11 +20,13 @@ from .progress import Counted
 from .quantize.calibration import Calibration
 from .quantize.choose import Layer, Measured, choose, measure_layers
 from .quantize.formats import KEEP, Format
+from .quantize.half_places import find_places
+from .quantize.half_range import HalfRange, find_exponents, largest_outputs, scaled_places
 from .quantize.quantization import Quantization
 from .quantize.rounded import Floats
-from .quantize.smoothing import Smoothed, Smoothing, find_smoothing
+from .quantize.smoothing import Smoothed, Smoothing, Source, find_smoothing
 from .reference import measure
-from .reference.gate import gate
+from .reference.gate import check_range, gate
 from .reference.rescaled import key_value_factors, rescaled
 from .reference.run import Reference
 from .target import FACTS, Lowered
@@ -46,15 +49,19 @@ class Lowering:
         self._reference = reference
         self._threads = threads
         self._smoothing = cache(self._find_smoothing)
+        self._half_range = cache(self._find_half_range)
 
     def lower(
         self, component: Component, advance: Callable[[int], None], folder: Path, *, aside: Path
     ) -> dict[str, Any]:
         """Write one component into `folder`; what the manifest will say of it.
 
-        Raises `QualityError` if it misses the recipe's goal although its layers have all the bits that they may have.
+        Raises `QualityError` if it misses the recipe's goal although its layers have all the bits that they may have,
+        and if it goes beyond the range of the target's floats.
         """
         recipe, role = self._job.recipes[component.name], component.spec.role
+        if self._job.target.dtype == "float16":
+            check_range(component.name, self._shown(component))
         measured, seen = self.measured(component)
         goal, correction = recipe.max_relative_error[role], _LEAST
         counted = Counted(component.weights, advance)  # once, however often it is lowered
@@ -75,11 +82,13 @@ class Lowering:
             "quality": figures.to_json(),
             "formats": self._formats(component, numbers),
             "more_bits": measured.more_bits(numbers),
+            "halvings": dict(self._half_range(component.name).exponents),
         }
 
-    def weights(self, component: Component) -> Smoothed:
-        """Its weights behind smoothing."""
-        return Smoothed(component.weights, self._smoothing(component.source))
+    def weights(self, component: Component, source: Source | None = None) -> Smoothed:
+        """Its weights (None: read anew) behind smoothing, and in half's range."""
+        smoothed = Smoothed(source or component.weights, self._smoothing(component.source))
+        return Smoothed(smoothed, self._half_range(component.name).smoothing)
 
     def samples(self, component: Component) -> list[Sample]:
         """Those of the reference, as the smoothed network would have given them."""
@@ -99,21 +108,19 @@ class Lowering:
             old.unlink()
         target = self._job.target
         dtype = getattr(torch, target.dtype)
-        master = export_master(component.name, component.module, component.spec, dtype=dtype)
-        weights = Smoothed(counted, self._smoothing(component.source))
+        half_range = self._half_range(component.name)
+        master = export_master(
+            component.name, lambda: half_range.applied(component.module()), component.spec, dtype=dtype
+        )
+        weights = self.weights(component, counted)
         return target.lower(component.name, component.spec, master, weights, numbers, folder, beside)
 
     def measured(self, component: Component) -> tuple[Measured, Calibration]:
-        """What its layers lose in each format, and what they have shown, both behind smoothing."""
+        """What its layers lose in each format, and what they have shown, both of the weights as `weights` has them."""
         recipe, role, target = self._job.recipes[component.name], component.spec.role, self._job.target
         if not recipe.quantizes(role):
             return Measured(options={}, ranges={}), Calibration()
-        smoothing = self._smoothing(component.source)
-        raw = self._reference().calibration[component.name]
-        seen = Calibration(
-            layers={name: smoothing.statistics(name, layer) for name, layer in raw.layers.items()}, streams=raw.streams
-        )
-        weights = self.weights(component)
+        seen, weights = self._shown(component), self.weights(component)
         layers = [
             Layer(name=name, kind=kind, shape=component.weights.shape(f"{name}.weight"))
             for name, kind in layers_of(component).items()
@@ -126,6 +133,21 @@ class Lowering:
             return found
 
         return measure_layers(layers, recipe, role, read, seen, target), seen
+
+    def _shown(self, component: Component) -> Calibration:
+        """What they would have shown with `weights`."""
+        return _behind(self._half_range(component.name).smoothing, self._smoothed(component))
+
+    def _smoothed(self, component: Component) -> Calibration:
+        """What its layers have shown, behind smoothing."""
+        return _behind(self._smoothing(component.source), self._reference().calibration[component.name])
+
+    def _find_half_range(self, name: str) -> HalfRange:
+        component = self._job.assembly.components[name]
+        if self._job.target.dtype != "float16" or component.spec.role is not Role.VAE_DECODER:
+            return HalfRange()
+        shapes = {parameter: component.weights.shape(parameter) for parameter in component.weights}
+        return scaled_places(find_exponents(find_places(shapes), largest_outputs(self._smoothed(component))), shapes)
 
     def _find_smoothing(self, source: str) -> Smoothing:
         related = [c for c in self._job.assembly.components.values() if c.source == source]
@@ -145,3 +167,9 @@ class Lowering:
         for name, kind in layers_of(component).items():
             found.setdefault(str(numbers.format(kind, name)), []).append(name)
         return {format: tuple(sorted(names)) for format, names in sorted(found.items())}
+
+
+def _behind(smoothing: Smoothing, seen: Calibration) -> Calibration:
+    """What layers would have shown in the smoothed network."""
+    layers = {name: smoothing.statistics(name, layer) for name, layer in seen.layers.items()}
+    return Calibration(layers=layers, streams=seen.streams)

@@ -36,7 +36,7 @@ FACTS = tuple(field.name for field in fields(Lowered) if field.name != "stand_in
 """Of `Lowered`, what goes into the manifest as it is; a `ComponentEntry` has them under the same names."""
 
 
-FOUND = ("quality", "formats", "more_bits")
+FOUND = ("quality", "formats", "more_bits", "halvings")
 """What measuring found out about it; likewise."""
 
 

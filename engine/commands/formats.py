@@ -23,6 +23,14 @@ def more_bits(entry: ComponentEntry) -> str:
     )
 
 
+def halvings(entry: ComponentEntry) -> str:
+    """Where outputs are divided to stay in float16's range, in one line; empty if nowhere."""
+    if not entry.halvings:
+        return ""
+    most = max(map(abs, entry.halvings.values()))
+    return f"{len(entry.halvings)} tensors scaled by up to 2^{most} for float16's range, and back behind"
+
+
 def table(entry: ComponentEntry) -> list[str]:
     """A line for each kind of place in the network: what it is called, how many layers, which numbers."""
     places: dict[str, Counter[str]] = {}

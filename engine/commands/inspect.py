@@ -11,7 +11,7 @@ from ..picture.files import read_picture
 from ..picture.infotext import parse
 from ..picture.parameters import HASH_DIGITS
 from .base import Command, emit, say
-from .formats import more_bits, summary, table
+from .formats import halvings, more_bits, summary, table
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
                 name: {
                     "weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality),
                     "formats": {format: list(names) for format, names in entry.formats.items()},
-                    "more_bits": dict(entry.more_bits),
+                    "more_bits": dict(entry.more_bits), "halvings": dict(entry.halvings),
                 }
                 for name, entry in manifest.components.items()
             },
@@ -67,7 +67,7 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")
-        for line in (summary(entry), more_bits(entry), *(table(entry) if layers else ())):
+        for line in (summary(entry), more_bits(entry), halvings(entry), *(table(entry) if layers else ())):
             if line:
                 say(f"    {line}")
     if manifest.measured_on:

@@ -35,6 +35,7 @@ MOST_TERMS = 64
 MOST_BYTES = 1 << 44
 """16 TiB: more than any component has, and far from where a float or a file system ends."""
 MOST_THREADS = 1 << 16
+MOST_HALVINGS = 126  # float32 has no more
 MEASURED_ON = ("engine", "stand_in")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -168,6 +169,8 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         set(entry.more_bits) == MORE_BITS and all(map(math.isfinite, entry.more_bits.values()))
     ):
         yield f"more_bits is {reprlib.repr(dict(entry.more_bits))}; finite {', '.join(sorted(MORE_BITS))} are allowed"
+    if any(len(name) > MOST_CHARACTERS or abs(k) > MOST_HALVINGS for name, k in entry.halvings.items()):
+        yield f"halvings are {reprlib.repr(dict(entry.halvings))}, at most {MOST_HALVINGS} are allowed"
     if entry.quality_of not in MEASURED_ON:
         yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
 

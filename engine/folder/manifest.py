@@ -76,6 +76,8 @@ class ComponentEntry:
     checkpoint's form."""
     more_bits: Mapping[str, float] = field(default_factory=dict)
     """Of those that needed more than the recipe's own format: `layers`, `bytes` and `time` (a share) that it cost."""
+    halvings: Mapping[str, int] = field(default_factory=dict)
+    """Layer → how often its outputs are halved to stay in float16's range, and those that are added to them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,17 @@ from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress, track
 from ...engine.specs import Role
 from ..progress import steps_of
+from ..quantize.calibration import Calibration
 from ..quantize.choose import LayerError
+from ..quantize.half_range import LARGEST_HALF, beyond_half
 from ..quantize.recipes import CalibrationSettings, Recipe
 from .parity import Figures, psnr_db
 from .run import one_picture
 from .similarity import ssim
 from .store import Part, ReferenceStore
+
+_NAMED = 5
+"""Layers in an error."""
 
 
 def short_run(
@@ -50,6 +55,22 @@ def gate(
         f"allowed is {limit:g}"
         + (f"; worst layers: {named}" if worst else "")
         + f"; {_advice(keep, [other.name for other in others if other.max_relative_error[role] < limit])}"
+    )
+
+
+def check_range(component: str, seen: Calibration) -> None:
+    """Raise `QualityError` that names the layers whose numbers float16 does not have.
+
+    Figures of a stand-in say nothing of that: ONNX Runtime's CPU provider keeps what stands between two of its layers
+    in float32.
+    """
+    beyond = sorted(beyond_half(seen).items(), key=lambda item: -item[1])
+    if not beyond:
+        return
+    named = ", ".join(f"{component}:{layer} ({size:.3g})" for layer, size in beyond[:_NAMED])
+    raise QualityError(
+        f"{component}: {len(beyond)} of its layers have numbers beyond {LARGEST_HALF:.0f}, the largest of float16, "
+        f"among them {named}; build for a target that computes in float32"
     )
 
 

@@ -107,6 +107,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "exact with no threads": (lambda d: assign(part(d), "exact_threads", 0), "exact_threads is 0"),
     "a layer with two formats": (lambda d: assign(part(d), "formats", {"w8": ["a"], "w4": ["a"]}), "formats name 2"),
     "half of what bits cost": (lambda d: assign(part(d), "more_bits", {"layers": 1.0}), "more_bits is"),
+    "halved without end": (lambda d: assign(part(d), "halvings", {"conv": 999}), "halvings are"),
     "figures of nobody": (lambda d: assign(part(d), "quality_of", "x"), "quality_of is 'x'"),
 }
 
