@@ -62,7 +62,9 @@ class Lowering:
         recipe, role = self._job.recipes[component.name], component.spec.role
         if self._job.target.dtype == "float16":
             check_range(component.name, self._shown(component))
-        measured, seen = self.measured(component)
+        # The ladder is measured when it is needed: half of the time that choosing takes.
+        ladder = role in recipe.bits
+        measured, seen = self.measured(component, ladder=ladder)
         goal, correction = recipe.max_relative_error[role], _LEAST
         counted = Counted(component.weights, advance)  # once, however often it is lowered
         for last in (*[False] * (_ATTEMPTS - 1), True):
@@ -71,7 +73,11 @@ class Lowering:
                 made = self._lowered(component, numbers, counted, folder, Path(beside))
                 where = folder if made.stand_in is None else made.stand_in.parent
                 figures = measure.figures_of(where, component, made, self.samples(component), threads=self._threads)
-            if figures.relative_error <= goal or measured.exhausted(numbers):
+            if figures.relative_error <= goal:
+                break
+            if not ladder:
+                ladder, (measured, seen) = True, self.measured(component)
+            if measured.exhausted(numbers):
                 break
             correction = max(_STEP * correction, figures.relative_error / measured.estimate(numbers))
         worst = measured.errors(numbers)[:_NAMED]
@@ -115,8 +121,11 @@ class Lowering:
         weights = self.weights(component, counted)
         return target.lower(component.name, component.spec, master, weights, numbers, folder, beside)
 
-    def measured(self, component: Component) -> tuple[Measured, Calibration]:
-        """What its layers lose in each format, and what they have shown, both of the weights as `weights` has them."""
+    def measured(self, component: Component, *, ladder: bool = True) -> tuple[Measured, Calibration]:
+        """What its layers lose in each format, and what they have shown, both of the weights as `weights` has them.
+
+        Without `ladder`: see `measure_layers`.
+        """
         recipe, role, target = self._job.recipes[component.name], component.spec.role, self._job.target
         if not recipe.quantizes(role):
             return Measured(options={}, ranges={}), Calibration()
@@ -132,7 +141,7 @@ class Lowering:
             found: Floats = weights.tensor(name).float().numpy()
             return found
 
-        return measure_layers(layers, recipe, role, read, seen, target), seen
+        return measure_layers(layers, recipe, role, read, seen, target, ladder=ladder), seen
 
     def _shown(self, component: Component) -> Calibration:
         """What they would have shown with `weights`."""

@@ -110,9 +110,19 @@ class Measured:
 
 
 def measure_layers(
-    layers: Iterable[Layer], recipe: Recipe, role: Role, read: Read, seen: Calibration, target: Abilities
+    layers: Iterable[Layer],
+    recipe: Recipe,
+    role: Role,
+    read: Read,
+    seen: Calibration,
+    target: Abilities,
+    *,
+    ladder: bool = True,
 ) -> Measured:
-    """Round every layer on its own, on the inputs that it has shown. Memory: one layer's weight at a time."""
+    """Round every layer on its own, on the inputs that it has shown. Memory: one layer's weight at a time.
+
+    Without `ladder` only in the recipe's own format, which is most of what is needed where that is good enough.
+    """
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
     numbers = spent = 0.0
@@ -122,7 +132,7 @@ def measure_layers(
         if not format.quantized or shown is None:
             spent += _bytes(layer, format)
             continue
-        after = (one for one in recipe.after(layer.kind, format) if one in target.formats[layer.kind])
+        after = [one for one in recipe.after(layer.kind, format) if one in target.formats[layer.kind]] if ladder else []
         weight, bias = read(f"{layer.name}.weight"), read(f"{layer.name}.bias")
         assert weight is not None
         weight = weight.reshape(len(weight), -1)

@@ -47,12 +47,12 @@ class HalfRange:
 
 def largest_outputs(seen: Calibration) -> dict[str, float]:
     """Layer → the largest magnitude that its outputs have had."""
-    return {name: _largest(layer.output_low, layer.output_high) for name, layer in seen.layers.items()}
+    return {name: float(layer.output_size.max(initial=0)) for name, layer in seen.layers.items()}
 
 
 def beyond_half(seen: Calibration) -> dict[str, float]:
     """The layers that have read or written a number that float16 does not have, and its magnitude."""
-    inputs = {name: _largest(layer.input_low, layer.input_high) for name, layer in seen.layers.items()}
+    inputs = {name: float(layer.input_size.max(initial=0)) for name, layer in seen.layers.items()}
     largest = {name: max(size, inputs[name]) for name, size in largest_outputs(seen).items()}
     return {name: size for name, size in largest.items() if size > LARGEST_HALF}
 
@@ -101,7 +101,3 @@ def scaled_places(exponents: Mapping[Place, int], shapes: Mapping[str, tuple[int
         smoothing=Smoothing(rows=rows, columns=columns),
         epsilons=epsilons,
     )
-
-
-def _largest(low: Floats, high: Floats) -> float:
-    return float(max(np.abs(low).max(initial=0), np.abs(high).max(initial=0)))
