@@ -11,6 +11,7 @@ from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
 from pocketxl.export.quantize.formats import (
     FLOAT32,
+    FP8_TOKEN,
     W4,
     W8,
     W8A8_DYNAMIC,
@@ -20,7 +21,7 @@ from pocketxl.export.quantize.formats import (
     Kind,
 )
 from pocketxl.export.quantize.quantization import Quantization
-from pocketxl.export.quantize.recipes import RECIPES, Recipe
+from pocketxl.export.quantize.recipes import RECIPES, Recipe, Rule
 from pocketxl.export.targets.cpu.target import CpuTarget
 
 from ...fixtures.calibration import shown
@@ -104,6 +105,22 @@ def test_strict_leaves_no_choice() -> None:
     numbers = choose(found, strict, Role.UNET, seen, goal=1e-9)
     assert set(numbers.assigned.values()) == {W8A8_DYNAMIC}
     assert found.exhausted(numbers)
+
+
+def test_without_the_ladder_only_the_recipes_own_format_is_measured() -> None:
+    weights, seen = network()
+    layers = [Layer(name=n.removesuffix(".weight"), kind=Kind.LINEAR, shape=w.shape) for n, w in weights.items()]
+    few = measure_layers(layers, INT8, Role.UNET, weights.get, seen, CpuTarget(), ladder=False)
+    whole = measured(weights, seen)
+    assert {name: options[:1] for name, options in whole.options.items()} == few.options
+
+
+def test_8_bit_floats_make_up_for_their_errors() -> None:
+    weights, seen = network()
+    rules = (Rule(kind=Kind.LINEAR, pattern=".*", format=FP8_TOKEN),)
+    recipe = replace(INT8, rules={Role.UNET: rules}, ladder={})
+    numbers = choose(measured(weights, seen, recipe), recipe, Role.UNET, seen, goal=1.0)
+    assert set(numbers.inputs) == set(numbers.assigned)
 
 
 @pytest.mark.parametrize("bits", [4.6, 5.0, 6.5, 9.0])
