@@ -3,9 +3,10 @@
 from ...engine.errors import RequestError
 from ..target import Target
 from .cpu.target import CpuTarget
+from .onnx.target import OnnxHalfTarget
 from .rtx.target import RTX_TARGETS
 
-_ROWS: tuple[Target, ...] = (CpuTarget(), *RTX_TARGETS)
+_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), *RTX_TARGETS)
 TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}
 
 

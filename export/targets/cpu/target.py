@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.errors import StorageError
-from ....engine.runners.ort import MODEL_FILE
 from ...quantize.formats import (
     FLOAT32,
     W4,
@@ -20,6 +18,7 @@ from ...quantize.formats import (
     Kind,
 )
 from ...target import LIBRARIES, Lowered
+from ..onnx.files import save
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
-DATA_FILE = f"{MODEL_FILE}.data"
-# Weights start on page boundaries, so that the runtime maps each of them without a copy.
-ALIGNMENT = 4096
-ALIGN_FROM_BYTES = 1 << 16
 # Products relative to the fastest of their kind; only proportions count. Floats by processors with VNNI (658 against
 # 182 GFLOP/s); with AMX they were 3.6 to 9.4. Groups are between what 8-bit `MatMulNBits` took with VNNI and with AMX.
 PACE: Mapping[Format, float] = {
@@ -76,8 +71,6 @@ class CpuTarget:
         aside: Path,
     ) -> Lowered:
         """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
-        import onnx_ir as ir
-
         from ...graph.activations import activation_model
         from ...graph.master import attach
         from .linear_int8 import int8_bytes
@@ -87,13 +80,7 @@ class CpuTarget:
         activation = activation_model(component, model, spec)
         attach(model, weights)
         rewrite(model, quantization)
-        path = out / MODEL_FILE
-        try:
-            ir.save(model, path, external_data=DATA_FILE, alignment=ALIGNMENT, align_threshold=ALIGN_FROM_BYTES)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-            ) from error
+        save(model, out)
         return Lowered(
             activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
@@ -108,7 +95,7 @@ def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
     from ...graph.fold_transpose import fold_transpose
     from ...graph.layers import MICROSOFT, MICROSOFT_VERSION
     from ...graph.split_linear import split_linear
-    from .attention_mha import attention_mha
+    from ..onnx.attention_mha import attention_mha
     from .conv_int8 import conv_int8
     from .linear_groups import linear_groups
     from .linear_int8 import linear_int8

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from pocketxl.engine.models.operations import attention
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
-from pocketxl.export.targets.cpu.attention_mha import attention_mha
+from pocketxl.export.targets.onnx.attention_mha import attention_mha
 
 from ....tolerances import MODEL_RELATIVE
-from .lowering import l2_error, master_of, noise, operators, run
+from ..cpu.lowering import l2_error, master_of, noise, operators, run
 
 SPEC = ComponentSpec(
     role=Role.UNET,

@@ -1,0 +1,102 @@
+"""The `onnx-fp16` target: half precision in an ONNX file that ONNX Runtime's providers for GPUs take.
+
+Older numbers of ONNX's operators, and no operator that one of the providers lacks or reads otherwise. What remains is
+the same on every one of them, so that an engine is good for all; which of them runs it is chosen when it is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....engine.errors import IncompatibleError
+from ...quantize.formats import FLOAT16, Format, Kind
+from ...target import LIBRARIES, Lowered
+from .files import save
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ....engine.specs import ComponentSpec
+    from ...graph.master import WeightSource
+    from ...quantize.quantization import Quantization
+
+# DirectML has kernels for ONNX 1.15, which opset 20 is of; where a number is newer it leaves the node to the processor.
+OPSET = 20
+IR_VERSION = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxHalfTarget:
+    """ONNX Runtime on a GPU, by whatever provider it has for it.
+
+    The files run here too, on the processor. ONNX Runtime computes there in float32 what it has no kernel for in half
+    precision, so what they are measured by are the graph and its rounded weights.
+    """
+
+    name: str = "onnx-fp16"
+    runner: str = "ort"
+    dtype: str = "float16"
+    runs_here: bool = True
+    formats: Mapping[Kind, frozenset[Format]] = field(
+        default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
+    )
+    pace: Mapping[Format, float] = field(default_factory=dict)
+    default_recipe: str = "fp16"
+    libraries: tuple[str, ...] = LIBRARIES
+
+    def lower(
+        self,
+        component: str,
+        spec: "ComponentSpec",
+        model: "ir.Model",
+        weights: "WeightSource",
+        quantization: "Quantization",
+        out: Path,
+        aside: Path,
+    ) -> Lowered:
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
+        from ...graph.activations import activation_model
+        from ...graph.master import attach
+
+        # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
+        activation = activation_model(component, model, spec)
+        attach(model, weights)
+        rewrite(component, model, spec)
+        save(model, out)
+        return Lowered(activation=activation)
+
+
+def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:
+    """The passes, in their order. Raises `IncompatibleError` for an operator that is newer than `OPSET`."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from ....engine.specs import Role
+    from ...graph.fold_transpose import fold_transpose
+    from ...graph.layers import MICROSOFT, MICROSOFT_VERSION
+    from .attention_causal import attention_causal
+    from .attention_mha import attention_mha
+
+    graph = model.graph
+    graph.opset_imports[MICROSOFT] = MICROSOFT_VERSION
+    fold_transpose(graph)
+    if spec.role is Role.TEXT_ENCODER:
+        _, tokens, width = spec.outputs[0].shape
+        assert isinstance(tokens, int)
+        assert isinstance(width, int)
+        attention_causal(graph, tokens=tokens, width=width, dtype=ir.DataType.FLOAT16)
+    attention_mha(graph)
+    RemoveUnusedNodesPass()(model)
+    _lower_opset(component, model)
+
+
+def _lower_opset(component: str, model: "ir.Model") -> None:
+    """Declare `OPSET`: what the master is written in means the same there; later numbers only took more types."""
+    import onnx.defs
+
+    for node in model.graph:
+        if node.domain == "" and not onnx.defs.has(node.op_type, OPSET, ""):
+            raise IncompatibleError(f"{component}: {node.name} is {node.op_type}, which opset {OPSET} does not have")
+    model.graph.opset_imports[""] = OPSET
+    model.ir_version = IR_VERSION
