@@ -90,20 +90,22 @@ class Pipeline:
         *,
         memory_budget: int | str | None = None,
         threads: int | None = None,
+        provider: str | None = None,
         max_concurrent_calls: int = 1,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
         `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed
         (`LEAST`: all of them, always). `threads`: of each component, inside one operator (None: one per core that this
-        process may use). `max_concurrent_calls`: how many calls may run at once, from as many threads; they share the
-        weights and the budget. Raises `IntegrityError`, `IncompatibleError`.
+        process may use). `provider`: what of ONNX Runtime computes, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or
+        `cpu` (None: for half precision the best that is here, else `cpu`). `max_concurrent_calls`: how many calls may
+        run at once, from as many threads, on one set of weights. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
         return cls(
             manifest.models,
-            open_runners(folder, manifest, threads=threads),
+            open_runners(folder, manifest, threads=threads, provider=provider),
             open_tokenizers(folder, manifest),
             memory_budget=_budget(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
@@ -196,9 +198,8 @@ class Pipeline:
 
         `budget`: bytes or text (None: the pipeline's own). Raises what the call would raise.
         """
-        chosen = self._budget if budget is None else _budget(budget)
         prepared = Prepared.of(self.request(prompt, **options), self.models, self.tokenizers)
-        return self._plan(prepared.workload, chosen)
+        return self._plan(prepared.workload, self._budget if budget is None else _budget(budget))
 
     def interrupt(self) -> None:
         """End every running call, a step of it in its middle; each returns what there is by then. For other threads."""

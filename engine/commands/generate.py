@@ -20,7 +20,7 @@ from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
-from .options import add_options, options_of
+from .options import add_options, add_provider, options_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    add_provider(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings and hints")
     parser.add_argument("--json", action="store_true", help="progress and result as one JSON object per line")
 
@@ -52,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     destination = Destination.of(args.output, images, overwrite=args.overwrite)
     destination.check_quality(args.quality)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads) as pipe:
+    with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
         defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:

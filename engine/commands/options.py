@@ -11,6 +11,7 @@ from ..picture.parameters import read
 from ..request.options import OPTIONS, Form, Option
 from ..request.prompt import escape
 from ..request.sizes import size_of
+from ..runners.ort_providers import PROVIDERS
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 
 STEPS = 30
@@ -31,6 +32,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    """Declare what of ONNX Runtime computes."""
+    parser.add_argument(
+        "--provider",
+        help=f"of ONNX Runtime: {', '.join(PROVIDERS)} (default: for an engine in half precision the first that is "
+        "here, for others cpu)",
+    )
 
 
 def options_of(

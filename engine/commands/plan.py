@@ -8,7 +8,7 @@ from ..memory.sizes import format_bytes, parse_bytes
 from ..pipeline import Pipeline
 from ..request.prompt import escape
 from .base import Command, emit, say
-from .options import add_options, options_of
+from .options import add_options, add_provider, options_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +16,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
+    add_provider(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _run(args: argparse.Namespace) -> int:
-    pipe = Pipeline.load(args.engine)
+    pipe = Pipeline.load(args.engine, provider=args.provider)
     budget = None if args.budget is None else parse_bytes(args.budget)
     options: dict[str, Any] = options_of(args, pipe.models)
     prompts = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, RequestError
 from ..folder.manifest import Manifest
 from ..request.limits import integer, show
 from .base import Device, Runner
@@ -18,10 +18,14 @@ BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
 only when an engine asks for it."""
 
 
-def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None) -> dict[str, Runner]:
+def open_runners(
+    folder: Path, manifest: Manifest, *, threads: int | None = None, provider: str | None = None
+) -> dict[str, Runner]:
     """One runner per component, and one device for all of a kind; nothing loaded yet.
 
-    Raises `IncompatibleError` for a kind that this release lacks, `RequestError` for a senseless number of threads.
+    `provider`: what of ONNX Runtime computes (None: what suits the engine best; see `ort_providers.choose_provider`).
+    Raises `IncompatibleError` for a kind that this release lacks and for a provider that is not here, `RequestError`
+    for a senseless number of threads and for a provider that cannot compute this engine.
     """
     if threads is not None:
         integer("threads", threads)  # a hundred thousand would take the whole machine down
@@ -36,7 +40,23 @@ def open_runners(folder: Path, manifest: Manifest, *, threads: int | None = None
         module, device_class, runner_class = BACK_ENDS[entry.runner]
         back_end = import_module(module, __name__)
         if entry.runner not in devices:
-            devices[entry.runner] = getattr(back_end, device_class)(threads=threads)
+            chosen = _choice(entry.runner, manifest, provider)
+            devices[entry.runner] = getattr(back_end, device_class)(threads=threads, **chosen)
         make: Callable[..., Any] = getattr(back_end, runner_class)
         runners[name] = make(folder, name, entry, devices[entry.runner])
     return runners
+
+
+def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, Any]:
+    """What a device is told besides the threads."""
+    if runner == "ort":
+        from .ort_providers import choose_provider
+
+        formats = {format for entry in manifest.components.values() for format in entry.formats}
+        return {"provider": choose_provider(provider, formats)}
+    if provider is not None:
+        raise RequestError(
+            f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
+            "leave the provider out"
+        )
+    return {}

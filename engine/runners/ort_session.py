@@ -54,12 +54,12 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     return options
 
 
-def run_options(ort: Any, *, shrink: bool) -> Any:
-    """For one run. `shrink`: give the arena back after it; for components that run once a picture, not in its loop."""
+def run_options(ort: Any, *, shrink: str = "") -> Any:
+    """For one run. `shrink`: arenas that are given back after it; for what runs once a picture, not in its loop."""
     options = ort.RunOptions()
     options.log_severity_level = FATAL
     if shrink:
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", shrink)
     return options
 
 
@@ -88,11 +88,11 @@ def _fits(value: Any, tensor: TensorSpec) -> bool:
     )
 
 
-def load_error(error: Exception, name: str, model: Path, gigabytes: float) -> PocketXLError:
-    """What it means that a session could not be made."""
+def load_error(error: Exception, name: str, model: Path, gigabytes: float, place: str = "the machine") -> PocketXLError:
+    """What it means that a session could not be made; `place` is whose memory it takes."""
     if lacks_memory(error):
         return MemoryBudgetError(
-            f"{name}: the machine has not enough memory to load {gigabytes:.1f} GB; close other programs, or give a "
+            f"{name}: {place} has not enough memory to load {gigabytes:.1f} GB; close other programs, or give a "
             "memory budget, with which components are loaded one after another"
         )
     return IncompatibleError(
@@ -101,11 +101,11 @@ def load_error(error: Exception, name: str, model: Path, gigabytes: float) -> Po
     )
 
 
-def run_error(error: Exception, name: str) -> PocketXLError:
+def run_error(error: Exception, name: str, place: str = "the machine") -> PocketXLError:
     """What it means that a run failed."""
     if lacks_memory(error):
         return MemoryBudgetError(
-            f"{name}: the machine ran out of memory; make a smaller picture, or see with `pocketxl plan` what one needs"
+            f"{name}: {place} ran out of memory; make a smaller picture, or see with `pocketxl plan` what one needs"
         )
     return IncompatibleError(f"{name}: ONNX Runtime {import_onnxruntime().__version__} could not run it: {error}")
 

@@ -48,6 +48,16 @@ def test_a_vae_beyond_the_range_of_half_builds(
     assert "tensors scaled by up to 2^" in run(capsys, "inspect", out).out
 
 
+def test_onnx_fp16_makes_its_pictures(wide: Path, tmp_path: Path) -> None:
+    """The whole engine runs here, so its pictures are held to the original's too."""
+    manifest = build(wide, tmp_path / "engine", target="onnx-fp16").manifest
+    entry = manifest.components["vae_decoder"]
+    assert "decoder.conv_in" in entry.halvings
+    assert entry.quality_of == "engine"
+    assert entry.quality["relative_error"] < 2e-3  # 1e-2 is allowed
+    assert manifest.quality["psnr_db"] > 50
+
+
 def test_floats_that_hold_it_are_left_alone(wide: Path, tmp_path: Path, quick_builds: None) -> None:
     manifest = build(wide, tmp_path / "engine", recipe="fp32").manifest
     assert not any(entry.halvings for entry in manifest.components.values())

@@ -11,7 +11,12 @@ from pocketxl.export.targets.check import check, recipes_for
 
 @pytest.mark.parametrize(
     ("target", "recipes"),
-    [("cpu", ("fp32", "int8", "int8-weight", "int4-weight")), ("rtx-sm75", ("fp16",)), ("rtx-sm121", ("fp16",))],
+    [
+        ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
+        ("onnx-fp16", ("fp16",)),
+        ("rtx-sm75", ("fp16",)),
+        ("rtx-sm121", ("fp16",)),
+    ],
 )
 def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
     assert recipes_for(TARGETS[target]) == recipes
