@@ -123,7 +123,8 @@ RECIPE_RELATIVE = {"int8": 0.15}
 # percent.
 HALF_NETWORK_RELATIVE = 2e-3
 
-# A tiny network's picture in half precision against float32's, in dB. Measured 68; two seeds of the miniature are 21 apart.
+# A tiny network's picture in half precision against float32's, in dB. Measured 68; pictures of two seeds are at 21
+# (miniature).
 HALF_PICTURE_DB = 50.0
 # The same, two rows to a call or one: at most other orders of sums. Measured: no difference.
 SAME_PICTURE_DB = 80.0

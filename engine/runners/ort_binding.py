@@ -45,6 +45,8 @@ def run_bound(
         binding.bind_ortvalue_input(name, bound.value)
     for name in outputs:
         binding.bind_output(name, "cpu")
+    binding.synchronize_inputs()  # copies may still be under way when they are bound
     session.run_with_iobinding(binding, options)
+    binding.synchronize_outputs()
     values: list[np.ndarray] = binding.copy_outputs_to_cpu()
     return values

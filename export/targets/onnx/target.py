@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
-# DirectML has kernels for ONNX 1.15, which opset 20 is of; where a number is newer it leaves the node to the processor.
+# DirectML takes operators up to this opset; what is newer it leaves to the processor, node by node.
 OPSET = 20
 IR_VERSION = 10
 

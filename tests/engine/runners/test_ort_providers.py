@@ -298,3 +298,17 @@ def test_what_a_provider_raises_while_it_loads(
     monkeypatch.setattr("pocketxl.engine.runners.ort.start_session", fail)
     with pytest.raises(error, match=words):
         runner(PROVIDERS["cuda"]).load()
+
+
+def test_half_precision_takes_more_of_a_processor_than_its_files(runner: Callable[..., OrtRunner]) -> None:
+    """ONNX Runtime makes float32 of it when it loads it; a GPU takes it as it is."""
+    entry = replace(MANIFEST.components["base/unet"], formats={HALF: ("conv_in",)}, int8_bytes=0)
+    processor, gpu = (
+        OrtRunner(FOLDER, "base/unet", entry, OrtDevice(threads=1, provider=provider)).footprint(SIZES)
+        for provider in (CPU, PROVIDERS["cuda"])
+    )
+    assert processor.weights > 3 * entry.weight_bytes
+    assert gpu.weights == entry.weight_bytes
+    plain = replace(entry, formats={"wf32": ("conv_in",)})
+    float32 = OrtRunner(FOLDER, "base/unet", plain, OrtDevice(threads=1)).footprint(SIZES)
+    assert processor.working >= 2 * float32.working
