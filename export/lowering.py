@@ -47,10 +47,8 @@ class Lowering:
         self._threads = threads
         self._smoothing = cache(self._find_smoothing)
 
-    def lower(
-        self, component: Component, advance: Callable[[int], None], folder: Path, *, aside: Path
-    ) -> dict[str, Any]:
-        """Write one component into `folder`; what the manifest will say of it.
+    def lower(self, component: Component, advance: Callable[..., None], folder: Path, *, aside: Path) -> dict[str, Any]:
+        """Write one component into `folder`; what the manifest will say of it. `advance`: bytes read, and a detail.
 
         Raises `QualityError` if it misses the recipe's goal although its layers have all the bits that they may have.
         """
@@ -58,10 +56,14 @@ class Lowering:
         measured, seen = self.measured(component)
         goal, correction = recipe.max_relative_error[role], _LEAST
         counted = Counted(component.weights, advance)  # once, however often it is lowered
+
+        def tell(text: str) -> None:
+            advance(0, detail=f"{component.name}: {text}")
+
         for last in (*[False] * (_ATTEMPTS - 1), True):
             numbers = choose(measured, recipe, role, seen, goal=0.0 if last else goal / correction)
             with TemporaryDirectory(dir=aside) as beside:
-                made = self._lowered(component, numbers, counted, folder, Path(beside))
+                made = self._lowered(component, numbers, counted, folder, Path(beside), tell)
                 where = folder if made.stand_in is None else made.stand_in.parent
                 figures = measure.figures_of(where, component, made, self.samples(component), threads=self._threads)
             if figures.relative_error <= goal or measured.exhausted(numbers):
@@ -89,7 +91,13 @@ class Lowering:
         return rescaled(samples, key_value_factors(component.configuration, self._smoothing(component.source)))
 
     def _lowered(
-        self, component: Component, numbers: Quantization, counted: Counted, folder: Path, beside: Path
+        self,
+        component: Component,
+        numbers: Quantization,
+        counted: Counted,
+        folder: Path,
+        beside: Path,
+        tell: Callable[[str], None],
     ) -> Lowered:
         import torch
 
@@ -101,7 +109,7 @@ class Lowering:
         dtype = getattr(torch, target.dtype)
         master = export_master(component.name, component.module, component.spec, dtype=dtype)
         weights = Smoothed(counted, self._smoothing(component.source))
-        return target.lower(component.name, component.spec, master, weights, numbers, folder, beside)
+        return target.lower(component.name, component.spec, master, weights, numbers, folder, beside, tell)
 
     def measured(self, component: Component) -> tuple[Measured, Calibration]:
         """What its layers lose in each format, and what they have shown, both behind smoothing."""
