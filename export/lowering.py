@@ -55,7 +55,8 @@ class Lowering:
         recipe, role = self._job.recipes[component.name], component.spec.role
         measured, seen = self.measured(component)
         goal, correction = recipe.max_relative_error[role], _LEAST
-        counted = Counted(component.weights, advance)  # once, however often it is lowered
+        share = self._job.target.reading
+        counted = Counted(component.weights, advance, share=share)  # once, however often it is lowered
 
         def tell(text: str) -> None:
             advance(0, detail=f"{component.name}: {text}")
@@ -69,6 +70,7 @@ class Lowering:
             if figures.relative_error <= goal or measured.exhausted(numbers):
                 break
             correction = max(_STEP * correction, figures.relative_error / measured.estimate(numbers))
+        counted.finish()
         worst = measured.errors(numbers)[:_NAMED]
         gate(component.name, role, recipe, figures, others=possible_recipes(self._job), worst=worst)
         facts: dict[str, Any] = {name: getattr(made, name) for name in FACTS}

@@ -64,6 +64,10 @@ class Target(Protocol):
         """True if this machine can run what it builds, so that the gate can hold the files to the reference."""
 
     @property
+    def reading(self) -> float:
+        """The share of the time of `lower` that passes while weights are read; the rest is a compiler's."""
+
+    @property
     def formats(self) -> Mapping[Kind, frozenset[Format]]:
         """What it can do with each kind of layer."""
 

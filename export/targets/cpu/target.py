@@ -54,6 +54,7 @@ class CpuTarget:
     runner: str = "ort"
     dtype: str = "float32"
     runs_here: bool = True
+    reading: float = 1.0
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {
             Kind.LINEAR: frozenset({FLOAT32, W8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W4, W4A8}),

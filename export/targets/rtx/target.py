@@ -37,8 +37,9 @@ ARCHITECTURES = {
 class RtxTarget:
     """TensorRT for RTX on some GPU generations.
 
-    An engine for several has one program for all of them, the least common one. In half precision that is the program
-    which each would have alone, so there is one engine for all.
+    An engine for several has one program for all of them, the least common one. In half precision that is the same for
+    all from Ampere on; with Turing among them, many biases and residuals are added behind the matrix products instead
+    of in them, which reads or writes each result once more.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RtxTarget:
     runner: str = "tensorrt"
     dtype: str = "float16"
     runs_here: bool = False
+    reading: float = 0.3
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )

@@ -28,7 +28,7 @@ class Started:
             self.processes.append(real([sys.executable, "-c", code], **options))
             return self.processes[-1]
 
-        monkeypatch.setattr(process.subprocess, "Popen", start)
+        monkeypatch.setattr(subprocess, "Popen", start)
         monkeypatch.setattr(process, "_TELL_EVERY", 0.05)
 
 

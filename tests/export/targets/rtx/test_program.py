@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pocketxl.engine.compiled.arena import arena_at
-from pocketxl.engine.compiled.program import UNKNOWN
+from pocketxl.engine.compiled.program import UNKNOWN, read_compiled
 from pocketxl.export.targets.rtx.attention import CHUNKS
+from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.profiles import profiles
 from pocketxl.export.targets.rtx.target import ARCHITECTURES
 
@@ -34,6 +35,29 @@ def test_one_engine_is_for_all_architectures_and_one_for_one(unet_for_all: Built
     alone = build("text_encoder_2", pair.ours, make, pair.architecture.component(), tmp_path, "rtx-sm120")
     assert alone.compiled.architectures == ("sm120",)
     assert alone.compiled.attentions == alone.operators("Attention") == 3
+
+
+def test_one_program_is_for_all_and_it_is_the_least_common_one(unet_for_all: Built, tmp_path: Path) -> None:
+    """With Turing among them, the products of all others lose their epilogues; without, Ada's program is everyone's."""
+
+    def kernels(*architectures: str) -> dict[str, int]:
+        order = Order(
+            component="base/unet",
+            onnx=unet_for_all.onnx,
+            profiles=profiles("base/unet", UNET),
+            architectures=architectures,
+            engine=tmp_path / "model.engine",
+        )
+        build_engine(order)
+        made = read_compiled(order.engine)
+        assert made is not None
+        assert made.architectures == architectures
+        return dict(made.kernels)
+
+    ada = kernels("sm89")
+    assert kernels(*[name for name in ARCHITECTURES if name != "sm75"]) == ada
+    assert kernels("sm75") == unet_for_all.compiled.kernels != ada
+    assert ada["FcAddAdd"] > unet_for_all.compiled.kernels["FcAddAdd"]
 
 
 def test_every_attention_is_one_kernel(unet_for_all: Built) -> None:
