@@ -4,7 +4,6 @@ The program lays its values into regions whose lengths follow from the shapes, b
 numbers, sums, products. It is followed here, so that a memory plan knows what a call will take before any GPU is near.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,10 +12,6 @@ from .program import Compiled, Program
 Shapes = Mapping[str, tuple[int, ...]]
 """Input → its shape."""
 
-_BYTES = {
-    "double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2, "int8": 1, "uint8": 1,
-    "bool": 1, "fp8": 1, "fp8e4m3": 1, "int4": 0.5, "fp4": 0.5,
-}  # fmt: skip
 _ALIGNMENT = 128
 _RULES: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -53,10 +48,9 @@ def _bytes(program: Program, shapes: Shapes) -> int | None:
     for tensor in program.tensors.values():
         if tensor.region not in used:
             continue
-        dims = [dim if isinstance(dim, int) else symbols.get(dim) for dim in tensor.dims]
-        if None in dims or tensor.type not in _BYTES:
+        size = tensor.bytes_at(symbols)
+        if size is None:
             return None
-        size = math.ceil(math.prod(dim for dim in dims if dim is not None) * _BYTES[tensor.type])
         end = tensor.offset + -(-size // _ALIGNMENT) * _ALIGNMENT
         used[tensor.region] = max(used[tensor.region], end)
     return sum(used.values())

@@ -6,6 +6,7 @@ describes the text. So nothing here raises for a form that it does not know: suc
 without a readable program is `None`. Tests hold what is read to what was asked for, for the library version they name.
 """
 
+import math
 import mmap
 import re
 from collections import Counter
@@ -36,6 +37,10 @@ _LAUNCHED = ("function", "runtime_function", "runtime_fusion")
 _PRODUCTS = ("corrltn", "fully_connected")
 _ATTENTION = "_gemm_mha"
 _PREFIX = "__myl_"
+_BYTES = {
+    "double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2, "int8": 1, "uint8": 1,
+    "bool": 1, "fp8": 1, "fp8e4m3": 1, "int4": 0.5, "fp4": 0.5,
+}  # fmt: skip
 UNKNOWN = "?"
 """The type of a value that the program does not describe."""
 
@@ -59,6 +64,13 @@ class Tensor:
     dims: tuple[int | str, ...]
     region: str
     offset: int
+
+    def bytes_at(self, symbols: Mapping[str, int]) -> int | None:
+        """Its size, where its symbols mean these lengths; None if one is missing or the type is not known."""
+        dims = [dim if isinstance(dim, int) else symbols.get(dim) for dim in self.dims]
+        if None in dims or self.type not in _BYTES:
+            return None
+        return math.ceil(math.prod(dim for dim in dims if dim is not None) * _BYTES[self.type])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +155,16 @@ class Compiled:
         """Values that are outside the arena; see `Program.allocates`."""
         return tuple(name for p in self.programs for name in p.allocates)
 
-    @property
-    def constant_bytes(self) -> int:
-        """Small constants that the compiler made; large weights lie beside the program."""
-        return sum(r.size for p in self.programs for r in p.regions if r.on_device and r.constant)
+    @cached_property
+    def constants(self) -> Counter[str]:
+        """Type → bytes of weights, and of the small constants that the compiler made."""
+        found: Counter[str] = Counter()
+        for program in self.programs:
+            places = {region.name for region in program.regions if region.constant}
+            for tensor in program.tensors.values():
+                if tensor.region in places:
+                    found[tensor.type] += tensor.bytes_at({}) or 0
+        return found
 
     @cached_property
     def kernels(self) -> Counter[str]:

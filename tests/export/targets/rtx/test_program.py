@@ -12,6 +12,7 @@ import torch
 
 from pocketxl.engine.compiled.arena import arena_at
 from pocketxl.engine.compiled.program import UNKNOWN, read_compiled
+from pocketxl.engine.models.unet import UNet
 from pocketxl.export.targets.rtx.attention import CHUNKS
 from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.profiles import profiles
@@ -87,6 +88,16 @@ def test_every_product_is_in_half_precision(unet_for_all: Built) -> None:
     assert {"Conv", "MatMul"} <= {node.op_type for node in unet_for_all.nodes}
     wanted = {str(node.name) for node in unet_for_all.nodes if node.op_type in ("Conv", "MatMul")}
     assert wanted <= made_of, "products are merged (queries, keys, values) and fused, and none is missing"
+
+
+def test_weights_are_kept_in_half_precision_and_those_of_layer_norms_in_single(unet_for_all: Built) -> None:
+    """To two thousandths: Turing's convolutions of 4 channels are filled up to 8."""
+    weights = {name: p.numel() for name, p in UNet(SMALLEST).named_parameters()}
+    single = sum(n for name, n in weights.items() if ".transformer_blocks." in name and ".norm" in name)
+    kept = unet_for_all.compiled.constants
+    assert kept["half"] == pytest.approx(2 * (sum(weights.values()) - single), rel=2e-3)
+    assert kept["float"] == pytest.approx(4 * single, rel=0.1)
+    assert set(kept) <= {"half", "float", "int32", "int64", "bool"}
 
 
 def test_the_program_is_understood_whole(unet_for_all: Built) -> None:
