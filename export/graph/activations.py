@@ -6,7 +6,7 @@ the last node that reads it, and the peaks are fitted by the sum of products in 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,14 +36,23 @@ def activation_model(component: str, model: "ir.Model", spec: ComponentSpec) -> 
     The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
     `IncompatibleError` for a graph whose shapes cannot be inferred.
     """
+    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes))
+    assert fitted is not None
+    return fitted
+
+
+def fit(spec: ComponentSpec, measure: Callable[[Mapping[str, int]], int | None]) -> ActivationModel | None:
+    """A model of the bytes that `measure` tells at a few sizes of a component's symbols; None if it cannot tell."""
     symbols = set(spec.symbols())
     axes = [name for name in _SAMPLES if name in symbols or (name == "side" and "height" in symbols)]
     samples = []
     for values in itertools.product(*(_SAMPLES[name] for name in axes)):
         sizes: dict[str, int] = dict(zip(axes, values, strict=True))
         side = sizes.pop("side", 0)
-        concrete = {**sizes, "height": side, "width": side} if side else sizes
-        samples.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, live_bytes(component, model, concrete)))
+        measured = measure({**sizes, "height": side, "width": side} if side else sizes)
+        if measured is None:
+            return None
+        samples.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, measured))
     keys = ["1", "batch"]
     keys += ["batch*tokens"] if "tokens" in symbols else []
     keys += ["steps", "batch*steps"] if "steps" in symbols else []

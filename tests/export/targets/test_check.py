@@ -11,7 +11,7 @@ from pocketxl.export.targets.check import check, recipes_for
 
 @pytest.mark.parametrize(
     ("target", "recipes"),
-    [("cpu", ("fp32", "int8", "int8-weight", "int4-weight")), ("rtx-sm75", ("fp16",)), ("rtx-sm121", ("fp16",))],
+    [("cpu", ("fp32", "int8", "int8-weight", "int4-weight")), ("rtx", ("fp16",)), ("rtx-sm121", ("fp16",))],
 )
 def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
     assert recipes_for(TARGETS[target]) == recipes
@@ -36,5 +36,5 @@ def test_libraries_beyond_the_common_ones() -> None:
     common = set(TARGETS["cpu"].libraries)
     assert "onnx" in common
     assert {target.name for target in TARGETS.values() if "tensorrt-rtx-cu12" in target.libraries} == {
-        name for name in TARGETS if name.startswith("rtx-")
+        name for name in TARGETS if name.startswith("rtx")
     }
