@@ -1,4 +1,4 @@
-"""The `rtx` targets: TensorRT for RTX engines in 16 bit, built on any machine, for all GPU generations or for one."""
+"""The `rtx` targets: TensorRT for RTX engines, built on any machine, for all GPU generations or for one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
-from ...quantize.formats import FLOAT16, Format, Kind
+from ...quantize.formats import FLOAT16, W8, Format, Kind
 from ...target import LIBRARIES, Lowered, quiet
 from .builder import Order
 from .memory import working_memory
@@ -49,7 +49,11 @@ class RtxTarget:
     runs_here: bool = False
     reading: float = 0.3
     formats: Mapping[Kind, frozenset[Format]] = field(
-        default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
+        default_factory=lambda: {
+            Kind.LINEAR: frozenset({FLOAT16, W8}),
+            Kind.CONV: frozenset({FLOAT16, W8}),
+            Kind.EMBEDDING: frozenset({FLOAT16}),
+        }
     )
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
@@ -72,12 +76,16 @@ class RtxTarget:
         inputs are of equal size but differ in some bytes.
         """
         import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .weight_only import weight_only
 
         rewrite(model)
         attach(model, weights)
+        weight_only(model.graph, quantization)
+        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         order = Order(
             component=component,
             onnx=aside / MODEL_FILE,

@@ -17,6 +17,7 @@ from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import Lowered
 from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.check import fitted
 
 from ....fixtures.onnx_run import StateDict
 
@@ -63,10 +64,11 @@ def build(
     spec: ComponentSpec,
     out: Path,
     target: str = "rtx-sm89",
+    recipe: str = "fp16",
 ) -> Built:
     """The module as an engine in `out`, with its own weights."""
     model = export_master(name, factory, spec, dtype=torch.float16)
-    lowered = lower_master(name, model, spec, module, out, target)
+    lowered = lower_master(name, model, spec, module, out, target, recipe)
     compiled = read_compiled(out / "model.engine")
     assert compiled is not None
     assert lowered.stand_in is not None
@@ -74,10 +76,17 @@ def build(
 
 
 def lower_master(
-    name: str, model: ir.Model, spec: ComponentSpec, module: nn.Module, out: Path, target: str = "rtx-sm89", **more: Any
+    name: str,
+    model: ir.Model,
+    spec: ComponentSpec,
+    module: nn.Module,
+    out: Path,
+    target: str = "rtx-sm89",
+    recipe: str = "fp16",
+    **more: Any,
 ) -> Lowered:
     """A master through the target."""
     (out / "aside").mkdir()
-    known = Quantization(recipe=RECIPES["fp16"], role=spec.role)
+    known = Quantization(recipe=fitted(RECIPES[recipe], TARGETS[target]), role=spec.role)
     weights = StateDict(module.state_dict())
     return TARGETS[target].lower(name, spec, model, weights, known, out, out / "aside", **more)
