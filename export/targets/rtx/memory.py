@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ....engine.compiled.arena import arena_at
-from ....engine.compiled.program import read_compiled
+from ....engine.compiled.read import read_compiled
 from ....engine.folder.manifest import ActivationModel
 from ....engine.specs import ComponentSpec, TensorSpec
 from ...graph.activations import fit
