@@ -13,6 +13,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Input → its shape."""
 
 _ALIGNMENT = 128
+_MOST = 1 << 63
 _RULES: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -73,7 +74,9 @@ def _symbols(program: Program, shapes: Shapes) -> dict[str, int]:
             known |= dict.fromkeys(step.outputs, step.constant)
         elif step.kind in _RULES and operands and None not in operands:
             try:
-                known |= dict.fromkeys(step.outputs, int(_RULES[step.kind](*operands)))
+                result = int(_RULES[step.kind](*operands))
             except (ArithmeticError, TypeError):
                 continue
+            if abs(result) <= _MOST:
+                known |= dict.fromkeys(step.outputs, result)
     return known

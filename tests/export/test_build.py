@@ -33,6 +33,7 @@ from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.workspace import Workspace
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import measure
+from pocketxl.export.targets.rtx import process
 
 from ..fixtures.builds import SHORT, allowed, components_made
 from ..fixtures.command_line import files, run, start_command
@@ -511,10 +512,13 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
         assert not path.is_relative_to(tmp_path / ".engine.building" / "engine")
         return real(path, component, *rest, **options)
 
+    said: list[str] = []
+    monkeypatch.setattr(process, "_TELL_EVERY", 0.1)
     with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
         patch.setattr(measure, "figures_of", stopped)
         with pytest.raises(KeyboardInterrupt):
-            build(tiny_folders["base"], out, target="rtx")
+            build(tiny_folders["base"], out, target="rtx", progress=lambda event: said.append(event.detail))
+    assert "text_encoder: compiling for 0 s" in said
     assert not out.exists()
 
     made: list[str] = []

@@ -2,9 +2,9 @@
 
 Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed only; a timing cache or the REFIT and
 STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
-and makes no copy; the builder then takes 2.2 times the weights' bytes. A progress monitor is of no use: nearly the
-whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of its
-own, see `process`).
+and makes no copy; the builder then takes up to 2.2 times the weights' bytes. A progress monitor is of no use: nearly
+the whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of
+its own, see `process`). Building for Windows asks for an NVIDIA driver.
 """
 
 from collections.abc import Mapping

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ....engine.compiled.arena import arena_at
-from ....engine.compiled.program import read_compiled
+from ....engine.compiled.read import read_compiled
 from ....engine.folder.manifest import ActivationModel
 from ....engine.specs import ComponentSpec, TensorSpec
 from ...graph.activations import fit
 
+# From the least to the most of the profiles, since memory is fixed up to some size and grows from there on.
+_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50, 1000), "side": (8, 64, 128, 192)}
 _LATENT = 8
 """Pixels of the picture to one of the latents, in each direction."""
 
@@ -28,7 +30,7 @@ def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
         outputs = sum(prod(_shape(t, sizes)) * np.dtype(t.dtype).itemsize for t in spec.outputs)
         return None if arena is None else arena + outputs
 
-    return fit(spec, measure)
+    return fit(spec, measure, samples=_SAMPLES, squares=False)
 
 
 def _shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, known, tmp_path, tmp_path / "aside")
     made = runner(tmp_path, spec)
     for height, width in ((8, 16), (16, 8), (8, 16)):  # shapes change back and forth, buffers grow and stay
-        latents = np.random.default_rng(height).standard_normal((2, 4, height, width)).astype(np.float32)
+        latents = np.random.default_rng(height).standard_normal((1, 4, height, width)).astype(np.float32)
         expected = pair.ours(torch.from_numpy(latents)).numpy()
         image = made({"latents": latents})["image"]
         assert np.linalg.norm(image - expected) / np.linalg.norm(expected) < TENSORRT_FP16_RELATIVE

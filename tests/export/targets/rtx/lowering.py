@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pocketxl.engine.architecture import UNetArchitecture
-from pocketxl.engine.compiled.program import Compiled, read_compiled
+from pocketxl.engine.compiled.program import Compiled
+from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization

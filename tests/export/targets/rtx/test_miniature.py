@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import pocketxl.export.miniature
-from pocketxl.engine.compiled.program import read_compiled
+from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.export.build import build
 from pocketxl.export.targets.rtx.target import ARCHITECTURES
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pocketxl.engine.compiled.arena import arena_at
-from pocketxl.engine.compiled.program import UNKNOWN, read_compiled
+from pocketxl.engine.compiled.program import UNKNOWN
+from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.models.unet import UNet
 from pocketxl.export.targets.rtx.attention import CHUNKS
 from pocketxl.export.targets.rtx.builder import Order, build_engine

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pocketxl.engine.compiled.arena import arena_at
-from pocketxl.engine.compiled.program import Compiled, Product, Region, read_compiled, read_program
+from pocketxl.engine.compiled.program import Compiled, Product, Region
+from pocketxl.engine.compiled.read import read_compiled, read_program
 
 # Of an engine that convolves: y = conv(x) for x of n rows; fields that nobody reads are left out.
 TEXT = r"""header {
@@ -82,6 +83,13 @@ def test_an_arena_that_is_not_understood_is_none_and_never_wrong(known: str, unk
     assert arena_at(Compiled(programs=(read_program(TEXT.replace(known, unknown)),)), {"x": (3, 4)}) is None
 
 
+def test_numbers_that_grow_without_end_are_not_followed() -> None:
+    squares = "".join(f'  mul={{ name="s" output={{"n{i + 1}" }} input={{"n{i}" "n{i}" }} }}\n' for i in range(10**3))
+    text = TEXT.replace('input={"n" "__s', 'input={"n1000" "__s').replace('{"n" }', '{"n0" }')
+    text = text.replace(" label bb0:\n", f" label bb0:\n{squares}")
+    assert arena_at(Compiled(programs=(read_program(text),)), {"x": (3, 4)}) is None
+
+
 def test_values_larger_than_an_arena_may_hold_are_named() -> None:
     assert not COMPILED.allocates
     outside = read_program(TEXT.replace("name=devmem_1 size=256", "name=devmem_1 size=0"))
@@ -93,7 +101,16 @@ def test_an_engine_s_programs_lie_among_other_bytes(tmp_path: Path) -> None:
     assert read_compiled(tmp_path / "engine") == Compiled(programs=(PROGRAM, PROGRAM))
 
 
-@pytest.mark.parametrize("content", [b"", b"no program", b"header {\n", b"header {\n}\nmain {\n  = { } \n}\n\0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no program",
+        b"header {\n",
+        b"header {\n}\nmain {\n  = { } \n}\n\0",
+        b"header {\n  region = { name=devmem_0 size=" + b"9" * 5000 + b" place=accelerator }\n}\n",
+    ],
+)
 def test_what_is_no_engine_has_no_program(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "engine").write_bytes(content)
     found = read_compiled(tmp_path / "engine")
