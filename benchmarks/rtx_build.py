@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pocketxl.export.miniature
 from pocketxl.engine.compiled.arena import arena_at
-from pocketxl.engine.compiled.program import Compiled, read_compiled
+from pocketxl.engine.compiled.program import Compiled
+from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.folder.manifest import ComponentEntry, Manifest, read_manifest
 from pocketxl.engine.runners.tensorrt import ENGINE_FILE
 from pocketxl.engine.specs import Role

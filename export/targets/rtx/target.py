@@ -31,16 +31,14 @@ ARCHITECTURES = {
     "sm120": "Blackwell",
     "sm121": "GB10",
 }
+TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
+"""Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
+and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RtxTarget:
-    """TensorRT for RTX on some GPU generations.
-
-    An engine for several has one program for all of them, the least common one. In half precision that is the same for
-    all from Ampere on; with Turing among them, many biases and residuals are added behind the matrix products instead
-    of in them, which reads or writes each result once more.
-    """
+    """TensorRT for RTX on some GPU generations; an engine for several has one program, the least common one."""
 
     name: str
     architectures: tuple[str, ...]
@@ -118,6 +116,6 @@ def rewrite(model: "ir.Model") -> None:
 
 
 RTX_TARGETS = (
-    RtxTarget(name="rtx", architectures=tuple(ARCHITECTURES)),
+    RtxTarget(name="rtx", architectures=TOGETHER),
     *(RtxTarget(name=f"rtx-{name}", architectures=(name,)) for name in ARCHITECTURES),
 )
