@@ -66,6 +66,9 @@ class Footprint:
     """On top of that during a call, outputs included."""
     retained: int = 0
     """What of the working memory stays between calls until release."""
+    scratch: bool = False
+    """The working memory is the device's one scratch: it serves all components, is as large as the largest call since
+    it was last given back, and is given back with every component that is released."""
 
 
 class Device(Protocol):
@@ -82,6 +85,14 @@ class Device(Protocol):
     @property
     def overhead(self) -> Mapping[Pool, int]:
         """Bytes that the process takes in each pool before the first weight."""
+
+    @property
+    def room(self) -> int | None:
+        """Bytes of its own memory that this process may have, `overhead` included; None for the host's memory."""
+
+    @property
+    def in_use(self) -> int | None:
+        """Bytes of its own memory that are taken now, by whomever; None for the host's memory."""
 
     def close(self) -> None:
         """Give it back; it opens again when needed."""
