@@ -207,7 +207,8 @@ def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
     kind = runner.name.partition("/")[0]
     return Sizes(
-        rows=min(runner.rows, workload.rows) if role is Role.UNET else 1,
+        # A conditioner is called with as many sides of the guidance as its U-Net.
+        rows=min(runner.rows, workload.rows) if role in (Role.UNET, Role.CONDITIONER) else 1,
         tokens=max(workload.prompt_tokens, default=0),
         steps=workload.evaluations.get(kind, 0),
         pixels=workload.pixels,

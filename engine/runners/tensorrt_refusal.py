@@ -31,7 +31,7 @@ class Refused:
 
     @property
     def architecture(self) -> str:
-        """This GPU's."""
+        """Of the GPU at hand, as the library writes it."""
         return f"SM{self.capability[0]}{self.capability[1]}"
 
 
