@@ -143,7 +143,7 @@ def _library() -> Any:
         return ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise IncompatibleError(
-            f"this engine needs an NVIDIA GPU and its driver, and {_LIBRARY} is not here; install the driver, use "
+            f"engines for NVIDIA GPUs need one and its driver, and {_LIBRARY} is not here; install the driver, use "
             "another machine, or build with --target cpu"
         ) from error
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import MemoryBudgetError
+from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.pipeline import Pipeline
 
+from ..fixtures.command_line import run
 from ..fixtures.cuda_on_host import HostDriver
 from ..fixtures.rtx_on_host import install, rtx_engine
 from ..fixtures.tensorrt_on_host import Library
@@ -117,3 +119,21 @@ def test_closing_gives_the_card_back_and_the_pipeline_works_on(card: Pipeline, l
     assert not any(context() for context in library.contexts)
     library.driver.closed = False  # opened again
     assert np.array_equal(card(**CALL).images, expected)
+
+
+def test_a_check_tells_error_time_and_the_card_s_memory(
+    folder: Path, library: Library, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "check", folder, "--json")
+    assert shown.status == 0
+    weights = {name: entry.weight_bytes for name, entry in read_manifest(folder).components.items()}
+    events = {event["name"]: event for event in shown.events()}
+    assert set(events) == set(weights)
+    for name, event in events.items():
+        assert event["passed"]
+        assert event["device"] == "host memory"
+        assert event["recorded"] is None, "it was not measured on these files"
+        assert event["seconds"] > 0
+        assert weights[name] < event["device_bytes"]
+    assert not library.driver.memory_now
+    assert "memory is the GPU's" in run(capsys, "check", folder).out
