@@ -31,7 +31,7 @@ class Pinned:
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """The memory as an array, with whatever it holds; good until `release`."""
         block = (ctypes.c_char * self.capacity).from_address(self._address)
-        return np.frombuffer(block, dtype, count=int(np.prod(shape, dtype=np.int64))).reshape(shape)
+        return np.ndarray(shape, dtype, buffer=memoryview(block))
 
     def filled(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """`values` as `dtype` in this memory."""

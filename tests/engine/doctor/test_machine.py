@@ -10,7 +10,6 @@ import pytest
 
 from pocketxl.engine.doctor import machine
 from pocketxl.engine.doctor.machine import Gpu, gpu, host
-from pocketxl.engine.runners import cuda_driver
 
 from ...fixtures.cuda_library import CudaLibrary
 
@@ -33,7 +32,7 @@ class Management:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> CudaLibrary:
     library = CudaLibrary()
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: Management() if "ml" in name else library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Management() if "ml" in name else library)
     return library
 
 
@@ -59,7 +58,7 @@ def test_without_a_driver_or_card_a_sentence_says_why(
     def missing(name: str) -> Any:
         raise OSError(name)
 
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     assert "install the driver" in str(gpu())
     monkeypatch.setattr(machine, "_plugged_in", lambda: True)
     assert str(gpu()).startswith("an NVIDIA GPU is plugged in, but cannot be used: ")
@@ -128,5 +127,5 @@ def test_windows_is_asked_as_its_reference_says(monkeypatch: pytest.MonkeyPatch)
             status._obj.ullTotalPhys, status._obj.ullAvailPhys = 16 << 30, 9 << 30
             return 1
 
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: Kernel())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Kernel())
     assert machine._windows_memory() == (16 << 30, 9 << 30)

@@ -5,7 +5,6 @@ from importlib import metadata
 
 import pytest
 
-from pocketxl.engine.doctor import packages as module
 from pocketxl.engine.doctor.packages import IMPORTED, fits, packages
 
 REQUIRES = [
@@ -29,8 +28,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             raise metadata.PackageNotFoundError(name)
         return here[name]
 
-    monkeypatch.setattr(module.metadata, "requires", lambda name: REQUIRES)
-    monkeypatch.setattr(module.metadata, "version", version)
+    monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
+    monkeypatch.setattr(metadata, "version", version)
     return here
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError, MemoryBudgetError
-from pocketxl.engine.runners import cuda_driver
 from pocketxl.engine.runners.cuda_driver import ADVICE, CudaDriver
 
 from ...fixtures.cuda_library import SIGNATURES, CudaLibrary
@@ -16,7 +15,7 @@ from ...fixtures.cuda_library import SIGNATURES, CudaLibrary
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> CudaLibrary:
     library = CudaLibrary()
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     return library
 
 
@@ -46,7 +45,7 @@ def test_without_a_driver_it_is_named_with_the_ways_out(monkeypatch: pytest.Monk
     def missing(name: str) -> Any:
         raise OSError("cannot open shared object file")
 
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(IncompatibleError, match=r"need one and its driver.*install the driver.*--target cpu"):
         CudaDriver()
 
