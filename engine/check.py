@@ -17,6 +17,7 @@ from .folder.cache import cache_folder
 from .folder.durable import write_whole
 from .folder.manifest import FILE_NAME, Manifest, read_manifest
 from .folder.samples import read_sample
+from .memory.residency import Residency
 from .memory.resident import forget_resident_peak, resident_peak
 from .miniature import engine_folder
 from .runners import open_runners
@@ -62,13 +63,16 @@ def check_engine(path: str | Path | None = None, *, threads: int | None = None) 
     manifest = read_manifest(folder)
     if not all(entry.sample is not None for entry in manifest.components.values()):
         raise IncompatibleError(f"{folder} carries no reference samples; build it again with `pocketxl build`")
-    passed = True
-    for name, runner in open_runners(folder, manifest, threads=threads).items():
-        found = _check(folder, manifest, name, runner)
-        passed = passed and found.passed
-        yield found
-    if passed:
-        _remember(folder, runner.device.name)
+    runners = open_runners(folder, manifest, threads=threads)
+    found = []
+    try:
+        for name, runner in runners.items():
+            found.append(_check(folder, manifest, name, runner))
+            yield found[-1]
+    finally:
+        Residency(runners).release_all()
+    if all(check.passed for check in found):
+        _remember(folder, found[-1].device)
 
 
 def advice(path: str | Path | None = None) -> str | None:
@@ -78,7 +82,9 @@ def advice(path: str | Path | None = None) -> str | None:
     """
     folder = engine_folder(path)
     manifest = read_manifest(folder)
-    device = next(iter(open_runners(folder, manifest).values())).device.name
+    runners = open_runners(folder, manifest)
+    device = next(iter(runners.values())).device.name
+    Residency(runners).release_all()
     if device == manifest.measured_on or _marker(folder, device).exists():
         return None
     _remember(folder, device)

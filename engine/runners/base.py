@@ -30,6 +30,10 @@ class DeviceArray(Protocol):
     def dtype(self) -> np.dtype:
         """The type that `numpy.asarray` gives, as the component's spec declares it."""
 
+    @property
+    def stored(self) -> np.dtype:
+        """The type in which its numbers lie there."""
+
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Copy it to the host."""
 
@@ -209,7 +213,8 @@ def check_outputs(name: str, outputs: Values) -> None:
     picture of those.
     """
     for output, array in outputs.items():
-        if not np.isfinite(np.asarray(array)).all():
+        host = array if isinstance(array, np.ndarray) else np.asarray(array, array.stored)
+        if not np.isfinite(host).all():
             raise NumericError(
                 f"{name} gave NaN or Inf ({output}); rebuild the engine with the fp32 recipe, or check the checkpoint"
             )

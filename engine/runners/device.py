@@ -2,50 +2,78 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from math import prod
 from typing import Self
+from weakref import WeakSet
 
 import numpy as np
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, PocketXLError
 from .base import Pool, Value
 from .cuda_driver import CudaDriver
 
 
+class Block:
+    """Memory on the GPU. It goes back when it is released, or when nobody has it any more: after an error, say."""
+
+    def __init__(self, driver: CudaDriver, size: int) -> None:
+        self.address = driver.allocate(size)
+        self.size = size
+        self._driver = driver
+
+    def release(self) -> None:
+        """Free it; a no-op the second time."""
+        address, self.address = self.address, 0
+        if address:
+            self._driver.enter()
+            self._driver.free(address)
+
+    def __del__(self) -> None:
+        if getattr(self, "address", 0):  # none where there was no room for it
+            with suppress(PocketXLError):  # in a forked process it is not ours
+                self.release()
+
+
 class CudaArray:
-    """An array in the GPU's memory: `address`, `shape`, how it is `stored`, and the `dtype` that the host gets."""
+    """An array in the GPU's memory: `shape`, how it is `stored`, and the `dtype` that the host gets."""
 
     def __init__(
         self,
         device: "CudaDevice",
-        address: int,
-        capacity: int,
+        block: Block,
         shape: tuple[int, ...],
         stored: np.dtype,
         dtype: np.dtype | None = None,
     ) -> None:
-        self.address = address
-        self.capacity = capacity
-        """Bytes that its memory has room for."""
         self.shape = shape
         self.stored = stored
         self.dtype = stored if dtype is None else dtype
+        self._block = block
         self._device = device
+
+    @property
+    def address(self) -> int:
+        """Where it lies; 0 once it is released."""
+        return self._block.address
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that its memory has room for."""
+        return self._block.size
 
     def shaped(self, shape: tuple[int, ...]) -> Self:
         """The same memory under another shape."""
-        return type(self)(self._device, self.address, self.capacity, shape, self.stored, self.dtype)
+        return type(self)(self._device, self._block, shape, self.stored, self.dtype)
 
     def declared(self, dtype: np.dtype) -> Self:
         """The same memory, whose numbers the host gets as `dtype`."""
-        return type(self)(self._device, self.address, self.capacity, self.shape, self.stored, dtype)
+        return type(self)(self._device, self._block, self.shape, self.stored, dtype)
 
     def release(self) -> None:
         """Free its memory; a no-op the second time."""
-        if self.address:
-            self._device.driver.free(self.address)
-            self.address = 0
+        self._block.release()
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Fetch it."""
@@ -67,7 +95,8 @@ class CudaDevice:
         """`threads` is for processors and means nothing here."""
         self.closing: list[Callable[[], None]] = []
         """Called before the context goes: whoever has something of a library's on the GPU lets go of it."""
-        self._scratch = (0, 0)
+        self._scratch: Block | None = None
+        self._blocks: WeakSet[Block] = WeakSet()
         self._process = 0
 
     @cached_property
@@ -109,8 +138,7 @@ class CudaDevice:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
         """Memory for an array. Raises `MemoryBudgetError`."""
-        size = prod(shape) * dtype.itemsize
-        return CudaArray(self, self.driver.allocate(size), size, shape, dtype)
+        return CudaArray(self, self._allocate(prod(shape) * dtype.itemsize), shape, dtype)
 
     def array(self, value: Value, dtype: np.dtype) -> CudaArray:
         """`value` on the GPU as `dtype`, in memory of its own; a device array of that type hands its memory over."""
@@ -128,18 +156,16 @@ class CudaDevice:
 
         One for all, because calls run one after another. It grows by moving, so ask again before every call.
         """
-        address, capacity = self._scratch
-        if size > capacity:
+        if self._scratch is None or size > self._scratch.size:
             self.drop_scratch()  # first: both at once would be more than was planned
-            address, capacity = self._scratch = (self.driver.allocate(size), size)
-        return address, capacity
+            self._scratch = self._allocate(size)
+        return self._scratch.address, self._scratch.size
 
     def drop_scratch(self) -> None:
         """Give the scratch back; the next call takes what it needs. Nothing may be running."""
-        address, _ = self._scratch
-        self._scratch = (0, 0)
-        if address:
-            self.driver.free(address)
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.release()
 
     def close(self) -> None:
         """Give stream and context back."""
@@ -149,6 +175,13 @@ class CudaDevice:
         for close in self.closing:
             close()
         self.drop_scratch()
+        for block in list(self._blocks):  # what an error has left behind
+            block.release()
         self.driver.close()
         del self.__dict__["driver"]
         self.__dict__.pop("room", None)
+
+    def _allocate(self, size: int) -> Block:
+        block = Block(self.driver, size)
+        self._blocks.add(block)
+        return block

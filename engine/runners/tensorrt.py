@@ -133,13 +133,17 @@ class TensorRTRunner:
                 digest = next(file.sha256 for file in self._entry.files if file.path.endswith(ENGINE_FILE))
                 self._engine = TensorRTEngine(trt, path, self.device, size=self._entry.weight_bytes, digest=digest)
             self.device.driver.enter()
-            self._engine.load()
-            self._loaded = _Loaded(
-                context=self._engine.context,
-                bindings=Bindings(self.name, self._engine.engine, self._engine.context),
-                buffers=Buffers(self.device),
-                dtypes=self._engine.dtypes,
-            )
+            try:
+                self._engine.load()
+                self._loaded = _Loaded(
+                    context=self._engine.context,
+                    bindings=Bindings(self.name, self._engine.engine, self._engine.context),
+                    buffers=Buffers(self.device),
+                    dtypes=self._engine.dtypes,
+                )
+            except BaseException:  # Ctrl-C too: nothing knows of what it has taken by then
+                self._engine.close()
+                raise
         return self._loaded
 
     def _input(self, name: str, value: Value, loaded: _Loaded) -> CudaArray:

@@ -59,7 +59,7 @@ class TensorRTEngine:
         """
         self.log.forget()
         with _mapped(self._path) as content:
-            if self.engine is not None and self.engine.load_weights(content):
+            if self.context is not None and self.engine.load_weights(content):
                 return
             for deferred in (True, False):
                 self.close()
@@ -71,9 +71,13 @@ class TensorRTEngine:
 
     def unload(self) -> None:
         """Take the weights off the GPU, and keep what was compiled. No call may be running."""
-        self._keep_kernels()
-        if not self.engine.unload_weights():
-            self.close()
+        try:
+            kernels = self._cache.serialize()
+            if kernels is not None:
+                self._kernels.write(bytes(kernels))
+        finally:
+            if not self.engine.unload_weights():
+                self.close()
 
     def close(self) -> None:
         """Let go of everything; the order matters to the library."""
@@ -110,11 +114,6 @@ class TensorRTEngine:
         fits = whole + int(self.engine.device_memory_size_v2) <= free
         budget = whole if fits else min(whole, int(self.engine.get_weight_streaming_automatic_budget()))
         self.engine.weight_streaming_budget_v2 = budget  # before any context is made
-
-    def _keep_kernels(self) -> None:
-        kernels = None if self._cache is None else self._cache.serialize()
-        if kernels is not None:
-            self._kernels.write(bytes(kernels))
 
 
 @contextmanager

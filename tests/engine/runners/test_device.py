@@ -163,3 +163,14 @@ def test_a_fork_is_told_to_load_its_own(make_runner: MakeRunner, device: CudaDev
     for refused in (loaded.leave_behind, fresh.load):
         with pytest.raises(IncompatibleError, match="cannot be used across a fork; load the pipeline in the child"):
             refused()
+
+
+def test_what_nobody_has_any_more_goes_back(runner: TensorRTRunner, driver: HostDriver) -> None:
+    kept = runner({"x": rows(2), "constant": rows(2)}, keep=["sum"])
+    before = len(driver.memory_now)
+    del kept
+    assert len(driver.memory_now) == before - 1
+    lost = runner({"x": rows(2), "constant": rows(2)}, keep=["sum"])
+    runner.device.close()  # which holds that nothing is left
+    assert driver.closed
+    del lost

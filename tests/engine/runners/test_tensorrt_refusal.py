@@ -10,6 +10,7 @@ from pocketxl.engine.runners.tensorrt_refusal import SENTENCES
 from ...fixtures.cuda_on_host import HostDriver
 from ...fixtures.tensorrt_on_host import EngineInvalidityDiagnostics, Library
 from .conftest import MakeRunner
+from .test_tensorrt import has_driver
 from .test_tensorrt_engine import X, use
 
 
@@ -96,3 +97,14 @@ def test_a_runtime_that_does_not_start_is_told_with_the_fix(
     monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda: module)
     assert "cannot start" in (message := str(refused(make_runner)))
     assert message.endswith("update the NVIDIA driver")
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has an NVIDIA driver")
+def test_the_real_library_without_a_driver_is_refused_in_its_own_words(
+    make_runner: MakeRunner, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda: trt)
+    error = refused(make_runner)
+    assert isinstance(error, IncompatibleError)
+    assert "is no engine of TensorRT for RTX" in str(error)  # the bytes are the stand-in's, too short for a header
