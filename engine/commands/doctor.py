@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
             abilities=[{**asdict(ability), "possible": ability.possible} for ability in able],
         )  # fmt: skip
         return 0
-    _line("pocketxl", f"{ours}, Python {platform.python_version()}, {platform.platform()}")
+    _line("pocketxl", f"{ours}, Python {platform.python_version()}, {platform.system()} on {platform.machine()}")
     _line("processor", f"{machine.processor}, {machine.cores} core{'' if machine.cores == 1 else 's'}")
     _line("memory", _memory(machine))
     _line("gpu", _card(card))
