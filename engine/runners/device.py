@@ -19,6 +19,7 @@ class Block:
     """Memory on the GPU. It goes back when it is released, or when nobody has it any more: after an error, say."""
 
     def __init__(self, driver: CudaDriver, size: int) -> None:
+        driver.enter()
         self.address = driver.allocate(size)
         self.size = size
         self._driver = driver
@@ -146,7 +147,6 @@ class CudaDevice:
             return value
         host = np.ascontiguousarray(value, dtype=dtype)
         made = self.empty(host.shape, dtype).declared(value.dtype)
-        self.driver.enter()
         self.driver.upload(made.address, host)
         self.driver.synchronize()
         return made

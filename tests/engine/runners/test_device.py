@@ -1,12 +1,14 @@
 """What stays on a device stays there: constants are brought once, outputs are fetched when asked for."""
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError, MemoryBudgetError, RequestError
-from pocketxl.engine.runners.base import Sizes
+from pocketxl.engine.runners.base import Held, Sizes
 from pocketxl.engine.runners.device import CudaArray, CudaDevice
 from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.engine.runners.tensorrt import TensorRTRunner
@@ -70,6 +72,7 @@ def test_nothing_moves_between_the_steps_of_a_loop(runner: TensorRTRunner, libra
     held = runner.hold({"constant": rows(2)})
     for step in range(5):
         runner({"x": rows(2, step)}, held)
+        assert len(library.told) == 6, "two shapes, three addresses, one scratch, once"
     assert len(library.executions) == 5
     assert len(set(library.executions)) == 1, "a captured graph is good for the same shapes, addresses and scratch"
     held.release()
@@ -174,3 +177,22 @@ def test_what_nobody_has_any_more_goes_back(runner: TensorRTRunner, driver: Host
     runner.device.close()  # which holds that nothing is left
     assert driver.closed
     del lost
+
+
+def test_threads_take_turns(runner: TensorRTRunner, driver: HostDriver) -> None:
+    """A context is current in the threads that have made it so, and no other."""
+    held: list[Held] = []
+
+    def elsewhere(work: Callable[[], object]) -> None:
+        driver.threads.clear()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(work).result()
+
+    elsewhere(runner.load)
+    elsewhere(lambda: held.append(runner.hold({"constant": rows(2)})))
+    elsewhere(lambda: runner({"x": rows(2)}, held[0]))
+    elsewhere(held[0].release)
+    elsewhere(runner.release)
+    elsewhere(runner.load)
+    elsewhere(runner.device.close)
+    assert driver.closed
