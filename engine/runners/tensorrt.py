@@ -90,14 +90,7 @@ class TensorRTRunner:
     def hold(self, inputs: Values) -> Held:
         """Copy them to the GPU in the engine's types; what is there already in its type is taken as it is."""
         dtypes = self._ready().dtypes
-        held = CudaHeld({})
-        try:
-            for name, value in inputs.items():
-                held.arrays[name] = self.device.array(value, dtypes[name])
-        except BaseException:
-            held.release()
-            raise
-        return held
+        return CudaHeld({name: self.device.array(value, dtypes[name]) for name, value in inputs.items()})
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once; see `Runner`. A size outside the engine's range is a `RequestError` that names it."""
@@ -111,16 +104,11 @@ class TensorRTRunner:
         for name, value in everything.items():
             loaded.bindings.address(name, self._input(name, value, loaded).address)
         outputs: dict[str, CudaArray] = {}
-        try:
-            for tensor in self.spec.outputs:
-                outputs[tensor.name] = self._output(tensor.name, np.dtype(tensor.dtype), tensor.name in keep, loaded)
-                loaded.bindings.address(tensor.name, outputs[tensor.name].address)
-            self._execute(loaded)
-            return self._fetched(outputs, keep, loaded)
-        except BaseException:
-            for name in set(keep) & set(outputs):
-                outputs[name].release()
-            raise
+        for tensor in self.spec.outputs:
+            outputs[tensor.name] = self._output(tensor.name, np.dtype(tensor.dtype), tensor.name in keep, loaded)
+            loaded.bindings.address(tensor.name, outputs[tensor.name].address)
+        self._execute(loaded)
+        return self._fetched(outputs, keep, loaded)
 
     def _ready(self) -> _Loaded:
         if self._loaded is None:

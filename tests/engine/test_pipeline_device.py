@@ -134,5 +134,5 @@ def test_a_check_tells_error_time_and_the_card_s_memory(
         assert event["recorded"] is None, "it was not measured on these files"
         assert event["seconds"] > 0
         assert weights[name] < event["device_bytes"]
-    assert not library.driver.memory_now
+    assert library.driver.closed
     assert "memory is the GPU's" in run(capsys, "check", folder).out

@@ -8,7 +8,7 @@ from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.runners.tensorrt import TensorRTRunner
 
 from ...fixtures.cuda_on_host import HostDriver
-from ...fixtures.tensorrt_on_host import Adding, Library
+from ...fixtures.tensorrt_on_host import Adding, ICudaEngine, Library
 from .conftest import MakeRunner
 
 X = np.ones((2, 3), np.float32)
@@ -115,3 +115,21 @@ def test_a_full_card_is_said_before_anything_runs(make_runner: MakeRunner, drive
     assert not driver.memory_now
     driver.total = 1 << 20
     use(runner)  # once there is room
+
+
+@pytest.mark.parametrize("method", ["create_execution_context", "load_weights", "get_tensor_dtype"])
+def test_ctrl_c_while_loading_leaves_nothing_and_the_next_call_loads_again(
+    make_runner: MakeRunner, driver: HostDriver, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    runner = make_runner()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ICudaEngine, method, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.load()
+    assert not runner.loaded
+    assert not driver.memory_now
+    use(runner)
