@@ -17,6 +17,7 @@ _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 _NAME_BYTES = 256
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 # CUresult → what to do about it.
 ADVICE: Mapping[int, str] = {
@@ -50,7 +51,8 @@ class CudaDriver:
         self._call("cuDeviceGet", ctypes.byref(self._device), 0)
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
         self.enter()
-        self._call("cuStreamCreate", ctypes.byref(stream), 0)
+        # One that waits for no other: else what a library's threads do meanwhile would end the capture of a graph.
+        self._call("cuStreamCreate", ctypes.byref(stream), _NON_BLOCKING)
         self._stream = stream
 
     @property

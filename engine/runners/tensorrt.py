@@ -99,6 +99,7 @@ class TensorRTRunner:
         check_inputs(self.name, self.spec, everything)
         loaded = self._ready()
         self.device.driver.enter()
+        self.device.driver.synchronize()  # an exception may have left a copy or a call under way
         loaded.bindings.shapes({name: tuple(value.shape) for name, value in everything.items()})
         loaded.bindings.scratch(self.device)
         for name, value in everything.items():

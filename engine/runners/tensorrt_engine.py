@@ -1,8 +1,8 @@
 """One engine of TensorRT for RTX: opened once, its weights brought to the GPU and taken away as the plan asks.
 
 How it is opened follows the library's guide (1.7.1): activation memory is given by us for the shapes that run, kernels
-are specialised to shapes while the general ones already serve, the whole call is captured in a CUDA graph from the
-second time on, and what was compiled is kept.
+are specialised to shapes while the general ones already serve (so the first picture of a size may differ from the next
+in its last bits), the whole call is captured in a CUDA graph from the second time on, and what was compiled is kept.
 """
 
 import mmap
@@ -64,6 +64,7 @@ class TensorRTEngine:
             for deferred in (True, False):
                 self.close()
                 if self._open(content, deferred=deferred):
+                    self._keep_kernels()  # many programs end without closing anything
                     return
             self.close()
             header = content[: int(self._runtime.engine_header_size)]
@@ -72,9 +73,7 @@ class TensorRTEngine:
     def unload(self) -> None:
         """Take the weights off the GPU, and keep what was compiled. No call may be running."""
         try:
-            kernels = self._cache.serialize()
-            if kernels is not None:
-                self._kernels.write(bytes(kernels))
+            self._keep_kernels()
         finally:
             if not self.engine.unload_weights():
                 self.close()
@@ -104,6 +103,11 @@ class TensorRTEngine:
         config.set_runtime_cache(self._cache)
         self.context = self.engine.create_execution_context(config)
         return self.context is not None and (not deferred or bool(self.engine.load_weights(content)))
+
+    def _keep_kernels(self) -> None:
+        kernels = self._cache.serialize()
+        if kernels is not None:
+            self._kernels.write(bytes(kernels))
 
     def _stream_what_does_not_fit(self) -> None:
         """Keep all weights of a streamable engine on the GPU, or as many as the library sees room for."""

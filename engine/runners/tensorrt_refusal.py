@@ -1,7 +1,7 @@
 """Why TensorRT for RTX refuses an engine, in one sentence with the fix.
 
 The library's own check looks at an engine's header only. It is asked when an engine could not be opened, never before:
-on GPUs outside the library's list it has been seen to call engines invalid that then ran.
+on GPUs outside the library's list it is reported to call engines invalid that then run.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """What happens to weights and compiled kernels between phases and between runs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -133,3 +135,10 @@ def test_ctrl_c_while_loading_leaves_nothing_and_the_next_call_loads_again(
     assert not runner.loaded
     assert not driver.memory_now
     use(runner)
+
+
+def test_a_program_that_ends_without_closing_has_kept_what_was_compiled_by_then(
+    make_runner: MakeRunner, library: Library, tmp_path: Path
+) -> None:
+    make_runner().load()
+    assert len(list(tmp_path.rglob("*.kernels"))) == 1
