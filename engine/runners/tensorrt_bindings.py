@@ -37,7 +37,11 @@ class Bindings:
                     f"{self._name}: {name} has shape {shape}, this engine takes {least} to {most}; choose another size "
                     "or batch"
                 )
-        if missing := self._context.infer_shapes():
+        try:
+            missing = self._context.infer_shapes()
+        except RuntimeError as error:
+            raise IncompatibleError(f"{self._name}: the engine takes no {shapes} ({error}); build it again") from error
+        if missing:
             raise IncompatibleError(f"{self._name}: the engine also needs {missing}; build it again")
         self._needs = int(self._context.update_device_memory_size_for_shapes())
         self._shapes = dict(shapes)

@@ -63,7 +63,11 @@ class TensorRTEngine:
                 return
             for deferred in (True, False):
                 self.close()
-                if self._open(content, deferred=deferred):
+                try:
+                    opened = self._open(content, deferred=deferred)
+                except RuntimeError:  # how the bindings say that a setting was not taken; the log has the reason
+                    opened = False
+                if opened:
                     self._keep_kernels()  # many programs end without closing anything
                     return
             self.close()

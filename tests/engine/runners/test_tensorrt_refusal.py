@@ -8,7 +8,7 @@ from pocketxl.engine.errors import IncompatibleError, MemoryBudgetError, PocketX
 from pocketxl.engine.runners.tensorrt_refusal import SENTENCES
 
 from ...fixtures.cuda_on_host import HostDriver
-from ...fixtures.tensorrt_on_host import EngineInvalidityDiagnostics, Library
+from ...fixtures.tensorrt_on_host import EngineInvalidityDiagnostics, ICudaEngine, IExecutionContext, Library
 from .conftest import MakeRunner
 from .test_tensorrt import has_driver
 from .test_tensorrt_engine import X, use
@@ -108,3 +108,30 @@ def test_the_real_library_without_a_driver_is_refused_in_its_own_words(
     error = refused(make_runner)
     assert isinstance(error, IncompatibleError)
     assert "is no engine of TensorRT for RTX" in str(error)  # the bytes are the stand-in's, too short for a header
+
+
+def test_a_setting_that_is_not_taken_is_told_as_a_refusal(
+    make_runner: MakeRunner, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_taken(engine: object) -> None:
+        raise RuntimeError("Failed to set the strategy")
+
+    monkeypatch.setattr(ICudaEngine, "create_runtime_config", not_taken)
+    error = refused(make_runner)
+    assert isinstance(error, IncompatibleError)
+    assert "cannot open" in str(error)
+    assert not library.driver.memory_now
+
+
+@pytest.mark.parametrize("answer", [["hidden"], RuntimeError("no such shapes")], ids=["asks for more", "fails"])
+def test_inputs_that_the_engine_does_not_know_are_told(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, answer: list[str] | RuntimeError
+) -> None:
+    def infer_shapes(context: object) -> list[str]:
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(IExecutionContext, "infer_shapes", infer_shapes)
+    with pytest.raises(IncompatibleError, match=r"base/unet: the engine .*(hidden|no such shapes).*build it again"):
+        make_runner()({"x": X, "constant": X})
