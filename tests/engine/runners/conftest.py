@@ -12,7 +12,8 @@ from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.runners.tensorrt import ENGINE_FILE, TensorRTRunner
 
 from ...fixtures.cuda_on_host import HostDriver
-from ...fixtures.tensorrt_on_host import SPEC, Library
+from ...fixtures.programs import SPEC
+from ...fixtures.tensorrt_on_host import Library
 
 MakeRunner = Callable[..., TensorRTRunner]
 

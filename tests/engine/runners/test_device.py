@@ -14,7 +14,8 @@ from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.engine.runners.tensorrt import TensorRTRunner
 
 from ...fixtures.cuda_on_host import HostDriver
-from ...fixtures.tensorrt_on_host import SCRATCH_PER_ROW, Library
+from ...fixtures.programs import SCRATCH_PER_ROW
+from ...fixtures.tensorrt_on_host import Library
 from .conftest import MakeRunner
 
 

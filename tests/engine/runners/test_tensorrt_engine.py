@@ -10,7 +10,8 @@ from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.runners.tensorrt import TensorRTRunner
 
 from ...fixtures.cuda_on_host import HostDriver
-from ...fixtures.tensorrt_on_host import Adding, ICudaEngine, Library
+from ...fixtures.programs import Adding
+from ...fixtures.tensorrt_on_host import ICudaEngine, Library
 from .conftest import MakeRunner
 
 X = np.ones((2, 3), np.float32)
