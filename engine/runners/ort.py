@@ -55,6 +55,8 @@ class OrtDevice:
 
     overhead: Mapping[Pool, int] = {"host": RUNTIME_BYTES}
     concurrent = True
+    room = None
+    in_use = None
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.threads = available_cores() if threads is None else threads
