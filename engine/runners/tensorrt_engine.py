@@ -1,8 +1,9 @@
 """One engine of TensorRT for RTX: opened once, its weights brought to the GPU and taken away as the plan asks.
 
 How it is opened follows the library's guide (1.7.1): activation memory is given by us for the shapes that run, kernels
-are specialised to shapes while the general ones already serve (so the first picture of a size may differ from the next
-in its last bits), the whole call is captured in a CUDA graph from the second time on, and what was compiled is kept.
+are specialised to the shapes of a call before it runs (with general ones serving meanwhile, the first picture of a size
+might differ from the next in its last bits), the whole call is captured in a CUDA graph from the second time on, and
+what was compiled is kept.
 """
 
 import mmap
@@ -99,7 +100,7 @@ class TensorRTEngine:
             self._stream_what_does_not_fit()
         self._config = config = self.engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.LAZY
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._cache = config.create_runtime_cache()
         if (kernels := self._kernels.read()) is not None:

@@ -4,7 +4,9 @@ Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed onl
 STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
 and makes no copy; the builder then takes up to 2.2 times the weights' bytes. A progress monitor is of no use: nearly
 the whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of
-its own, see `process`). Building for Windows asks for an NVIDIA driver.
+its own, see `process`). Building for Windows asks for an NVIDIA driver. The flag WEIGHT_STREAMING is left out: by
+NVIDIA's guide it excludes CUDA graphs and weights that are taken off the GPU between phases, and the recipe
+`int8-weight` needs half the memory anyway.
 """
 
 from collections.abc import Mapping
@@ -44,8 +46,6 @@ def build_engine(order: Order) -> None:
         raise IncompatibleError(f"{order.component}: {_parser_error(parser)}")
     _allow_decomposition(trt, network)
     config = builder.create_builder_config()
-    # Lets the runtime keep only part of the weights on the GPU; costs nothing where it is not used.
-    config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
     config.num_compute_capabilities = len(order.architectures)
     for index, architecture in enumerate(order.architectures):
         config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), index)
