@@ -96,10 +96,10 @@ class Pipeline:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
         `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed
-        (`LEAST`: all of them, always). `threads`: of each component, inside one operator (None: one per core that this
-        process may use). `provider`: what of ONNX Runtime computes, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or
-        `cpu` (None: for half precision the best that is here, else `cpu`). `max_concurrent_calls`: how many calls may
-        run at once, from as many threads, on one set of weights. Raises `IntegrityError`, `IncompatibleError`.
+        (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
+        `threads`: of each component, inside one operator (None: one per core that is ours). `provider`: of ONNX
+        Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
+        `cpu`). `max_concurrent_calls`: may run at once and share it all. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)

@@ -48,7 +48,7 @@ from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .target import FACTS, FOUND
 from .targets import find_target
-from .targets.check import check
+from .targets.check import check, fitted
 from .threads import torch_threads
 
 _FORCED = "everything was to be built again"
@@ -101,7 +101,7 @@ def build(
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     chosen = find_target(target)
-    asked = find_recipe(recipe or chosen.default_recipe)
+    asked = fitted(find_recipe(recipe or chosen.default_recipe), chosen)
     if strict:
         asked = replace(asked, ladder={})
     check(chosen, asked)

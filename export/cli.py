@@ -123,10 +123,13 @@ def _progress(args: argparse.Namespace) -> Progress:
 
 
 def _defaults(targets: "Mapping[str, Target]") -> str:
-    """`int8 for cpu, fp16 for rtx-sm75, …`."""
-    recipes = dict.fromkeys(target.default_recipe for target in targets.values())
+    """`int8 for cpu; fp16 for rtx`: a target for one GPU generation (`rtx-sm89`) has the default of all (`rtx`)."""
+    whole = {
+        name: target for name, target in targets.items() if name.partition("-")[0] not in targets or "-" not in name
+    }
+    recipes = dict.fromkeys(target.default_recipe for target in whole.values())
     return "; ".join(
-        f"{recipe} for {', '.join(n for n, t in targets.items() if t.default_recipe == recipe)}" for recipe in recipes
+        f"{recipe} for {', '.join(n for n, t in whole.items() if t.default_recipe == recipe)}" for recipe in recipes
     )
 
 

@@ -26,7 +26,7 @@ from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
-from .targets.check import recipes_for
+from .targets.check import fitted, recipes_for
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
@@ -164,7 +164,7 @@ def reference_key(job: Job) -> str:
 
 def possible_recipes(job: Job) -> list[Recipe]:
     """Those that the target can do."""
-    return [RECIPES[name] for name in recipes_for(job.target)]
+    return [fitted(RECIPES[name], job.target) for name in recipes_for(job.target)]
 
 
 def bytes_needed(job: Job) -> int:

@@ -51,10 +51,8 @@ class Lowering:
         self._smoothing = cache(self._find_smoothing)
         self._half_range = cache(self._find_half_range)
 
-    def lower(
-        self, component: Component, advance: Callable[[int], None], folder: Path, *, aside: Path
-    ) -> dict[str, Any]:
-        """Write one component into `folder`; what the manifest will say of it.
+    def lower(self, component: Component, advance: Callable[..., None], folder: Path, *, aside: Path) -> dict[str, Any]:
+        """Write one component into `folder`; what the manifest will say of it. `advance`: bytes read, and a detail.
 
         Raises `QualityError` if it misses the recipe's goal although its layers have all the bits that they may have,
         and if it goes beyond the range of the target's floats.
@@ -66,11 +64,16 @@ class Lowering:
         ladder = role in recipe.bits
         measured, seen = self.measured(component, ladder=ladder)
         goal, correction = recipe.max_relative_error[role], _LEAST
-        counted = Counted(component.weights, advance)  # once, however often it is lowered
+        share = self._job.target.reading
+        counted = Counted(component.weights, advance, share=share)  # once, however often it is lowered
+
+        def tell(text: str) -> None:
+            advance(0, detail=f"{component.name}: {text}")
+
         for last in (*[False] * (_ATTEMPTS - 1), True):
             numbers = choose(measured, recipe, role, seen, goal=0.0 if last else goal / correction)
             with TemporaryDirectory(dir=aside) as beside:
-                made = self._lowered(component, numbers, counted, folder, Path(beside))
+                made = self._lowered(component, numbers, counted, folder, Path(beside), tell)
                 where = folder if made.stand_in is None else made.stand_in.parent
                 figures = measure.figures_of(where, component, made, self.samples(component), threads=self._threads)
             if figures.relative_error <= goal:
@@ -80,6 +83,7 @@ class Lowering:
             if measured.exhausted(numbers):
                 break
             correction = max(_STEP * correction, figures.relative_error / measured.estimate(numbers))
+        counted.finish()
         worst = measured.errors(numbers)[:_NAMED]
         gate(component.name, role, recipe, figures, others=possible_recipes(self._job), worst=worst)
         facts: dict[str, Any] = {name: getattr(made, name) for name in FACTS}
@@ -104,7 +108,13 @@ class Lowering:
         return rescaled(samples, key_value_factors(component.configuration, self._smoothing(component.source)))
 
     def _lowered(
-        self, component: Component, numbers: Quantization, counted: Counted, folder: Path, beside: Path
+        self,
+        component: Component,
+        numbers: Quantization,
+        counted: Counted,
+        folder: Path,
+        beside: Path,
+        tell: Callable[[str], None],
     ) -> Lowered:
         import torch
 
@@ -119,7 +129,7 @@ class Lowering:
             component.name, lambda: half_range.applied(component.module()), component.spec, dtype=dtype
         )
         weights = self.weights(component, counted)
-        return target.lower(component.name, component.spec, master, weights, numbers, folder, beside)
+        return target.lower(component.name, component.spec, master, weights, numbers, folder, beside, tell)
 
     def measured(self, component: Component, *, ladder: bool = True) -> tuple[Measured, Calibration]:
         """What its layers lose in each format, and what they have shown, both of the weights as `weights` has them.

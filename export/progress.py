@@ -98,15 +98,25 @@ def steps_of(advance: Callable[..., None], *, count: bool = True) -> Progress:
 
 
 class Counted:
-    """Weights whose bytes are told to `advance`, each tensor's once, when it is read."""
+    """Weights whose bytes are told to `advance`, each tensor's once: a share when it is read, the rest by `finish`."""
 
-    def __init__(self, weights: "Weights", advance: Callable[[int], None]) -> None:
+    def __init__(self, weights: "Weights", advance: Callable[[int], None], *, share: float = 1.0) -> None:
         self._weights = weights
         self._advance = advance
+        self._share = share
         self._left = {name: weights.nbytes(name) for name in weights}
+        self._owed = 0
 
     def tensor(self, name: str) -> "Tensor":
         """See `Weights.tensor`."""
         tensor = self._weights.tensor(name)
-        self._advance(self._left.pop(name, 0))
+        size = self._left.pop(name, 0)
+        told = int(self._share * size)
+        self._owed += size - told
+        self._advance(told)
         return tensor
+
+    def finish(self) -> None:
+        """What is done with the weights behind their reading is done."""
+        owed, self._owed = self._owed, 0
+        self._advance(owed)

@@ -1,6 +1,6 @@
 """What a target is: it says what it can do, and turns the ONNX master of a component into the files of one runner."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -40,6 +40,10 @@ FOUND = ("quality", "formats", "more_bits", "halvings")
 """What measuring found out about it; likewise."""
 
 
+def quiet(text: str) -> None:
+    """Tell nobody."""
+
+
 class Target(Protocol):
     """One row of the targets' table."""
 
@@ -58,6 +62,10 @@ class Target(Protocol):
     @property
     def runs_here(self) -> bool:
         """True if this machine can run what it builds, so that the gate can hold the files to the reference."""
+
+    @property
+    def reading(self) -> float:
+        """The share of the time of `lower` that passes while weights are read; the rest is a compiler's."""
 
     @property
     def formats(self) -> Mapping[Kind, frozenset[Format]]:
@@ -84,11 +92,12 @@ class Target(Protocol):
         quantization: "Quantization",
         out: Path,
         aside: Path,
+        tell: Callable[[str], None] = quiet,
     ) -> Lowered:
         """Write the component's files into the folder `out`, and a stand-in into `aside` (both exist and are empty).
 
         `model` is the master without data, and is used up. Weights are read one at a time. The same inputs give the
         same bytes, unless the back end's own builder does not. The formats are those that `check` lets pass;
-        `component` is for messages. Raises `IncompatibleError` for a graph that the target cannot do and `StorageError`
-        when writing fails.
+        `component` is for messages; `tell` hears what is being done while no weights are read. Raises
+        `IncompatibleError` for a graph that the target cannot do and `StorageError` when writing fails.
         """

@@ -22,7 +22,8 @@ def _run(args: argparse.Namespace) -> int:
             emit("checked", **asdict(found), passed=found.passed)
         else:
             if index == 0:
-                say(f"on {found.device or 'this machine'}")
+                whose = "" if found.device_bytes is None else "; memory is the GPU's"
+                say(f"on {found.device or 'this machine'}{whose}")
                 say(f"{'component':<22}{'error':>9}{'built':>9}{'limit':>9}{'call':>11}{'load':>9}{'memory':>11}")
             say(_line(found))
         if not found.passed:
@@ -37,7 +38,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _line(found: ComponentCheck) -> str:
     recorded = "-" if found.recorded is None else f"{found.recorded:.2g}"
-    memory = "-" if found.peak_bytes is None else format_bytes(found.peak_bytes)
+    taken = found.peak_bytes if found.device_bytes is None else found.device_bytes
+    memory = "-" if taken is None else format_bytes(taken)
     return (
         f"{found.name:<22}{found.relative_error:>9.2g}{recorded:>9}{found.limit:>9.2g}{1000 * found.seconds:>8.1f} ms"
         f"{found.load_seconds:>7.2f} s{memory:>11}{'' if found.passed else '  too far'}"

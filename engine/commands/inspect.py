@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..errors import StorageError
+from ..errors import RequestError, StorageError
 from ..folder.manifest import read_manifest
 from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
@@ -26,6 +26,8 @@ def _run(args: argparse.Namespace) -> int:
         raise StorageError(f"{path} does not exist; give an engine folder or a picture")
     if path.is_dir():
         _engine(path, args.json, args.layers)
+    elif args.layers:
+        raise RequestError(f"{path} is no engine folder, and only an engine has layers; leave --layers out")
     else:
         _picture(path, args.json)
     return 0

@@ -11,6 +11,8 @@ from ..errors import IntegrityError, StorageError
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that were read since the last call."""
+KERNELS_SUFFIX = ".kernels"
+"""Of what a runtime has compiled for the GPU at hand, beside the engine's own files; see `runners.kernel_cache`."""
 _CHUNK = 4 << 20
 # (path, size, mtime_ns, inode) → sha256 of the files that this process has hashed.
 _hashed: dict[tuple[str, int, int, int], str] = {}
@@ -67,8 +69,8 @@ def matched_path(folder: Path, entry: FileEntry) -> Path:
 
 
 def is_litter(name: str) -> bool:
-    """True for the names of files that operating systems strew over folders; nobody misses them."""
-    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
+    """True for the names of files that operating systems and runtimes strew over folders; nobody misses them."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._") or name.endswith(KERNELS_SUFFIX)
 
 
 def _contained(folder: Path, entry: FileEntry) -> Path:

@@ -79,14 +79,25 @@ class MemoryPlan:
     def working_bytes(self, index: int, pool: Pool) -> int:
         """What else: arrays that are held, the working memory of the phase's component, what kept ones retain."""
         phase = self.phases[index]
-        found = phase.held_bytes if pool == "host" else 0
+        found = (phase.held_bytes if pool == "host" else 0) + self._scratch_bytes(index, pool)
         for name in self.resident(index):
             footprint = self.footprints[name]
             if footprint.pool == pool and name == phase.component:
-                found += footprint.working + phase.constant_bytes
+                found += phase.constant_bytes + (0 if footprint.scratch else footprint.working)
             elif footprint.pool == pool:
                 found += footprint.retained
         return found * self.calls
+
+    def _scratch_bytes(self, index: int, pool: Pool) -> int:
+        """What the scratch has grown to in phase `index`, on the second and later calls: see `Footprint.scratch`."""
+        here = size = 0
+        for phase in (*self.phases, *self.phases[: index + 1]):
+            footprint = self.footprints[phase.component]
+            used = footprint.scratch and footprint.pool == pool
+            here = size = max(size, footprint.working) if used else size
+            if used and phase.component not in self.keep:
+                size = 0
+        return here
 
     def phase_bytes(self, index: int, pool: Pool) -> int:
         """Predicted bytes in a pool during phase `index`."""
@@ -109,9 +120,12 @@ class MemoryPlan:
 def make_plan(
     models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None, calls: int = 1
 ) -> MemoryPlan:
-    """Plan a call within `budget` bytes. `budget` None keeps everything loaded, `LEAST` keeps nothing.
+    """Plan a call within `budget` bytes. `budget` None keeps everything that fits, `LEAST` keeps nothing.
 
     `calls` like this one may run at once: they share the weights, and each has its own working memory.
+
+    Without a budget of the caller's a GPU sets one: what was free on it. It decides what is kept and refuses nothing,
+    because what is predicted is a little more than what is taken.
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
@@ -122,12 +136,13 @@ def make_plan(
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
     overhead = _overhead(used)
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
+    limit = _room(used) if budget is None else budget
     for given_up in range(len(order) + 1):
         plan = MemoryPlan(workload=workload, phases=phases, keep=frozenset(order[given_up:]), footprints=footprints,
-                          overhead=overhead, budget=budget, calls=calls)  # fmt: skip
-        if budget is None or plan.peak_bytes <= budget:
+                          overhead=overhead, budget=limit, calls=calls)  # fmt: skip
+        if limit is None or plan.peak_bytes <= limit:
             return plan
-    if budget == LEAST:
+    if budget in (None, LEAST):
         return plan
     worst = max(range(len(phases)), key=lambda i: plan.phase_bytes(i, plan.pool))
     raise MemoryBudgetError(
@@ -192,7 +207,8 @@ def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
     kind = runner.name.partition("/")[0]
     return Sizes(
-        rows=min(runner.rows, workload.rows) if role is Role.UNET else 1,
+        # A conditioner is called with as many sides of the guidance as its U-Net.
+        rows=min(runner.rows, workload.rows) if role in (Role.UNET, Role.CONDITIONER) else 1,
         tokens=max(workload.prompt_tokens, default=0),
         steps=workload.evaluations.get(kind, 0),
         pixels=workload.pixels,
@@ -202,6 +218,12 @@ def _sizes(runner: Runner, workload: Workload) -> Sizes:
 def _overhead(runners: Mapping[str, Runner]) -> dict[Pool, int]:
     devices = [runner.device for runner in runners.values()]
     return {pool: max(device.overhead.get(pool, 0) for device in devices) for pool in ("host", "device")}
+
+
+def _room(runners: Mapping[str, Runner]) -> int | None:
+    """What the GPU has for us; None where everything runs on the host."""
+    rooms = [room for runner in runners.values() if (room := runner.device.room) is not None]
+    return min(rooms, default=None)
 
 
 def format_table(plan: MemoryPlan) -> str:

@@ -30,6 +30,10 @@ class DeviceArray(Protocol):
     def dtype(self) -> np.dtype:
         """The type that `numpy.asarray` gives, as the component's spec declares it."""
 
+    @property
+    def stored(self) -> np.dtype:
+        """The type in which its numbers lie there."""
+
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Copy it to the host."""
 
@@ -66,6 +70,9 @@ class Footprint:
     """On top of that during a call, outputs included."""
     retained: int = 0
     """What of the working memory stays between calls until release."""
+    scratch: bool = False
+    """The working memory is the device's one scratch: it serves all components, is as large as the largest call since
+    it was last given back, and is given back with every component that is released."""
 
 
 class Device(Protocol):
@@ -82,6 +89,14 @@ class Device(Protocol):
     @property
     def overhead(self) -> Mapping[Pool, int]:
         """Bytes that the process takes in each pool before the first weight."""
+
+    @property
+    def room(self) -> int | None:
+        """Bytes of its own memory that this process may have, `overhead` included; None for the host's memory."""
+
+    @property
+    def in_use(self) -> int | None:
+        """Bytes of its own memory that are taken now, by whomever; None for the host's memory."""
 
     def close(self) -> None:
         """Give it back; it opens again when needed."""
@@ -198,7 +213,8 @@ def check_outputs(name: str, outputs: Values) -> None:
     picture of those.
     """
     for output, array in outputs.items():
-        if not np.isfinite(np.asarray(array)).all():
+        host = array if isinstance(array, np.ndarray) else np.asarray(array, array.stored)
+        if not np.isfinite(host).all():
             raise NumericError(
                 f"{name} gave NaN or Inf ({output}); rebuild the engine with the fp32 recipe, or check the checkpoint"
             )

@@ -64,6 +64,9 @@ _LEFT_BEHIND: list[Any] = []
 class OrtDevice:
     """What computes: a `provider`, with `threads` inside one operator (None: one per core that is ours)."""
 
+    room = None  # ONNX Runtime tells neither of a GPU's
+    in_use = None
+
     def __init__(self, *, threads: int | None = None, provider: Provider = CPU) -> None:
         self.threads = available_cores() if threads is None else threads
         self.provider = provider

@@ -15,7 +15,7 @@ class BoundArray:
     def __init__(self, host: np.ndarray, memory: str) -> None:
         self.value: Any = import_onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(host), memory, 0)
         self.shape = host.shape
-        self.dtype = host.dtype
+        self.dtype = self.stored = host.dtype
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Fetch it."""

@@ -6,7 +6,7 @@ the last node that reads it, and the peaks are fitted by the sum of products in 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 # Where the peak is sampled: latents of 256² to 1024² pictures, prompts of one and two chunks.
-_SAMPLES = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
+Samples = Mapping[str, tuple[int, ...]]
+_SAMPLES: Samples = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
 _LATENT_PIXELS = 64
 # Runtimes make these without a copy …
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
@@ -36,19 +37,39 @@ def activation_model(component: str, model: "ir.Model", spec: ComponentSpec) -> 
     The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
     `IncompatibleError` for a graph whose shapes cannot be inferred.
     """
+    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes))
+    assert fitted is not None
+    return fitted
+
+
+def fit(
+    spec: ComponentSpec,
+    measure: Callable[[Mapping[str, int]], int | None],
+    *,
+    samples: Samples = _SAMPLES,
+    squares: bool = True,
+) -> ActivationModel | None:
+    """A model of the bytes that `measure` tells at a few sizes of a component's symbols; None if it cannot tell.
+
+    It is never below them there. `samples`: the sizes, `side` for latents' height and width. `squares`: whether memory
+    may grow with the square of the pixels.
+    """
     symbols = set(spec.symbols())
-    axes = [name for name in _SAMPLES if name in symbols or (name == "side" and "height" in symbols)]
-    samples = []
-    for values in itertools.product(*(_SAMPLES[name] for name in axes)):
+    axes = [name for name in samples if name in symbols or (name == "side" and "height" in symbols)]
+    found = []
+    for values in itertools.product(*(samples[name] for name in axes)):
         sizes: dict[str, int] = dict(zip(axes, values, strict=True))
         side = sizes.pop("side", 0)
-        concrete = {**sizes, "height": side, "width": side} if side else sizes
-        samples.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, live_bytes(component, model, concrete)))
+        measured = measure({**sizes, "height": side, "width": side} if side else sizes)
+        if measured is None:
+            return None
+        found.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, measured))
     keys = ["1", "batch"]
     keys += ["batch*tokens"] if "tokens" in symbols else []
     keys += ["steps", "batch*steps"] if "steps" in symbols else []
-    keys += ["batch*pixels", "batch*pixels*pixels"] if "height" in symbols else []
-    return _fit(keys, samples)
+    keys += ["batch*pixels"] if "height" in symbols else []
+    keys += ["batch*pixels*pixels"] if "height" in symbols and squares else []
+    return _fit(keys, found)
 
 
 def live_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> int:

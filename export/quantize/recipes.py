@@ -87,6 +87,13 @@ class Recipe:
         steps = self.ladder.get(kind, ())
         return steps[steps.index(format) + 1 :] if format in steps else ()
 
+    def of_floats(self, floats: Format) -> Self:
+        """The same where floats are these instead of float32; a recipe that is about floats alone stays as it is."""
+        if not self.rules:
+            return self
+        ladder = {kind: tuple(floats if f == FLOAT32 else f for f in steps) for kind, steps in self.ladder.items()}
+        return replace(self, kept=floats if self.kept == FLOAT32 else self.kept, ladder=ladder)
+
     def formats(self) -> dict[Kind, tuple[Format, ...]]:
         """Every format that a layer of each kind may get, each once: what a target must be able to do."""
         rules = [rule for rows in self.rules.values() for rule in rows if rule.format != KEEP]

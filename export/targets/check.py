@@ -1,15 +1,33 @@
 """Whether a target can do a recipe: the one place that asks, and names the alternatives."""
 
+from dataclasses import replace
+
 from ...engine.errors import RequestError
+from ..quantize.formats import FLOAT16, FLOAT32, Kind
 from ..quantize.recipes import RECIPES, Recipe
 from ..target import Target
+
+_FLOATS = {"float32": FLOAT32, "float16": FLOAT16}
+
+
+def fitted(recipe: Recipe, target: Target) -> Recipe:
+    """The recipe with the floats that the target computes in, and with tables in them if it has no others.
+
+    A table is looked up and not multiplied with, so that its numbers are a matter of size alone.
+    """
+    tables = target.formats.get(Kind.EMBEDDING, frozenset())
+    rules = {
+        role: tuple(r for r in rows if r.kind is not Kind.EMBEDDING or r.format in tables)
+        for role, rows in recipe.rules.items()
+    }
+    return replace(recipe, rules=rules).of_floats(_FLOATS[target.dtype])
 
 
 def lacking(target: Target, recipe: Recipe) -> list[str]:
     """The recipe's formats that the target cannot do, each with its kind of layer: `conv w8a8_static`."""
     return [
         f"{kind} {format}"
-        for kind, formats in recipe.formats().items()
+        for kind, formats in fitted(recipe, target).formats().items()
         for format in formats
         if format not in target.formats.get(kind, ())
     ]

@@ -51,6 +51,7 @@ def test_every_component_is_as_far_from_the_reference_as_the_build_found(
         # One of the calls that the build's figure is the mean of.
         assert check.relative_error <= max(3 * check.recorded, 1e-5)
         assert check.seconds > 0
+        assert check.device_bytes is None
         assert check.device == manifest.measured_on != ""
 
 

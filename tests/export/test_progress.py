@@ -1,9 +1,13 @@
 """How much of a build is done, over all of its stages."""
 
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
+
 import pytest
+import torch
 
 from pocketxl.engine.progress import ProgressEvent, track
-from pocketxl.export.progress import Share, expected, steps_of, whole
+from pocketxl.export.progress import Counted, Share, expected, steps_of, whole
 
 
 def build_events(events: list[ProgressEvent]) -> list[tuple[int, bool]]:
@@ -65,3 +69,28 @@ def test_a_pipeline_s_steps_are_those_of_one_stage_over_all_pictures() -> None:
                 stepped()
     assert sum(count for count, _ in told) == 6
     assert {detail for _, detail in told} == {"encode", "denoise"}
+
+
+class Zeros:
+    """Two weights of 10 and 5 bytes."""
+
+    sizes: ClassVar = {"a": 10, "b": 5}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sizes)
+
+    def nbytes(self, name: str) -> int:
+        return self.sizes[name]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return torch.zeros(self.sizes[name])
+
+
+@pytest.mark.parametrize(("share", "told"), [(1.0, [10, 0, 5, 0]), (0.3, [3, 0, 1, 11])])
+def test_a_compiler_s_share_of_the_bytes_is_told_when_it_is_done(share: float, told: list[int]) -> None:
+    heard: list[int] = []
+    weights = Counted(cast(Any, Zeros()), heard.append, share=share)
+    for name in "aab":
+        weights.tensor(name)
+    weights.finish()
+    assert heard == told

@@ -15,7 +15,7 @@ from ...graph.layers import Layer, add_initializer, layers_in, only_user, replac
 from ...quantize.formats import W8A8_STATIC, Kind
 from ...quantize.quantization import Quantization, StaticRange
 from ...quantize.rounded import Floats
-from .stored_weight import StoredWeight
+from ..stored_weight import StoredWeight
 
 # int32 bias of a QLinearConv counts in steps of the weight's scale; beyond this the sum could overflow.
 LARGEST_BIAS_STEPS = 2**30

@@ -1,6 +1,6 @@
 """The `cpu` target: an ONNX file for ONNX Runtime's CPU provider, weights beside it as external data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...target import LIBRARIES, Lowered
+from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class CpuTarget:
     runner: str = "ort"
     dtype: str = "float32"
     runs_here: bool = True
+    reading: float = 1.0
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {
             Kind.LINEAR: frozenset({FLOAT32, W8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W4, W4A8}),
@@ -69,6 +70,7 @@ class CpuTarget:
         quantization: "Quantization",
         out: Path,
         aside: Path,
+        tell: Callable[[str], None] = quiet,
     ) -> Lowered:
         """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
         from ...graph.activations import activation_model

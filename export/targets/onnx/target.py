@@ -4,14 +4,14 @@ Older numbers of ONNX's operators, and no operator that one of the providers lac
 the same on every one of them, so that an engine is good for all; which of them runs it is chosen when it is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
-from ...target import LIBRARIES, Lowered
+from ...target import LIBRARIES, Lowered, quiet
 from .files import save
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class OnnxHalfTarget:
     runner: str = "ort"
     dtype: str = "float16"
     runs_here: bool = True
+    reading: float = 1.0
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )
@@ -54,6 +55,7 @@ class OnnxHalfTarget:
         quantization: "Quantization",
         out: Path,
         aside: Path,
+        tell: Callable[[str], None] = quiet,
     ) -> Lowered:
         """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
         from ...graph.activations import activation_model

@@ -1,62 +1,78 @@
-"""TensorRT for RTX's builder: an ONNX file → an engine for one GPU generation, with or without a GPU.
+"""TensorRT for RTX's builder: an ONNX file → an engine for one or several GPU generations, with or without a GPU.
 
 Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed only; a timing cache or the REFIT and
-STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too, so nothing here looks into it.
+STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
+and makes no copy; the builder then takes up to 2.2 times the weights' bytes. A progress monitor is of no use: nearly
+the whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of
+its own, see `process`). Building for Windows asks for an NVIDIA driver. The flag WEIGHT_STREAMING is left out: by
+NVIDIA's guide it excludes CUDA graphs and weights that are taken off the GPU between phases, and the recipe
+`int8-weight` needs half the memory anyway.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt import import_tensorrt
-from ....engine.specs import Dim
-from .profiles import profile
+from .attention import FUSED_HEADS
+from .profiles import Profile
 
 
-def build_engine(
-    component: str, onnx: Path, inputs: dict[str, tuple[Dim, ...]], architecture: str, engine: Path
-) -> None:
-    """Build `engine` from the ONNX file for one architecture (`sm89`); the inputs' symbols take their `RANGES`.
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be built: an ONNX file, for these architectures (`sm89`), with its inputs' profiles, and where to."""
 
-    Raises `IncompatibleError` that names the first node that cannot be translated, and `StorageError` or `OSError` when
-    the file cannot be written.
+    component: str
+    onnx: Path
+    profiles: Mapping[str, Profile]
+    architectures: tuple[str, ...]
+    engine: Path
+
+
+def build_engine(order: Order) -> None:
+    """Build it.
+
+    Raises `IncompatibleError` that names the first node that cannot be translated, and `OSError` when the file cannot
+    be written.
     """
     trt = import_tensorrt()
     log = _log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(onnx)):
-        raise IncompatibleError(f"{component}: {_parser_error(parser)}")
+    if not parser.parse_from_file(str(order.onnx)):
+        raise IncompatibleError(f"{order.component}: {_parser_error(parser)}")
     _allow_decomposition(trt, network)
     config = builder.create_builder_config()
-    # Lets the runtime keep only part of the weights on the GPU; costs nothing where it is not used.
-    config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), 0)
+    config.num_compute_capabilities = len(order.architectures)
+    for index, architecture in enumerate(order.architectures):
+        config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), index)
     sizes = builder.create_optimization_profile()
-    for name, shape in inputs.items():
-        sizes.set_shape(name, *profile(component, name, shape))
+    for name, shapes in order.profiles.items():
+        sizes.set_shape(name, *shapes)
     config.add_optimization_profile(sizes)
-    with engine.open("wb") as file:
+    with order.engine.open("wb") as file:
         writer = _writer(trt, file)
         built = builder.build_serialized_network_to_stream(network, config, writer)
     if writer.failure is not None:
         raise writer.failure
     if not built:
-        raise IncompatibleError(f"{component}: TensorRT for RTX cannot build it for {architecture}: {log.summary()}")
+        raise IncompatibleError(
+            f"{order.component}: TensorRT for RTX cannot build it for {', '.join(order.architectures)}: {log.summary()}"
+        )
 
 
 def _allow_decomposition(trt: Any, network: Any) -> None:
-    """Let attention without a dedicated kernel (in float32, or with odd heads) be built of matrix products.
-
-    Without this the builder refuses such an attention.
-    """
+    """Let attention with heads that no fused kernel takes be built of matrix products; refuse it for all others."""
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to cast, as in NVIDIA's own samples
-            layer.attention.decomposable = True
+            query = layer.attention.get_input(0)
+            half = query.dtype == trt.DataType.HALF
+            layer.attention.decomposable = not half or int(query.shape[-1]) not in FUSED_HEADS
 
 
 def _parser_error(parser: Any) -> str:

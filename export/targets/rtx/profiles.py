@@ -1,13 +1,21 @@
-"""The sizes that an `rtx` engine takes: a range for each symbol of the specs."""
+"""The sizes that an `rtx` engine takes: a range for each symbol of the specs.
+
+One range for all sizes: the runtime fits kernels to the sizes that it meets. The largest size costs no memory by itself
+where the runner asks for working memory by the sizes of the call. Not in it: pictures beyond 1536² and prompts of more
+than four chunks, until an option asks for them.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....engine.errors import IncompatibleError
-from ....engine.specs import Dim
+from ....engine.specs import ComponentSpec, Dim, Role
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Least, best and most shape of an input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +29,21 @@ class Range:
 
 # By the symbols of `engine.specs`; the picture's size follows from the latents'.
 RANGES = {
-    "batch": Range(least=1, best=2, most=8),
+    "batch": Range(least=1, best=2, most=2),  # both sides of guidance; more pictures are more calls
     "tokens": Range(least=77, best=77, most=4 * 77),
     "steps": Range(least=1, best=30, most=1000),
-    "height": Range(least=8, best=128, most=256),
-    "width": Range(least=8, best=128, most=256),
+    "height": Range(least=8, best=128, most=192),
+    "width": Range(least=8, best=128, most=192),
 }
+_ALONE = Range(least=1, best=1, most=1)
+SINGLE = (Role.VAE_DECODER,)
+"""Components that are built for one row, since no call has more. A text encoder's have one too, but attention with one
+head and no size that varies has no fused kernel."""
+
+
+def range_of(role: Role, symbol: str) -> Range | None:
+    """What a symbol may be in a component of that role; None if no range is known."""
+    return _ALONE if symbol == "batch" and role in SINGLE else RANGES.get(symbol)
 
 
 def dimensions(value: "ir.Value") -> tuple[Dim, ...]:
@@ -35,12 +52,18 @@ def dimensions(value: "ir.Value") -> tuple[Dim, ...]:
     return tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
 
 
-def profile(component: str, name: str, shape: tuple[Dim, ...]) -> list[tuple[int, ...]]:
+def profile(component: str, role: Role, name: str, shape: tuple[Dim, ...]) -> Profile:
     """Least, best and most shape of one input; `IncompatibleError` names symbols without a range."""
-    unknown = [dim for dim in shape if isinstance(dim, str) and dim not in RANGES]
-    if unknown:
+    found = [range_of(role, d) if isinstance(d, str) else Range(least=d, best=d, most=d) for d in shape]
+    ranges = [r for r in found if r is not None]
+    if len(ranges) < len(shape):
+        unknown = [dim for dim, r in zip(shape, found, strict=True) if r is None]
         raise IncompatibleError(
             f"{component}: input {name} has the dimensions {unknown}, ranges are known for {list(RANGES)}"
         )
-    ranges = [RANGES[d] if isinstance(d, str) else Range(least=d, best=d, most=d) for d in shape]
-    return [tuple(r.least for r in ranges), tuple(r.best for r in ranges), tuple(r.most for r in ranges)]
+    return tuple(r.least for r in ranges), tuple(r.best for r in ranges), tuple(r.most for r in ranges)
+
+
+def profiles(component: str, spec: ComponentSpec) -> dict[str, Profile]:
+    """That of every input."""
+    return {tensor.name: profile(component, spec.role, tensor.name, tensor.shape) for tensor in spec.inputs}

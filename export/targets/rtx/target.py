@@ -1,6 +1,6 @@
-"""The `rtx` targets: TensorRT for RTX engines in 16 bit, built on any machine, one row for each GPU generation."""
+"""The `rtx` targets: TensorRT for RTX engines, built on any machine, for all GPU generations or for one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
-from ...quantize.formats import FLOAT16, Format, Kind
-from ...target import LIBRARIES, Lowered
-from .builder import build_engine
-from .profiles import dimensions
+from ...quantize.formats import FLOAT16, W8, Format, Kind
+from ...target import LIBRARIES, Lowered, quiet
+from .builder import Order
+from .memory import working_memory
+from .process import build_aside
+from .profiles import profiles
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,19 +31,27 @@ ARCHITECTURES = {
     "sm120": "Blackwell",
     "sm121": "GB10",
 }
+TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
+"""Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
+and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RtxTarget:
-    """TensorRT for RTX on one GPU generation."""
+    """TensorRT for RTX on some GPU generations; an engine for several has one program, the least common one."""
 
     name: str
-    architecture: str
+    architectures: tuple[str, ...]
     runner: str = "tensorrt"
     dtype: str = "float16"
     runs_here: bool = False
+    reading: float = 0.3
     formats: Mapping[Kind, frozenset[Format]] = field(
-        default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
+        default_factory=lambda: {
+            Kind.LINEAR: frozenset({FLOAT16, W8}),
+            Kind.CONV: frozenset({FLOAT16, W8}),
+            Kind.EMBEDDING: frozenset({FLOAT16}),
+        }
     )
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
@@ -56,6 +66,7 @@ class RtxTarget:
         quantization: "Quantization",
         out: Path,
         aside: Path,
+        tell: Callable[[str], None] = quiet,
     ) -> Lowered:
         """See `Target.lower`; writes `model.engine`. The stand-in is the ONNX file that it is built from, as large.
 
@@ -63,23 +74,48 @@ class RtxTarget:
         inputs are of equal size but differ in some bytes.
         """
         import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .weight_only import weight_only
 
-        activation = activation_model(component, model, spec)  # no pass follows
+        rewrite(model)
         attach(model, weights)
-        inputs = {str(value.name): dimensions(value) for value in model.graph.inputs}
-        onnx = aside / MODEL_FILE
+        weight_only(model.graph, quantization)
+        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
+        order = Order(
+            component=component,
+            onnx=aside / MODEL_FILE,
+            profiles=profiles(component, spec),
+            architectures=self.architectures,
+            engine=out / ENGINE_FILE,
+        )
         try:
-            ir.save(model, onnx, external_data=f"{MODEL_FILE}.data")
-            build_engine(component, onnx, inputs, self.architecture, out / ENGINE_FILE)
+            ir.save(model, order.onnx, external_data=f"{MODEL_FILE}.data")
         except OSError as error:
             raise StorageError(
-                f"cannot write {error.filename or out}: {error.strerror or error}; "
+                f"cannot write {error.filename or aside}: {error.strerror or error}; "
                 "free some space or choose another folder"
             ) from error
-        return Lowered(activation=activation, stand_in=onnx)
+        build_aside(order, tell)
+        memory = working_memory(order.engine, spec) or activation_model(component, model, spec)
+        return Lowered(activation=memory, stand_in=order.onnx)
 
 
-RTX_TARGETS = tuple(RtxTarget(name=f"rtx-{name}", architecture=name) for name in ARCHITECTURES)
+def rewrite(model: "ir.Model") -> None:
+    """The passes, on a master without data."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from .attention import chunk_queries
+    from .group_norm import group_norm
+
+    group_norm(model.graph)
+    chunk_queries(model.graph)
+    RemoveUnusedNodesPass()(model)  # what has only brought a norm's parameters into shape
+
+
+RTX_TARGETS = (
+    RtxTarget(name="rtx", architectures=TOGETHER),
+    *(RtxTarget(name=f"rtx-{name}", architectures=(name,)) for name in ARCHITECTURES),
+)

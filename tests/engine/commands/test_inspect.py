@@ -22,6 +22,14 @@ def test_an_engine_tells_its_components_and_figures(tiny_engine: Path, capsys: p
     assert f"model hash {manifest.digest[:10]}" in text
 
 
+def test_a_picture_has_no_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.png"
+    write_picture(path, np.zeros((8, 8, 3), np.uint8), {"Prompt": "a", "Steps": "1", "Seed": "2", "Size": "8x8"})
+    shown = run(capsys, "inspect", path, "--layers")
+    assert shown.status == 2
+    assert "leave --layers out" in shown.complaint()
+
+
 def test_verify_counts_every_file(tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     *progress, event = run(capsys, "verify", tiny_engine, "--json").events()
     assert {told["event"] for told in progress} == {"progress"}

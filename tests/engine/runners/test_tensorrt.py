@@ -49,36 +49,10 @@ def test_a_machine_without_a_driver_is_told_so(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / ENGINE_FILE).write_bytes(b"engine")
     made = runner(tmp_path, VaeArchitecture().decoder())
-    with pytest.raises(IncompatibleError, match=r"needs an NVIDIA GPU and its driver.*--target cpu"):
+    with pytest.raises(IncompatibleError, match=r"need one and its driver.*--target cpu"):
         made({"latents": np.zeros((1, 4, 8, 8), np.float32)})
     assert not made.loaded
     made.release()
-
-
-def test_the_api_that_the_runner_is_written_to_is_there() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    used = {
-        trt.Runtime: ["deserialize_cuda_engine"],
-        trt.ICudaEngine: [
-            "create_execution_context",
-            "get_tensor_dtype",
-            "get_tensor_name",
-            "get_tensor_profile_shape",
-            "num_io_tensors",
-            "streamable_weights_size",
-            "weight_streaming_budget_v2",
-        ],
-        trt.IExecutionContext: [
-            "execute_async_v3",
-            "get_tensor_shape",
-            "infer_shapes",
-            "set_input_shape",
-            "set_tensor_address",
-        ],
-    }
-    assert [
-        f"{kind.__name__}.{name}" for kind, names in used.items() for name in names if not hasattr(kind, name)
-    ] == []
 
 
 @pytest.mark.gpu
@@ -103,7 +77,7 @@ def test_the_vae_decoder_equals_the_module(tmp_path: Path) -> None:
     TARGETS["rtx-sm89"].lower("vae_decoder", spec, master, weights, known, tmp_path, tmp_path / "aside")
     made = runner(tmp_path, spec)
     for height, width in ((8, 16), (16, 8), (8, 16)):  # shapes change back and forth, buffers grow and stay
-        latents = np.random.default_rng(height).standard_normal((2, 4, height, width)).astype(np.float32)
+        latents = np.random.default_rng(height).standard_normal((1, 4, height, width)).astype(np.float32)
         expected = pair.ours(torch.from_numpy(latents)).numpy()
         image = made({"latents": latents})["image"]
         assert np.linalg.norm(image - expected) / np.linalg.norm(expected) < TENSORRT_FP16_RELATIVE

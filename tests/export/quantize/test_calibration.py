@@ -72,4 +72,4 @@ def test_factors_of_channels_apply_to_patches_too() -> None:
     scaled = seen.scaled(np.array([2.0, 0.5], np.float32), np.array([4.0], np.float32))
     np.testing.assert_array_equal(scaled.inputs.reshape(6, 2, 9)[:, 0], 2 * channels[:, 0])
     np.testing.assert_array_equal(scaled.input_range[1], scaled.inputs.reshape(6, 2, 9).max((0, 2)))
-    assert scaled.output_range == (-4, 8)
+    assert [float(edge[0]) for edge in scaled.output_range] == [-4, 8]

@@ -3,10 +3,12 @@
 import pytest
 
 from pocketxl.engine.errors import RequestError
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.formats import FLOAT16, W8, Kind
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import Target
 from pocketxl.export.targets import TARGETS
-from pocketxl.export.targets.check import check, recipes_for
+from pocketxl.export.targets.check import check, fitted, recipes_for
 
 
 @pytest.mark.parametrize(
@@ -14,8 +16,8 @@ from pocketxl.export.targets.check import check, recipes_for
     [
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
         ("onnx-fp16", ("fp16",)),
-        ("rtx-sm75", ("fp16",)),
-        ("rtx-sm121", ("fp16",)),
+        ("rtx", ("fp16", "int8-weight")),
+        ("rtx-sm121", ("fp16", "int8-weight")),
     ],
 )
 def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
@@ -28,7 +30,7 @@ def test_every_target_can_do_its_own_default(target: Target) -> None:
 
 
 def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
-    missing = "linear wf32, linear w8a8_dynamic, .*conv w8a8_static.*: choose one of fp16$"
+    missing = "linear w8a8_dynamic, conv w8a8_static.*: choose one of fp16, int8-weight$"
     with pytest.raises(RequestError, match=f"target rtx-sm89 cannot do recipe 'int8', which needs {missing}"):
         check(TARGETS["rtx-sm89"], RECIPES["int8"])
     with pytest.raises(
@@ -37,9 +39,19 @@ def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
         check(TARGETS["cpu"], RECIPES["fp16"])
 
 
+def test_a_recipe_has_the_floats_of_its_target_and_tables_where_it_can() -> None:
+    recipe = RECIPES["int8-weight"]
+    assert fitted(recipe, TARGETS["cpu"]) == recipe
+    here = fitted(recipe, TARGETS["rtx"])
+    assert here.kept == here.ladder[Kind.CONV][-1] == FLOAT16
+    table = (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.token_embedding")
+    assert (recipe.format(*table), here.format(*table)) == (W8, FLOAT16)
+    assert fitted(RECIPES["fp32"], TARGETS["rtx"]) == RECIPES["fp32"], "it is about floats, and refused"
+
+
 def test_libraries_beyond_the_common_ones() -> None:
     common = set(TARGETS["cpu"].libraries)
     assert "onnx" in common
     assert {target.name for target in TARGETS.values() if "tensorrt-rtx-cu12" in target.libraries} == {
-        name for name in TARGETS if name.startswith("rtx-")
+        name for name in TARGETS if name.startswith("rtx")
     }

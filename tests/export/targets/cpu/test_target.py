@@ -51,7 +51,14 @@ def ranges(pair: UNetPair, reference: StreamedModule) -> Ranges:
     """Of every convolution, from what it shows."""
     convs = {n: m for n, m in pair.unet.named_modules() if isinstance(m, nn.Conv2d)}
     seen = observe(reference, [sample(pair, seed) for seed in range(2)]).layers
-    return {name: fit_ranges(conv.weight.detach().flatten(1).numpy(), seen[name]) for name, conv in convs.items()}
+    return {
+        name: fit_ranges(
+            conv.weight.detach().flatten(1).numpy(),
+            None if conv.bias is None else conv.bias.detach().numpy(),
+            seen[name],
+        )
+        for name, conv in convs.items()
+    }
 
 
 def sample(pair: UNetPair, seed: int, batch: int = 1, height: int = 16, width: int = 16) -> Sample:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...graph.layers import Layer
-from ...quantize.formats import Weight
-from ...quantize.quantization import Quantization
-from ...quantize.rounded import Floats, Rounded
+from ..graph.layers import Layer
+from ..quantize.formats import Weight
+from ..quantize.quantization import Quantization
+from ..quantize.rounded import Floats, Rounded
 
 Array = npt.NDArray[np.generic]
 Bytes = npt.NDArray[np.uint8]
@@ -105,7 +105,7 @@ def _round(weight: StoredWeight) -> Rounded:
     Keeping every layer's small scales would pin the allocator's freed pages between them: 5.4 GB for the full-size base
     U-Net, 0.8 without.
     """
-    from ...quantize.rounding import round_weight
+    from ..quantize.rounding import round_weight
 
     matrix = np.asarray(weight.source.numpy(), np.float32).reshape(weight.shape[0], -1)
     inputs = weight.inputs

@@ -1,0 +1,163 @@
+"""An NVIDIA GPU: the few calls of its driver library that runners need. No package is needed.
+
+Reference: CUDA Driver API (the `_v2` names are the 64-bit forms that its header maps the plain names to).
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import IncompatibleError, MemoryBudgetError
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_OUT_OF_MEMORY = 2
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
+_NAME_BYTES = 256
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+
+# CUresult → what to do about it.
+ADVICE: Mapping[int, str] = {
+    3: "use the GPU in the process that opens it: it does not survive a fork",
+    34: f"the {_LIBRARY} that was found is a stub for compilers; install the NVIDIA driver",
+    35: "the NVIDIA driver is too old; update it",
+    46: "another process has the GPU for itself, or it is being reset; wait, or end that process",
+    100: "the driver sees no NVIDIA GPU; check that it is plugged in and not hidden by CUDA_VISIBLE_DEVICES",
+    700: "the GPU's state is lost; start the program again, and report it if it happens again",
+    702: "the system stopped a call that took too long; make a smaller picture, or raise the system's GPU timeout",
+    719: "the GPU's state is lost; start the program again, and report it if it happens again",
+    802: "the GPU is not ready yet; wait, or start the machine again",
+    803: "the driver was updated while the machine ran; start the machine again",
+    804: "the driver is too old for this GPU's libraries; update it",
+    999: "the driver cannot start; start the machine again, or install the driver again",
+}
+
+
+class CudaDriver:
+    """The first GPU's primary context, with one stream.
+
+    Raises `IncompatibleError` where there is no GPU or driver; every call raises it, or `MemoryBudgetError`.
+    """
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._device = ctypes.c_int()
+        self._context = ctypes.c_void_p()
+        stream = ctypes.c_void_p()
+        self._call("cuInit", 0)
+        self._call("cuDeviceGet", ctypes.byref(self._device), 0)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
+        self.enter()
+        # One that waits for no other: else what a library's threads do meanwhile would end the capture of a graph.
+        self._call("cuStreamCreate", ctypes.byref(stream), _NON_BLOCKING)
+        self._stream = stream
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, as TensorRT takes it."""
+        return int(self._stream.value or 0)
+
+    def device_name(self) -> str:
+        """The GPU's marketing name."""
+        text = ctypes.create_string_buffer(_NAME_BYTES)
+        self._call("cuDeviceGetName", text, _NAME_BYTES, self._device)
+        return text.value.decode(errors="replace")
+
+    def compute_capability(self) -> tuple[int, int]:
+        """The GPU's generation: (8, 9) for Ada."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, self._device)
+        self._call("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, self._device)
+        return major.value, minor.value
+
+    def cuda_version(self) -> tuple[int, int]:
+        """The newest CUDA version that the driver serves: (12, 9)."""
+        number = ctypes.c_int()
+        self._call("cuDriverGetVersion", ctypes.byref(number))
+        return number.value // 1000, number.value % 1000 // 10
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the GPU's memory that are free, and all of them; other programs have their part of it too."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.enter()
+        self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def enter(self) -> None:
+        """Make the context current for the calling thread."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def allocate(self, size: int) -> int:
+        """The address of `size` new bytes on the GPU, aligned to 256. Raises `MemoryBudgetError`."""
+        address = ctypes.c_uint64()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
+        return int(address.value)
+
+    def free(self, address: int) -> None:
+        """Give back what `allocate` gave."""
+        self._call("cuMemFree_v2", ctypes.c_uint64(address))
+
+    def pin(self, size: int) -> int:
+        """The address of `size` new bytes on the host that the GPU copies from and to without a detour."""
+        address = ctypes.c_void_p()
+        self._call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(max(size, 1)), ctypes.c_uint(0))
+        return int(address.value or 0)
+
+    def unpin(self, address: int) -> None:
+        """Give back what `pin` gave."""
+        self._call("cuMemFreeHost", ctypes.c_void_p(address))
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        """Copy a contiguous array to the GPU; `array` must stay alive until `synchronize`."""
+        host = ctypes.c_void_p(array.ctypes.data)
+        size = ctypes.c_size_t(array.nbytes)
+        self._call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self._stream)
+
+    def download(self, array: np.ndarray, address: int) -> None:
+        """Copy from the GPU into a contiguous array, which is filled after `synchronize`."""
+        host = ctypes.c_void_p(array.ctypes.data)
+        size = ctypes.c_size_t(array.nbytes)
+        self._call("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size, self._stream)
+
+    def synchronize(self) -> None:
+        """Wait for everything on the stream."""
+        self._call("cuStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        """Give the stream and the context back."""
+        self._call("cuStreamDestroy_v2", self._stream)
+        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        try:
+            function = getattr(self._library, name)
+        except AttributeError as error:
+            raise IncompatibleError(f"the NVIDIA driver has no {name}, so it is too old; update it") from error
+        if status := int(function(*arguments)):
+            raise _error(self._library, name, status)
+
+
+def _library() -> Any:
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise IncompatibleError(
+            f"engines for NVIDIA GPUs need one and its driver, and {_LIBRARY} is not here; install the driver, use "
+            "another machine, or build with --target cpu"
+        ) from error
+
+
+def _error(library: Any, name: str, status: int) -> IncompatibleError | MemoryBudgetError:
+    if status == _OUT_OF_MEMORY:
+        return MemoryBudgetError(
+            f"the GPU is out of memory ({name}); close other programs that use it, give a smaller --budget, or make a "
+            "smaller picture"
+        )
+    text = ctypes.c_char_p()
+    library.cuGetErrorString(status, ctypes.byref(text))
+    reason = os.fsdecode(text.value or b"unknown error")
+    advice = ADVICE.get(status, "start the program again, and update the driver if that does not help")
+    return IncompatibleError(f"the NVIDIA driver answers {name} with error {status} ({reason}): {advice}")

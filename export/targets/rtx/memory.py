@@ -1,0 +1,39 @@
+"""The working memory of an engine, from its own program."""
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ....engine.compiled.arena import arena_at
+from ....engine.compiled.read import read_compiled
+from ....engine.folder.manifest import ActivationModel
+from ....engine.specs import ComponentSpec, TensorSpec
+from ...graph.activations import fit
+
+# From the least to the most of the profiles, since memory is fixed up to some size and grows from there on.
+_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50, 1000), "side": (8, 64, 128, 192)}
+_LATENT = 8
+"""Pixels of the picture to one of the latents, in each direction."""
+
+
+def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
+    """The program's arena and the outputs, fitted over the sizes of a call; None if the program cannot be read."""
+    compiled = read_compiled(engine)
+    if compiled is None:
+        return None
+
+    def measure(sizes: Mapping[str, int]) -> int | None:
+        shapes = {tensor.name: _shape(tensor, sizes) for tensor in spec.inputs}
+        arena = arena_at(compiled, shapes)
+        outputs = sum(prod(_shape(t, sizes)) * np.dtype(t.dtype).itemsize for t in spec.outputs)
+        return None if arena is None else arena + outputs
+
+    return fit(spec, measure, samples=_SAMPLES, squares=False)
+
+
+def _shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    pixels = {f"image_{side}": _LATENT * sizes[side] for side in ("height", "width") if side in sizes}
+    known = {**sizes, **pixels}
+    return tuple(dim if isinstance(dim, int) else known[dim] for dim in tensor.shape)

@@ -1,0 +1,87 @@
+"""What can be built and run, and the fix for each thing that is missing."""
+
+import platform
+import sys
+
+import pytest
+
+from pocketxl.engine.doctor import abilities as module
+from pocketxl.engine.doctor.abilities import Ability, abilities
+from pocketxl.engine.doctor.machine import Gpu
+from pocketxl.engine.doctor.packages import Package
+from pocketxl.engine.runners import BACK_ENDS
+
+CARD = Gpu(
+    name="NVIDIA GeForce RTX 4060", compute_capability="8.9", memory_bytes=8 << 30, free_bytes=7 << 30,
+    driver="", cuda="",
+)  # fmt: skip
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Extras of which a package is missing; change it."""
+    extras: set[str] = set()
+
+    def packages(extra: str) -> tuple[Package, ...]:
+        problem = f"{extra}-package is not installed" if extra in extras else None
+        return (Package(name=f"{extra}-package", wanted="", version=None, problem=problem),)
+
+    monkeypatch.setattr(module, "packages", packages)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    return extras
+
+
+def by_name(gpu: Gpu | str) -> dict[str, Ability]:
+    return {f"{ability.target} {ability.deed}": ability for ability in abilities(gpu)}
+
+
+def test_with_everything_here_everything_can_be_done(missing: set[str]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    found = by_name(CARD)
+    assert set(found) == {"cpu run", "cpu build", "rtx run", "rtx build"}
+    assert len(found) == 2 * len(BACK_ENDS), "a back end that the doctor does not know"
+    assert all(ability.possible for ability in found.values())
+
+
+def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[str]) -> None:
+    missing.add("export")
+    found = by_name(CARD)
+    assert {name for name, ability in found.items() if not ability.possible} == {"cpu build", "rtx build"}
+    for name in ("cpu build", "rtx build"):
+        (fix,) = found[name].fixes
+        assert fix.startswith("export-package is not installed; install it")
+        assert fix.endswith("pip install -e '.[export]'")
+
+
+def test_without_a_card_engines_for_it_can_be_built_and_not_run(missing: set[str]) -> None:
+    found = by_name("no card; buy one")
+    assert found["rtx build"].possible
+    assert found["rtx run"].fixes == ("no card; buy one",)
+
+
+def test_a_card_that_the_library_has_no_kernels_for_is_told(missing: set[str]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    hopper = Gpu(name="H", compute_capability="9.0", memory_bytes=1, free_bytes=1, driver="", cuda="")
+    (fix,) = by_name(hopper)["rtx run"].fixes
+    assert "no kernels for compute capability 9.0; build with --target cpu" in fix
+
+
+def test_without_the_library_only_the_library_is_asked_for(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    missing.add("rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    (fix,) = by_name(CARD)["rtx run"].fixes
+    assert fix.endswith("pip install -e '.[rtx]'")
+
+
+@pytest.mark.parametrize(("system", "kind"), [("Darwin", "arm64"), ("Linux", "aarch64")])
+def test_where_the_library_does_not_exist_nothing_else_is_asked_for(
+    missing: set[str], monkeypatch: pytest.MonkeyPatch, system: str, kind: str
+) -> None:
+    missing |= {"rtx", "export"}
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: kind)
+    for deed in ("run", "build"):
+        (fix,) = by_name("no card")[f"rtx {deed}"].fixes
+        assert fix == "TensorRT for RTX is for Linux and Windows on x86-64; use another machine"
+    assert by_name("no card")["cpu run"].possible

@@ -1,0 +1,95 @@
+"""The driver's calls as its reference has them, and each failure in a sentence with the fix."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketxl.engine.errors import IncompatibleError, MemoryBudgetError
+from pocketxl.engine.runners.cuda_driver import ADVICE, CudaDriver
+
+from ...fixtures.cuda_library import SIGNATURES, CudaLibrary
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> CudaLibrary:
+    library = CudaLibrary()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    return library
+
+
+def test_every_call_is_made_as_the_reference_says(library: CudaLibrary) -> None:
+    driver = CudaDriver()
+    assert driver.stream == 77
+    assert driver.device_name() == "NVIDIA GeForce RTX 4060"
+    assert driver.compute_capability() == (8, 9)
+    assert driver.cuda_version() == (12, 9)
+    there, here = driver.allocate(24), driver.pin(24)
+    free, total = driver.memory()
+    assert (total - free, total) == (24, library.host.total)
+    sent, back = np.arange(6, dtype=np.float32), np.zeros(6, np.float32)
+    driver.upload(there, sent)
+    driver.download(back, there)
+    driver.synchronize()
+    np.testing.assert_array_equal(back, sent)
+    driver.unpin(here)
+    driver.free(there)
+    driver.close()
+    assert set(library.calls) == set(SIGNATURES)
+    assert not library.host.memory_now
+    assert not library.host.pinned
+
+
+def test_without_a_driver_it_is_named_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise OSError("cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with pytest.raises(IncompatibleError, match=r"need one and its driver.*install the driver.*--target cpu"):
+        CudaDriver()
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "says"),
+    [
+        ("cuInit", 100, r"cuInit with error 100 \(no CUDA-capable device is detected\): the driver sees no NVIDIA GPU"),
+        ("cuInit", 35, "too old; update it"),
+        ("cuInit", 803, "start the machine again"),
+        ("cuInit", 999, "start the machine again"),
+        ("cuInit", 34, "is a stub"),
+        ("cuDevicePrimaryCtxRetain", 46, "another process has the GPU"),
+        ("cuInit", 12345, r"error 12345 \(unknown error\): start the program again"),
+    ],
+)
+def test_a_driver_that_does_not_start_is_explained(library: CudaLibrary, call: str, status: int, says: str) -> None:
+    library.fails[call] = status
+    with pytest.raises(IncompatibleError, match=says):
+        CudaDriver()
+
+
+def test_every_advice_is_a_sentence_s_end() -> None:
+    for advice in ADVICE.values():
+        assert advice[0].islower()
+        assert not advice.endswith(".")
+
+
+def test_a_full_gpu_is_a_memory_error_with_what_helps(library: CudaLibrary) -> None:
+    driver = CudaDriver()
+    library.fails["cuMemAlloc_v2"] = 2
+    with pytest.raises(MemoryBudgetError, match=r"out of memory.*--budget.*smaller picture"):
+        driver.allocate(1)
+    library.fails["cuStreamSynchronize"] = 700
+    with pytest.raises(IncompatibleError, match="state is lost; start the program again"):
+        driver.synchronize()
+
+
+def test_an_old_driver_without_a_call_is_told_to_be_updated(library: CudaLibrary) -> None:
+    library.lacks.add("cuMemHostAlloc")
+    with pytest.raises(IncompatibleError, match="has no cuMemHostAlloc, so it is too old; update it"):
+        CudaDriver().pin(1)
+
+
+def test_handles_are_as_wide_as_pointers() -> None:
+    """A context or stream handed over as a plain int would be cut to 32 bits by ctypes."""
+    assert ctypes.sizeof(ctypes.c_void_p) == ctypes.sizeof(ctypes.c_size_t) == 8

@@ -1,0 +1,39 @@
+"""The trained miniature, base and refiner, as an `rtx` engine: what each component compiled to."""
+
+from pathlib import Path
+
+import pytest
+
+import pocketxl.export.miniature
+from pocketxl.engine.compiled.read import read_compiled
+from pocketxl.export.build import build
+from pocketxl.export.targets.rtx.target import TOGETHER
+
+pytest.importorskip("tensorrt_rtx")
+WEIGHTS = Path(pocketxl.export.miniature.__file__).parent / "weights"
+# Component → attentions that are one kernel (self and cross for each transformer block), and norms with SiLU in them.
+WANTED = {
+    "text_encoder": (1, 0),
+    "text_encoder_2": (3, 0),
+    "base/conditioner": (0, 0),
+    "base/unet": (22, 23),
+    "refiner/conditioner": (0, 0),
+    "refiner/unet": (8, 23),
+    "vae_decoder": (1, 12),
+}
+
+
+@pytest.mark.slow
+def test_every_component_fuses_and_passes_its_gate(tmp_path: Path) -> None:
+    made = build(WEIGHTS / "base", tmp_path / "engine", refiner=WEIGHTS / "refiner", target="rtx", calibration_size=128)
+    assert set(made.manifest.components) == set(WANTED)
+    for name, entry in made.manifest.components.items():
+        compiled = read_compiled(tmp_path / "engine" / name / "model.engine")
+        assert compiled is not None, name
+        assert compiled.architectures == TOGETHER, name
+        assert (compiled.attentions, compiled.kernels["SiluGnor"]) == WANTED[name], name
+        assert not {"CastSilu", "CastGnor"} & set(compiled.kernels), name
+        assert {p.factors for p in compiled.products} == {("half", "half")}, name
+        assert not compiled.allocates, name
+        assert entry.activation.bytes_at(512 * 512, batch=1, steps=30) < compiled.arena_bytes, name
+        assert entry.quality["relative_error"] < 1e-3, "of the stand-in: half precision in the weights"
