@@ -35,6 +35,9 @@ TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
 """Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
 and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
+COMPILED_FILE = "compiled.onnx"
+"""What the compiler reads, beside the stand-in, whose weights it has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RtxTarget:
@@ -68,8 +71,9 @@ class RtxTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.engine`. The stand-in is the ONNX file that it is built from, as large.
+        """See `Target.lower`; writes `model.engine`. The stand-in has its weights, and the edge that the spec declares.
 
+        The compiler reads a second ONNX file, which shares the first one's weights and has halves at its edge.
         The builder names temporaries in an order that changes from run to run, so engines built twice from the same
         inputs are of equal size but differ in some bytes.
         """
@@ -78,6 +82,7 @@ class RtxTarget:
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .edges import half_edges
         from .weight_only import weight_only
 
         rewrite(model)
@@ -86,13 +91,16 @@ class RtxTarget:
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         order = Order(
             component=component,
-            onnx=aside / MODEL_FILE,
+            onnx=aside / COMPILED_FILE,
             profiles=profiles(component, spec),
             architectures=self.architectures,
             engine=out / ENGINE_FILE,
         )
         try:
-            ir.save(model, order.onnx, external_data=f"{MODEL_FILE}.data")
+            ir.save(model, aside / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
+            halves = ir.load(aside / MODEL_FILE)
+            half_edges(halves.graph)
+            ir.save(halves, order.onnx)
         except OSError as error:
             raise StorageError(
                 f"cannot write {error.filename or aside}: {error.strerror or error}; "
@@ -100,7 +108,7 @@ class RtxTarget:
             ) from error
         build_aside(order, tell)
         memory = working_memory(order.engine, spec) or activation_model(component, model, spec)
-        return Lowered(activation=memory, stand_in=order.onnx)
+        return Lowered(activation=memory, stand_in=aside / MODEL_FILE)
 
 
 def rewrite(model: "ir.Model") -> None:

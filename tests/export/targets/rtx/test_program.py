@@ -17,7 +17,7 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.export.targets.rtx.attention import CHUNKS
 from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.profiles import profiles
-from pocketxl.export.targets.rtx.target import ARCHITECTURES, TOGETHER
+from pocketxl.export.targets.rtx.target import ARCHITECTURES, COMPILED_FILE, TOGETHER
 
 from ....fixtures.networks import clip_pair, unet_pair, vae_pair
 from .lowering import SMALLEST, Built, build
@@ -45,7 +45,7 @@ def test_one_program_is_for_all_and_it_is_the_least_common_one(unet_for_all: Bui
     def kernels(*architectures: str) -> dict[str, int]:
         order = Order(
             component="base/unet",
-            onnx=unet_for_all.onnx,
+            onnx=unet_for_all.onnx.with_name(COMPILED_FILE),
             profiles=profiles("base/unet", UNET),
             architectures=architectures,
             engine=tmp_path / "model.engine",
@@ -60,6 +60,13 @@ def test_one_program_is_for_all_and_it_is_the_least_common_one(unet_for_all: Bui
     assert unet_for_all.compiled.kernels == ada
     assert kernels(*ARCHITECTURES) == turing != ada
     assert ada["FcAddAdd"] > turing["FcAddAdd"]
+
+
+def test_halves_go_in_and_out_and_keys_and_values_are_not_converted(unet_for_all: Built) -> None:
+    (program,) = (p for p in unet_for_all.compiled.programs if not p.fusion)
+    edge = [t.name for t in (*UNET.inputs, *UNET.outputs)]
+    assert {program.tensors[f"{name}.1"].type for name in edge} == {"half"}
+    assert not [name for name in unet_for_all.compiled.kernels if name.startswith("CastReshTran")]
 
 
 def test_every_attention_is_one_kernel(unet_for_all: Built) -> None:
