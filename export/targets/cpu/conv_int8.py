@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import Layer, add_initializer, layers_in, only_user, replace_layer
+from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_STATIC, Kind
 from ...quantize.quantization import Quantization, StaticRange
 from ...quantize.rounded import Floats
-from ..stored_weight import StoredWeight
 
 # int32 bias of a QLinearConv counts in steps of the weight's scale; beyond this the sum could overflow.
 LARGEST_BIAS_STEPS = 2**30

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, find_layers, replace_layer
+from ...graph.stored_weight import Bytes, StoredWeight
 from ...quantize.formats import Format, Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import Bytes, StoredWeight
 
 FLOAT_INPUTS, INT8_INPUTS = 1, 4
 """`accuracy_level`: what inputs are multiplied in."""

@@ -9,9 +9,9 @@ import math
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_DYNAMIC, Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import StoredWeight
 
 
 def linear_int8(graph: ir.Graph, quantization: Quantization) -> None:

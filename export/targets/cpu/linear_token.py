@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_TOKEN, Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import StoredWeight
 
 STEPS, MIDDLE = 127, 128
 SMALLEST_SCALE = 1e-30

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, find_layers, replace_layer
+from ...graph.stored_weight import Array, StoredWeight
 from ...quantize.formats import Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import Array, StoredWeight
 
 if TYPE_CHECKING:
     from ...quantize.formats import Weight

@@ -10,9 +10,9 @@ import math
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8, Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import StoredWeight
 
 PART, NARROW, ALIGNED = 128, 64, 16
 """Of ONNX Runtime's float products; threads share columns in blocks of `ALIGNED`."""

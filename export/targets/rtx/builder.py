@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ....engine.errors import IncompatibleError
-from ....engine.runners.tensorrt import import_tensorrt
+from ....engine.runners.tensorrt_library import error_log, import_tensorrt
 from .attention import FUSED_HEADS
 from .profiles import Profile
 
@@ -38,7 +38,7 @@ def build_engine(order: Order) -> None:
     be written.
     """
     trt = import_tensorrt()
-    log = _log(trt)
+    log = error_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -82,24 +82,6 @@ def _parser_error(parser: Any) -> str:
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     where = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_name() else "the ONNX file"
     return f"TensorRT for RTX cannot translate {where}: {' '.join(error.desc().split())[:300]}{more}"
-
-
-def _log(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps errors for our own message, and prints nothing."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (self.ERROR, self.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def summary(self) -> str:
-            return "; ".join(self.errors[-3:])[:500] or "it does not say why"
-
-    return Log()
 
 
 def _writer(trt: Any, file: Any) -> Any:

@@ -9,9 +9,9 @@ takes int8 constants nowhere but before `DequantizeLinear`.
 import onnx_ir as ir
 
 from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
+from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8, Kind
 from ...quantize.quantization import Quantization
-from ..stored_weight import StoredWeight
 
 
 def weight_only(graph: ir.Graph, quantization: Quantization) -> None:

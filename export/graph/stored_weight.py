@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..graph.layers import Layer
 from ..quantize.formats import Weight
 from ..quantize.quantization import Quantization
 from ..quantize.rounded import Floats, Rounded
+from .layers import Layer
 
 Array = npt.NDArray[np.generic]
 Bytes = npt.NDArray[np.uint8]
