@@ -32,4 +32,4 @@ def half_edges(graph: ir.Graph) -> None:
 
 
 def _casts(node: ir.Node, to: ir.DataType) -> bool:
-    return node.op_type == "Cast" and node.attributes.get_int("to", -1) == to
+    return node.op_type == "Cast" and bool(node.attributes.get_int("to", -1) == to)
