@@ -12,7 +12,7 @@ from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
-from ..engine.errors import RequestError
+from ..engine.errors import QualityError, RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
 from ..engine.folder.samples import SAMPLE_FILE, encode_sample
@@ -132,6 +132,10 @@ def build(
     return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=found.reasons)
 
 
+_ATTEMPTS = 3
+"""Of an engine: the pictures of the first may be too far off, and components then get smaller goals."""
+
+
 def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | None, progress: Progress) -> Manifest:
     """Every component into the workspace, and the manifest that describes them, with the gate's figures.
 
@@ -142,24 +146,41 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     def reference() -> Reference:  # made when the first component or the gate needs it
         return _reference(job, space.reference, progress)
 
-    lowering = Lowering(job, reference, threads)
-    finished: dict[str, Finished] = {}
+    lowering, components = Lowering(job, reference, threads), job.assembly.components
+    tokenizers = {
+        name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
+        for name, files in job.tokenizer_files.items()
+    }
+    for last in (*[False] * (_ATTEMPTS - 1), True):
+        finished = _lowered(job, space, lowering, progress)
+        made = _manifest(job, finished, tokenizers)
+        if damaged is not None and mended(damaged, made, space):
+            return damaged
+        manifest = _with_samples(made, job, space, lowering)
+        if not job.target.runs_here:
+            break
+        try:
+            return _gate(job, space, manifest, reference(), threads, progress)
+        except QualityError:  # of the pictures: every component has reached its own goal
+            behind = [name for name, done in finished.items() if lowering.tighten(components[name], done.facts)]
+            if last or not behind:
+                raise
+            for name in behind:
+                space.forget(name)
+    return manifest
+
+
+def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress) -> dict[str, Finished]:
+    """Every component, those that are there already among them."""
     components = job.assembly.components
     left = sum(component.weights.bytes for name, component in components.items() if name not in space.finished)
+    finished = {}
     with track(progress, "lower", total=left, unit="B") as advance:
         for name, component in components.items():
             advance(0, detail=name)
             lower = partial(lowering.lower, component, partial(advance, detail=name), aside=space.aside)
             finished[name] = space.component(name, lower)
-    tokenizers = {
-        name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-        for name, files in job.tokenizer_files.items()
-    }
-    made = _manifest(job, finished, tokenizers)
-    if damaged is not None and mended(damaged, made, space):
-        return damaged
-    manifest = _with_samples(made, job, space, lowering)
-    return _gate(job, space, manifest, reference(), threads, progress) if job.target.runs_here else manifest
+    return finished
 
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:

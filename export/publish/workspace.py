@@ -112,6 +112,11 @@ class Workspace:
             self._record({**self._state.components, name: made})
         return made
 
+    def forget(self, name: str) -> None:
+        """Have a component made anew when it is asked for next."""
+        self._intact = {n: done for n, done in self._intact.items() if n != name}
+        self._record({n: done for n, done in self._state.components.items() if n != name})
+
     def bring(self, entry: FileEntry) -> bool:
         """Take one file over from the engine that is to be replaced; False where it is not the one that `entry` says.
 

@@ -88,6 +88,31 @@ def test_strict_and_floats_that_fail_are_errors(
     assert not (tmp_path / "engine").exists()
 
 
+@pytest.mark.usefixtures("quick_builds")
+def test_pictures_that_are_too_far_off_get_components_that_are_nearer(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(tiny_folders["base"], tmp_path / "first").manifest
+    errors = {name: entry.quality["relative_error"] for name, entry in first.components.items()}
+    reached = {
+        role: max(errors[name] for name, e in first.components.items() if e.spec.role is role)
+        for role in {entry.spec.role for entry in first.components.values()}
+    }
+    wanted = first.quality["psnr_db"] + 1
+    hard = replace(RECIPES["int8"], max_relative_error={**dict.fromkeys(Role, 1.0), **reached}, min_psnr_db=wanted)
+    monkeypatch.setitem(RECIPES, "int8", hard)
+    made = build(tiny_folders["base"], tmp_path / "second").manifest
+    assert made.quality["psnr_db"] >= wanted
+    unet = made.components["base/unet"]
+    assert unet.quality["relative_error"] < 0.6 * errors["base/unet"]
+    assert unet.more_bits
+    with pytest.raises(QualityError, match="pictures are"):
+        build(tiny_folders["base"], tmp_path / "third", strict=True)
+    monkeypatch.setitem(RECIPES, "int8", replace(hard, min_psnr_db=200.0))
+    with pytest.raises(QualityError, match=r"at least 200 dB"):
+        build(tiny_folders["base"], tmp_path / "fourth")
+
+
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Manifest]:
     """The default engine of the miniature and of its stressed forms: factor → description."""
