@@ -112,3 +112,14 @@ def test_every_package_is_listed_for_the_wheel() -> None:
         for path in _sources(floor)
     }
     assert present == listed
+
+
+def test_the_command_line_works_without_the_packages_of_a_build() -> None:
+    """The parser of every command is made, `build` among them, for the light install too."""
+    heavy = ("torch", "onnx", "onnx_ir", "onnxscript", "diffusers", "transformers", "safetensors", "tensorrt_rtx")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); sys.argv = ['pocketxl', 'inspect', '--help']; "
+        "from pocketxl.engine.commands.main import main; sys.exit(main())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr

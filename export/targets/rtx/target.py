@@ -10,9 +10,6 @@ from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
 from ...quantize.formats import FLOAT16, W8, Format, Kind
 from ...target import LIBRARIES, Lowered, quiet
-from .builder import Order
-from .memory import working_memory
-from .process import build_aside
 from .profiles import profiles
 
 if TYPE_CHECKING:
@@ -82,7 +79,10 @@ class RtxTarget:
 
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .builder import Order
         from .edges import half_edges
+        from .memory import working_memory
+        from .process import build_aside
         from .weight_only import weight_only
 
         rewrite(model)
