@@ -62,7 +62,8 @@ def built(options: argparse.Namespace, recipe: str, folder: Path) -> Iterator[Re
     if options.calibration_size:
         command += ["--calibration-size", str(options.calibration_size)]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if status := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(status)  # it has said why
     case, system = "build", f"{options.target} {recipe}"
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     yield Record(case=case, system=system, metric="seconds", value=time.perf_counter() - began, unit="s")

@@ -99,7 +99,7 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: may run at once and share it all. Raises `IntegrityError`, `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)

@@ -72,7 +72,7 @@ class Lowering:
         recipe, role = self._job.recipes[component.name], component.spec.role
         if self._job.target.dtype == "float16":
             check_range(component.name, self._shown(component))
-        # The ladder is measured when it is needed: half of the time that choosing takes.
+        # The rest of the ladder is measured when it is needed, which costs time for every layer.
         ladder = role in recipe.bits
         measured, seen = self.measured(component, ladder=ladder)
         goal, correction = self._goal(component), _LEAST

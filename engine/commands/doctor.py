@@ -13,8 +13,8 @@ from ..doctor.packages import Package, packages
 from ..memory.sizes import format_bytes
 from .base import Command, emit, say
 
-COLUMN = 11
-WIDTH = 100
+COLUMN = 17
+WIDTH = 104
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

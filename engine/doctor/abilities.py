@@ -13,6 +13,7 @@ from .packages import Package, packages
 # target → deed → the extra that brings all its packages; `run` of what is in `ON_A_GPU` needs a card besides.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "cpu": {"run": ("cpu",), "build": ("export",)},
+    "onnx-fp16": {"run": ("cpu",), "build": ("export",)},
     "rtx": {"run": ("rtx",), "build": ("export", "rtx")},
 }
 ON_A_GPU = {"rtx"}

@@ -15,6 +15,10 @@ IMPORTED = {
 }
 
 
+# Packages that take another one's place, and bring the same module.
+INSTEAD = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Package:
     """One distribution that an extra asks for."""
@@ -51,17 +55,24 @@ def _wanted(extra: str) -> Iterator[tuple[str, str]]:
 
 
 def _package(name: str, wanted: str) -> Package:
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
+    here = next((one for one in (name, *INSTEAD.get(name, ())) if _version(one) is not None), name)
+    version = _version(here)
+    if version is None:
         return Package(name=name, wanted=wanted, version=None, problem=f"{name} is not installed")
-    problem = None if fits(version, wanted) else f"{name} is {version} and has to be {wanted}"
+    problem = None if fits(version, wanted) else f"{here} is {version} and has to be {wanted}"
     if problem is None and name in IMPORTED:
         try:
             import_module(IMPORTED[name])
         except (ImportError, OSError) as error:
-            problem = f"{name} {version} is installed but cannot be used ({' '.join(str(error).split())[:200]})"
-    return Package(name=name, wanted=wanted, version=version, problem=problem)
+            problem = f"{here} {version} is installed but cannot be used ({' '.join(str(error).split())[:200]})"
+    return Package(name=here, wanted=wanted, version=version, problem=problem)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def fits(version: str, wanted: str) -> bool:

@@ -121,7 +121,7 @@ def measure_layers(
 ) -> Measured:
     """Round every layer on its own, on the inputs that it has shown. Memory: one layer's weight at a time.
 
-    Without `ladder` only in the recipe's own format, which is most of what is needed where that is good enough.
+    Without `ladder` only in the recipe's own format, which is all that is needed where that is good enough.
     """
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}

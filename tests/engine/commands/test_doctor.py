@@ -4,6 +4,7 @@ import pytest
 
 from pocketxl.engine.commands import doctor
 from pocketxl.engine.commands import main as cli
+from pocketxl.engine.commands.doctor import WIDTH
 from pocketxl.engine.doctor.machine import Gpu
 
 from ...fixtures.command_line import run
@@ -26,7 +27,7 @@ def test_one_screen_without_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert (shown.status, shown.err) == (0, "")
     lines = shown.out.splitlines()
     assert len(lines) <= 24
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= WIDTH
     assert [line.split()[0] for line in lines[:3]] == ["pocketxl", "processor", "memory"]
     assert "gpu        none that can be used" in lines
     assert "cpu run    yes" in lines

@@ -45,6 +45,17 @@ def test_extras_contain_extras(installed: dict[str, str]) -> None:
     assert all(package.problem is None for package in packages("all"))
 
 
+def test_a_package_that_takes_another_one_s_place_will_do(installed: dict[str, str]) -> None:
+    del installed["onnxruntime"]
+    installed["onnxruntime-gpu"] = "1.31"
+    found = next(package for package in packages("cpu") if package.name.startswith("onnxruntime"))
+    assert (found.name, found.version, found.problem) == ("onnxruntime-gpu", "1.31", None)
+    installed["onnxruntime-gpu"] = "1.0"
+    assert "onnxruntime-gpu is 1.0 and has to be" in str(
+        next(package.problem for package in packages("cpu") if package.name.startswith("onnxruntime"))
+    )
+
+
 def test_what_is_missing_too_old_or_another_version_is_told(installed: dict[str, str]) -> None:
     del installed["onnxruntime"]
     installed |= {"pillow": "9.5", "torch": "2.14.0"}
