@@ -30,8 +30,8 @@ def test_one_screen_without_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert max(map(len, lines)) <= WIDTH
     assert [line.split()[0] for line in lines[:3]] == ["pocketxl", "processor", "memory"]
     assert "gpu              none that can be used" in lines
-    assert "cpu run    yes" in lines
-    assert "rtx run    no" in lines
+    assert "cpu run          yes" in lines
+    assert "rtx run          no" in lines
     assert "install the driver" in " ".join(shown.out.split())
 
 
