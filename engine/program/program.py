@@ -1,0 +1,111 @@
+"""What `program.json` of a component says: inputs, weights, calls in order, outputs.
+
+A program is a straight list. Its sizes are symbols (see `sizes`), so that one program serves every picture; what a call
+launches follows from the sizes at run time, through the op's `plan_<op>`, as it did when the kernels were compiled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .sizes import Size
+
+FORMAT = 1
+
+Option = int | float | str | bool | tuple[int, ...] | tuple[str, ...] | None
+
+
+class Layout(StrEnum):
+    """How the host writes an input for the GPU, or reads an output."""
+
+    ROWS = "rows"
+    """As it is, `[batch, tokens, width]`, in the value's dtype."""
+    PIXELS = "pixels"
+    """`[batch, channels, height, width]` there, `[batch, height, width, channels]` here; channels that the value has
+    beyond the tensor's are zeros."""
+    COLUMNS = "columns"
+    """`[batch, sum of widths]` there, a block `[batch, width]` for each value here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueSpec:
+    """A value that no call makes: its shape in numbers and symbols, and its numpy dtype name."""
+
+    name: str
+    shape: tuple[Size, ...]
+    dtype: str = "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """An input or output of the component, by the name in its spec, and the values that it is in the program.
+
+    One value, or in `Layout.COLUMNS` one for each block of columns, in order.
+    """
+
+    tensor: str
+    layout: Layout
+    values: tuple[ValueSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSpec:
+    """A tensor of `weights.bin`, contiguous, `offset` bytes from its beginning (a multiple of 256)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """What a call reads: a value or weight by its name, `offset` elements behind its beginning."""
+
+    name: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of an op.
+
+    `op`: its name in `kernels.sdxl.OPS`. `layer`: whose it is, for messages. `shape`: the keyword arguments of its
+    `plan_<op>` but for `arch`; a size may be a symbol. `inputs`: an operand for each input of that plan. `outputs`: the
+    name of the value that each of its outputs becomes; every value is made once.
+    """
+
+    op: str
+    layer: str
+    shape: Mapping[str, Option]
+    inputs: Mapping[str, Operand]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinarySpec:
+    """A compiled kernel in `kernels.bin`: `size` bytes from `offset` on; `entry` is the function's name in it.
+
+    `shared`: bytes of dynamic shared memory of a block. `threads`: of a block. `hidden`: pointers behind the arguments
+    that the compiler has added, which get 0 (Triton: two).
+    """
+
+    offset: int
+    size: int
+    entry: str
+    shared: int
+    threads: int
+    hidden: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A component. `tables`: digest of the kernels' configuration tables that the binaries were compiled by."""
+
+    format: int = FORMAT
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    calls: tuple[Call, ...]
+    weights: Mapping[str, WeightSpec] = field(default_factory=dict)
+    binaries: Mapping[str, Mapping[str, BinarySpec]] = field(default_factory=dict)
+    """Compute capability ("90") → `Variant.name` → its binary."""
+    tables: str = ""

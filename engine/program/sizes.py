@@ -1,0 +1,46 @@
+"""The sizes of a call, by their symbols.
+
+`batch` · `tokens` of a prompt · `texts` = batch · tokens · and for each level L of a network, where level 0 is the
+latents', level 1 half of it (rounded up), level -1 twice: `height<L>`, `width<L>`, `pixels<L>` = height · width,
+`rows<L>` = batch · pixels.
+"""
+
+import re
+from dataclasses import dataclass
+
+Size = int | str
+
+_SYMBOL = re.compile(r"(height|width|pixels|rows)(-?\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The numbers of one call."""
+
+    batch: int
+    height: int
+    width: int
+    tokens: int = 77
+
+    def __getitem__(self, symbol: Size) -> int:
+        """The length that a symbol, or a number, stands for. Raises `KeyError` for one that there is not."""
+        if isinstance(symbol, int):
+            return symbol
+        plain = {"batch": self.batch, "tokens": self.tokens, "texts": self.batch * self.tokens}
+        if symbol in plain:
+            return plain[symbol]
+        if (match := _SYMBOL.fullmatch(symbol)) is None:
+            raise KeyError(symbol)
+        level = int(match[2])
+        height, width = at_level(self.height, level), at_level(self.width, level)
+        return {"height": height, "width": width, "pixels": height * width, "rows": self.batch * height * width}[match[1]]
+
+
+def is_symbol(text: str) -> bool:
+    """Whether this is a size and not, say, a dtype."""
+    return text in ("batch", "tokens", "texts") or _SYMBOL.fullmatch(text) is not None
+
+
+def at_level(length: int, level: int) -> int:
+    """A length `level` halvings down, each rounded up; doublings where the level is negative."""
+    return -(-length >> level) if level >= 0 else length << -level

@@ -1,0 +1,1 @@
+"""The `cuda` target: programs of our own kernels, compiled for every architecture without a GPU."""
