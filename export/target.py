@@ -11,7 +11,7 @@ from .quantize.formats import Format, Kind
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..engine.specs import ComponentSpec
+    from ..engine.specs import ComponentSpec, Role
     from .graph.master import WeightSource
     from .quantize.quantization import Quantization
 
@@ -53,7 +53,7 @@ class Target(Protocol):
 
     @property
     def runner(self) -> str:
-        """The kind of runner that runs the files: `ort` or `tensorrt`."""
+        """The kind of runner that runs the files: `ort`, `tensorrt` or `cuda`."""
 
     @property
     def dtype(self) -> str:
@@ -82,6 +82,9 @@ class Target(Protocol):
     @property
     def libraries(self) -> tuple[str, ...]:
         """The distributions that shape what it builds."""
+
+    def of(self, role: "Role") -> "Target":
+        """What makes the components of that role: itself, or another where it leaves them to the processor."""
 
     def lower(
         self,
