@@ -11,8 +11,8 @@ from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Operand, Option
 from ...quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN
 from .forms import Form, FormatOf, conv_format, linear_format, needed
-from .stored import Parameter, Part, Stored, Weight
 from .steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
+from .stored import Parameter, Part, Stored, Weight
 
 ALIGNED = 16
 """Channels come in multiples of so many, so that pixels begin at 16 bytes."""
