@@ -104,11 +104,12 @@ class Recipe:
             kind: tuple(dict.fromkeys(instead.get(kind, {}).get(format, format) for format in steps))
             for kind, steps in self.ladder.items()
         }
-        return replace(self, rules=rules, ladder=ladder)
+        kept = {instead.get(kind, {}).get(self.kept, self.kept) for kind in Kind}
+        return replace(self, rules=rules, ladder=ladder, kept=kept.pop() if len(kept) == 1 else self.kept)
 
-    def formats(self) -> dict[Kind, tuple[Format, ...]]:
-        """Every format that a layer of each kind may get, each once: what a target must be able to do."""
-        rules = [rule for rows in self.rules.values() for rule in rows if rule.format != KEEP]
+    def formats(self, role: Role) -> dict[Kind, tuple[Format, ...]]:
+        """Every format that a layer of each kind may get in such a component, each once."""
+        rules = [rule for rule in self.rules.get(role, ()) if rule.format != KEEP]
         return {kind: tuple(dict.fromkeys([self.kept, *(r.format for r in rules if r.kind is kind)])) for kind in Kind}
 
 

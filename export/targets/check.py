@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ...engine.errors import RequestError
+from ...engine.specs import Role
 from ..quantize.formats import FLOAT16, FLOAT32, Kind
 from ..quantize.recipes import RECIPES, Recipe
 from ..target import Target
@@ -26,12 +27,14 @@ def fitted(recipe: Recipe, target: Target) -> Recipe:
 
 def lacking(target: Target, recipe: Recipe) -> list[str]:
     """The recipe's formats that the target cannot do, each with its kind of layer: `conv w8a8_static`."""
-    return [
+    found = [
         f"{kind} {format}"
-        for kind, formats in fitted(recipe, target).formats().items()
+        for role in Role
+        for kind, formats in fitted(recipe, target.of(role)).formats(role).items()
         for format in formats
-        if format not in target.formats.get(kind, ())
+        if format not in target.of(role).formats.get(kind, ())
     ]
+    return list(dict.fromkeys(found))
 
 
 def recipes_for(target: Target) -> tuple[str, ...]:

@@ -44,7 +44,9 @@ PACE: Mapping[Format, float] = {W8A8_TOKEN: 1.0, W8A8_PICTURE: 1.0, W8: 3.0, FLO
 class HostTarget(CpuTarget):
     """What the processor does beside a GPU: as in a `cpu` engine, and in float32 what the GPU would do in halves."""
 
-    instead: Mapping[Format, Format] = field(default_factory=lambda: {FLOAT16: FLOAT32})
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(
+        default_factory=lambda: dict.fromkeys(Kind, {FLOAT16: FLOAT32})
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,10 @@ class CudaTarget:
             Kind.EMBEDDING: frozenset({FLOAT16}),
         }
     )
-    instead: Mapping[Format, Format] = field(
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(
         default_factory=lambda: {
-            FLOAT32: FLOAT16,
-            W8A8_DYNAMIC: W8A8_TOKEN,
-            W8A8_GROUP: W8A8_TOKEN,
-            W8A8_STATIC: W8A8_PICTURE,
+            Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN, W8A8_GROUP: W8A8_TOKEN},
+            Kind.CONV: {W8A8_STATIC: W8A8_PICTURE},
         }
     )
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
