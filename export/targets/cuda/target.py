@@ -45,7 +45,7 @@ class HostTarget(CpuTarget):
     """What the processor does beside a GPU: as in a `cpu` engine, and in float32 what the GPU would do in halves."""
 
     instead: Mapping[Kind, Mapping[Format, Format]] = field(
-        default_factory=lambda: dict.fromkeys(Kind, {FLOAT16: FLOAT32})
+        default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind}
     )
 
 

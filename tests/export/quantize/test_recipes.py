@@ -114,6 +114,6 @@ def test_a_target_s_own_formats_stand_in_place_of_a_recipe_s() -> None:
     assert found.format(Role.UNET, Kind.LINEAR, "mid_block.x") == W8A8_TOKEN
     assert found.format(Role.UNET, Kind.CONV, "mid_block.x") == W8A8_STATIC
     assert found.ladder[Kind.LINEAR].count(W8A8_TOKEN) == 1, "two steps of the ladder became one"
-    floats = dict.fromkeys(Kind, {FLOAT16: FLOAT32})
+    floats = {kind: {FLOAT16: FLOAT32} for kind in Kind}
     assert RECIPES["fp16"].with_formats(floats).kept == FLOAT32
     assert RECIPES["fp16"].with_formats({Kind.CONV: {FLOAT16: FLOAT32}}).kept == FLOAT16, "not for every kind"
