@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from ....engine.errors import StorageError
 from ....engine.program.program import Edge, Program
+from ....engine.program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, to_json
 from .binaries import binaries
 from .edges import inputs_of, outputs_of
 from .forms import FormatOf
 from .lower import steps_of
 from .select import select
 from .stored import Packer, Stored
-from .write import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, write_kernels, write_weights
+from .write import write_kernels, write_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,7 +55,6 @@ def write_component(
     tell: Callable[[str], None],
 ) -> Program:
     """Write the three files. Raises `StorageError`, and `IncompatibleError` for kernels that do not compile."""
-    from ....engine.program.read import to_json
     from ....kernels.configs import digest
 
     weights = write_weights(out / WEIGHTS_FILE, lowering.stored, packer, tell)

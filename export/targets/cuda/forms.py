@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from ....engine.errors import IncompatibleError
+from ....kernels.weight_only.plan import RUN
 from ...quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from .steps import Conv, GroupNorm, LayerNorm, Linear, Step
 
@@ -33,18 +34,18 @@ def linear_format(step: Linear, format_of: FormatOf) -> Format:
     found = [format_of(Kind.LINEAR, layer) for layer in step.layers]
     if step.activation not in (None, "geglu"):  # text encoders: their ops with an activation are in halves
         return FLOAT16
-    return max(found, key=lambda format: _rank(format, LINEAR, step.layers[0]))
+    format = max(found, key=lambda format: _rank(format, LINEAR, step.layers[0]))
+    return FLOAT16 if format in (W4, W8) and step.k % RUN else format
 
 
 def conv_format(step: Conv, format_of: FormatOf) -> Format:
     """The format that a convolution is multiplied in.
 
-    Two pictures side by side have no kernel for weights alone; the convolutions of few channels begin at 16 bytes only
-    as halves.
+    Two pictures side by side have no kernel for weights alone; few channels are padded as halves only.
     """
     format = format_of(Kind.CONV, step.layer)
     _rank(format, CONV, step.layer)
-    if format in (W4, W8) and (step.x2 is not None or step.c % 64):
+    if format in (W4, W8) and (step.x2 is not None or step.c % RUN):
         return FLOAT16
     return FLOAT16 if (step.c + step.c2) % 16 else format
 

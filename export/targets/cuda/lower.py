@@ -1,4 +1,4 @@
-"""The ONNX master of a component → its steps. Held to the architecture's own list, and to the modules' numbers, by tests.
+"""The ONNX master of a component → its steps. Tests hold it to the architecture's own list and to the modules' numbers.
 
 Nodes are walked once, each by the rule of its operator: views only change what a value means (`views`), layers become
 steps (`layers`), and what follows a layer becomes part of its step (`sums`). The forms are those that
@@ -53,7 +53,9 @@ def steps_of(model: ir.Model) -> Steps:
             raise walk.refusal(node)
         meanings = rule(walk, node)
         walk.learn(node, meanings if isinstance(meanings, tuple) else (meanings,))
-    return Steps(steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs})
+    return Steps(
+        steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs}
+    )
 
 
 def _output(walk: Walk, value: ir.Value) -> str:

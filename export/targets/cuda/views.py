@@ -1,4 +1,4 @@
-"""The nodes that compute nothing: casts, other forms of the same rows, shapes, and growing, which a convolution does."""
+"""The nodes that compute nothing: casts, other forms of the same rows, shapes; and growing, which convolutions do."""
 
 from dataclasses import replace
 

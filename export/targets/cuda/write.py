@@ -13,9 +13,6 @@ from .stored import Packer, Stored
 if TYPE_CHECKING:
     from ....kernels.binaries import Result
 
-WEIGHTS_FILE = "weights.bin"
-KERNELS_FILE = "kernels.bin"
-PROGRAM_FILE = "program.json"
 ALIGNMENT = 256
 """Bytes; a tensor begins at a multiple, as memory that the driver gives does."""
 

@@ -68,7 +68,9 @@ def inputs_for(spec: ComponentSpec, sizes: Sizes, *, seed: int = 0) -> dict[str,
     }
 
 
-def run(lowering: Lowering, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+def run(
+    lowering: Lowering, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], sizes: Sizes
+) -> dict[str, Tensor]:
     """The outputs of the calls by the references of their ops, as the spec has them."""
     values = dict(weights)
     for edge in lowering.inputs:
