@@ -12,7 +12,11 @@ from .walk import Walk, attributes
 def conv(walk: Walk, node: ir.Node) -> Meaning:
     """A convolution, behind its concatenation and upsampling."""
     match walk.inputs(node):
-        case (Rows(form=Form.PICTURE) as x, Parameter(form="", part="weight", shape=(n, c, kernel, _)) as weight, *bias):
+        case (
+            Rows(form=Form.PICTURE) as x,
+            Parameter(form="", part="weight", shape=(n, c, kernel, _)) as weight,
+            *bias,
+        ):
             given = attributes(node, kernel_shape=None, strides=[1, 1], pads=[0] * 4, dilations=[1, 1], group=1)
             stride = given["strides"][0]
             level = x.place.level if x.upsample_to is None else x.upsample_to
@@ -34,9 +38,10 @@ def conv(walk: Walk, node: ir.Node) -> Meaning:
 def matmul(walk: Walk, node: ir.Node) -> Meaning:
     """A linear layer, so far without its bias."""
     match walk.inputs(node):
-        case (Rows(form=Form.TOKENS | Form.VECTOR, plain=True) as x, Parameter(form="transposed", shape=(n, k)) as w) if (
-            k == x.c
-        ):
+        case (
+            Rows(form=Form.TOKENS | Form.VECTOR, plain=True) as x,
+            Parameter(form="transposed", shape=(n, k)) as w,
+        ) if k == x.c:
             walk.add(node, Linear(layers=(w.layer,), place=x.place, x=x.name, out=w.layer, k=k, n=n, bias=False))
             return Rows(name=w.layer, c=n, place=x.place, form=x.form)
     raise walk.refusal(node)
@@ -56,9 +61,11 @@ def layer_normalization(walk: Walk, node: ir.Node) -> Meaning:
     """A layer norm over channels."""
     given = attributes(node, axis=-1, epsilon=1e-5)
     match walk.inputs(node):
-        case (Rows(form=Form.TOKENS | Form.VECTOR, plain=True) as x, Parameter(form="", shape=(c,)) as weight, bias) if (
-            given["axis"] == -1 and c == x.c and _biased(walk, node, weight, bias)
-        ):
+        case (
+            Rows(form=Form.TOKENS | Form.VECTOR, plain=True) as x,
+            Parameter(form="", shape=(c,)) as weight,
+            bias,
+        ) if given["axis"] == -1 and c == x.c and _biased(walk, node, weight, bias):
             norm = LayerNorm(layer=weight.layer, place=x.place, x=x.name, out=weight.layer, c=c, eps=given["epsilon"])
             walk.add(node, norm)
             return replace(x, name=weight.layer, alone=True)
@@ -67,14 +74,15 @@ def layer_normalization(walk: Walk, node: ir.Node) -> Meaning:
 
 def attention(walk: Walk, node: ir.Node) -> Meaning:
     """Attention, and where queries, keys and values are linears of one x, these as one."""
-    given = attributes(node, is_causal=0)
+    given = attributes(node, is_causal=0, q_num_heads=1, kv_num_heads=1)
     heads = given.pop("q_num_heads"), given.pop("kv_num_heads")
     causal = bool(given.pop("is_causal"))
     match walk.inputs(node):
         case (Rows(form=Form.TOKENS) as q, Rows(form=Form.TOKENS) as k, Rows(form=Form.TOKENS) as v) if (
             q.c == k.c == v.c and k.place == v.place and heads[0] == heads[1] and q.c % heads[0] == 0 and not given
         ):
-            out = node.name.rpartition("/")[0] if node.name else ""
+            name = node.name or "attention"
+            out = name.rpartition("/")[0] or name
             operands = _joined(walk, node, (q, k, v)) or (q.name, k.name, v.name)
             walk.add(
                 node,

@@ -53,7 +53,9 @@ def steps_of(model: ir.Model) -> Steps:
             raise walk.refusal(node)
         meanings = rule(walk, node)
         walk.learn(node, meanings if isinstance(meanings, tuple) else (meanings,))
-    return Steps(steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs})
+    return Steps(
+        steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs}
+    )
 
 
 def _output(walk: Walk, value: ir.Value) -> str:
