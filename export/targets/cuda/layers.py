@@ -74,14 +74,15 @@ def layer_normalization(walk: Walk, node: ir.Node) -> Meaning:
 
 def attention(walk: Walk, node: ir.Node) -> Meaning:
     """Attention, and where queries, keys and values are linears of one x, these as one."""
-    given = attributes(node, is_causal=0)
+    given = attributes(node, is_causal=0, q_num_heads=1, kv_num_heads=1)
     heads = given.pop("q_num_heads"), given.pop("kv_num_heads")
     causal = bool(given.pop("is_causal"))
     match walk.inputs(node):
         case (Rows(form=Form.TOKENS) as q, Rows(form=Form.TOKENS) as k, Rows(form=Form.TOKENS) as v) if (
             q.c == k.c == v.c and k.place == v.place and heads[0] == heads[1] and q.c % heads[0] == 0 and not given
         ):
-            out = node.name.rpartition("/")[0] if node.name else ""
+            name = node.name or "attention"
+            out = name.rpartition("/")[0] or name
             operands = _joined(walk, node, (q, k, v)) or (q.name, k.name, v.name)
             walk.add(
                 node,

@@ -1,6 +1,5 @@
 """The state of a lowering: what the values mean that the walk has passed, and the steps that it has found so far."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -92,6 +91,6 @@ def _numbers(value: ir.Value) -> tuple[int, ...]:
     return tuple(int(d) for d in value.shape)  # type: ignore[call-overload]
 
 
-def attributes(node: ir.Node, **expected: Any) -> Mapping[str, Any]:
+def attributes(node: ir.Node, **expected: Any) -> dict[str, Any]:
     """The node's attributes, with `expected` for those that it does not give."""
     return {**expected, **{name: attribute.value for name, attribute in node.attributes.items()}}
