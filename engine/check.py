@@ -5,7 +5,7 @@ one has never run: only the machine that runs it can tell.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,10 +69,11 @@ def check_engine(path: str | Path | None = None, *, threads: int | None = None) 
         for name, runner in runners.items():
             found.append(_check(folder, manifest, name, runner))
             yield found[-1]
+        device = _device(runners)
     finally:
         Residency(runners).release_all()
     if all(check.passed for check in found):
-        _remember(folder, found[-1].device)
+        _remember(folder, device)
 
 
 def advice(path: str | Path | None = None) -> str | None:
@@ -83,7 +84,7 @@ def advice(path: str | Path | None = None) -> str | None:
     folder = engine_folder(path)
     manifest = read_manifest(folder)
     runners = open_runners(folder, manifest)
-    device = next(iter(runners.values())).device.name
+    device = _device(runners)
     Residency(runners).release_all()
     if device == manifest.measured_on or _marker(folder, device).exists():
         return None
@@ -101,6 +102,12 @@ def relative_error(expected: Arrays, actual: Arrays) -> float:
         apart = float(np.linalg.norm(actual[name].astype(np.float64) - wanted))
         errors.append(apart / size if size else (0.0 if apart == 0 else float("inf")))
     return max(errors, key=lambda error: float("inf") if np.isnan(error) else error)
+
+
+def _device(runners: Mapping[str, Runner]) -> str:
+    """What an engine runs on: the GPU, where some components are left to the processor beside it."""
+    devices = [runner.device for runner in runners.values()]
+    return next((device for device in devices if device.room is not None), devices[0]).name
 
 
 def _check(folder: Path, manifest: Manifest, name: str, runner: Runner) -> ComponentCheck:

@@ -48,7 +48,7 @@ from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .target import FACTS, FOUND
 from .targets import find_target
-from .targets.check import check, fitted
+from .targets.check import check
 from .threads import torch_threads
 
 _FORCED = "everything was to be built again"
@@ -101,7 +101,7 @@ def build(
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     chosen = find_target(target)
-    asked = fitted(find_recipe(recipe or chosen.default_recipe), chosen)
+    asked = find_recipe(recipe or chosen.default_recipe)
     if strict:
         asked = replace(asked, ladder={})
     check(chosen, asked)
@@ -206,13 +206,14 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
 def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     facts = {name: done.facts[name] for name in (*FACTS, *FOUND)}
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
+    target = job.target.of(component.spec.role)
     return ComponentEntry(
         spec=component.spec,
-        runner=job.target.runner,
+        runner=target.runner,
         files=done.files,
         weight_bytes=sum(file.size for file in done.files),
         **facts,
-        quality_of="engine" if job.target.runs_here else "stand_in",
+        quality_of="engine" if target.runs_here else "stand_in",
     )
 
 

@@ -70,7 +70,10 @@ def prepare(
     unread = sum(_unread(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
     with track(progress, "read", total=unread, unit="B") as advance:
         assembly = assemble(base, refiner, partial(_digest, advance))
-    recipes = keeping(recipe, keep, assembly.components)
+    recipes = {
+        name: fitted(own, target.of(assembly.components[name].spec.role))
+        for name, own in keeping(recipe, keep, assembly.components).items()
+    }
     tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
     parts = build_parts(
         sources=assembly.digests,
@@ -84,7 +87,8 @@ def prepare(
         ],
         libraries=target.libraries,
     )
-    if kept := {name: own.rules for name, own in recipes.items() if own != recipe}:
+    plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
+    if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
         parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(
         assembly=assembly,

@@ -70,13 +70,14 @@ class Lowering:
         and if it goes beyond the range of the target's floats.
         """
         recipe, role = self._job.recipes[component.name], component.spec.role
-        if self._job.target.dtype == "float16":
+        target = self._job.target.of(role)
+        if target.dtype == "float16":
             check_range(component.name, self._shown(component))
         # The rest of the ladder is measured when it is needed, which costs time for every layer.
         ladder = role in recipe.bits
         measured, seen = self.measured(component, ladder=ladder)
         goal, correction = self._goal(component), _LEAST
-        share = self._job.target.reading
+        share = target.reading
         counted = Counted(component.weights, advance, share=share)  # once, however often it is lowered
 
         def tell(text: str) -> None:
@@ -138,7 +139,7 @@ class Lowering:
 
         for old in folder.iterdir():  # of an attempt before
             old.unlink()
-        target = self._job.target
+        target = self._job.target.of(component.spec.role)
         dtype = getattr(torch, target.dtype)
         half_range = self._half_range(component.name)
         master = export_master(
@@ -152,7 +153,8 @@ class Lowering:
 
         Without `ladder`: see `measure_layers`.
         """
-        recipe, role, target = self._job.recipes[component.name], component.spec.role, self._job.target
+        recipe, role = self._job.recipes[component.name], component.spec.role
+        target = self._job.target.of(role)
         if not recipe.quantizes(role):
             return Measured(options={}, ranges={}), Calibration()
         seen, weights = self._shown(component), self.weights(component)
@@ -179,7 +181,8 @@ class Lowering:
 
     def _find_half_range(self, name: str) -> HalfRange:
         component = self._job.assembly.components[name]
-        if self._job.target.dtype != "float16" or component.spec.role is not Role.VAE_DECODER:
+        role = component.spec.role
+        if self._job.target.of(role).dtype != "float16" or role is not Role.VAE_DECODER:
             return HalfRange()
         shapes = {parameter: component.weights.shape(parameter) for parameter in component.weights}
         return scaled_places(find_exponents(find_places(shapes), largest_outputs(self._smoothed(component))), shapes)

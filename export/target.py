@@ -11,7 +11,7 @@ from .quantize.formats import Format, Kind
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..engine.specs import ComponentSpec
+    from ..engine.specs import ComponentSpec, Role
     from .graph.master import WeightSource
     from .quantize.quantization import Quantization
 
@@ -53,7 +53,7 @@ class Target(Protocol):
 
     @property
     def runner(self) -> str:
-        """The kind of runner that runs the files: `ort` or `tensorrt`."""
+        """The kind of runner that runs the files: `ort`, `tensorrt` or `cuda`."""
 
     @property
     def dtype(self) -> str:
@@ -72,6 +72,10 @@ class Target(Protocol):
         """What it can do with each kind of layer."""
 
     @property
+    def instead(self) -> Mapping[Kind, Mapping[Format, Format]]:
+        """What it does in place of a format that a recipe may ask for: as many bits, rounded as its kernels want it."""
+
+    @property
     def pace(self) -> Mapping[Format, float]:
         """Seconds that a product takes in a format, relative to each other; 1 where it is not listed."""
 
@@ -82,6 +86,9 @@ class Target(Protocol):
     @property
     def libraries(self) -> tuple[str, ...]:
         """The distributions that shape what it builds."""
+
+    def of(self, role: "Role") -> "Target":
+        """What makes the components of that role: itself, or another where it leaves them to the processor."""
 
     def lower(
         self,

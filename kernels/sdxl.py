@@ -1,7 +1,7 @@
 """Every kernel call that one forward of SDXL's base or refiner makes, as data.
 
-The layers are those of `sdxl_layers`; a precision says which ops compute a layer. First and last convolution (4
-channels) and the concatenations stay with the caller's library, in 16 bits: they are 0.01 % of the operations.
+The layers are those of `sdxl_layers`; a precision says which ops compute a layer. Left out are the concatenations, and
+first and last convolution (4 channels), 0.01 % of the operations: `sdxl_edges` has those.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from .architecture import Architecture
 from .errors import KernelError
 from .launch import LaunchPlan
+from .sdxl_edges import edges
 from .sdxl_layers import Attention, Concatenate, Conv, GroupNorm, Layer, LayerNorm, Linear, UNetName, layers
 from .sensitive import Stands, sensitive_roles
 
@@ -40,6 +41,8 @@ OPS: Final[Mapping[str, str]] = {
     "linear_w8": "weight_only",
     "conv_w4": "weight_only",
     "conv_w8": "weight_only",
+    "linear_f16": "half",
+    "conv_f16": "half",
 }
 """Every op, and the folder whose `plan.py` plans it."""
 
@@ -104,7 +107,7 @@ def all_launch_plans(arch: Architecture) -> tuple[LaunchPlan, ...]:
     """Launch plans that between them hold every kernel that SDXL needs on an architecture, and none that adds nothing.
 
     Both models and precisions, the sizes in `SIZES`, batches of one and two; float16, and for the base's linears float8
-    where the architecture has it; and `alternatives`.
+    where the architecture has it; `alternatives`; and `edges`.
     """
     found: list[LaunchPlan] = []
     seen: set[object] = set()
@@ -242,6 +245,7 @@ def _counted(asks: Iterable[Ask]) -> tuple[Call, ...]:
 
 
 def _shipped(arch: Architecture) -> Iterator[Call]:
+    yield from (Call(op=op, shape=shape, count=1) for op, shape in edges())
     for model in ("base", "refiner"):
         for height, width in SIZES:
             for batch in BATCHES:

@@ -33,7 +33,8 @@ class Sizes:
             raise KeyError(symbol)
         level = int(match[2])
         height, width = at_level(self.height, level), at_level(self.width, level)
-        return {"height": height, "width": width, "pixels": height * width, "rows": self.batch * height * width}[match[1]]
+        pixels = height * width
+        return {"height": height, "width": width, "pixels": pixels, "rows": self.batch * pixels}[match[1]]
 
 
 def is_symbol(text: str) -> bool:

@@ -67,14 +67,14 @@ class Activation:
     """What a layer's input is rounded to before it is multiplied.
 
     `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too).
-    `granularity` is what shares a range: the tensor, a channel (static ones only), a token, or as many numbers of a
-    token as share a scale in the weight (`group`).
+    `granularity` is what shares a range: the tensor, a channel (static ones only), a token, a picture of a batch
+    (symmetric, as a token's), or as many numbers of a token as share a scale in the weight (`group`).
     """
 
     bits: int
     range: Literal["dynamic", "static"]
     kind: Literal["int", "float"] = "int"
-    granularity: Literal["tensor", "channel", "token", "group"] = "tensor"
+    granularity: Literal["tensor", "channel", "token", "picture", "group"] = "tensor"
 
     def __str__(self) -> str:
         shared = "" if self.granularity == "tensor" else f"_{self.granularity}"
@@ -139,6 +139,8 @@ W4A8 = Format(
 """The same weight, multiplied with inputs that have a range for the same 64 of every token."""
 W8A8_TOKEN = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="token"))
 """int8 weight per output channel, and a range for every token."""
+W8A8_PICTURE = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="picture"))
+"""int8 weight per output channel, and a range for every picture, around zero."""
 FP8_TENSOR = Format(weight=Weight(bits=8, kind="float"), activation=Activation(bits=8, range="static", kind="float"))
 """e4m3 weight per output channel; the input is rounded to e4m3 by one calibrated scale."""
 FP8_TOKEN = Format(

@@ -83,7 +83,7 @@ def _symmetric(x: Tensor, how: Activation, group: int | None) -> Tensor:
         return _by_run(padded.reshape(-1, group), how).view(rows, -1)[:, :width].contiguous()
     if how.granularity == "token":
         return _by_run(x, how)
-    if how.granularity == "tensor":
+    if how.granularity in ("tensor", "picture"):  # rows that were sampled from several pictures count as one
         return _by_run(x.reshape(1, -1), how).view(rows, width)
     raise ValueError(f"inputs cannot have a dynamic range for every {how.granularity}")
 

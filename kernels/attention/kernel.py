@@ -1,4 +1,4 @@
-"""Triton: attention without masks for head dimension 64, in 16 bits or with 8-bit scores.
+"""Triton: attention for head dimension 64, causal or whole, in 16 bits or with 8-bit scores.
 
 Tokens stay where the linears put them: a head is 64 neighbouring columns of a row, found by a row stride.
 """
@@ -13,20 +13,39 @@ HEAD_DIM = tl.constexpr(64)
 SCORE_SCALE = tl.constexpr(0.125 * 1.4426950408889634)
 # Adding and subtracting 1.5 * 2**23 rounds a float32 of at most 2**22 to the nearest integer, half to even.
 TO_INTEGER = tl.constexpr(12582912.0)
+ZERO_BITS = tl.constexpr(0x4B400000)  # of that number
 # The least amplitude that is quantized: scales are never 0, and the product of two of them is no subnormal number.
 LEAST = tl.constexpr(1e-15)
 
 
 @triton.jit
-def take_in(weight, peak, scores, scale):
+def take_in(weight, peak, scores):
     """One step of the online softmax (Milakov and Gimelshein; FlashAttention): takes in the scores of a block of keys.
 
-    `scores` times `scale` (of each row, above 0) are base-2 logarithms. Returns each key's share, how much all that
-    came before shrinks, and the new weight and peak. A NaN among the scores reaches its row through `weight`,
-    whatever the maximum makes of it.
+    Returns each key's share, how much all that came before shrinks, and the new weight and peak (a score). A NaN among
+    the scores reaches its row through `weight`, whatever the maximum makes of it.
+
+    What is subtracted is a score, before any is scaled: of `score * scale - peak * scale` a GPU rounds one product only
+    (it contracts), and the best key would not be at 0 but at a rounding of its score, 2^11 where that is 1e11.
     """
-    higher = tl.maximum(peak, tl.max(scores, 1) * scale)
-    shares = tl.exp2(scores * scale[:, None] - higher[:, None])
+    higher = tl.maximum(peak, tl.max(scores, 1))
+    shares = tl.exp2((scores - higher[:, None]) * SCORE_SCALE)
+    shrink = tl.exp2((peak - higher) * SCORE_SCALE)
+    return shares, shrink, weight * shrink + tl.sum(shares, 1), higher
+
+
+@triton.jit
+def take_in_scaled(weight, peak, scores, scale):
+    """`take_in` where a block has a `scale` of its own (of each row, above 0); `peak` is a score times its scale.
+
+    `scores` are integers above 1.5 * 2**23, which no difference of two shows.
+    """
+    top = tl.max(scores, 1)
+    scaled = (top - TO_INTEGER) * scale
+    # How far this block's best key is below the peak; 0, not a rounding of 0, where it is the peak.
+    below = tl.minimum(scaled - peak, 0.0)
+    higher = tl.maximum(peak, scaled)
+    shares = tl.exp2((scores - top[:, None]) * scale[:, None] + below[:, None])
     shrink = tl.exp2(peak - higher)
     return shares, shrink, weight * shrink + tl.sum(shares, 1), higher
 
@@ -56,9 +75,9 @@ def store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M: tl.constexp
 @triton.jit(do_not_specialize=["M", "N"])
 def attention_kernel(
     q, k, v, out, M, N, channels, q_stride, k_stride, v_stride,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head; see `attention`. TAIL, a power of two, holds the keys left of full blocks."""
+    """One block of queries of one head; see `attention`. TAIL: keys are left that fill no block."""
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     first_row = tl.program_id(0) * BLOCK_M
@@ -67,7 +86,6 @@ def attention_kernel(
     q += (batch * M + first_row) * q_stride + head * HEAD_DIM
     places = row[:, None] * q_stride + depth[None, :]
     queries = tl.load(q + places, mask=(row < M - first_row)[:, None], other=0.0)
-    scale = tl.full((BLOCK_M,), SCORE_SCALE, tl.float32)
     sums = tl.zeros((BLOCK_M, HEAD_DIM), dtype=tl.float32)
     weight = tl.zeros((BLOCK_M,), dtype=tl.float32)
     peak = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -78,20 +96,23 @@ def attention_kernel(
     k_tile = inside[None, :] * k_stride + depth[:, None]
     v_tile = inside[:, None] * v_stride + depth[None, :]
     full = N // BLOCK_N * BLOCK_N
-    for _ in range(0, full, BLOCK_N):
+    for start in range(0, full, BLOCK_N):
         scores = tl.dot(queries, tl.load(k + k_tile))
-        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        if CAUSAL:
+            # Every row sees the first key, so from the first block on its peak is a number.
+            scores = tl.where(start + inside[None, :] <= first_row + row[:, None], scores, float("-inf"))
+        shares, shrink, weight, peak = take_in(weight, peak, scores)
         sums = add_values(sums, shares, shrink, tl.load(v + v_tile), False)
         k += BLOCK_N * k_stride
         v += BLOCK_N * v_stride
-    if TAIL > 0:
-        left = tl.arange(0, TAIL)
-        real = left < N - full
-        keys = tl.load(k + left[None, :] * k_stride + depth[:, None], mask=real[None, :], other=0.0)
-        scores = tl.where(real[None, :], tl.dot(queries, keys), float("-inf"))
-        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
-        values = tl.load(v + left[:, None] * v_stride + depth[None, :], mask=real[:, None], other=0.0)
-        sums = add_values(sums, shares, shrink, values, False)
+    if TAIL:
+        real = inside < N - full
+        scores = tl.dot(queries, tl.load(k + k_tile, mask=real[None, :], other=0.0))
+        seen = real[None, :]
+        if CAUSAL:
+            seen = seen & (full + inside[None, :] <= first_row + row[:, None])
+        shares, shrink, weight, peak = take_in(weight, peak, tl.where(seen, scores, float("-inf")))
+        sums = add_values(sums, shares, shrink, tl.load(v + v_tile, mask=real[:, None], other=0.0), False)
     store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)
 
 
@@ -184,22 +205,22 @@ def attention_int8_kernel(
     k_tile = inside[None, :] * HEAD_DIM + depth[:, None]
     v_tile = inside[:, None] * v_stride + depth[None, :]
     full = N // BLOCK_N * BLOCK_N
+    # Sums that begin at the bits of 1.5 * 2**23 are that float32 plus the score, at most 127 * 127 * 64: no conversion.
+    zero = tl.full((BLOCK_M, BLOCK_N), ZERO_BITS, tl.int32)
     for start in range(0, full, BLOCK_N):
-        scores = tl.dot(queries, tl.load(keys + k_tile), out_dtype=tl.int32).to(tl.float32)
+        scores = tl.dot(queries, tl.load(keys + k_tile), zero, out_dtype=tl.int32).to(tl.float32, bitcast=True)
         scale = q_scale * tl.load(key_scale + start // KEY_BLOCK)
-        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
+        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale)
         sums = add_values(sums, shares, shrink, tl.load(v + v_tile), ACCUMULATE_HALF)
         keys += BLOCK_N * HEAD_DIM
         v += BLOCK_N * v_stride
-    if TAIL > 0:
-        left = tl.arange(0, TAIL)
-        real = left < N - full
+    if TAIL:
+        real = inside < N - full
         # Blocks of keys are stored whole, with zeros behind the last key.
-        k_tail = left[None, :] * HEAD_DIM + depth[:, None]
-        scores = tl.dot(queries, tl.load(keys + k_tail), out_dtype=tl.int32).to(tl.float32)
+        scores = tl.dot(queries, tl.load(keys + k_tile), zero, out_dtype=tl.int32).to(tl.float32, bitcast=True)
         scores = tl.where(real[None, :], scores, float("-inf"))
         scale = q_scale * tl.load(key_scale + full // KEY_BLOCK)
-        shares, shrink, weight, peak = take_in(weight, peak, scores, scale)
-        values = tl.load(v + left[:, None] * v_stride + depth[None, :], mask=real[:, None], other=0.0)
+        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale)
+        values = tl.load(v + v_tile, mask=real[:, None], other=0.0)
         sums = add_values(sums, shares, shrink, values, ACCUMULATE_HALF)
     store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)

@@ -11,7 +11,7 @@ from .reference import dequantized, join_heads, split_heads
 
 
 @torch.library.triton_op("pocketxl::attention", mutates_args={})
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     """`softmax(q k^T / 8) v` for each head of 64 channels: self-attention, and cross-attention on 77·n keys.
 
     Scores, softmax and sums are float32; the shares that weigh the values are rounded to the dtype of `v`, as in
@@ -20,16 +20,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     `q`: (B, M, heads * 64), float16 or bfloat16. May be a slice of columns of a wider contiguous tensor, such as
     `qkv[..., :C]` of one linear for all three, where rows begin at multiples of 32 bytes and the slice at a multiple
     of 16; anything else is copied. `k`: (B, N, heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`:
-    number of heads.
+    number of heads. `causal`: query i sees keys 0 to i only, as in the text encoders; M = N.
 
     Returns (B, M, heads * 64), contiguous. A NaN in a query gives NaN in its row of that head; one in a key or value
-    gives NaN in all rows of that head.
+    gives NaN in all rows of that head. A picture's result does not depend on the others of the batch.
 
     Raises `UnsupportedShapeError`: other head dimensions, other dtypes, shapes that do not fit together.
     """
     _check("attention", q, k, v, heads)
     if not runs_kernels(q):
-        return _plain(q, k, v, heads)
+        return _plain(q, k, v, heads, causal)
     (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
     plan = plan_attention(
         batch=q.shape[0],
@@ -38,6 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         heads=heads,
         arch=architecture_of(q),
         dtype=dtype_name(q.dtype),
+        causal=causal,
         q_stride=q_stride,
         k_stride=k_stride,
         v_stride=v_stride,
@@ -46,7 +47,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 @attention.register_fake  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     return q.new_empty(q.shape)
 
 
@@ -95,9 +96,9 @@ def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False
     return q.new_empty(q.shape)
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     query, key, value = (split_heads(x, heads) for x in (q, k, v))
-    return join_heads(scaled_dot_product_attention(query, key, value))
+    return join_heads(scaled_dot_product_attention(query, key, value, is_causal=causal))
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:

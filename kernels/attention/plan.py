@@ -27,6 +27,7 @@ def plan_attention(
     heads: int,
     arch: Architecture,
     dtype: str = "float16",
+    causal: bool = False,
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
@@ -34,22 +35,25 @@ def plan_attention(
     """The launch plan of `attention`: q (batch, m, C), k and v (batch, n, C) to (batch, m, C), C = heads * 64.
 
     `batch`: pictures. `m`: queries of a picture. `n`: keys of a picture. `heads`: of 64 columns each. `arch`: what it
-    runs on. `dtype`: of everything, float16 or bfloat16. `q_stride`: elements from one token of q to the next, where q
-    is a slice of columns of a wider tensor (that of a linear which makes q, k and v at once): its pointer is that of
-    its first element. `k_stride`: the same for k. `v_stride`: the same for v.
+    runs on. `dtype`: of everything, float16 or bfloat16. `causal`: query i sees keys 0 to i only. `q_stride`: elements
+    from one token of q to the next, where q is a slice of columns of a wider tensor (that of a linear which makes q, k
+    and v at once): its pointer is that of its first element. `k_stride`: the same for k. `v_stride`: the same for v.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     channels = heads * HEAD_DIM
     strides = {"q_stride": q_stride or channels, "k_stride": k_stride or channels, "v_stride": v_stride or channels}
     _check("attention", batch, m, n, heads, dtype, arch, strides)
-    config = lookup("attention", arch.sm, batch * heads * m, short=int(n <= SHORT))
+    reason = "query i of a causal attention sees keys 0 to i, so there are as many of each"
+    require(not causal or m == n, "attention", {"causal": causal, "m": m, "n": n}, reason)
+    # By one picture's rows, not the batch's: sums run in the order of blocks, and a picture is the same in any batch.
+    config = lookup("attention", arch.sm, heads * m, short=int(n <= SHORT))
     launch = Launch(
         kernel="attention.attention_kernel",
         arguments={
             "q": "q", "k": "k", "v": "v", "out": "out", "M": m, "N": n, "channels": channels, **strides,
         },
-        constants=_constants(config, n),
+        constants={**_constants(config, n), "CAUSAL": causal},
         grid=(cdiv(m, config["BLOCK_M"]), heads, batch),
         num_warps=config["num_warps"],
         num_stages=config["num_stages"],
@@ -94,7 +98,7 @@ def plan_attention_int8(
     reason = "there is no matrix instruction that sums bfloat16 in 16 bits; use float16, or leave accumulate_half off"
     require(dtype == "float16" or not accumulate_half, "attention_int8", shape, reason)
     # The code for keys that fill no block takes registers, of which the largest tiles have none to spare.
-    config = lookup("attention_int8", arch.sm, batch * heads * m, whole=int(n % KEY_BLOCK == 0))
+    config = lookup("attention_int8", arch.sm, heads * m, whole=int(n % KEY_BLOCK == 0))
     blocks, spans = cdiv(n, KEY_BLOCK), cdiv(n, _SPAN)
     sums = Launch(
         kernel="attention.key_sums_kernel",
@@ -150,10 +154,8 @@ def _inputs(batch: int, m: int, n: int, channels: int, dtype: str) -> dict[str, 
 
 
 def _constants(config: Mapping[str, int], n: int) -> dict[str, Constant]:
-    left = n % config["BLOCK_N"]
-    # The matrix instructions take 16 keys at a time; 0 leaves the code for the last keys out.
-    tail = max(16, 1 << (left - 1).bit_length()) if left else 0
-    return {"BLOCK_M": config["BLOCK_M"], "BLOCK_N": config["BLOCK_N"], "TAIL": tail}
+    # Two variants and no more, whatever the number of keys: with code for keys that fill no block, or without.
+    return {"BLOCK_M": config["BLOCK_M"], "BLOCK_N": config["BLOCK_N"], "TAIL": n % config["BLOCK_N"] != 0}
 
 
 def _check(

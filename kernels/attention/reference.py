@@ -17,10 +17,14 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-def attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     """What `attention` and `attention_int8` approximate: `softmax(q k^T / 8) v` of each head, float64."""
     query, key, value = (split_heads(x.double(), heads) for x in (q, k, v))
-    return join_heads(torch.softmax(query @ key.mT / HEAD_DIM**0.5, -1) @ value)
+    scores = query @ key.mT / HEAD_DIM**0.5
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    return join_heads(torch.softmax(scores, -1) @ value)
 
 
 def quantize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

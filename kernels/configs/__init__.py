@@ -5,6 +5,7 @@ what the row is for and may be empty (any shape), `rows` may be null (any number
 nothing is tuned at a first use.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,16 @@ def table(op: str) -> tuple[Row, ...]:
     with (FOLDER / f"{op}.json").open(encoding="utf-8") as file:
         data = json.load(file)
     return tuple(Row(sm=row["sm"], shape=row["shape"], rows=row["rows"], config=row["config"]) for row in data)
+
+
+@cache
+def digest() -> str:
+    """The sha256 of all tables, in hex: whoever launches must have those that the kernels were compiled by."""
+    found = hashlib.sha256()
+    for path in sorted(FOLDER.glob("*.json")):
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found.update(f"{path.name} {json.dumps(rows, sort_keys=True)}\n".encode())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from ..linear.kernel import tile_of_program
 
 @triton.jit
 def multiply_taps(
-    x, weight, picture, top, left, in_rows, columns, first, last, H, W, C, seen_height, seen_width,
+    total, x, weight, picture, top, left, in_rows, columns, first, last, H, W, C, seen_height, seen_width,
     tap_stride, row_stride,
     KERNEL: tl.constexpr, UPSAMPLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_C: tl.constexpr,
 ):  # fmt: skip
-    """Sums of a tile over steps `first` to `last`; a step is one tap and BLOCK_K channels, channels run fastest.
+    """`total` (BLOCK_M, BLOCK_N) and the sums of a tile over steps `first` to `last`.
+
+    A step is one tap and BLOCK_K channels, channels run fastest.
 
     `top` and `left` are the pixel under each row's tap (0, 0), on the enlarged picture where UPSAMPLE. One loop over
     all steps, since a loop a tap would drain its pipeline nine times; what a step adds to the addresses is a scalar.
@@ -35,7 +37,6 @@ def multiply_taps(
     blocks = tl.cdiv(C, BLOCK_K)
     tap = first // blocks
     channel = first % blocks * BLOCK_K
-    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC)
     for _ in range(first, last):
         if UPSAMPLE:
             source = ((top + tap // KERNEL) >> 1) * W + ((left + tap % KERNEL) >> 1)
@@ -66,11 +67,12 @@ def multiply_taps(
 def store_sums(
     value, rows, columns, picture, weight_scale, bias, time, residual, out, M, N,
 ):  # fmt: skip
-    """Scale a tile by its weights, add what is added, round once, store."""
+    """Scale a tile by its weights (None: as it is), add what is added, round once, store."""
     in_rows = rows < M
     in_columns = columns < N
     inside = in_rows[:, None] & in_columns[None, :]
-    value = value * tl.load(weight_scale + columns, mask=in_columns, other=0.0)[None, :]
+    if weight_scale is not None:
+        value = value * tl.load(weight_scale + columns, mask=in_columns, other=0.0)[None, :]
     if bias is not None:
         value += tl.load(bias + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
     if time is not None:
@@ -118,8 +120,9 @@ def conv_w8a8_kernel(
     if SHARED:
         first = tl.program_id(1) * steps // tl.num_programs(1)
         last = (tl.program_id(1) + 1) * steps // tl.num_programs(1)
+    ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
     total = multiply_taps(
-        x, weight, picture, top, left, in_rows, filters,
+        tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC), x, weight, picture, top, left, in_rows, filters,
         first, last, H, W, C, SEEN_H, SEEN_W, channels, taps * channels,
         KERNEL, UPSAMPLE, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_C,
     )  # fmt: skip
@@ -130,7 +133,7 @@ def conv_w8a8_kernel(
         value = total.to(tl.float32) * tl.load(x_scale + picture)[:, None]
         if x2 is not None:
             total2 = multiply_taps(
-                x2, weight + C, picture, top, left, in_rows, filters,
+                tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC), x2, weight + C, picture, top, left, in_rows, filters,
                 0, taps * tl.cdiv(C2, BLOCK_K), H, W, C2, SEEN_H, SEEN_W, channels, taps * channels,
                 KERNEL, UPSAMPLE, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_C,
             )  # fmt: skip
@@ -146,12 +149,12 @@ def conv_w8a8_kernel(
             store_sums(value, rows, columns, picture, weight_scale, bias, time, residual, out, M, N)
 
 
-@triton.jit(do_not_specialize=["B", "PIXELS"])
-def conv_w8a8_sum_kernel(
-    sums, x_scale, weight_scale, bias, time, residual, out, B, PIXELS, N,
-    SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+@triton.jit(do_not_specialize=["B", "PIXELS", "splits"])
+def conv_sum_kernel(
+    sums, x_scale, weight_scale, bias, time, residual, out, B, PIXELS, N, splits,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Add up the shares `sums` (SPLITS, B*PIXELS, N) of a convolution, in order, and finish it."""
+    """Add up the shares `sums` (splits, B*PIXELS, N) of a convolution, in order, and finish it."""
     M = B * PIXELS
     tiles_n = tl.cdiv(N, BLOCK_N)
     rows = tl.program_id(0) // tiles_n * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -162,7 +165,10 @@ def conv_w8a8_sum_kernel(
     places = sums + rows.to(tl.int64)[:, None] * N + columns[None, :]
     share = M.to(tl.int64) * N
     total = tl.load(places, mask=inside, other=0)
-    for split in tl.static_range(1, SPLITS):
-        total += tl.load(places + split * share, mask=inside, other=0)
-    value = total.to(tl.float32) * tl.load(x_scale + picture)[:, None]
+    for _ in range(1, splits):
+        places += share
+        total += tl.load(places, mask=inside, other=0)
+    value = total.to(tl.float32)
+    if x_scale is not None:
+        value = value * tl.load(x_scale + picture)[:, None]
     store_sums(value, rows, columns, picture, weight_scale, bias, time, residual, out, M, N)

@@ -96,7 +96,7 @@ def plan_conv_w8a8(
     scratch: dict[str, Buffer] = {}
     if splits > 1:
         scratch["sums"] = Buffer(shape=(splits, m, n), dtype="int32" if dtype == "int8" else "float32")
-        launches.append(_sum(given, b=b, pixels=ho * wo, n=n, splits=splits))
+        launches.append(sum_launch(given, b=b, pixels=ho * wo, n=n, splits=splits))
     return LaunchPlan(
         op="conv_w8a8",
         inputs=inputs,
@@ -133,6 +133,59 @@ def split_sum(*, tiles: int, steps: int, depth: int, programs: int) -> int:
     return best if cost(best) * 7 <= cost(1) * 6 else 1
 
 
+def check_geometry(
+    op: str,
+    shape: Mapping[str, object],
+    *,
+    b: int,
+    h: int,
+    w: int,
+    c: int,
+    c2: int,
+    n: int,
+    kernel: int,
+    stride: int,
+    seen: tuple[int, int],
+    hint: str,
+) -> None:
+    """Whether there is such a convolution, whatever its operands; `hint` says what to do with other channels.
+
+    Raises `UnsupportedShapeError`: there is none.
+    """
+    require(min(b, h, w, n) >= 1, op, shape, "there must be at least one picture, pixel and output channel")
+    require(kernel in (1, 3), op, shape, "kernels are 1x1 (padding 0) or 3x3 (padding 1)")
+    require(stride in (1, 2), op, shape, "strides are 1 and 2")
+    if seen != (h, w):
+        grown = all(big in (2 * small, 2 * small - 1) for small, big in zip((h, w), seen, strict=True))
+        require(grown, op, shape, "a picture is enlarged to twice its height and width, or one less at an odd level")
+        require(kernel == 3 and stride == 1, op, shape, "a picture is enlarged for a 3x3 kernel and stride 1 only")
+    channels = f"input channels must be a multiple of 16, so that pixels begin at 16 bytes; {hint}"
+    require(c >= 16 and c % 16 == 0 and c2 >= 0 and c2 % 16 == 0, op, shape, channels)
+    ho, wo = output_size(seen, stride=stride)
+    # Counted in 32 bits with what the last tile has beyond the end; a tap moves by two lines of the picture at most.
+    require(b * ho * wo < 2**31 - 1024, op, shape, "output pixels are counted in 32 bits")
+    require((2 * w + 3) * max(c, c2) < 2**31, op, shape, "two lines of a picture are addressed in 32 bits")
+
+
+def sum_launch(given: Mapping[str, str | None], *, b: int, pixels: int, n: int, splits: int) -> Launch:
+    """The launch that adds up `sums` (splits, b * pixels, n) and finishes a convolution with what is `given`."""
+    m = b * pixels
+    block_m, block_n = 8, 128  # nothing to tune: it only reads and writes
+    return Launch(
+        kernel="conv.conv_sum_kernel",
+        arguments={
+            "sums": "sums",
+            **{name: given.get(name) for name in ("x_scale", "weight_scale", *_FINISH)},
+            "out": "out", "B": b, "PIXELS": pixels, "N": n, "splits": splits,
+        },
+        constants={"BLOCK_M": block_m, "BLOCK_N": block_n},
+        grid=(cdiv(m, block_m) * cdiv(n, block_n), 1, 1),
+        num_warps=4,
+        num_stages=1,
+        varying=frozenset({"B", "PIXELS", "splits"}),
+    )  # fmt: skip
+
+
 _OPERANDS: Final = ("x", "x_scale", "x2", "x2_scale", "weight", "weight_scale")
 _FINISH: Final = ("bias", "time", "residual")
 
@@ -145,24 +198,6 @@ def _config(arch: Architecture, m: int, c: int, c2: int, n: int, dtype: str) -> 
     half = block_k // 2
     halves = half >= 32 and (c % block_k or c2 % block_k) and not (c % half or c2 % half)
     return {**config, "BLOCK_K": half if halves else block_k}
-
-
-def _sum(given: Mapping[str, str | None], *, b: int, pixels: int, n: int, splits: int) -> Launch:
-    m = b * pixels
-    block_m, block_n = 8, 128  # nothing to tune: it only reads and writes
-    return Launch(
-        kernel="conv.conv_w8a8_sum_kernel",
-        arguments={
-            "sums": "sums",
-            **{name: given[name] for name in ("x_scale", "weight_scale", *_FINISH)},
-            "out": "out", "B": b, "PIXELS": pixels, "N": n,
-        },
-        constants={"SPLITS": splits, "BLOCK_M": block_m, "BLOCK_N": block_n},
-        grid=(cdiv(m, block_m) * cdiv(n, block_n), 1, 1),
-        num_warps=4,
-        num_stages=1,
-        varying=frozenset({"B", "PIXELS"}),
-    )  # fmt: skip
 
 
 def _check(
@@ -185,21 +220,10 @@ def _check(
         "b": b, "h": h, "w": w, "c": c, "c2": c2, "n": n, "kernel": kernel, "stride": stride, "seen": seen,
         "dtype": dtype, "out_dtype": out_dtype, "sm": arch.sm,
     }  # fmt: skip
-    require(min(b, h, w, n) >= 1, op, shape, "there must be at least one picture, pixel and output channel")
-    require(kernel in (1, 3), op, shape, "kernels are 1x1 (padding 0) or 3x3 (padding 1)")
-    require(stride in (1, 2), op, shape, "strides are 1 and 2")
-    if seen != (h, w):
-        grown = all(big in (2 * small, 2 * small - 1) for small, big in zip((h, w), seen, strict=True))
-        require(grown, op, shape, "a picture is enlarged to twice its height and width, or one less at an odd level")
-        require(kernel == 3 and stride == 1, op, shape, "a picture is enlarged for a 3x3 kernel and stride 1 only")
-    channels = "input channels must be a multiple of 16, so that pixels begin at 16 bytes; conv_in stays in float"
-    require(c >= 16 and c % 16 == 0 and c2 >= 0 and c2 % 16 == 0, op, shape, channels)
+    hint = "conv_in stays in float"
+    check_geometry(op, shape, b=b, h=h, w=w, c=c, c2=c2, n=n, kernel=kernel, stride=stride, seen=seen, hint=hint)
     deep = f"sums are exact in 32 bits up to kernel * kernel * channels = {MAX_K} only"
     require(kernel * kernel * (c + c2) <= MAX_K, op, shape, deep)
-    ho, wo = output_size(seen, stride=stride)
-    # Counted in 32 bits with what the last tile has beyond the end; a tap moves by two lines of the picture at most.
-    require(b * ho * wo < 2**31 - 1024, op, shape, "output pixels are counted in 32 bits")
-    require((2 * w + 3) * max(c, c2) < 2**31, op, shape, "two lines of a picture are addressed in 32 bits")
     require(dtype in ("int8", "float8_e4m3fn"), op, shape, "operands are int8 or float8_e4m3fn")
     require(dtype == "int8" or arch.fp8, op, shape, "float8 matrix instructions begin with sm_89; use int8")
     require(out_dtype in FLOATS, op, shape, f"the output is one of {', '.join(FLOATS)}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ...quantize.formats import (
     FLOAT32,
@@ -23,7 +23,7 @@ from ..onnx.files import save
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ....engine.specs import ComponentSpec
+    from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
@@ -57,9 +57,14 @@ class CpuTarget:
             Kind.EMBEDDING: frozenset({FLOAT32, W8, W4}),
         }
     )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES
+
+    def of(self, role: "Role") -> Self:
+        """Itself: it makes every component."""
+        return self
 
     def lower(
         self,

@@ -7,7 +7,7 @@ the same on every one of them, so that an engine is good for all; which of them 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
@@ -17,7 +17,7 @@ from .files import save
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ....engine.specs import ComponentSpec
+    from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
@@ -42,9 +42,14 @@ class OnnxHalfTarget:
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES
+
+    def of(self, role: "Role") -> Self:
+        """Itself: it makes every component."""
+        return self
 
     def lower(
         self,

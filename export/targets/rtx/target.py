@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
@@ -15,7 +15,7 @@ from .profiles import profiles
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ....engine.specs import ComponentSpec
+    from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
@@ -53,9 +53,14 @@ class RtxTarget:
             Kind.EMBEDDING: frozenset({FLOAT16}),
         }
     )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
+
+    def of(self, role: "Role") -> Self:
+        """Itself: it makes every component."""
+        return self
 
     def lower(
         self,

@@ -95,9 +95,25 @@ def test_unknown_recipe_lists_those_that_there_are() -> None:
 
 
 def test_what_a_recipe_asks_of_a_target() -> None:
-    assert RECIPES["fp16"].formats() == dict.fromkeys(Kind, (FLOAT16,))
-    assert RECIPES["int8"].formats() == {
-        Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC, W8),
+    assert all(RECIPES["fp16"].formats(role) == dict.fromkeys(Kind, (FLOAT16,)) for role in Role)
+    assert RECIPES["int8"].formats(Role.UNET) == {
+        Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC),
         Kind.CONV: (FLOAT32, W8A8_STATIC),
+        Kind.EMBEDDING: (FLOAT32,),
+    }
+    assert RECIPES["int8"].formats(Role.TEXT_ENCODER) == {
+        Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC),
+        Kind.CONV: (FLOAT32,),
         Kind.EMBEDDING: (FLOAT32, W8),
     }
+
+
+def test_a_target_s_own_formats_stand_in_place_of_a_recipe_s() -> None:
+    there = {Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN}, Kind.CONV: {}}
+    found = RECIPES["int8"].with_formats(there)
+    assert found.format(Role.UNET, Kind.LINEAR, "mid_block.x") == W8A8_TOKEN
+    assert found.format(Role.UNET, Kind.CONV, "mid_block.x") == W8A8_STATIC
+    assert found.ladder[Kind.LINEAR].count(W8A8_TOKEN) == 1, "two steps of the ladder became one"
+    floats = {kind: {FLOAT16: FLOAT32} for kind in Kind}
+    assert RECIPES["fp16"].with_formats(floats).kept == FLOAT32
+    assert RECIPES["fp16"].with_formats({Kind.CONV: {FLOAT16: FLOAT32}}).kept == FLOAT16, "not for every kind"

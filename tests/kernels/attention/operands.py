@@ -24,10 +24,10 @@ def slices(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(given, torch.cat(list(given.values()), -1).chunk(3, -1), strict=True))
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     """torch's own attention in the operands' precision."""
     query, key, value = (split_heads(x, heads) for x in (q, k, v))
-    return join_heads(torch.nn.functional.scaled_dot_product_attention(query, key, value))
+    return join_heads(torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal))
 
 
 def configurations(op: str) -> list[dict[str, int]]:

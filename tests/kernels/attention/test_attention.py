@@ -57,18 +57,51 @@ def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest
 
 
 def test_short_and_long_and_few_and_many_rows_have_configurations_of_their_own() -> None:
-    def tile(batch: int, n: int) -> dict[str, object]:
-        chosen = planning.plan_attention(batch=batch, m=1024, n=n, heads=20, arch=SM89).launches[0]
+    def tile(n: int, heads: int = 20) -> dict[str, object]:
+        chosen = planning.plan_attention(batch=2, m=1024, n=n, heads=heads, arch=SM89).launches[0]
         return {"m": chosen.constants["BLOCK_M"], "n": chosen.constants["BLOCK_N"]}
 
-    assert tile(2, 231) == {"m": 64, "n": 32}
-    assert tile(1, 1024) == {"m": 64, "n": 64}
-    assert tile(2, 1024) == {"m": 128, "n": 32}
+    assert tile(231) == {"m": 64, "n": 32}
+    assert tile(1024, heads=10) == {"m": 64, "n": 64}
+    assert tile(1024) == {"m": 128, "n": 32}
 
 
-@pytest.mark.parametrize(("n", "tail"), [(1024, 0), (1025, 16), (1041, 32), (1057, 64), (1087, 64)])
-def test_code_for_the_last_keys_is_there_only_where_keys_are_left(n: int, tail: int) -> None:
-    assert planning.plan_attention(batch=1, m=1024, n=n, heads=20, arch=SM89).launches[0].constants["TAIL"] == tail
+@pytest.mark.parametrize(("n", "tail"), [(1024, False), (1025, True), (1041, True), (1088, False)])
+def test_code_for_the_last_keys_is_there_only_where_keys_are_left(n: int, tail: bool) -> None:
+    assert planning.plan_attention(batch=1, m=1024, n=n, heads=10, arch=SM89).launches[0].constants["TAIL"] is tail
+
+
+@pytest.mark.parametrize("sm", [80, 90])
+def test_a_picture_is_computed_alike_in_any_batch(sm: int) -> None:
+    for m, heads in ((256, 10), (1024, 10), (1024, 20), (4096, 10)):
+        for plan in (planning.plan_attention, planning.plan_attention_int8):
+            alone, many = (plan(batch=batch, m=m, n=m, heads=heads, arch=architecture(sm)) for batch in (1, 8))
+            assert alone.variants == many.variants
+
+
+@pytest.mark.parametrize(("tokens", "heads"), [(77, 2), (1, 1), (64, 1), (96, 2), (150, 1)])
+def test_causal_queries_see_no_later_keys(tokens: int, heads: int) -> None:
+    given_ = operands(2, tokens, tokens, heads)
+    arch = architecture_of(given_["q"])
+    plan = planning.plan_attention(batch=2, m=tokens, n=tokens, heads=heads, arch=arch, causal=True)
+    value = execute(plan, given_, allocate=poisoned)["out"]
+    assert_as_good_as_torch(
+        value, sdpa(**given_, heads=heads, causal=True), attention_ref(**given_, heads=heads, causal=True)
+    )
+    late = {**given_, "k": given_["k"].clone(), "v": given_["v"].clone()}
+    late["k"][:, -1], late["v"][:, -1] = 7, 7
+    changed = attention(**late, heads=heads, causal=True)
+    assert torch.equal(changed[:, :-1], value[:, :-1])
+    assert not torch.equal(changed[:, -1], value[:, -1])
+    assert torch.equal(value[:, :1], given_["v"][:, :1])
+
+
+@pytest.mark.parametrize("config", configurations("attention"), ids=str)
+def test_every_configuration_can_be_causal(config: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "lookup", lambda *_, **__: config)
+    given_ = operands(1, 150, 150, 1)
+    value = attention(**given_, heads=1, causal=True)
+    assert_as_good_as_torch(value, sdpa(**given_, heads=1, causal=True), attention_ref(**given_, heads=1, causal=True))
 
 
 def test_slices_of_one_linear_are_read_in_place() -> None:
@@ -114,6 +147,7 @@ def test_one_key_gives_its_value() -> None:
     assert torch.equal(attention(**given_, heads=2), given_["v"].expand(-1, 5, -1))
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_zeros_give_the_mean_and_scores_of_ten_thousand_the_best_key() -> None:
     given_ = operands(1, 40, 90, 1)
     given_["q"][:, 3] = 0
@@ -126,6 +160,7 @@ def test_zeros_give_the_mean_and_scores_of_ten_thousand_the_best_key() -> None:
     assert attention(**given_, heads=1).isfinite().all()
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_all_scores_at_ten_thousand_are_a_mean_still(sign: int) -> None:
     given_ = operands(1, 10, 77, 1)
@@ -135,6 +170,7 @@ def test_all_scores_at_ten_thousand_are_a_mean_still(sign: int) -> None:
     assert_as_good_as_torch(attention(**given_, heads=1), mean.half(), mean)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_operands_near_the_limit_of_float16() -> None:
     given_ = operands(1, 20, 70, 1)
     given_["v"] = given_["v"].clamp(-1, 1) * 65000
@@ -168,6 +204,7 @@ def test_a_plan_states_its_work() -> None:
     ("shape", "reason"),
     [
         ({"n": 0}, "n=0.*at least one"),
+        ({"n": 9, "causal": True}, "causal=True, m=8, n=9.*as many of each"),
         ({"dtype": "float32"}, "dtype=float32.*float16 or bfloat16"),
         ({"q_stride": 64}, "q_stride=64.*less than the 2 heads"),
         ({"k_stride": 392}, "k_stride=392.*multiple of 16"),

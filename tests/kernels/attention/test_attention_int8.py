@@ -143,6 +143,7 @@ def test_two_runs_are_equal_to_the_bit() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_identical_keys_zeros_and_one_key() -> None:
     given_ = operands(1, 20, 77, 1)
     mean = given_["v"].double().mean(1, keepdim=True).expand(-1, 20, -1)
@@ -159,6 +160,7 @@ def test_identical_keys_zeros_and_one_key() -> None:
     assert torch.equal(attention_int8(**one, heads=2), one["v"].expand(-1, 5, -1))
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_scores_of_ten_thousand() -> None:
     given_ = operands(1, 40, 90, 1)
     given_["q"][:] = 100 * given_["k"][:, :40]
@@ -168,6 +170,7 @@ def test_scores_of_ten_thousand() -> None:
     assert attention_int8(**given_, heads=1).isfinite().all()
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_missing_keys_do_not_win_over_bad_ones() -> None:
     given_ = operands(1, 10, 65, 1)
     given_["q"][:] = 100.0

@@ -75,6 +75,7 @@ def test_an_outlier_channel_and_the_end_of_float16() -> None:
     assert_normalized(layer_norm_quantize(x, weight, bias, EPS), x, weight, bias)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_a_constant_token_is_the_bias() -> None:
     x, weight, bias = operands(4, 80)
     x[1], x[2] = 0, 60000

@@ -1,0 +1,76 @@
+"""A component's folder: from the ONNX master to `program.json`, `weights.bin` and `kernels.bin`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....engine.errors import StorageError
+from ....engine.program.program import Edge, Program
+from ....engine.program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, to_json
+from .binaries import binaries
+from .edges import inputs_of, outputs_of
+from .forms import FormatOf
+from .lower import steps_of
+from .select import select
+from .stored import Packer, Stored
+from .write import write_kernels, write_weights
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ....engine.program.program import Call
+    from ....engine.specs import ComponentSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowering:
+    """A component before its weights: calls, what they read, and the edges."""
+
+    calls: "tuple[Call, ...]"
+    stored: Mapping[str, Stored]
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+
+
+def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf) -> Lowering:
+    """The calls of a master whose layers have these formats.
+
+    Raises `IncompatibleError` for what there is no kernel for.
+    """
+    steps = steps_of(model)
+    chosen = select(steps, format_of)
+    return Lowering(
+        calls=chosen.calls, stored=chosen.stored, inputs=inputs_of(spec, steps), outputs=outputs_of(spec, steps)
+    )
+
+
+def write_component(
+    lowering: Lowering,
+    packer: Packer,
+    out: Path,
+    architectures: Sequence[int],
+    *,
+    jobs: int,
+    tell: Callable[[str], None],
+) -> Program:
+    """Write the three files. Raises `StorageError`, and `IncompatibleError` for kernels that do not compile."""
+    from ....kernels.configs import digest
+
+    weights = write_weights(out / WEIGHTS_FILE, lowering.stored, packer, tell)
+    compiled = binaries(lowering.calls, architectures, jobs=jobs, tell=tell)
+    program = Program(
+        inputs=lowering.inputs,
+        outputs=lowering.outputs,
+        calls=lowering.calls,
+        weights=weights,
+        binaries=write_kernels(out / KERNELS_FILE, compiled),
+        tables=digest(),
+    )
+    try:
+        (out / PROGRAM_FILE).write_text(to_json(program), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    return program

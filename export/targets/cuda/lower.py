@@ -1,0 +1,67 @@
+"""The ONNX master of a component → its steps. Tests hold it to the architecture's own list and to the modules' numbers.
+
+Nodes are walked once, each by the rule of its operator: views only change what a value means (`views`), layers become
+steps (`layers`), and what follows a layer becomes part of its step (`sums`). The forms are those that
+`export/graph/operators.py` writes; a node in any other form is refused, by its name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import onnx_ir as ir
+
+from ....engine.errors import IncompatibleError
+from . import layers, sums, views
+from .meanings import Meaning, Rows
+from .steps import Steps
+from .walk import Walk
+
+Rule = Callable[[Walk, ir.Node], Meaning | tuple[Meaning, ...]]
+
+RULES: Final[Mapping[str, Rule]] = {
+    "Add": sums.add,
+    "Attention": layers.attention,
+    "Cast": views.cast,
+    "Concat": views.concat,
+    "Conv": layers.conv,
+    "Gelu": sums.gelu,
+    "InstanceNormalization": layers.instance_normalization,
+    "LayerNormalization": layers.layer_normalization,
+    "MatMul": layers.matmul,
+    "Mul": sums.multiply,
+    "Reshape": views.reshape,
+    "Resize": views.resize,
+    "Shape": views.shape,
+    "Sigmoid": sums.sigmoid,
+    "Split": views.split,
+    "Transpose": views.transpose,
+    "Unsqueeze": views.unsqueeze,
+}
+
+
+def steps_of(model: ir.Model) -> Steps:
+    """What the component computes, step by step; weights need not be attached.
+
+    `model`: from `graph.master.export_master`, in any dtype. U-Nets and VAE decoders lower whole. Raises
+    `IncompatibleError`, which names the node, for one that is no part of a step: so for the text encoders (an embedding
+    is looked up) and the conditioner (sinusoids), which run elsewhere.
+    """
+    walk = Walk(model.graph)
+    for node in model.graph:
+        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if rule is None:
+            raise walk.refusal(node)
+        meanings = rule(walk, node)
+        walk.learn(node, meanings if isinstance(meanings, tuple) else (meanings,))
+    return Steps(
+        steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs}
+    )
+
+
+def _output(walk: Walk, value: ir.Value) -> str:
+    rows = walk.meaning(value)
+    if not isinstance(rows, Rows) or rows.name not in walk.steps or not rows.plain:
+        raise IncompatibleError(
+            f"no step of the cuda target makes the output '{value.name}'; build this component for another target"
+        )
+    return rows.name

@@ -1,0 +1,119 @@
+"""What is stored of a network's parameters, in the layouts that our kernels read, made one tensor at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...quantize.formats import W4, Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...graph.master import WeightSource
+    from ...quantize.quantization import Quantization
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A norm's scale or offset, in halves, under its state-dict name."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """The weight of one layer, or of several whose outputs stand side by side, in a format.
+
+    `picture`: a convolution's, `[n, c, kh, kw]`, which kernels read as `[n, kh, kw, c]`; `rows` and `columns` are then
+    the output channels that it is to have, and the input channels of one picture and of the one beside it. Output
+    channels beyond the layer's are zeros; each picture's are padded to a multiple of 16.
+    """
+
+    layers: tuple[str, ...]
+    format: Format
+    picture: bool = False
+    rows: int = 0
+    columns: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One tensor of a weight: its numbers, the scales of its output channels, or the biases (halves).
+
+    Numbers are int8, halves, or for 4 bits the bytes of `kernels.weight_only.pack`, whose scales are those of groups.
+    """
+
+    weight: Weight
+    part: Literal["numbers", "scale", "bias"]
+
+
+Stored = Parameter | Part
+
+
+class Packer:
+    """Makes the tensors; the last weight is kept between its numbers and its scales."""
+
+    def __init__(self, source: "WeightSource", quantization: "Quantization") -> None:
+        self._source = source
+        self._quantization = quantization
+        self._last: tuple[Weight, Mapping[str, Array]] | None = None
+
+    def array(self, stored: Stored) -> Array:
+        """The tensor, contiguous."""
+        if isinstance(stored, Parameter):
+            return self._read(stored.name).numpy().astype(np.float16)
+        weight = stored.weight
+        if stored.part == "bias":
+            bias = np.concatenate([self._read(f"{layer}.bias").numpy() for layer in weight.layers])
+            return _with_rows(bias.astype(np.float16), weight.rows)
+        if self._last is None or self._last[0] != weight:
+            self._last = None  # first: one weight is held at a time
+            parts = [self._packed(layer, weight) for layer in weight.layers]
+            self._last = (
+                weight,
+                {name: _with_rows(np.concatenate([part[name] for part in parts]), weight.rows) for name in parts[0]},
+            )
+        return self._last[1][stored.part]
+
+    def _read(self, name: str) -> "Tensor":
+        return self._source.tensor(name).float()
+
+    def _packed(self, layer: str, weight: Weight) -> dict[str, Array]:
+        import torch
+
+        from ....kernels.weight_only.pack import pack_w4
+        from ...quantize.rounding import round_weight
+
+        values = self._read(f"{layer}.weight")
+        if weight.format == W4:
+            packed, scale = pack_w4(_laid_out(values, weight))
+            return {"numbers": packed.numpy(), "scale": scale.numpy()}
+        if not weight.format.quantized:
+            return {"numbers": _laid_out(values, weight).numpy().astype(np.float16)}
+        assert weight.format.weight is not None
+        found = round_weight(values.flatten(1).numpy(), weight.format.weight, inputs=self._quantization.sampled(layer))
+        numbers = torch.from_numpy(found.data).view(values.shape)
+        return {"numbers": _laid_out(numbers, weight).numpy(), "scale": found.scale.astype(np.float32)}
+
+
+def _laid_out(values: "Tensor", weight: Weight) -> "Tensor":
+    """`[n, k]`, or `[n, kh, kw, c]` with the columns' padding."""
+    import torch
+
+    if not weight.picture:
+        return values.contiguous()
+    columns = [c for c in weight.columns if c]
+    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, -p.shape[1] % 16)) for p in values.split(columns, 1)]
+    return torch.cat(parts, 1).permute(0, 2, 3, 1).contiguous()
+
+
+def _with_rows(values: Array, rows: int) -> Array:
+    """Zeros behind the last row, up to so many."""
+    if rows <= len(values):
+        return values
+    return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])

@@ -1,0 +1,125 @@
+"""The `cuda` targets: programs of our own kernels for NVIDIA GPUs, built on any machine."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....engine.errors import StorageError
+from ....engine.runners.ort import MODEL_FILE
+from ....engine.specs import Role
+from ...quantize.formats import (
+    FLOAT16,
+    FLOAT32,
+    W8,
+    W8A8_DYNAMIC,
+    W8A8_GROUP,
+    W8A8_PICTURE,
+    W8A8_STATIC,
+    W8A8_TOKEN,
+    Format,
+    Kind,
+)
+from ...target import LIBRARIES, Lowered, Target, quiet
+from ..cpu.target import CpuTarget
+from .binaries import COMPILED_FOR
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ....engine.specs import ComponentSpec
+    from ...graph.master import WeightSource
+    from ...quantize.quantization import Quantization
+
+ON_THE_GPU = frozenset({Role.UNET, Role.VAE_DECODER})
+"""The rest runs once a picture, on the processor."""
+
+# Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that
+# are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100.
+PACE: Mapping[Format, float] = {W8A8_TOKEN: 1.0, W8A8_PICTURE: 1.0, W8: 3.0, FLOAT16: 2.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostTarget(CpuTarget):
+    """What the processor does beside a GPU: as in a `cpu` engine, and in float32 what the GPU would do in halves."""
+
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(
+        default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaTarget:
+    """Our kernels on some GPU generations."""
+
+    name: str
+    architectures: tuple[int, ...]
+    runner: str = "cuda"
+    dtype: str = "float16"
+    runs_here: bool = False
+    reading: float = 0.7
+    formats: Mapping[Kind, frozenset[Format]] = field(
+        default_factory=lambda: {
+            Kind.LINEAR: frozenset({FLOAT16, W8, W8A8_TOKEN}),
+            Kind.CONV: frozenset({FLOAT16, W8, W8A8_PICTURE}),
+            Kind.EMBEDDING: frozenset({FLOAT16}),
+        }
+    )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(
+        default_factory=lambda: {
+            Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN, W8A8_GROUP: W8A8_TOKEN},
+            Kind.CONV: {W8A8_STATIC: W8A8_PICTURE},
+        }
+    )
+    pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
+    default_recipe: str = "int8"
+    libraries: tuple[str, ...] = (*LIBRARIES, "triton")
+
+    def of(self, role: Role) -> Target:
+        """Itself for U-Nets and the VAE; the processor makes the rest, once a picture."""
+        return self if role in ON_THE_GPU else HostTarget()
+
+    def lower(
+        self,
+        component: str,
+        spec: "ComponentSpec",
+        model: "ir.Model",
+        weights: "WeightSource",
+        quantization: "Quantization",
+        out: Path,
+        aside: Path,
+        tell: Callable[[str], None] = quiet,
+    ) -> Lowered:
+        """See `Target.lower`; writes `program.json`, `weights.bin` and `kernels.bin`."""
+        import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        from ...graph.master import attach
+        from .component import lowered, write_component
+        from .memory import working_memory
+        from .stand_in import stand_in
+        from .stored import Packer
+
+        lowering = lowered(model, spec, quantization.format)
+        packer = Packer(weights, quantization)
+        jobs = os.cpu_count() or 1
+        program = write_component(lowering, packer, out, self.architectures, jobs=jobs, tell=tell)
+        attach(model, weights)
+        stand_in(model.graph, quantization)
+        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
+        try:
+            ir.save(model, aside / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {error.filename or aside}: {error.strerror or error}; "
+                "free some space or choose another folder"
+            ) from error
+        memory = working_memory(program, spec, self.architectures)
+        return Lowered(activation=replace(memory, dequantized_bytes=0), stand_in=aside / MODEL_FILE)
+
+
+CUDA_TARGETS = (
+    CudaTarget(name="cuda", architectures=COMPILED_FOR),
+    *(CudaTarget(name=f"cuda-sm{sm}", architectures=(sm,)) for sm in COMPILED_FOR),
+)

@@ -1,0 +1,43 @@
+"""Calls beside the loop of a U-Net's layers, on one size each: its ends, text encoders, conditioner and VAE.
+
+Between them they ask for every op that only these need, and for the widths that SDXL's have there.
+"""
+
+from collections.abc import Iterator
+
+Value = int | float | str | bool | tuple[int, int]
+
+
+def edges() -> Iterator[tuple[str, dict[str, Value]]]:
+    """Op and the keyword arguments of its plan, without `arch`."""
+    yield from _unet()
+    yield from _text_encoders()
+    yield from _vae()
+
+
+def _unet() -> Iterator[tuple[str, dict[str, Value]]]:
+    latents = {"b": 2, "h": 128, "w": 128}
+    yield "conv_f16", {**latents, "c": 16, "n": 320}  # 4 channels and zeros
+    yield "conv_f16", {**latents, "c": 320, "n": 4, "out_dtype": "float32"}
+    yield "linear_f16", {"m": 2, "n": 1280, "k": 2816, "activation": "silu"}
+    yield "linear_f16", {"m": 154, "n": 1280, "k": 2048, "bias": False}
+
+
+def _text_encoders() -> Iterator[tuple[str, dict[str, Value]]]:
+    for width, activation in ((768, "quick_gelu"), (1280, "gelu")):
+        rows = {"m": 2 * 77}
+        yield "linear_f16", {**rows, "n": 3 * width, "k": width}
+        yield "linear_f16", {**rows, "n": width, "k": width, "residual": True}
+        yield "linear_f16", {**rows, "n": 4 * width, "k": width, "activation": activation}
+
+
+def _vae() -> Iterator[tuple[str, dict[str, Value]]]:
+    for side, c, n in ((128, 512, 512), (256, 512, 512), (512, 512, 256), (512, 256, 256), (1024, 256, 128)):
+        picture = {"b": 1, "h": side, "w": side, "c": c, "n": n}
+        yield "conv_f16", {**picture, "residual": True}
+        if c != n:
+            yield "conv_f16", {**picture, "kernel": 1}
+    yield "conv_f16", {"b": 1, "h": 128, "w": 128, "c": 512, "n": 512, "upsample_to": (256, 256)}
+    yield "conv_f16", {"b": 1, "h": 1024, "w": 1024, "c": 128, "n": 3, "out_dtype": "float32"}
+    yield "linear_f16", {"m": 2048, "n": 16384, "k": 512, "bias": False, "out_dtype": "float32"}
+    yield "linear_f16", {"m": 2048, "n": 512, "k": 16384, "residual": True}

@@ -1,0 +1,60 @@
+"""The trained miniature as calls of our kernels' ops, computed by the ops' references, against its own modules."""
+
+import pytest
+
+from pocketxl.engine.program.sizes import Sizes
+from pocketxl.export.quantize.formats import FLOAT16, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+
+from ....tolerances import HALF_RELATIVE
+from .lowering import call, inputs_for, lower, miniature, module_of, run, stored
+
+EDGES = {"conv_in", "conv_out"}
+
+
+def halves(kind: Kind, layer: str) -> Format:
+    return FLOAT16
+
+
+def eight_bits(kind: Kind, layer: str) -> Format:
+    if layer in EDGES:
+        return FLOAT16
+    return W8A8_TOKEN if kind is Kind.LINEAR else W8A8_PICTURE
+
+
+def weights_of_eight(kind: Kind, layer: str) -> Format:
+    return FLOAT16 if layer in EDGES else W8
+
+
+# Relative error on normal latents. Halves: roundings. 8 bits: the recipe's own limits.
+ALLOWED = {halves: HALF_RELATIVE, weights_of_eight: 0.03, eight_bits: 0.06}
+
+
+@pytest.mark.parametrize("formats", ALLOWED, ids=lambda formats: formats.__name__)
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("base/unet", Sizes(batch=2, height=16, width=16, tokens=77)),
+        ("base/unet", Sizes(batch=1, height=9, width=14, tokens=154)),
+        ("refiner/unet", Sizes(batch=1, height=16, width=12, tokens=77)),
+    ],
+    ids=["base", "odd", "refiner"],
+)
+def test_a_u_net_is_what_its_module_gives(name, sizes, formats) -> None:  # type: ignore[no-untyped-def]
+    component = miniature().components[name]
+    lowering = lower(component, formats)
+    inputs = inputs_for(component.spec, sizes)
+    truth = call(module_of(component), component.spec, inputs)["prediction"]
+    found = run(lowering, stored(component, lowering), inputs, sizes)["prediction"]
+    error = float((found - truth).norm() / truth.norm())
+    assert error < ALLOWED[formats], error
+
+
+@pytest.mark.parametrize("formats", [halves, weights_of_eight], ids=lambda formats: formats.__name__)
+def test_the_vae_is_what_its_module_gives(formats) -> None:  # type: ignore[no-untyped-def]
+    component, sizes = miniature().components["vae_decoder"], Sizes(batch=1, height=6, width=9)
+    lowering = lower(component, formats)
+    inputs = inputs_for(component.spec, sizes)
+    truth = call(module_of(component), component.spec, inputs)["image"]
+    found = run(lowering, stored(component, lowering), inputs, sizes)["image"]
+    error = float((found - truth).norm() / truth.norm())
+    assert error < ALLOWED[formats], error
