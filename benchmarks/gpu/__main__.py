@@ -22,16 +22,18 @@ def main() -> int:
     """Measure; the JSON object is the last line, also of a run that is told to end. 2: there is no GPU."""
     import torch
 
+    from .ours import ours
     from .peers import PEERS
     from .run import run
     from .table import table
 
-    names = [system.name for system in PEERS]
+    names = [system.name for system in (*PEERS, *ours())]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--cases", nargs="+", default=[], choices=[c.name for c in CASES], help="only these")
     parser.add_argument("--systems", nargs="+", default=names, choices=names, help="only these, in this order")
     parser.add_argument("--seconds", type=float, default=540, help="after so long no further case begins")
     parser.add_argument("--out", type=Path, help="file that holds the records at any time")
+    parser.add_argument("--work", type=Path, help="folder that keeps our built components for the next run")
     parser.add_argument("--tiny", action="store_true", help="narrow networks on the processor")
     options = parser.parse_args()
     device = "cpu" if options.tiny else "cuda"
@@ -39,7 +41,7 @@ def main() -> int:
         sys.stderr.write("error: no GPU here; --tiny runs narrow networks on the processor\n")
         return 2
     signal.signal(signal.SIGTERM, _end)
-    systems = {system.name: system for system in PEERS}
+    systems = {system.name: system for system in (*PEERS, *ours(options.work))}
     journal = Journal(options.out, {} if options.tiny else gpu_environment())
     try:
         run(

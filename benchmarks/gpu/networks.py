@@ -10,9 +10,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from pocketxl.engine.architecture import SizeIds, UNetArchitecture
+from pocketxl.engine.architecture import SizeIds, UNetArchitecture, VaeArchitecture
 from pocketxl.export.checkpoint.configuration import JsonFile
 from pocketxl.export.checkpoint.unet_configuration import unet_architecture
+from pocketxl.export.checkpoint.vae_configuration import vae_architecture
 
 from ..random_checkpoint import CONFIGS
 from .cases import Name
@@ -82,7 +83,12 @@ class Network:
     @cached_property
     def architecture(self) -> UNetArchitecture:
         """A U-Net's, as our modules take it."""
-        return unet_architecture(JsonFile(data=self.config, path=Path(FILES[self.name])), SIZE_IDS[self.name])
+        return unet_architecture(self._file(), SIZE_IDS[self.name])
+
+    @cached_property
+    def vae_architecture(self) -> VaeArchitecture:
+        """A VAE's."""
+        return vae_architecture(self._file())
 
     @cached_property
     def weights(self) -> RandomWeights:
@@ -95,6 +101,9 @@ class Network:
         module = self._empty()
         module.load_state_dict({name: self.weights.made(name).to(dtype) for name in self.weights.shapes}, assign=True)
         return module.eval().requires_grad_(False)
+
+    def _file(self) -> JsonFile:
+        return JsonFile(data=self.config, path=Path(FILES[self.name]))
 
     def _empty(self) -> nn.Module:
         from diffusers import AutoencoderKL, UNet2DConditionModel

@@ -14,11 +14,9 @@ from .calls import Calls
 from .captured import captured
 from .inputs import Inputs
 from .networks import Network
-from .systems import Opened, Ready, System
+from .systems import EVERY, UNETS, Opened, Ready, System
 
 Predict = Callable[[Tensor, int], Tensor]
-EVERY: Final = frozenset({"base", "refiner", "vae"})
-UNETS: Final = frozenset({"base", "refiner"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from torch import Tensor
 
@@ -93,7 +94,11 @@ def _write(
         journal.add(case.name, system.name, "peak_device_bytes", measured.peak_device_bytes, "B")
     if measured.device_used_bytes is not None:
         journal.add(case.name, system.name, "device_used_bytes", measured.device_used_bytes, "B")
-    journal.add(case.name, system.name, "relative_error", relative_error(measured.result, expected), "1")
+    error = relative_error(measured.result, expected)
+    if isfinite(error):
+        journal.add(case.name, system.name, "relative_error", error, "1")
+    else:
+        journal.note(f"{case.name} {system.name}: its result is not finite")
 
 
 def _line(error: Exception) -> str:

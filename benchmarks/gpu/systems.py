@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .cases import Name
 from .inputs import Inputs
 from .networks import Network
 
-STRIDE = 0.05
+EVERY: Final[frozenset[Name]] = frozenset({"base", "refiner", "vae"})
+UNETS: Final[frozenset[Name]] = frozenset({"base", "refiner"})
+STRIDE: Final = 0.05
 """How far a loop goes along a prediction at each step: it stands for the sampler, and latents keep their size."""
 
 
