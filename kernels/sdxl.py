@@ -1,4 +1,4 @@
-"""Every kernel call that one forward of SDXL's base or refiner makes, as data.
+"""Every kernel call that one forward of SDXL's base, refiner or VAE makes, as data.
 
 The layers are those of `sdxl_layers`; a precision says which ops compute a layer. Left out are the concatenations, and
 first and last convolution (4 channels), 0.01 % of the operations: `sdxl_edges` has those.
@@ -37,6 +37,7 @@ OPS: Final[Mapping[str, str]] = {
     "geglu_quantize": "quantize",
     "attention": "attention",
     "attention_int8": "attention",
+    "attention_wide": "attention_wide",
     "linear_w4": "weight_only",
     "linear_w8": "weight_only",
     "conv_w4": "weight_only",
@@ -49,6 +50,8 @@ OPS: Final[Mapping[str, str]] = {
 SIZES: Final = ((512, 512), (768, 768), (1024, 1024), (832, 1216), (1216, 832), (1536, 1536))
 """Heights and widths that compiled kernels are held to; the kernels take any other as well."""
 BATCHES: Final = (1, 2)
+VAE_CHANNELS: Final = 512
+"""Of the middle of SDXL's VAE."""
 
 EIGHT_BITS: Final = sensitive_roles(Stands.STATIC_RANGE)
 """Roles that the `w4` precision keeps in 8 bits: 3 % of the base's weights, 7 % of the refiner's."""
@@ -86,6 +89,17 @@ def calls(
     return _counted(ask for layer in walk for ask in w4(layer))
 
 
+def vae_calls(*, height: int, width: int, batch: int = 1) -> tuple[Call, ...]:
+    """The calls of one pass through SDXL's VAE, either way, that have kernels here: the attention in its middle.
+
+    `height`: of the picture, in pixels; a multiple of 8. `width`: likewise. `batch`: pictures.
+    """
+    tokens, wide = height // 8 * (width // 8), 3 * VAE_CHANNELS  # slices of what the fused linear wrote
+    shape: dict[str, Value] = {"batch": batch, "m": tokens, "n": tokens, "channels": VAE_CHANNELS}
+    shape |= {"q_stride": wide, "k_stride": wide, "v_stride": wide}
+    return (Call(op="attention_wide", shape=shape, count=1),)
+
+
 def launch_plan(call: Call, arch: Architecture) -> LaunchPlan:
     """The launch plan of one call on an architecture.
 
@@ -106,8 +120,8 @@ def plan_function(op: str) -> Any:
 def all_launch_plans(arch: Architecture) -> tuple[LaunchPlan, ...]:
     """Launch plans that between them hold every kernel that SDXL needs on an architecture, and none that adds nothing.
 
-    Both models and precisions, the sizes in `SIZES`, batches of one and two; float16, and for the base's linears float8
-    where the architecture has it; `alternatives`; and `edges`.
+    Both models and precisions, and the VAE's attention; the sizes in `SIZES`, batches of one and two; float16, and for
+    the base's linears float8 where the architecture has it; `alternatives`; and `edges`.
     """
     found: list[LaunchPlan] = []
     seen: set[object] = set()
@@ -246,6 +260,8 @@ def _counted(asks: Iterable[Ask]) -> tuple[Call, ...]:
 
 def _shipped(arch: Architecture) -> Iterator[Call]:
     yield from (Call(op=op, shape=shape, count=1) for op, shape in edges())
+    for height, width in SIZES:
+        yield from vae_calls(height=height, width=width)
     for model in ("base", "refiner"):
         for height, width in SIZES:
             for batch in BATCHES:

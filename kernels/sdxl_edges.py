@@ -19,6 +19,10 @@ def _unet() -> Iterator[tuple[str, dict[str, Value]]]:
     latents = {"b": 2, "h": 128, "w": 128}
     yield "conv_f16", {**latents, "c": 16, "n": 320}  # 4 channels and zeros
     yield "conv_f16", {**latents, "c": 320, "n": 4, "out_dtype": "float32"}
+    for c, c2, side in ((1280, 1280, 32), (1280, 640, 32), (640, 320, 64), (320, 320, 128)):
+        picture: dict[str, Value] = {"b": 2, "h": side, "w": side, "c": c, "c2": c2}
+        yield "group_norm_silu_quantize", picture
+        yield "group_norm_silu", picture
     yield "linear_f16", {"m": 2, "n": 1280, "k": 2816, "activation": "silu"}
     yield "linear_f16", {"m": 154, "n": 1280, "k": 2048, "bias": False}
 

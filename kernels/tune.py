@@ -23,7 +23,7 @@ from .architecture import Architecture, architecture
 from .configs import FOLDER, Row, lookup, table, trying
 from .errors import KernelError
 from .launch import LaunchPlan
-from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan
+from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan, vae_calls
 
 Config = Mapping[str, int]
 MARGIN: Final = 0.02
@@ -200,6 +200,7 @@ def run(options: argparse.Namespace) -> int:
         for call in calls(model, height=height, width=width, batch=batch, precision=precision)
     ]
     found += list(alternatives(found))
+    found += [call for width, height in map(_size, options.size) for call in vae_calls(height=height, width=width)]
     rows = read_table(path)
     for case in cases(options.op, arch, found):
         where = f"rows={case.rows} " + " ".join(f"{name}={value}" for name, value in case.shape)

@@ -1,22 +1,23 @@
 """Which targets can be built and run on this machine, and what mends it where they cannot."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...kernels.architecture import GPU_ARCHITECTURES
 from ..errors import IncompatibleError
 from ..install import install_advice
 from ..runners.tensorrt_library import import_tensorrt
 from .machine import Gpu
 from .packages import Package, packages
 
-# target → deed → the extra that brings all its packages; `run` of what is in `ON_A_GPU` needs a card besides.
+# target → deed → the extra that brings all its packages; `run` of what is in `CARDS` needs a card besides.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "cpu": {"run": ("cpu",), "build": ("export",)},
     "onnx-fp16": {"run": ("cpu",), "build": ("export",)},
     "rtx": {"run": ("rtx",), "build": ("export", "rtx")},
+    "cuda": {"run": ("cpu",), "build": ("export", "cuda")},
 }
-ON_A_GPU = {"rtx"}
 X86 = {"x86_64", "amd64"}
 
 
@@ -46,13 +47,16 @@ def abilities(gpu: Gpu | str) -> tuple[Ability, ...]:
 
 
 def _fixes(target: str, deed: str, extras: Sequence[str], gpu: Gpu | str) -> list[str]:
-    if target in ON_A_GPU and not (platform.system() in ("Linux", "Windows") and platform.machine().lower() in X86):
+    x86 = platform.system() in ("Linux", "Windows") and platform.machine().lower() in X86
+    if target == "rtx" and not x86:
         return ["TensorRT for RTX is for Linux and Windows on x86-64; use another machine"]
+    if (target, deed) == ("cuda", "build") and platform.system() != "Linux":
+        return ["its kernels are compiled by Triton, which is for Linux; build there, the engine runs on Windows too"]
     fixes = [fix for extra in extras if (fix := _install(extra, packages(extra))) is not None]
-    if target in ON_A_GPU and deed == "run":
+    if target in CARDS and deed == "run":
         if isinstance(gpu, str):
             fixes.append(gpu)
-        elif (unknown := _unknown_card(gpu)) is not None:
+        elif (unknown := CARDS[target](gpu)) is not None:
             fixes.append(unknown)
     return fixes
 
@@ -65,7 +69,7 @@ def _install(extra: str, wanted: Sequence[Package]) -> str | None:
     return f"{', '.join(problems[:3])}{more}; {install_advice(extra)}"
 
 
-def _unknown_card(gpu: Gpu) -> str | None:
+def _unknown_to_tensorrt(gpu: Gpu) -> str | None:
     """What the library says of the card, where the library is here."""
     try:
         trt = import_tensorrt()
@@ -77,3 +81,19 @@ def _unknown_card(gpu: Gpu) -> str | None:
         f"TensorRT for RTX {trt.__version__} has no kernels for compute capability {gpu.compute_capability}; "
         "build with --target cpu"
     )
+
+
+def _without_kernels(gpu: Gpu) -> str | None:
+    """What the library of kernels says of the card: binaries run on the same or a later minor of their major."""
+    major, minor = (int(number) for number in gpu.compute_capability.split("."))
+    if any(sm // 10 == major and sm % 10 <= minor for sm in GPU_ARCHITECTURES):
+        return None
+    known = ", ".join(item.examples for item in GPU_ARCHITECTURES.values())
+    return (
+        f"there are no kernels for compute capability {gpu.compute_capability} (there are for {known}); "
+        "build with --target rtx or cpu"
+    )
+
+
+CARDS: Mapping[str, Callable[[Gpu], str | None]] = {"rtx": _unknown_to_tensorrt, "cuda": _without_kernels}
+"""What runs on a card only, and what is wrong with one."""

@@ -55,7 +55,7 @@ class ComponentEntry:
 
     spec: ComponentSpec
     runner: str
-    """`ort` or `tensorrt`."""
+    """`ort`, `tensorrt` or `cuda`."""
     files: tuple[FileEntry, ...]
     weight_bytes: int
     activation: ActivationModel

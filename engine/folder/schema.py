@@ -1,8 +1,8 @@
 """Frozen dataclasses ↔ plain JSON data, held to their declared types: unknown keys and wrong types are errors.
 
 The vocabulary is what `engine.json` needs: dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `str`, `int`, `float`,
-`bool`, `StrEnum`s, unions of `str`, `int` and `bool`, one of all these or None, and `Any` for what belongs to
-somebody else.
+`bool`, `StrEnum`s, unions of `str`, `int`, `float`, `bool` and tuples of these, one of all these or None, and `Any` for
+what belongs to somebody else.
 """
 
 import functools
@@ -61,6 +61,12 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         if any(type(data) is arg for arg in args):
             return data
         others = [arg for arg in args if arg is not types.NoneType]
+        if isinstance(data, list):  # of the tuples that it may be, one whose items are of its kind
+            kinds = {type(item) for item in data}
+            others = [arg for arg in others if get_origin(arg) is tuple and kinds <= {get_args(arg)[0]}]
+            if not others:
+                raise _wrong(where, " or ".join(map(str, args)), data)
+            return _decode(others[0], data, where)
         if len(others) == 1:  # what may be left out, and is not
             return _decode(others[0], data, where)
         raise _wrong(where, " or ".join(arg.__name__ for arg in args), data)

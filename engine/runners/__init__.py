@@ -13,6 +13,7 @@ from .base import Device, Runner
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
+    "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
 """Kind → module, and in it the class of the device that an engine's runners share, and that of the runners; imported
 only when an engine asks for it."""
@@ -52,9 +53,10 @@ def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, 
     if runner == "ort":
         from .ort_providers import choose_provider
 
-        formats = {format for entry in manifest.components.values() for format in entry.formats}
+        entries = [entry for entry in manifest.components.values() if entry.runner == runner]
+        formats = {format for entry in entries for format in entry.formats}
         return {"provider": choose_provider(provider, formats)}
-    if provider is not None:
+    if provider is not None and all(entry.runner != "ort" for entry in manifest.components.values()):
         raise RequestError(
             f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
             "leave the provider out"

@@ -6,7 +6,7 @@ Reference: CUDA Driver API (the `_v2` names are the 64-bit forms that its header
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ _OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 _NAME_BYTES = 256
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not end a capture
+_MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_PREFER_SHARED = 1  # CU_FUNC_CACHE_PREFER_SHARED
+_SHARED_UNASKED = 48 << 10
+"""Bytes of shared memory that a block may have without asking for more."""
 
 # CUresult → what to do about it.
 ADVICE: Mapping[int, str] = {
@@ -26,6 +31,10 @@ ADVICE: Mapping[int, str] = {
     35: "the NVIDIA driver is too old; update it",
     46: "another process has the GPU for itself, or it is being reset; wait, or end that process",
     100: "the driver sees no NVIDIA GPU; check that it is plugged in and not hidden by CUDA_VISIBLE_DEVICES",
+    200: "the engine's kernels are damaged; build it again with `pocketxl build`",
+    209: "the engine has no kernels for this GPU; build it again on or for this GPU",
+    218: "the driver is too old for the engine's kernels; update it",
+    222: "the driver is too old for the engine's kernels; update it",
     700: "the GPU's state is lost; start the program again, and report it if it happens again",
     702: "the system stopped a call that took too long; make a smaller picture, or raise the system's GPU timeout",
     719: "the GPU's state is lost; start the program again, and report it if it happens again",
@@ -121,6 +130,67 @@ class CudaDriver:
         host = ctypes.c_void_p(array.ctypes.data)
         size = ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size, self._stream)
+
+    def copy(self, address: int, source: int, size: int) -> None:
+        """Copy `size` bytes from one address on the GPU to another."""
+        to, of = ctypes.c_uint64(address), ctypes.c_uint64(source)
+        self._call("cuMemcpyDtoDAsync_v2", to, of, ctypes.c_size_t(size), self._stream)
+
+    def load_module(self, content: bytes) -> int:
+        """A handle of compiled kernels; `content` is a cubin or PTX."""
+        module = ctypes.c_void_p()
+        image = (ctypes.c_char * (len(content) + 1)).from_buffer_copy(content + b"\0")  # PTX ends with a zero
+        self._call("cuModuleLoadData", ctypes.byref(module), image)
+        return int(module.value or 0)
+
+    def unload_module(self, module: int) -> None:
+        """Give back what `load_module` gave; none of its kernels may run."""
+        self._call("cuModuleUnload", ctypes.c_void_p(module))
+
+    def function(self, module: int, entry: str, *, shared: int) -> int:
+        """A handle of one kernel whose blocks take `shared` bytes of dynamic shared memory."""
+        found = ctypes.c_void_p()
+        name = ctypes.create_string_buffer(entry.encode())
+        self._call("cuModuleGetFunction", ctypes.byref(found), ctypes.c_void_p(module), name)
+        if shared > _SHARED_UNASKED:
+            self._call("cuFuncSetCacheConfig", found, _PREFER_SHARED)
+            self._call("cuFuncSetAttribute", found, _MOST_SHARED, shared)
+        return int(found.value or 0)
+
+    def launch(
+        self, function: int, grid: tuple[int, int, int], parameters: Sequence[Any], *, threads: int, shared: int
+    ) -> None:
+        """Start a kernel behind what is on the stream. `parameters`: ctypes values, which are copied here."""
+        places = (ctypes.c_void_p * len(parameters))(*(ctypes.addressof(value) for value in parameters))
+        kernel = ctypes.c_void_p(function)
+        self._call("cuLaunchKernel", kernel, *grid, threads, 1, 1, shared, self._stream, places, None)
+
+    def capture(self, work: Callable[[], None]) -> int:
+        """A graph of what `work` puts on the stream, which does not run; `replay` runs it."""
+        graph, made = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
+        try:
+            work()
+        except BaseException:
+            # Ended in any case, or the stream takes nothing any more; what is wrong is known already.
+            self._library.cuStreamEndCapture(self._stream, ctypes.byref(graph))
+            if graph.value:
+                self._library.cuGraphDestroy(graph)
+            raise
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        try:
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, ctypes.c_uint64(0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+        return int(made.value or 0)
+
+    def replay(self, graph: int) -> None:
+        """Start a graph behind what is on the stream."""
+        self._call("cuGraphLaunch", ctypes.c_void_p(graph), self._stream)
+
+    def drop_graph(self, graph: int) -> None:
+        """Give back what `capture` gave; it may not be running."""
+        self._call("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
     def synchronize(self) -> None:
         """Wait for everything on the stream."""

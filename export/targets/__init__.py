@@ -3,10 +3,11 @@
 from ...engine.errors import RequestError
 from ..target import Target
 from .cpu.target import CpuTarget
+from .cuda.target import CUDA_TARGETS
 from .onnx.target import OnnxHalfTarget
 from .rtx.target import RTX_TARGETS
 
-_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), *RTX_TARGETS)
+_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), *RTX_TARGETS, *CUDA_TARGETS)
 TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}
 
 

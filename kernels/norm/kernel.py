@@ -62,20 +62,36 @@ def layer_norm_quantize_kernel(
 
 
 @triton.jit
-def load_pixels(x, first, pixels, C, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def block_of_channels(x, x2, picture, pixels, C, C1, WIDTH: tl.constexpr):
+    """Where this program's channels of a picture begin, and elements from one pixel to the next.
+
+    C channels are those of `x`, or C1 of `x` and then those of `x2`; a block lies in one of both.
+    """
+    channel = tl.program_id(0) * WIDTH
+    if x2 is None:
+        return x + picture.to(tl.int64) * pixels * C + channel, C
+    else:
+        in_first = channel < C1
+        stride = tl.where(in_first, C1, C - C1)
+        offset = picture.to(tl.int64) * pixels * stride + tl.where(in_first, channel, channel - C1)
+        return tl.where(in_first, x, x2) + offset, stride
+
+
+@triton.jit
+def load_pixels(x, first, pixels, stride, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """STEPS tiles (HEIGHT pixels, WIDTH channels), all asked for before any is used; the last pixel repeats."""
-    begin = x + first.to(tl.int64) * C
-    column = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    begin = x + first.to(tl.int64) * stride
+    column = tl.arange(0, WIDTH)[None, :]
     tiles = ()
     for step in tl.static_range(STEPS):
         row = tl.minimum(step * HEIGHT + tl.arange(0, HEIGHT), pixels - 1 - first)
-        tiles = tiles + (tl.load(begin + row[:, None] * C + column),)
+        tiles = tiles + (tl.load(begin + row[:, None] * stride + column),)
     return tiles
 
 
 @triton.jit(do_not_specialize=["pixels"])
 def group_norm_statistics_kernel(
-    x, mean, squares, low, high, pixels, C,
+    x, x2, mean, squares, low, high, pixels, C, C1,
     STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Of one chunk of pixels and WIDTH channels, per channel: mean, sum of squared deviations, least and greatest.
@@ -87,10 +103,9 @@ def group_norm_statistics_kernel(
     CHUNK: tl.constexpr = STEPS * HEIGHT
     chunk, picture = tl.program_id(1), tl.program_id(2)
     first = chunk * CHUNK
-    begin = x + picture.to(tl.int64) * pixels * C
-    channels = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
-    tiles = load_pixels(begin, first, pixels, C, STEPS, HEIGHT, WIDTH)
-    origin = tl.load(begin + first.to(tl.int64) * C + channels).to(tl.float32)
+    begin, stride = block_of_channels(x, x2, picture, pixels, C, C1, WIDTH)
+    tiles = load_pixels(begin, first, pixels, stride, STEPS, HEIGHT, WIDTH)
+    origin = tl.load(begin + first.to(tl.int64) * stride + tl.arange(0, WIDTH)).to(tl.float32)
     ones = tl.zeros((HEIGHT, WIDTH), tl.float32)
     twos = tl.zeros((HEIGHT, WIDTH), tl.float32)
     least = tiles[0].to(tl.float32)
@@ -105,6 +120,7 @@ def group_norm_statistics_kernel(
         most = tl.maximum(most, value)
     count = tl.minimum(pixels - first, CHUNK).to(tl.float32)
     one = tl.sum(ones, 0)
+    channels = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     place = (picture * tl.num_programs(1) + chunk).to(tl.int64) * C + channels
     tl.store(mean + place, origin + one / count)
     # NaN must stay: tl.maximum would drop it.
@@ -185,7 +201,7 @@ def group_norm_merge_kernel(
 
 @triton.jit(do_not_specialize=["pixels"])
 def group_norm_apply_kernel(
-    x, factor, offset, peak, out, scale, pixels, C, groups,
+    x, x2, factor, offset, peak, out, scale, pixels, C, C1, groups,
     PEAKS: tl.constexpr, STEPS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """Normalize one chunk of pixels and WIDTH channels, and write it, in 8 bits if there is a `scale` to write."""
@@ -193,16 +209,16 @@ def group_norm_apply_kernel(
     # From the end backwards: what the statistics read last is still in the L2 cache.
     chunk = tl.num_programs(1) - 1 - tl.program_id(1)
     first = chunk * (STEPS * HEIGHT)
-    begin = picture.to(tl.int64) * pixels * C
+    begin, stride = block_of_channels(x, x2, picture, pixels, C, C1, WIDTH)
+    tiles = load_pixels(begin, first, pixels, stride, STEPS, HEIGHT, WIDTH)
     channels = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
-    tiles = load_pixels(x + begin, first, pixels, C, STEPS, HEIGHT, WIDTH)
     a = tl.load(factor + picture * C + channels)[None, :]
     b = tl.load(offset + picture * C + channels)[None, :]
     if scale is not None:
         of_picture, inverse = picture_scale(peak, picture, groups, out.dtype.element_ty, PEAKS)
         if (chunk == 0) & (tl.program_id(0) == 0):
             tl.store(scale + picture, of_picture)
-    row_begin = out + begin + first.to(tl.int64) * C
+    row_begin = out + (picture.to(tl.int64) * pixels + first) * C
     for step in tl.static_range(STEPS):
         value = tiles[step].to(tl.float32) * a + b
         if SILU:

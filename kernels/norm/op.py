@@ -95,12 +95,15 @@ def _(
 
 
 @torch.library.triton_op("pocketxl::group_norm_silu", mutates_args={})
-def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True) -> Tensor:
+def group_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True, x2: Tensor | None = None
+) -> Tensor:
     """GroupNorm over a picture's pixels and each group's channels, then SiLU; float32 between, rounded once.
 
     `x`: (B, H, W, C), float16, bfloat16 or float32. `weight`: (C,), one of these. `bias`: (C,), the dtype of `weight`.
     `groups`: of neighbouring channels; divides C. `eps`: added to the variance. `silu`: False leaves SiLU out, as at
-    the entry of a transformer.
+    the entry of a transformer. `x2`: (B, H, W, C2), the dtype of `x`: channels that stand behind those of `x`, as if
+    concatenated; C is then that of both, except for x, and a group may hold some of each.
 
     Returns (B, H, W, C), the dtype of `x`. A NaN or an infinity makes its whole group of its picture NaN. A picture's
     result does not depend on the others of the batch.
@@ -108,13 +111,14 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
     Raises `UnsupportedShapeError`: C is no multiple of 16 or of `groups`, or a picture has 2^31 elements.
     """
     if not runs_kernels(x):
-        return group_norm_silu_ref(x, weight, bias, groups, eps, silu).to(x.dtype)
+        return group_norm_silu_ref(x, weight, bias, groups, eps, silu, x2).to(x.dtype)
     batch, height, width, c = x.shape
     plan = plan_group_norm_silu(
         b=batch,
         h=height,
         w=width,
         c=c,
+        c2=0 if x2 is None else x2.shape[-1],
         arch=architecture_of(x),
         groups=groups,
         eps=eps,
@@ -122,12 +126,14 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: f
         x_dtype=dtype_name(x.dtype),
         parameter_dtype=dtype_name(weight.dtype),
     )
-    return execute(plan, {"x": x.contiguous(), **_parameters(weight, bias)})["out"]
+    return execute(plan, {**_pictures(x, x2), **_parameters(weight, bias)})["out"]
 
 
 @group_norm_silu.register_fake  # type: ignore[untyped-decorator]
-def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True) -> Tensor:
-    return x.new_empty(x.shape)
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True, x2: Tensor | None = None
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
 @torch.library.triton_op("pocketxl::group_norm_silu_quantize", mutates_args={})
@@ -139,6 +145,7 @@ def group_norm_silu_quantize(
     eps: float,
     silu: bool = True,
     dtype: torch.dtype = torch.int8,
+    x2: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`group_norm_silu`, then every picture quantized with its own scale: `≈ q * scale[:, None, None, None]`.
 
@@ -148,7 +155,7 @@ def group_norm_silu_quantize(
 
     `x`: (B, H, W, C), float16, bfloat16 or float32. `weight`: (C,), one of these. `bias`: (C,), the dtype of `weight`.
     `groups`: of neighbouring channels; divides C. `eps`: added to the variance. `silu`: False leaves SiLU out, as at
-    the entry of a transformer. `dtype`: int8, or float8_e4m3fn (sm_89 and later).
+    the entry of a transformer. `dtype`: int8, or float8_e4m3fn (sm_89 and later). `x2`: as for `group_norm_silu`.
 
     Returns q (B, H, W, C), `dtype`, and scale (B,), float32. The scale of a picture with a NaN or an infinity is NaN;
     no scale is below 1e-30 / 127. Rounded to nearest, ties to even. A picture's result does not depend on the others of
@@ -158,13 +165,14 @@ def group_norm_silu_quantize(
     no float8.
     """
     if not runs_kernels(x):
-        return group_norm_silu_quantize_ref(x, weight, bias, groups, eps, silu, dtype)
+        return group_norm_silu_quantize_ref(x, weight, bias, groups, eps, silu, dtype, x2)
     batch, height, width, c = x.shape
     plan = plan_group_norm_silu_quantize(
         b=batch,
         h=height,
         w=width,
         c=c,
+        c2=0 if x2 is None else x2.shape[-1],
         arch=architecture_of(x),
         groups=groups,
         eps=eps,
@@ -173,7 +181,7 @@ def group_norm_silu_quantize(
         x_dtype=dtype_name(x.dtype),
         parameter_dtype=dtype_name(weight.dtype),
     )
-    made = execute(plan, {"x": x.contiguous(), **_parameters(weight, bias)})
+    made = execute(plan, {**_pictures(x, x2), **_parameters(weight, bias)})
     return made["out"], made["scale"]
 
 
@@ -186,8 +194,14 @@ def _(
     eps: float,
     silu: bool = True,
     dtype: torch.dtype = torch.int8,
+    x2: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:1], dtype=torch.float32)
+    shape = (*x.shape[:-1], weight.shape[0])
+    return x.new_empty(shape, dtype=dtype), x.new_empty(x.shape[:1], dtype=torch.float32)
+
+
+def _pictures(x: Tensor, x2: Tensor | None) -> dict[str, Tensor]:
+    return {"x": x.contiguous()} if x2 is None else {"x": x.contiguous(), "x2": x2.contiguous()}
 
 
 def _parameters(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:

@@ -54,17 +54,20 @@ def plan_group_norm_silu(
     w: int,
     c: int,
     arch: Architecture,
+    c2: int = 0,
     groups: int = 32,
     eps: float = 1e-5,
     silu: bool = True,
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
 ) -> LaunchPlan:
-    """The launch plan of `group_norm_silu`: x (b, h, w, c). A picture's result does not depend on the others.
+    """The launch plan of `group_norm_silu`: x (b, h, w, c), and x2 (b, h, w, c2) beside it, to (b, h, w, c + c2).
+
+    A picture's result does not depend on the others.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
-    return _group_norm("group_norm_silu", b, h, w, c, arch, groups, eps, silu, None, x_dtype, parameter_dtype)
+    return _group_norm("group_norm_silu", b, h, w, c, c2, arch, groups, eps, silu, None, x_dtype, parameter_dtype)
 
 
 def plan_group_norm_silu_quantize(
@@ -74,6 +77,7 @@ def plan_group_norm_silu_quantize(
     w: int,
     c: int,
     arch: Architecture,
+    c2: int = 0,
     groups: int = 32,
     eps: float = 1e-5,
     silu: bool = True,
@@ -81,13 +85,15 @@ def plan_group_norm_silu_quantize(
     x_dtype: str = "float16",
     parameter_dtype: str = "float16",
 ) -> LaunchPlan:
-    """The launch plan of `group_norm_silu_quantize`: x (b, h, w, c). A picture's result does not depend on the others.
+    """The launch plan of `group_norm_silu_quantize`: x (b, h, w, c), x2 (b, h, w, c2), to (b, h, w, c + c2).
+
+    A picture's result does not depend on the others.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     op = "group_norm_silu_quantize"
     check_dtypes(op, arch, dtype, x_dtype)
-    return _group_norm(op, b, h, w, c, arch, groups, eps, silu, dtype, x_dtype, parameter_dtype)
+    return _group_norm(op, b, h, w, c, c2, arch, groups, eps, silu, dtype, x_dtype, parameter_dtype)
 
 
 def _layer_norm(
@@ -121,7 +127,8 @@ def _group_norm(
     b: int,
     h: int,
     w: int,
-    c: int,
+    c1: int,
+    c2: int,
     arch: Architecture,
     groups: int,
     eps: float,
@@ -130,11 +137,13 @@ def _group_norm(
     x_dtype: str,
     parameter_dtype: str,
 ) -> LaunchPlan:
-    shape = {"b": b, "h": h, "w": w, "c": c, "groups": groups}
+    c = c1 + c2
+    shape = {"b": b, "h": h, "w": w, "c": c1, "groups": groups, "c2": c2}
     pixels = h * w
-    require(min(shape.values()) >= 1, op, shape, "there must be at least one element and one group")
-    require(c % groups == 0, op, shape, "groups must divide c")
-    require(c % 16 == 0, op, shape, "c must be a multiple of 16, so that pixels begin at 16 bytes")
+    require(min(b, h, w, c1, groups) >= 1, op, shape, "there must be at least one element and one group")
+    require(c % groups == 0, op, shape, "groups must divide c + c2")
+    require(c1 % 16 == 0, op, shape, "c must be a multiple of 16, so that pixels begin at 16 bytes")
+    require(c2 % 16 == 0 and c2 >= 0, op, shape, "c2 must be a multiple of 16, so that pixels begin at 16 bytes")
     require(c // groups <= MERGED, op, shape, f"a group has at most {MERGED} channels")
     require(b < 2**16, op, shape, "a grid has at most 65535 pictures")
     require(pixels * c < 2**31 - 2**20, op, shape, "places in a picture are counted in 32 bits")
@@ -142,7 +151,7 @@ def _group_norm(
     _check_parameters(op, eps, parameter_dtype)
 
     config = lookup(op, arch.sm, pixels, c=c)
-    width = min(MAX_WIDTH, c & -c)
+    width = min(MAX_WIDTH, (c1 | c2) & -(c1 | c2))  # a block of channels lies in x or in x2
     height = 256 * config["num_warps"] // width  # eight elements a thread: 16 bytes of a 16-bit float
     chunk = config["STEPS"] * height
     chunks = cdiv(pixels, chunk)
@@ -155,10 +164,12 @@ def _group_norm(
         return Buffer(shape=(b, chunks, c), dtype=kind)
 
     inputs = {
-        "x": Buffer(shape=(b, h, w, c), dtype=x_dtype),
+        "x": Buffer(shape=(b, h, w, c1), dtype=x_dtype),
         "weight": Buffer(shape=(c,), dtype=parameter_dtype),
         "bias": Buffer(shape=(c,), dtype=parameter_dtype),
     }
+    if c2:
+        inputs["x2"] = Buffer(shape=(b, h, w, c2), dtype=x_dtype)
     outputs = {"out": Buffer(shape=(b, h, w, c), dtype=dtype or x_dtype)}
     scratch = {
         "mean": of_chunks("float32"),
@@ -172,13 +183,15 @@ def _group_norm(
         scratch |= {"low": of_chunks(x_dtype), "high": of_chunks(x_dtype)}
         scratch["peak"] = Buffer(shape=(b, groups), dtype="float32")
     optional = {name: name if dtype else None for name in ("low", "high", "peak", "scale")}
+    sources = {"x": "x", "x2": "x2" if c2 else None}
+    seam = c1 if c2 else None
     tile = {"HEIGHT": height, "WIDTH": width}
     launches = (
         Launch(
             kernel="norm.group_norm_statistics_kernel",
             arguments={
-                "x": "x", "mean": "mean", "squares": "squares", "low": optional["low"], "high": optional["high"],
-                "pixels": pixels, "C": c,
+                **sources, "mean": "mean", "squares": "squares", "low": optional["low"], "high": optional["high"],
+                "pixels": pixels, "C": c, "C1": seam,
             },
             constants={"STEPS": config["STEPS"], **tile},
             grid=(c // width, chunks, b),
@@ -202,8 +215,8 @@ def _group_norm(
         Launch(
             kernel="norm.group_norm_apply_kernel",
             arguments={
-                "x": "x", "factor": "factor", "offset": "offset", "peak": optional["peak"], "out": "out",
-                "scale": optional["scale"], "pixels": pixels, "C": c, "groups": groups,
+                **sources, "factor": "factor", "offset": "offset", "peak": optional["peak"], "out": "out",
+                "scale": optional["scale"], "pixels": pixels, "C": c, "C1": seam, "groups": groups,
             },
             constants={
                 "PEAKS": 1 << (groups - 1).bit_length(), "STEPS": config["APPLY_STEPS"], **tile, "SILU": silu,

@@ -27,8 +27,11 @@ def add_layer_norm_quantize_ref(
     return *layer_norm_quantize_ref(total, weight, bias, eps, dtype), total
 
 
-def group_norm_silu_ref(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True) -> Tensor:
-    """What `group_norm_silu` approximates, float64: `x (B, H, W, C)`."""
+def group_norm_silu_ref(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True, x2: Tensor | None = None
+) -> Tensor:
+    """What `group_norm_silu` approximates, float64: `x (B, H, W, C)`, and `x2` behind its channels."""
+    x = x if x2 is None else torch.cat([x, x2], -1)
     value = functional.group_norm(x.double().movedim(-1, 1), groups, weight.double(), bias.double(), eps)
     return (functional.silu(value) if silu else value).movedim(1, -1).contiguous()
 
@@ -41,6 +44,7 @@ def group_norm_silu_quantize_ref(
     eps: float,
     silu: bool = True,
     dtype: torch.dtype = torch.int8,
+    x2: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `group_norm_silu_quantize` approximates, with the scale from the largest magnitude itself."""
-    return quantize_ref(group_norm_silu_ref(x, weight, bias, groups, eps, silu), (1, 2, 3), dtype)
+    return quantize_ref(group_norm_silu_ref(x, weight, bias, groups, eps, silu, x2), (1, 2, 3), dtype)

@@ -18,6 +18,7 @@ from pocketxl.kernels.sdxl import (
     calls,
     launch_plan,
     plan_function,
+    vae_calls,
 )
 from pocketxl.kernels.sdxl_edges import edges
 from pocketxl.kernels.sdxl_layers import SHAPES, Attention, Conv, Linear, layers
@@ -148,6 +149,7 @@ def test_every_op_is_called_or_is_an_alternative() -> None:
     for precision in PRECISIONS:
         found = calls("base", height=512, width=512, precision=precision)
         called |= {call.op for call in (*found, *alternatives(found))}
+    called |= {call.op for call in vae_calls(height=512, width=512)}
     assert called == set(OPS)
 
 
@@ -173,6 +175,8 @@ def test_few_variants_serve_all_sizes(sm: int) -> None:
         for precision in PRECISIONS:
             for call in calls(model, height=896, width=1152, batch=2, precision=precision):
                 assert variants.issuperset(launch_plan(call, arch).variants), call
+    for call in vae_calls(height=896, width=1160, batch=3):
+        assert variants.issuperset(launch_plan(call, arch).variants), call
     kinds = {variant.instruction for variant in variants}
     assert ("e4m3" in kinds) == arch.fp8
 

@@ -12,7 +12,7 @@ from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.configs import FOLDER, Row, lookup, trying
 from pocketxl.kernels.errors import KernelError
 from pocketxl.kernels.linear.plan import plan_linear_w8a8
-from pocketxl.kernels.sdxl import Call, calls
+from pocketxl.kernels.sdxl import Call, calls, launch_plan, vae_calls
 
 SM86 = architecture(86)
 CONFIG = {"BLOCK_M": 128, "BLOCK_N": 16, "GROUP_M": 8, "num_warps": 8, "num_stages": 3}
@@ -69,6 +69,15 @@ def test_cases_are_what_the_calls_ask_of_one_table() -> None:
     for case in found:
         assert case.call.op == "linear_w8a8"
         assert case.config == lookup("linear_w8a8", 86, case.rows, **dict(case.shape))
+
+
+def test_the_vae_s_attention_has_two_tables_and_what_does_not_fit_the_other_is_not_tried() -> None:
+    found = vae_calls(height=1024, width=1024)
+    [score] = tune.cases("attention_wide", SM86, found)
+    [mix] = tune.cases("attention_wide_mix", SM86, found)
+    assert score.rows == mix.rows == 128 * 128
+    with trying("attention_wide_mix", {**mix.config, "BLOCK_K": 256}), pytest.raises(KernelError, match="whole steps"):
+        launch_plan(mix.call, SM86)
 
 
 def test_merging_replaces_equal_keys_and_keeps_the_rest_in_order() -> None:

@@ -1,4 +1,4 @@
-"""The ONNX master of a component → its steps. Tests hold it to the architecture's own list and to the modules' numbers.
+"""The ONNX master of a component → its steps; tests hold them to the architecture and to the module's numbers.
 
 Nodes are walked once, each by the rule of its operator: views only change what a value means (`views`), layers become
 steps (`layers`), and what follows a layer becomes part of its step (`sums`). The forms are those that

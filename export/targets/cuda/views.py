@@ -1,4 +1,4 @@
-"""The nodes that compute nothing: casts, other forms of the same rows, shapes; and growing, which convolutions do."""
+"""The nodes that compute nothing: casts, other forms of the same rows, shapes, and what a convolution does itself."""
 
 from dataclasses import replace
 

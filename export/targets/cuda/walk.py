@@ -88,7 +88,7 @@ def _outside(value: ir.Value) -> Rows | None:
 
 def _numbers(value: ir.Value) -> tuple[int, ...]:
     assert value.shape is not None, value.name
-    return tuple(int(d) for d in value.shape)  # type: ignore[call-overload]
+    return tuple(int(d) for d in value.shape)
 
 
 def attributes(node: ir.Node, **expected: Any) -> dict[str, Any]:

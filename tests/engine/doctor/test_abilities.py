@@ -39,7 +39,7 @@ def by_name(gpu: Gpu | str) -> dict[str, Ability]:
 def test_with_everything_here_everything_can_be_done(missing: set[str]) -> None:
     pytest.importorskip("tensorrt_rtx")
     found = by_name(CARD)
-    targets = {"rtx" if name.startswith("rtx") else name for name in TARGETS}
+    targets = {name.partition("-sm")[0] for name in TARGETS}
     assert set(found) == {f"{target} {deed}" for target in targets for deed in ("run", "build")}
     assert all(ability.possible for ability in found.values())
 
@@ -48,7 +48,7 @@ def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[s
     missing.add("export")
     found = by_name(CARD)
     lacking = {name for name, ability in found.items() if not ability.possible}
-    assert lacking == {"cpu build", "onnx-fp16 build", "rtx build"}
+    assert lacking == {"cpu build", "onnx-fp16 build", "rtx build", "cuda build"}
     for name in ("cpu build", "rtx build"):
         (fix,) = found[name].fixes
         assert fix.startswith("export-package is not installed; install it")
@@ -66,6 +66,15 @@ def test_a_card_that_the_library_has_no_kernels_for_is_told(missing: set[str]) -
     hopper = Gpu(name="H", compute_capability="9.0", memory_bytes=1, free_bytes=1, driver="", cuda="")
     (fix,) = by_name(hopper)["rtx run"].fixes
     assert "no kernels for compute capability 9.0; build with --target cpu" in fix
+    assert by_name(hopper)["cuda run"].possible
+
+
+@pytest.mark.parametrize(("capability", "possible"), [("7.5", False), ("8.7", True), ("10.0", False), ("12.1", True)])
+def test_a_card_runs_kernels_of_its_major(missing: set[str], capability: str, possible: bool) -> None:
+    card = Gpu(name="", compute_capability=capability, memory_bytes=1, free_bytes=1, driver="", cuda="")
+    found = by_name(card)["cuda run"]
+    assert found.possible is possible
+    assert possible or "build with --target rtx or cpu" in found.fixes[0]
 
 
 def test_without_the_library_only_the_library_is_asked_for(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,51 @@ def test_every_call_is_made_as_the_reference_says(library: CudaLibrary) -> None:
     driver.download(back, there)
     driver.synchronize()
     np.testing.assert_array_equal(back, sent)
+    other = driver.allocate(24)
+    driver.copy(other, there, 24)
+    driver.download(back, other)
+    np.testing.assert_array_equal(back, sent)
+    driver.free(other)
+    use_kernels(driver, library)
     driver.unpin(here)
     driver.free(there)
     driver.close()
     assert set(library.calls) == set(SIGNATURES)
     assert not library.host.memory_now
     assert not library.host.pinned
+
+
+def use_kernels(driver: CudaDriver, library: CudaLibrary) -> None:
+    module = driver.load_module(b"cubin")
+    function = driver.function(module, "kernel", shared=50_000)
+    numbers = [ctypes.c_uint64(1), ctypes.c_int32(2)]
+    graph = driver.capture(lambda: driver.launch(function, (3, 4, 5), numbers, threads=128, shared=50_000))
+    places = [ctypes.addressof(number) for number in numbers]
+    assert library.launched == [(function, 3, 4, 5, 128, 1, 1, 50_000, places)]
+    driver.replay(graph)
+    driver.drop_graph(graph)
+    driver.unload_module(module)
+
+
+def test_shared_memory_is_asked_for_where_a_block_takes_more_than_it_has(library: CudaLibrary) -> None:
+    driver = CudaDriver()
+    module = driver.load_module(b"cubin")
+    driver.function(module, "kernel", shared=48 << 10)
+    assert "cuFuncSetAttribute" not in library.calls
+    driver.function(module, "kernel", shared=(48 << 10) + 1)
+    assert "cuFuncSetAttribute" in library.calls
+
+
+def test_a_capture_that_fails_ends_and_says_why(library: CudaLibrary) -> None:
+    driver = CudaDriver()
+    library.fails["cuLaunchKernel"] = 2
+    with pytest.raises(MemoryBudgetError, match="cuLaunchKernel"):
+        driver.capture(lambda: driver.launch(1, (1, 1, 1), [], threads=32, shared=0))
+    assert library.calls[-2:] == ["cuStreamEndCapture", "cuGraphDestroy"]
+    library.fails = {"cuGraphInstantiateWithFlags": 2}
+    with pytest.raises(MemoryBudgetError, match="cuGraphInstantiate"):
+        driver.capture(lambda: None)
+    assert library.calls[-2:] == ["cuGraphInstantiateWithFlags", "cuGraphDestroy"]
 
 
 def test_without_a_driver_it_is_named_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,36 @@ def test_a_picture_is_the_same_in_any_batch_and_in_any_run() -> None:
         assert torch.equal(alone_scale[0], scale[1])
 
 
+@pytest.mark.parametrize(("c", "c2", "groups"), [(32, 16, 3), (16, 80, 4), (64, 64, 8), (48, 16, 2), (192, 64, 4)])
+def test_two_pictures_are_one_concatenated_to_the_bit_and_groups_cross_the_seam(c: int, c2: int, groups: int) -> None:
+    whole, weight, bias = operands(2, 5, 7, c + c2)
+    x, x2 = whole[..., :c], whole[..., c:]
+    plan = plan_group_norm_silu(b=2, h=5, w=7, c=c, c2=c2, arch=architecture_of(x), groups=groups)
+    inputs = {"x": x.contiguous(), "x2": x2.contiguous(), "weight": weight, "bias": bias}
+    made = execute(plan, inputs, allocate=poisoned)["out"]
+    assert_as_good_as_torch(
+        made, torch_path(whole, weight, bias, groups), group_norm_silu_ref(x, weight, bias, groups, EPS, x2=x2)
+    )
+    assert torch.equal(made, group_norm_silu(x, weight, bias, groups, EPS, x2=x2))
+    assert_quantized(
+        group_norm_silu_quantize(x, weight, bias, groups, EPS, False, x2=x2), (whole, weight, bias), groups, False
+    )
+
+
+def test_blocks_of_channels_as_wide_as_for_one_picture_give_the_same_bits() -> None:
+    whole, weight, bias = operands(2, 3, 5, 192)
+    one = group_norm_silu(whole, weight, bias, 4, EPS)
+    assert torch.equal(group_norm_silu(whole[..., :128], weight, bias, 4, EPS, x2=whole[..., 128:]), one)
+
+
+@pytest.mark.parametrize(("c", "c2"), [(1280, 1280), (1280, 640), (640, 320), (320, 320), (1536, 768), (384, 384)])
+def test_the_up_blocks_of_sdxl_leave_no_lane_idle(c: int, c2: int) -> None:
+    statistics, _, apply = plan_group_norm_silu_quantize(b=2, h=32, w=32, c=c, c2=c2, arch=architecture(89)).launches
+    for launch in (statistics, apply):
+        assert launch.constants["WIDTH"] == 64
+        assert launch.grid[0] * 64 == c + c2
+
+
 def test_float8() -> None:
     x, weight, bias = operands(2, 5, 7, 32)
     made = group_norm_silu_quantize(x, weight, bias, 2, EPS, dtype=torch.float8_e4m3fn)
@@ -226,6 +256,8 @@ def test_channels_of_sdxl_leave_no_lane_idle(c: int) -> None:
         ({"b": 1, "h": 8, "w": 8, "c": 24, "groups": 4}, "c=24.*multiple of 16"),
         ({"b": 1, "h": 8, "w": 8, "c": 48}, "c=48, groups=32.*divide"),
         ({"b": 1, "h": 0, "w": 8, "c": 32}, "h=0.*at least one element"),
+        ({"b": 1, "h": 8, "w": 8, "c": 32, "c2": 8, "groups": 4}, "c2=8.*multiple of 16"),
+        ({"b": 1, "h": 8, "w": 8, "c": 64, "c2": 16}, "c2=16.*divide"),
         ({"b": 1, "h": 8192, "w": 8192, "c": 32}, "counted in 32 bits"),
         ({"b": 1, "h": 8, "w": 8, "c": 32, "eps": 0.0}, "eps=0.0.*positive"),
         ({"b": 1, "h": 8, "w": 8, "c": 32, "x_dtype": "int8"}, "x_dtype=int8.*float16"),

@@ -1,4 +1,4 @@
-"""The steps of the published U-Nets are the layers that `kernels.sdxl_layers` lists, one for one, in every attribute."""
+"""The steps of the published U-Nets are the layers of `kernels.sdxl_layers`, one for one, in every attribute."""
 
 import json
 from collections.abc import Iterator
@@ -138,8 +138,9 @@ def test_what_comes_from_outside_is_read_in_order(network: tuple[Any, Steps]) ->
 
 def test_a_value_is_made_before_it_is_read(network: tuple[Any, Steps]) -> None:
     _, steps = network
-    made = {"latents"}
+    made: set[str | None] = {"latents", None}
     for step in steps.steps:
+        read: set[str | None]
         match step:
             case Attention(q=tuple(q), k=tuple(k), v=tuple(v)):
                 read = {q[0], k[0], v[0]}
@@ -149,6 +150,6 @@ def test_a_value_is_made_before_it_is_read(network: tuple[Any, Steps]) -> None:
                 read = {step.x, step.x2}
             case Linear() | LayerNorm():
                 read = {step.x}
-        assert read | {getattr(step, "residual", None)} <= made | {None}, step
+        assert read | {getattr(step, "residual", None)} <= made, step
         assert step.out not in made
         made.add(step.out)

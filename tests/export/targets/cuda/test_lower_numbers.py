@@ -46,9 +46,9 @@ def seeded() -> None:
     torch.manual_seed(3)
 
 
-def lowered(module: nn.Module, spec: ComponentSpec) -> Steps:
-    """Those of a module that is there; `export_master` moves its own to the meta device."""
-    return steps_of(export_master("probe", lambda: copy.deepcopy(module).to("meta"), spec, dtype=torch.float16))
+def lowered(module: nn.Module, spec: ComponentSpec, dtype: torch.dtype = torch.float16) -> Steps:
+    """Those of a module that is there; `export_master` has one of its own, on the meta device, and hooks into it."""
+    return steps_of(export_master("probe", lambda: copy.deepcopy(module).to("meta"), spec, dtype=dtype))
 
 
 def tensors_of(spec: ComponentSpec, batch: int, height: int, width: int) -> dict[str, Tensor]:
@@ -67,9 +67,11 @@ def by_the_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
     return result
 
 
-def holds(module: nn.Module, spec: ComponentSpec, batch: int, height: int, width: int) -> None:
-    """The steps' output is the module's."""
-    steps, tensors = lowered(module, spec), tensors_of(spec, batch, height, width)
+def holds(
+    module: nn.Module, spec: ComponentSpec, batch: int, height: int, width: int, dtype: torch.dtype = torch.float16
+) -> None:
+    """The steps' output is the module's, both in float32; `dtype`: of the master."""
+    steps, tensors = lowered(module, spec, dtype), tensors_of(spec, batch, height, width)
     sizes = Sizes(batch=batch, height=height, width=width, tokens=TOKENS)
     with torch.inference_mode():
         values = run_steps(steps, values_of(steps, tensors), module.state_dict(), sizes)
@@ -158,15 +160,15 @@ class TextLayers(nn.Module):
 def test_layers_of_a_text_encoder(activation: str) -> None:
     shape = ("batch", "tokens", 32)
     module, spec = randomize(TextLayers(activation)), spec_of({"states": shape}, shape)
-    steps = lowered(module, spec).steps
+    steps = lowered(module, spec, torch.float32).steps
     assert {step.causal for step in steps if isinstance(step, Attention)} == {True}
     assert {step.activation for step in steps if isinstance(step, Linear)} == {activation, None}
-    holds(module, spec, 2, 1, 1)
+    holds(module, spec, 2, 1, 1, dtype=torch.float32)
 
 
 def test_layers_of_a_vector() -> None:
     spec = spec_of({"x": ("batch", 12)}, ("batch", 20))
-    holds(randomize(Embedding(12, 20)), spec, 3, 1, 1)
+    holds(randomize(Embedding(12, 20)), spec, 3, 1, 1, dtype=torch.float32)
 
 
 class Parts(nn.Module):
@@ -205,12 +207,12 @@ def apart(m: Any, x: Tensor) -> Tensor:
 def shared(m: Any, x: Tensor) -> Tensor:
     """The first operand of a sum is read once more, behind the sum."""
     first = m.a(x)
-    return m.c(first + m.b(x)) + first
+    return m.c(first + m.b(x)) + first  # type: ignore[no-any-return]
 
 
 def both(m: Any, x: Tensor) -> Tensor:
     """Sums of sums."""
-    return m.c(x) + (m.b(x) + m.a(x))
+    return m.c(x) + (m.b(x) + m.a(x))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -220,4 +222,4 @@ def both(m: Any, x: Tensor) -> Tensor:
 )
 def test_what_others_read_stays_as_it_is(network: Callable[[Any, Tensor], Tensor], used: str) -> None:
     shape = ("batch", "tokens", 4) if "q" in used else ("batch", 4, "height", "width")
-    holds(Parts(network, *used), spec_of({"x": shape}, shape), 2, 5, 6)
+    holds(Parts(network, *used), spec_of({"x": shape}, shape), 2, 5, 6, dtype=torch.float32)

@@ -1,0 +1,111 @@
+"""Components as programs of our own kernels, on NVIDIA GPUs: neither torch, nor Triton, nor a compiler is needed.
+
+A call is: what changes from step to step goes up, one graph runs, the outputs come back. The graph is captured when a
+size first occurs; all that it names stays where it is from step to step and, unless the scratch moves, from picture to
+picture. Not yet run on a GPU; its test there is marked `gpu`.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import IncompatibleError
+from ..folder.manifest import ComponentEntry, checked_file
+from ..program.checks import check_files
+from ..program.launches import choose_binaries
+from ..program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_program
+from .base import Footprint, Held, Sizes, Value, Values, check_inputs
+from .cuda_edges import check_edges
+from .cuda_held import HeldValues
+from .cuda_kernels import Kernels
+from .cuda_program import LoadedProgram
+from .cuda_weights import upload_file
+from .device import CudaDevice
+
+__all__ = ["CudaDevice", "CudaRunner"]
+
+
+class CudaRunner:
+    """Runs `program.json`, `weights.bin` and `kernels.bin` of a component on the first GPU.
+
+    Both sides of guidance go into one call of two rows. Outputs are always host arrays.
+    """
+
+    rows = 2
+
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
+        self.name = name
+        self.spec = entry.spec
+        self.device = device
+        self._folder = folder
+        self._entry = entry
+        self._loaded: LoadedProgram | None = None
+        device.closing.append(self.release)
+
+    @property
+    def loaded(self) -> bool:
+        """True between `load` and `release`."""
+        return self._loaded is not None
+
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """See `Runner`. The working memory is the device's one scratch."""
+        working = self._entry.activation.bytes_at(
+            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
+        )
+        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, scratch=True)
+
+    def load(self) -> None:
+        """Check the hashes, then bring the weights in. `IntegrityError`, `IncompatibleError`, `MemoryBudgetError`."""
+        self._ready()
+
+    def release(self) -> None:
+        """Give the GPU's memory back, and the scratch too: for what runs next it may be too large."""
+        if self._loaded is None:
+            return
+        loaded, self._loaded = self._loaded, None
+        self.device.driver.enter()
+        self.device.driver.synchronize()  # an exception may have left a call running
+        loaded.release()
+        self.device.drop_scratch()
+
+    def leave_behind(self) -> None:
+        """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""
+        raise IncompatibleError(
+            f"{self.name} was loaded before this process was forked, and a GPU cannot be used across a fork; "
+            "load the pipeline in the child, or fork before the first picture"
+        )
+
+    def hold(self, inputs: Values) -> Held:
+        """Copy them to the GPU as the program has them."""
+        loaded = self._ready()
+        self.device.driver.enter()
+        return loaded.hold(inputs)
+
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
+        """Run once; see `Runner`. A size that a kernel does not take is a `RequestError` that names the layer."""
+        constant = held if isinstance(held, HeldValues) else None
+        lengths = check_inputs(self.name, self.spec, {**inputs, **(constant.inputs if constant else {})})
+        loaded = self._ready()
+        self.device.driver.enter()
+        return loaded.run(inputs, constant, lengths)
+
+    def _ready(self) -> LoadedProgram:
+        if self._loaded is None:
+            if self.device.forked:
+                self.leave_behind()
+            files = (PROGRAM_FILE, WEIGHTS_FILE, KERNELS_FILE)
+            described, weights, kernels = (checked_file(self._folder, self._entry, name) for name in files)
+            program = read_program(described)
+            check_files(program, str(described), weights=weights.stat().st_size, kernels=kernels.stat().st_size)
+            check_edges(program, self.spec, str(described))
+            driver = self.device.driver
+            driver.enter()
+            arch, binaries = choose_binaries(program, driver.compute_capability(), driver.device_name())
+            self._loaded = LoadedProgram(
+                self.device,
+                self.spec,
+                program,
+                arch,
+                weights=upload_file(self.device, weights),
+                kernels=Kernels(driver, kernels, binaries),
+            )
+        return self._loaded

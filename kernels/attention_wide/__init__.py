@@ -1,0 +1,1 @@
+"""Attention of one head as wide as the channels: the VAE's."""

@@ -1,0 +1,79 @@
+"""A program at a picture's sizes: what its symbols become, and what does not fit the kernels."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pocketxl.engine.errors import IncompatibleError, IntegrityError, PocketXLError, RequestError
+from pocketxl.engine.program.calls import resolve
+from pocketxl.engine.program.program import Operand, Program, ValueSpec
+from pocketxl.engine.program.sizes import Sizes
+from pocketxl.kernels.architecture import architecture
+from pocketxl.kernels.linear.plan import plan_linear_w8a8
+
+from ...fixtures.small_programs import small_program
+
+ARCH = architecture(89)
+PROGRAM, _ = small_program()
+SIZES = Sizes(batch=2, height=5, width=3, tokens=154)
+
+
+def test_symbols_become_numbers_and_other_words_stay() -> None:
+    calls = {planned.call.layer: planned.plan for planned in resolve(PROGRAM, SIZES, ARCH).calls}
+    assert calls["layer.5"] == plan_linear_w8a8(m=30, n=192, k=64, arch=ARCH)
+    assert calls["layer.11"].inputs["k"].shape == (2, 154, 64)
+    assert calls["layer.20"].outputs["out"].shape == (2, 5, 3, 64)  # from 3 x 2, to an odd height and width
+    words = replace(PROGRAM.calls[5], shape={**PROGRAM.calls[5].shape, "dtype": "int8"})
+    assert resolve(with_call(5, words), SIZES, ARCH).calls[5].plan == calls["layer.5"]
+
+
+def test_values_have_the_bytes_of_their_buffers() -> None:
+    resolved = resolve(PROGRAM, SIZES, ARCH)
+    assert resolved.values["x"] == 2 * 5 * 3 * 32 * 2
+    assert resolved.values["q.2"] == 30 * 64
+    assert resolved.values["s.2"] == 30 * 4
+    assert set(resolved.inputs) == {"x", "time.0", "time.1", "key", "value"}
+
+
+def test_equal_calls_share_a_plan() -> None:
+    calls = resolve(PROGRAM, SIZES, ARCH).calls
+    assert calls[7].plan is calls[12].plan
+
+
+def with_call(index: int, call: Any) -> Program:
+    calls = list(PROGRAM.calls)
+    calls[index] = call
+    return replace(PROGRAM, calls=tuple(calls))
+
+
+def changed(index: int, **changes: Any) -> Program:
+    return with_call(index, replace(PROGRAM.calls[index], **changes))
+
+
+ONE_PIXEL = ValueSpec(name="u", shape=("batch", 1, 1, 1))
+LINEAR, ATTENTION = PROGRAM.calls[5], PROGRAM.calls[6]
+WRONG: list[tuple[Program, type[PocketXLError], str]] = [
+    (changed(5, shape={**LINEAR.shape, "k": 40}), RequestError, r"layer\.5: linear_w8a8 cannot take.*choose another"),
+    (changed(5, shape={**LINEAR.shape, "speed": 2}), IncompatibleError, r"layer\.5: linear_w8a8 does not take"),
+    (changed(5, shape={**LINEAR.shape, "bias": False}), IncompatibleError, r"layer\.5: linear_w8a8 reads"),
+    (changed(5, outputs={"y": "qkv"}), IncompatibleError, r"layer\.5: linear_w8a8 reads .* and makes \['out'\]"),
+    (changed(5, shape={**LINEAR.shape, "m": 31}), IntegrityError, r"layer\.5: x of linear_w8a8 reaches beyond"),
+    (changed(5, inputs={**LINEAR.inputs, "x": Operand(name="h.1")}), IntegrityError, "x of linear_w8a8 is int8, h.1"),
+    (
+        changed(6, inputs={**ATTENTION.inputs, "v": Operand(name="qkv", offset=129)}),
+        IntegrityError,
+        r"layer\.6: v of attention reaches beyond",
+    ),
+    (
+        replace(PROGRAM, outputs=(replace(PROGRAM.outputs[0], values=(ONE_PIXEL,)),)),
+        IntegrityError,
+        "the output prediction is",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "error", "says"), WRONG)
+def test_what_does_not_fit_the_kernels_is_named(program: Program, error: type[PocketXLError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        resolve(program, SIZES, ARCH)

@@ -1,0 +1,105 @@
+"""The flat list of launches: which binary, which arguments, and which GPUs it is for."""
+
+import ctypes
+from dataclasses import replace
+
+import pytest
+
+from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.program.calls import resolve
+from pocketxl.engine.program.launches import choose_binaries, launch_list
+from pocketxl.engine.program.program import BinarySpec, Program
+from pocketxl.engine.program.sizes import Sizes
+from pocketxl.kernels.architecture import architecture
+
+from ...fixtures.small_programs import small_program, variants
+
+ARCH = architecture(89)
+PROGRAM, _ = small_program()
+SIZES = Sizes(batch=1, height=4, width=4)
+CALLS = resolve(PROGRAM, SIZES, ARCH).calls
+BINARY = BinarySpec(offset=0, size=1, entry="kernel", shared=0, threads=128, hidden=2)
+BINARIES = {variant.name: BINARY for variant in variants(PROGRAM, [SIZES], ARCH)}
+NAMES = [*PROGRAM.weights, *resolve(PROGRAM, SIZES, ARCH).values]
+ADDRESSES = {name: 4096 * (i + 1) for i, name in enumerate(NAMES)}
+SCRATCH = [{name: 256 * (i + 1) for i, name in enumerate(call.plan.scratch)} for call in CALLS]
+LAUNCHES = list(launch_list(CALLS, ADDRESSES, SCRATCH, BINARIES))
+
+
+def test_there_is_one_for_each_launch_of_each_plan_in_order() -> None:
+    wanted = [
+        (plan.variant(launch).name, i) for i, c in enumerate(CALLS) for plan in [c.plan] for launch in plan.launches
+    ]
+    assert [(launch.binary, launch.call) for launch in LAUNCHES] == wanted
+
+
+def test_arguments_are_in_the_kernel_s_order_and_what_is_compiled_in_is_left_out() -> None:
+    (linear,) = (launch for launch in LAUNCHES if launch.call == 5)  # no residual
+    pointers = [
+        ADDRESSES[name] for name in ("q.2", "s.2", "qkv.weight", "qkv.scale", "qkv.bias", "qkv")
+    ]  # x, x_scale, weight, weight_scale, bias, out
+    assert [p.value for p in linear.parameters] == [*pointers, 16, 192, 64, 0, 0]
+    assert [type(p) for p in linear.parameters] == [ctypes.c_uint64] * 6 + [ctypes.c_int32] * 3 + [ctypes.c_uint64] * 2
+    assert linear.grid == CALLS[5].plan.launches[0].grid
+
+
+def test_a_slice_of_columns_begins_at_its_first_element() -> None:
+    (attention,) = (launch for launch in LAUNCHES if launch.call == 6)
+    assert [p.value - ADDRESSES["qkv"] for p in attention.parameters[:3]] == [0, 128, 256]  # 64 float16 each
+
+
+def test_floats_are_floats_and_scratch_is_the_call_s_own() -> None:
+    statistics, merge, _ = (launch for launch in LAUNCHES if launch.call == 0)
+    assert [type(p) for p in merge.parameters].count(ctypes.c_float) == 1
+    assert statistics.parameters[1].value == SCRATCH[0]["mean"]
+
+
+def test_hidden_parameters_are_as_many_as_the_binary_has() -> None:
+    none = {name: replace(BINARY, hidden=0) for name in BINARIES}
+    for few, many in zip(launch_list(CALLS, ADDRESSES, SCRATCH, none), LAUNCHES, strict=True):
+        assert len(many.parameters) == len(few.parameters) + 2
+        assert [p.value for p in many.parameters[-2:]] == [0, 0]
+
+
+def test_a_kernel_that_the_engine_lacks_is_told_with_its_layer() -> None:
+    lacking = dict(BINARIES)
+    del lacking[LAUNCHES[-1].binary]
+    with pytest.raises(IncompatibleError, match=r"layer\.22 needs the kernel conv_w8a8_kernel-.*build it again"):
+        list(launch_list(CALLS, ADDRESSES, SCRATCH, lacking))
+
+
+def with_binaries(*capabilities: str) -> Program:
+    return replace(PROGRAM, binaries={c: {c: BINARY} for c in capabilities})
+
+
+@pytest.mark.parametrize(
+    ("there", "gpu", "chosen"),
+    [
+        (("80", "86", "89", "90", "120"), (8, 9), "89"),
+        (("80", "86", "89", "90", "120"), (8, 7), "86"),
+        (("80", "86", "89", "90", "120"), (12, 1), "120"),
+        (("80",), (8, 9), "80"),
+        (("80", "90"), (9, 0), "90"),
+    ],
+)
+def test_a_gpu_gets_its_own_kernels_or_the_nearest_that_it_runs(
+    there: tuple[str, ...], gpu: tuple[int, int], chosen: str
+) -> None:
+    arch, binaries = choose_binaries(with_binaries(*there), gpu, "a card")
+    assert arch.sm == int(chosen)
+    assert set(binaries) == {chosen}
+
+
+@pytest.mark.parametrize("gpu", [(7, 5), (8, 0), (10, 0), (9, 0)])
+def test_a_gpu_without_kernels_is_told_which_there_are(gpu: tuple[int, int]) -> None:
+    with pytest.raises(
+        IncompatibleError, match=rf"capability 8\.6, 12\.0, and this Card has {gpu[0]}\.{gpu[1]}; build"
+    ):
+        choose_binaries(with_binaries("86", "120"), gpu, "Card")
+    with pytest.raises(IncompatibleError, match="capability none"):
+        choose_binaries(PROGRAM, gpu, "Card")
+
+
+def test_kernels_for_an_architecture_that_this_release_does_not_know() -> None:
+    with pytest.raises(IncompatibleError, match=r"no kernels for sm_130.*install the pocketxl"):
+        choose_binaries(with_binaries("130"), (13, 0), "Card")
