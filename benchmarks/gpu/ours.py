@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from pocketxl.engine.runners.base import Runner, call
 
 from .component import build_component, parts_of
 from .conditions import conditions
+from .device_clock import device_clock
 from .inputs import Inputs
 from .networks import Network
 from .systems import EVERY, Opened, Ready, System
 
+RECIPES: Final = ("int8", "fp16", "int8-weight", "int4-weight")
 MakeRunner = Callable[[Network, Path], Runner]
 
 
@@ -56,14 +58,15 @@ def opened(network: Network, *, make: MakeRunner, kept: Path | None) -> Iterator
         folder.mkdir(parents=True, exist_ok=True)
         runner = make(network, folder)
         try:
-            yield partial(_ready, network, runner)
+            runner.load()
+            yield partial(_ready, network, runner, device_clock(runner.device))
         finally:
             runner.release()
             runner.device.close()
 
 
 @contextmanager
-def _ready(network: Network, runner: Runner, inputs: Inputs) -> Iterator[Ready]:
+def _ready(network: Network, runner: Runner, clock: Callable[[], float] | None, inputs: Inputs) -> Iterator[Ready]:
     """Keys and values are held, time vectors on the host, as a pipeline has them."""
     latents, output = inputs.latents.cpu().numpy(), runner.spec.outputs[0].name
     if network.name == "vae":
@@ -71,28 +74,22 @@ def _ready(network: Network, runner: Runner, inputs: Inputs) -> Iterator[Ready]:
         def decode(latents: np.ndarray, step: int) -> np.ndarray:
             return call(runner, {"latents": latents})[output]
 
-        yield Ready(latents=latents, predict=decode, device_seconds=_device_seconds(runner))
+        yield Ready(latents=latents, predict=decode, device_seconds=clock)
         return
     vectors, key_values = conditions(network, inputs)
     steps = vectors.cpu().numpy()
     names = [tensor.name for tensor in network.architecture.key_values()]
     host = {name: tensor.cpu().numpy() for name, tensor in zip(names, key_values, strict=True)}
     del vectors, key_values
-    runner.load()
     held = runner.hold(host)
 
     def predict(latents: np.ndarray, step: int) -> np.ndarray:
         return call(runner, {"latents": latents, "time_vectors": steps[step]}, held)[output]
 
     try:
-        yield Ready(latents=latents, predict=predict, device_seconds=_device_seconds(runner))
+        yield Ready(latents=latents, predict=predict, device_seconds=clock)
     finally:
         held.release()
-
-
-def _device_seconds(runner: Any) -> Callable[[], float] | None:
-    """What the GPU took for the last call, if the runner says so."""
-    return (lambda: float(runner.device_seconds)) if hasattr(runner, "device_seconds") else None
 
 
 def ours(work: Path | None = None) -> tuple[System, ...]:
@@ -110,7 +107,7 @@ def ours(work: Path | None = None) -> tuple[System, ...]:
             reason=_no_runner,
         )
 
-    return (*map(system, RECIPES), STAND_IN)
+    return (*map(system, RECIPES), *([] if torch.cuda.is_available() else [STAND_IN]))
 
 
 def _no_runner() -> str | None:
@@ -119,11 +116,9 @@ def _no_runner() -> str | None:
     return None if torch.cuda.is_available() else "there is no GPU"
 
 
-RECIPES: Final = ("int8", "int8-weight", "fp16")
 STAND_IN: Final = System(
     name="module-fp32",
     networks=EVERY,
     open=partial(opened, make=module_runner, kept=None),
     on_the_host=True,
-    reason=lambda: "it is for a run without a GPU" if torch.cuda.is_available() else None,
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import measure as measuring
 from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.cases import cases
 from benchmarks.gpu.inputs import Inputs
@@ -23,6 +24,11 @@ from benchmarks.report import Record
 
 VAE = cases(["vae_1024_b1"], tiny=True)
 Change = Callable[[Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "ENOUGH", 0)
 
 
 def system(name: str, change: Change = lambda picture: picture, **more: Any) -> System:
