@@ -66,6 +66,18 @@ class Hardness:
     """How much larger 1 % of the channels are, wherever the next layer can take that back (see `outliers`)."""
 
 
+def deviation(name: str, shape: tuple[int, ...]) -> float:
+    """Standard deviation of a weight of two dimensions or more that keeps the variance of what its layer is given."""
+    layer = name.rpartition(".")[0]
+    if _embeds(layer):
+        return 0.02
+    return (BRANCH_GAIN if layer.endswith(BRANCH_ENDS) else 1.0) / math.sqrt(math.prod(shape[1:]))
+
+
+def _embeds(layer: str) -> bool:
+    return "embedding" in layer.rsplit(".", 1)[-1]
+
+
 def random_tensor(name: str, shape: tuple[int, ...], tails: str | None = None) -> npt.NDArray[np.float32]:
     """The tensor of that name: the same numbers on every machine."""
     layer, _, part = name.rpartition(".")
@@ -73,10 +85,8 @@ def random_tensor(name: str, shape: tuple[int, ...], tails: str | None = None) -
         norm = part == "weight"  # only norms have weights of one dimension
         return np.full(shape, 1.0 if norm else 0.0, np.float32)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    embedding = "embedding" in layer.rsplit(".", 1)[-1]
-    gain = BRANCH_GAIN if layer.endswith(BRANCH_ENDS) else 1.0
-    std = 0.02 if embedding else gain / math.sqrt(math.prod(shape[1:]))
-    if tails is not None and not embedding and (tails == "all" or linear(name, shape)):
+    std = deviation(name, shape)
+    if tails is not None and not _embeds(layer) and (tails == "all" or linear(name, shape)):
         return student_t(rng, shape, std)
     values = rng.standard_normal(shape, dtype=np.float32)
     values *= std

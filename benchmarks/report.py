@@ -70,14 +70,19 @@ def finish(
     benchmark: str, records: Sequence[Record], command: str = "", extra: Mapping[str, object] | None = None
 ) -> None:
     """Print the JSON object that ends a benchmark; `extra` goes into its environment."""
-    command = command or "python -m " + " ".join([f"benchmarks.{benchmark}", *sys.argv[1:]])
-    data = {
+    sys.stdout.write(json.dumps(document(benchmark, records, command, extra)) + "\n")
+
+
+def document(
+    benchmark: str, records: Sequence[Record], command: str = "", extra: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """What `finish` prints."""
+    return {
         "benchmark": benchmark,
-        "command": command,
+        "command": command or "python -m " + " ".join([f"benchmarks.{benchmark}", *sys.argv[1:]]),
         "environment": {**environment(), **(extra or {})},
         "records": [asdict(record) for record in records],
     }
-    sys.stdout.write(json.dumps(data) + "\n")
 
 
 def _installed(name: str) -> bool:

@@ -9,8 +9,8 @@ With `--roofline GPU` nothing is measured and no GPU is needed: times are predic
 import argparse
 import os
 import sys
-from typing import Any
 
+from ..gpu_environment import gpu_environment
 from ..report import Record, finish
 from .cases import cases
 from .gpus import GPUS
@@ -53,27 +53,6 @@ def main() -> int:
         return 1
     finish("kernels", records, extra=gpu_environment())
     return 0
-
-
-def gpu_environment() -> dict[str, object]:
-    """The GPU, its driver, and the CUDA that torch was built for."""
-    import subprocess
-
-    import torch
-
-    properties: Any = torch.cuda.get_device_properties(0)
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return {
-        "gpu": properties.name,
-        "gpu_memory_bytes": properties.total_memory,
-        "gpu_sms": properties.multi_processor_count,
-        "gpu_l2_bytes": properties.L2_cache_size,
-        "driver": driver.stdout.strip().splitlines()[0] if driver.stdout.strip() else "unknown",
-        "cuda": torch.version.cuda,
-    }
 
 
 def summarise(records: list[Record]) -> None:

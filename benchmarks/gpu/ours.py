@@ -1,0 +1,124 @@
+"""Our U-Nets and VAE through the engine's own runner: arrays of the host go in, and the prediction comes out there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import torch
+
+from pocketxl.engine.runners import BACK_ENDS
+from pocketxl.engine.runners import __name__ as runners_package
+from pocketxl.engine.runners.base import Runner, call
+
+from .component import build_component, parts_of
+from .conditions import conditions
+from .device_clock import device_clock
+from .inputs import Inputs
+from .networks import Network
+from .systems import EVERY, Opened, Ready, System
+
+RECIPES: Final = ("int8", "fp16", "int8-weight", "int4-weight")
+MakeRunner = Callable[[Network, Path], Runner]
+
+
+def cuda_runner(network: Network, folder: Path, *, recipe: str) -> Runner:
+    """The component of that recipe, built in `folder` for the GPU at hand."""
+    major, minor = torch.cuda.get_device_capability()
+    entry = build_component(network, recipe, folder, (10 * major + minor,))
+    module, device, runner = BACK_ENDS["cuda"]
+    back_end = import_module(module, runners_package)
+    made: Runner = getattr(back_end, runner)(
+        folder, parts_of(network).name, entry, getattr(back_end, device)(threads=None)
+    )
+    return made
+
+
+def module_runner(network: Network, folder: Path) -> Runner:
+    """The module that is exported, in float32 by torch: stands in where there is no GPU, to try all around it."""
+    from ..quantization.torch_runner import TorchRunner
+
+    parts = parts_of(network)
+    with torch.device("meta"):
+        module = parts.module()
+    state = {name: network.weights.tensor(name).float() for name in module.state_dict()}
+    module.load_state_dict(state, assign=True)
+    return TorchRunner(name=parts.name, spec=parts.spec, module=module.eval().requires_grad_(False))
+
+
+@contextmanager
+def opened(network: Network, *, make: MakeRunner, kept: Path | None) -> Iterator[Opened]:
+    """A runner of the network. `kept`: folder for the component's files, which a later run finds; None: they go."""
+    with TemporaryDirectory(prefix="pocketxl-") as aside:
+        folder = Path(aside) if kept is None else kept / network.name
+        folder.mkdir(parents=True, exist_ok=True)
+        runner = make(network, folder)
+        try:
+            runner.load()
+            yield partial(_ready, network, runner, device_clock(runner.device))
+        finally:
+            runner.release()
+            runner.device.close()
+
+
+@contextmanager
+def _ready(network: Network, runner: Runner, clock: Callable[[], float] | None, inputs: Inputs) -> Iterator[Ready]:
+    """Keys and values are held, time vectors on the host, as a pipeline has them."""
+    latents, output = inputs.latents.cpu().numpy(), runner.spec.outputs[0].name
+    if network.name == "vae":
+
+        def decode(latents: np.ndarray, step: int) -> np.ndarray:
+            return call(runner, {"latents": latents})[output]
+
+        yield Ready(latents=latents, predict=decode, device_seconds=clock)
+        return
+    vectors, key_values = conditions(network, inputs)
+    steps = vectors.cpu().numpy()
+    names = [tensor.name for tensor in network.architecture.key_values()]
+    host = {name: tensor.cpu().numpy() for name, tensor in zip(names, key_values, strict=True)}
+    del vectors, key_values
+    held = runner.hold(host)
+
+    def predict(latents: np.ndarray, step: int) -> np.ndarray:
+        return call(runner, {"latents": latents, "time_vectors": steps[step]}, held)[output]
+
+    try:
+        yield Ready(latents=latents, predict=predict, device_seconds=clock)
+    finally:
+        held.release()
+
+
+def ours(work: Path | None = None) -> tuple[System, ...]:
+    """Our systems. `work`: folder that keeps built components; remove it once exporter or kernels have changed."""
+
+    def system(recipe: str) -> System:
+        name = f"pocketxl-{recipe}"
+        kept = None if work is None else work / name
+        make = partial(cuda_runner, recipe=recipe)
+        return System(
+            name=name,
+            networks=EVERY,
+            open=partial(opened, make=make, kept=kept),
+            on_the_host=True,
+            reason=_no_runner,
+        )
+
+    return (*map(system, RECIPES), *([] if torch.cuda.is_available() else [STAND_IN]))
+
+
+def _no_runner() -> str | None:
+    if "cuda" not in BACK_ENDS:
+        return "this release has no cuda runner"
+    return None if torch.cuda.is_available() else "there is no GPU"
+
+
+STAND_IN: Final = System(
+    name="module-fp32",
+    networks=EVERY,
+    open=partial(opened, make=module_runner, kept=None),
+    on_the_host=True,
+)

@@ -1,0 +1,38 @@
+"""The run for people: a block for each case, a line for each system, and how many times as long as ours it took."""
+
+from collections.abc import Iterable, Sequence
+
+from ..report import Record
+
+OURS = "pocketxl"
+"""Names of our systems begin so."""
+
+
+def table(records: Sequence[Record]) -> str:
+    """Text for standard error."""
+    lines = []
+    for case in dict.fromkeys(record.case for record in records):
+        found = {(r.system, r.metric): r.value for r in records if r.case == case}
+        ours = _fastest(
+            value for (system, metric), value in found.items() if (system[: len(OURS)], metric) == (OURS, "seconds")
+        )
+        lines.append(case)
+        for system in dict.fromkeys(system for system, _ in found):
+            seconds = found[system, "seconds"]
+            parts = [f"  {system:36}{seconds * 1e3:10.2f} ms"]
+            parts.append(
+                f"{found[system, 'peak_device_bytes'] / 1e9:7.2f} GB"
+                if (system, "peak_device_bytes") in found
+                else " " * 10
+            )
+            parts.append(f"error {found[system, 'relative_error']:.2e}" if (system, "relative_error") in found else "")
+            if ours is not None:
+                parts.append(f"{seconds / ours:6.2f} x ours")
+            if (system, "compile_seconds") in found:
+                parts.append(f"(compiled in {found[system, 'compile_seconds']:.0f} s)")
+            lines.append("  ".join(parts))
+    return "\n".join(lines) + "\n"
+
+
+def _fastest(values: Iterable[float]) -> float | None:
+    return min(values, default=None)

@@ -1,0 +1,52 @@
+"""Ours and the peers compute the same: our modules, told what the conditioner makes, give diffusers' prediction."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.gpu.cases import Case, Name
+from benchmarks.gpu.inputs import inputs_of
+from benchmarks.gpu.networks import Network
+from benchmarks.gpu.ours import STAND_IN
+from benchmarks.gpu.peers import PEERS
+from benchmarks.gpu.reference import references, relative_error
+from benchmarks.gpu.systems import System, run_steps
+
+from ...tolerances import HALF_RELATIVE, MODEL_RELATIVE
+
+PEER = {peer.name: peer for peer in PEERS}
+
+
+def error_of(system: System, name: Name, *, steps: int = 1) -> float:
+    network = Network(name, "cpu", tiny=True)
+    case = Case(name="case", network=name, size=64, batch=2, steps=steps)
+    expected = references(network, [case])["case"]
+    with system.open(network) as opened, opened(inputs_of(case, network)) as ready:
+        return relative_error(torch.from_numpy(np.asarray(run_steps(ready, steps))), expected)
+
+
+@pytest.mark.parametrize("name", ["base", "refiner", "vae"])
+def test_our_module_gives_diffusers_prediction(name: Name) -> None:
+    assert error_of(STAND_IN, name) < MODEL_RELATIVE
+
+
+def test_and_at_every_step_of_a_loop() -> None:
+    assert error_of(STAND_IN, "base", steps=3) < MODEL_RELATIVE
+
+
+@pytest.mark.parametrize("name", ["base", "refiner", "vae"])
+def test_a_peer_in_half_precision_is_near_it_and_not_the_same(name: Name) -> None:
+    assert MODEL_RELATIVE < error_of(PEER["diffusers-fp16"], name) < HALF_RELATIVE
+
+
+def test_a_compiled_peer_is_traced_whole() -> None:
+    assert error_of(PEER["torch-compile-fp16"], "vae") < HALF_RELATIVE
+
+
+def test_short_sums_are_on_while_the_peer_is_open_and_only_then() -> None:
+    matmul = torch.backends.cuda.matmul
+    with PEER["torch-compile-fp16-short-sums"].open(Network("vae", "cpu", tiny=True)):
+        assert matmul.allow_fp16_accumulation
+    assert not matmul.allow_fp16_accumulation
+    with PEER["torch-compile-fp16"].open(Network("vae", "cpu", tiny=True)):
+        assert not matmul.allow_fp16_accumulation
