@@ -1,6 +1,7 @@
 """What lives at once lies apart; what is added to lies where it was; and the size is what a call takes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,15 @@ def test_the_residual_stream_stays_in_place() -> None:
 def test_a_place_is_not_taken_from_what_is_still_read(reads: dict[str, str], size: int) -> None:
     arena = lay_out(resolved_of((reads, {"v1": size}, {}), inputs={"v0": 512}), ["v1"])
     assert arena.size == 512 + size
+
+
+def test_a_part_of_a_value_is_not_replaced() -> None:
+    resolved = resolved_of(({"residual": "v0"}, {"v1": 300}, {}), inputs={"v0": 300})
+    (planned,) = resolved.calls
+    part = replace(planned.call, inputs={"residual": Operand(name="v0", offset=100)})  # of 400, which are 512 as well
+    values = {"v0": 400, "v1": 300}
+    resolved = Resolved(calls=(replace(planned, call=part),), inputs={"v0": 400}, values=values)
+    assert lay_out(resolved, ["v1"]).size == 2 * 512
 
 
 def test_a_residual_that_is_needed_later_keeps_its_place() -> None:
