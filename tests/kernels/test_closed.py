@@ -85,10 +85,11 @@ def test_edges_of_tables_and_shares_are_found() -> None:
     assert {c["BLOCK_M"] for c in constants} == {32, 64, 128}
     assert {c["SHARED"] for c in constants} == {True, False}
     assert any(v.kernel == "conv.conv_sum_kernel" for v in found)
-    tokens = all_variants("attention_int8", {"heads": 10}, architecture(89))
-    assert {(dict(v.constants)["BLOCK_M"], dict(v.constants)["TAIL"]) for v in tokens if v.instruction} == {
-        (64, False), (128, False), (64, True), (128, True),
-    }  # fmt: skip
+    tokens = [dict(v.constants) for v in all_variants("attention_int8", {"heads": 10}, architecture(89))]
+    assert {(c["BLOCK_M"], c["BLOCK_N"], c["TAIL"]) for c in tokens if "TAIL" in c} == {
+        *((m, 64, False) for m in (64, 128)),  # whole blocks of 64 keys
+        *((m, 32, tail) for m in (64, 128) for tail in (False, True)),  # of 32, and neither
+    }
 
 
 @pytest.mark.parametrize("sm", sorted(GPU_ARCHITECTURES))
