@@ -32,7 +32,7 @@ def without_sizes(call: Call) -> dict[str, Any]:
 def test_a_forward_of_any_size(
     arch: Any, model: Any, precision: Any, height: int, width: int, batch: int, prompts: int
 ) -> None:
-    size = {"height": 8 * height, "width": 8 * width, "batch": batch, "tokens": 77 * prompts}
+    size: dict[str, Any] = {"height": 8 * height, "width": 8 * width, "batch": batch, "tokens": 77 * prompts}
     found = calls(model, **size, precision=precision)
     for call in (*found, *alternatives(found)):
         asked = launch_plan(call, arch).variants
