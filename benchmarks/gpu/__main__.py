@@ -17,7 +17,7 @@ from ..report import finish
 from .cases import CASES, cases
 from .journal import Journal
 
-SLOW = ("torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
+SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
 """Systems that are not measured unless they are named: minutes go by before their first call."""
 
 

@@ -43,6 +43,10 @@ def test_a_compiled_peer_is_traced_whole() -> None:
     assert error_of(PEER["torch-compile-fp16"], "vae") < HALF_RELATIVE
 
 
+def test_a_peer_with_fused_products_computes_the_same() -> None:
+    assert error_of(PEER["torch-compile-fp16-fused"], "refiner") < HALF_RELATIVE
+
+
 def test_short_sums_are_on_while_the_peer_is_open_and_only_then() -> None:
     matmul = torch.backends.cuda.matmul
     with PEER["torch-compile-fp16-short-sums"].open(Network("vae", "cpu", tiny=True)):
