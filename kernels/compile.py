@@ -57,6 +57,7 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     function = kernel_function(variant.kernel)
     if not hasattr(function, "create_binder"):
@@ -66,7 +67,7 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     order = list(function.arg_names)
     if missing := set(order) ^ {*types, *constants}:
         raise CompileError(f"{variant.kernel}: its launch and its parameters differ in {', '.join(sorted(missing))}")
-    source = ASTSource(
+    source = (GluonASTSource if function.is_gluon() else ASTSource)(
         function,
         {name: types.get(name, "constexpr") for name in order},
         {(order.index(name),): value for name, value in constants.items()},

@@ -30,7 +30,8 @@ class HeldValues:
         return array
 
     def release(self) -> None:
-        """Let the next picture have the memory."""
+        """Let the next picture have the memory; a no-op the second time."""
+        self.inputs.clear()
         while self.values:
             self._pool.give(*self.values.popitem())
 

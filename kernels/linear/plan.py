@@ -5,7 +5,7 @@ from typing import Final
 
 from ..architecture import Architecture
 from ..configs import lookup
-from ..errors import require
+from ..errors import KernelError, require
 from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
@@ -34,14 +34,18 @@ def plan_linear_w8a8(
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
+    second = config.get("SECOND_N", 0)
     launch = Launch(
-        kernel="linear.linear_w8a8_kernel",
+        kernel="hopper.linear_w8a8_async_kernel" if _overlaps(config) else "linear.linear_w8a8_kernel",
         arguments={
             **{name: name if name in inputs else None for name in (*_POINTERS, "bias", "residual")},
             "out": "out", "M": m, "N": n, "K": k,
         },
-        constants={**_constants(config, k), "HALVES": _in_halves(config)},
-        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"]), 1, 1),
+        constants={
+            **_constants(config, k),
+            **({"SECOND_N": second} if _overlaps(config) else {"HALVES": _in_halves(config)}),
+        },
+        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"] + second), 1, 1),
         num_warps=config["num_warps"],
         num_stages=config["num_stages"],
         varying=frozenset({"M"}),
@@ -74,7 +78,7 @@ def plan_geglu_linear_w8a8(
     config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n)
     inputs = _operands(m, 2 * n, k, dtype, out_dtype, bias)
     launch = Launch(
-        kernel="linear.geglu_linear_w8a8_kernel",
+        kernel="hopper.geglu_linear_w8a8_async_kernel" if _overlaps(config) else "linear.geglu_linear_w8a8_kernel",
         arguments={
             **{name: name if name in inputs else None for name in (*_POINTERS, "bias")},
             "out": "out", "M": m, "N": n, "K": k,
@@ -111,10 +115,17 @@ def _operands(m: int, n: int, k: int, dtype: str, out_dtype: str, bias: bool) ->
 
 
 def _constants(config: Mapping[str, int], k: int) -> dict[str, Constant]:
-    return {
-        **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
-        "EVEN_K": k % config["BLOCK_K"] == 0,
-    }
+    tile = {name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")}
+    if not _overlaps(config):
+        return {**tile, "EVEN_K": k % config["BLOCK_K"] == 0}
+    if k % config["BLOCK_K"] or k // config["BLOCK_K"] < config["num_stages"] - 2:
+        raise KernelError(f"a row of the table with OVERLAP does not fit k = {k}; such rows name the k they are for")
+    return {**tile, "STAGES": config["num_stages"]}
+
+
+def _overlaps(config: Mapping[str, int]) -> bool:
+    """Whether a row of the table is for the Hopper kernels, which keep a step of matrix instructions in flight."""
+    return bool(config.get("OVERLAP", 0))
 
 
 def _in_halves(config: Mapping[str, int]) -> bool:

@@ -77,6 +77,7 @@ class _Selection:
     def __post_init__(self) -> None:
         self._needed = needed(self.steps.steps, self.format_of)
         self._outputs = set(self.steps.outputs.values())
+        self._widths = {step.out: step.n for step in self.steps.steps if isinstance(step, Linear)}
 
     def linear(self, step: Linear) -> None:
         format, name = linear_format(step, self.format_of), "+".join(step.layers)
@@ -158,9 +159,9 @@ class _Selection:
         inputs, strides = {}, {}
         for role in ("q", "k", "v"):
             part = getattr(step, role)
-            value, offset, width = part if isinstance(part, tuple) else (part, 0, step.heads * step.head_dim)
+            value, offset, _ = part if isinstance(part, tuple) else (part, 0, 0)
             inputs[role] = Operand(name=value, offset=offset)
-            strides[f"{role}_stride"] = width
+            strides[f"{role}_stride"] = self._widths.get(value, step.heads * step.head_dim)
         shape: dict[str, Option] = {"batch": "batch", "m": _of_one(step.place), "n": _of_one(step.keys)}
         if step.head_dim == _HEAD:
             op, shape = "attention", {**shape, "heads": step.heads, **strides}

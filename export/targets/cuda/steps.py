@@ -94,7 +94,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Softmax attention; `q`, `k`, `v` are values, or `(value, offset, width)`: columns of a wider one.
+    """Softmax attention; `q`, `k`, `v` are values, or `(value, offset, width)`: so many columns of a wider one.
 
     `place`: of the queries. `keys`: of the keys.
     """

@@ -76,17 +76,20 @@ def test_layers_that_are_multiplied_at_once_have_the_most_precise_of_their_forma
 
 
 def test_attention_reads_columns_of_a_wider_value() -> None:
-    step = Attention(
-        q=("qkv", 0, 192),
-        k=("qkv", 64, 192),
-        v=("qkv", 128, 192),
-        out="y",
-        heads=1,
-        head_dim=64,
-        place=PLACE,
-        keys=PLACE,
-    )
-    (call,) = selected([step]).calls
+    steps = [
+        Linear(layers=("q", "k", "v"), place=PLACE, x="x", out="qkv", k=64, n=192, bias=False),
+        Attention(
+            q=("qkv", 0, 64),
+            k=("qkv", 64, 64),
+            v=("qkv", 128, 64),
+            out="y",
+            heads=1,
+            head_dim=64,
+            place=PLACE,
+            keys=PLACE,
+        ),
+    ]
+    call = selected(steps).calls[-1]
     assert call.op == "attention"
     assert [call.inputs[name].offset for name in "qkv"] == [0, 64, 128]
     assert (call.shape["m"], call.shape["n"], call.shape["k_stride"]) == ("pixels1", "pixels1", 192)
