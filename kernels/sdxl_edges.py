@@ -25,11 +25,20 @@ def _unet() -> Iterator[tuple[str, dict[str, Value]]]:
         yield "group_norm_silu", picture
     yield "linear_f16", {"m": 2, "n": 1280, "k": 2816, "activation": "silu"}
     yield "linear_f16", {"m": 154, "n": 1280, "k": 2048, "bias": False}
+    for tokens, width in ((8192, 640), (2048, 1280)):  # where activations are not quantized
+        yield "layer_norm", {"m": tokens, "c": width}
+        yield "geglu", {"m": tokens, "n": 4 * width}
 
 
 def _text_encoders() -> Iterator[tuple[str, dict[str, Value]]]:
     for width, activation in ((768, "quick_gelu"), (1280, "gelu")):
         rows = {"m": 2 * 77}
+        wide = 3 * width
+        yield "layer_norm", {**rows, "c": width}
+        yield "attention", {
+            "batch": 2, "m": 77, "n": 77, "heads": width // 64, "causal": True,
+            "q_stride": wide, "k_stride": wide, "v_stride": wide,
+        }  # fmt: skip
         yield "linear_f16", {**rows, "n": 3 * width, "k": width}
         yield "linear_f16", {**rows, "n": width, "k": width, "residual": True}
         yield "linear_f16", {**rows, "n": 4 * width, "k": width, "activation": activation}
@@ -44,4 +53,5 @@ def _vae() -> Iterator[tuple[str, dict[str, Value]]]:
     yield "conv_f16", {"b": 1, "h": 128, "w": 128, "c": 512, "n": 512, "upsample_to": (256, 256)}
     yield "conv_f16", {"b": 1, "h": 1024, "w": 1024, "c": 128, "n": 3, "out_dtype": "float32"}
     yield "linear_f16", {"m": 2048, "n": 16384, "k": 512, "bias": False, "out_dtype": "float32"}
+    yield "softmax_rows", {"m": 2048, "n": 16384, "scale": 512**-0.5, "x_dtype": "float32"}
     yield "linear_f16", {"m": 2048, "n": 512, "k": 16384, "residual": True}

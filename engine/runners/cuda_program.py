@@ -75,10 +75,8 @@ class LoadedProgram:
                     part.write(staged[-1])
                     driver.upload(held.add(part.value, part.shape, part.dtype).address, staged[-1])
                 held.inputs[name] = shape_only(array)
+        finally:
             driver.synchronize()
-        except BaseException:
-            held.release()
-            raise
         return held
 
     def run(self, inputs: Values, held: HeldValues | None, lengths: Mapping[str, int]) -> dict[str, Value]:

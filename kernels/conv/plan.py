@@ -81,7 +81,7 @@ def plan_conv_w8a8(
             "B": b, "H": h, "W": w, "SEEN_H": seen[0], "SEEN_W": seen[1], "C": c, "C2": c2, "N": n,
         },
         constants={
-            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": seen != (h, w), "SHARED": splits > 1,
+            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample_to is not None, "SHARED": splits > 1,
             **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
             "HALVES": config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"],
             "EVEN_C": c % config["BLOCK_K"] == 0 and c2 % config["BLOCK_K"] == 0,

@@ -135,7 +135,7 @@ def plan_conv_f16(
             "B": b, "H": h, "W": w, "SEEN_H": seen[0], "SEEN_W": seen[1], "C": c, "C2": c2, "N": n,
         },
         constants={
-            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": seen != (h, w), "SHARED": splits > 1,
+            "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample_to is not None, "SHARED": splits > 1,
             **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "GROUP_M")},
             "BLOCK_K": block_k, "HALVES": _in_halves(config),
         },

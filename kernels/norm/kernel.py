@@ -1,4 +1,4 @@
-"""Triton: LayerNorm and GroupNorm + SiLU that write 8 bits (or GroupNorm, 16)."""
+"""Triton: LayerNorm and GroupNorm + SiLU that write 8 bits, or 16."""
 
 # Triton reads these functions' source: names in capitals are compile-time constants.
 # mypy: ignore-errors
@@ -6,7 +6,58 @@
 import triton
 import triton.language as tl
 
-from ..quantize.kernel import load_row, magnitude, narrowed, picture_scale, store_quantized
+from ..quantize.kernel import load_row, magnitude, narrowed, picture_scale, store_quantized, store_row
+
+
+@triton.jit
+def normalized(
+    parts, sums, weight, bias, eps,
+    C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """LayerNorm of rows in float32 pieces, zero outside, whose sum over pieces is `sums` (ROWS, WIDTH)."""
+    column = tl.arange(0, WIDTH)[None, :]
+    # Divided exactly: an approximate mean of 60000 is off by 2^-7, against which eps does not hold a constant token.
+    mean = tl.div_rn(tl.sum(sums, 1), tl.full((ROWS,), C, tl.float32))
+    squares = tl.zeros((ROWS, WIDTH), tl.float32)
+    centred = ()
+    for part in tl.static_range(PARTS):
+        value = parts[part] - mean[:, None]
+        if PARTS * WIDTH != C:
+            value = tl.where(part * WIDTH + column < C, value, 0.0)
+        squares += value * value
+        centred = centred + (value,)
+    variance = tl.sum(squares, 1) / C
+    # An infinite variance would make a clean row of biases.
+    factor = tl.where(variance < float("inf"), tl.rsqrt(variance + eps), float("nan"))[:, None]
+    # Asked for once per row, so that every thread loads its own 16 bytes instead of passing them through shared memory.
+    every = tl.full((ROWS, 1), True, tl.int1)
+    same = tl.zeros((ROWS, 1), tl.int32)
+    gains = load_row(weight + same, every, C, PARTS, WIDTH)
+    shifts = load_row(bias + same, every, C, PARTS, WIDTH)
+    normal = ()
+    for part in tl.static_range(PARTS):
+        value = centred[part] * factor * gains[part].to(tl.float32) + shifts[part].to(tl.float32)
+        normal = normal + (value,)
+    return normal
+
+
+@triton.jit(do_not_specialize=["M"])
+def layer_norm_kernel(
+    x, weight, bias, out, M, eps, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Some rows of `x (M, C)`; see `layer_norm`."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (rows < M)[:, None]
+    begin = rows.to(tl.int64)[:, None] * C
+    loaded = load_row(x + begin, inside, C, PARTS, WIDTH)
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    parts = ()
+    for part in tl.static_range(PARTS):
+        value = loaded[part].to(tl.float32)
+        sums += value
+        parts = parts + (value,)
+    normal = normalized(parts, sums, weight, bias, eps, C, ROWS, PARTS, WIDTH)
+    store_row(normal, out + begin, inside, C, PARTS, WIDTH)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -36,28 +87,7 @@ def layer_norm_quantize_kernel(
             value = stored.to(tl.float32)
         sums += value
         parts = parts + (value,)
-    # Divided exactly: an approximate mean of 60000 is off by 2^-7, against which eps does not hold a constant token.
-    mean = tl.div_rn(tl.sum(sums, 1), tl.full((ROWS,), C, tl.float32))
-    squares = tl.zeros((ROWS, WIDTH), tl.float32)
-    centred = ()
-    for part in tl.static_range(PARTS):
-        value = parts[part] - mean[:, None]
-        if PARTS * WIDTH != C:
-            value = tl.where(part * WIDTH + column < C, value, 0.0)
-        squares += value * value
-        centred = centred + (value,)
-    variance = tl.sum(squares, 1) / C
-    # An infinite variance would make a clean row of biases.
-    factor = tl.where(variance < float("inf"), tl.rsqrt(variance + eps), float("nan"))[:, None]
-    # Asked for once per row, so that every thread loads its own 16 bytes instead of passing them through shared memory.
-    every = tl.full((ROWS, 1), True, tl.int1)
-    same = tl.zeros((ROWS, 1), tl.int32)
-    gains = load_row(weight + same, every, C, PARTS, WIDTH)
-    shifts = load_row(bias + same, every, C, PARTS, WIDTH)
-    normal = ()
-    for part in tl.static_range(PARTS):
-        value = centred[part] * factor * gains[part].to(tl.float32) + shifts[part].to(tl.float32)
-        normal = normal + (value,)
+    normal = normalized(parts, sums, weight, bias, eps, C, ROWS, PARTS, WIDTH)
     store_quantized(normal, q, scale, rows, inside, C, PARTS, WIDTH)
 
 

@@ -8,6 +8,7 @@ from .plan import (
     plan_add_layer_norm_quantize,
     plan_group_norm_silu,
     plan_group_norm_silu_quantize,
+    plan_layer_norm,
     plan_layer_norm_quantize,
 )
 from .reference import (
@@ -15,7 +16,38 @@ from .reference import (
     group_norm_silu_quantize_ref,
     group_norm_silu_ref,
     layer_norm_quantize_ref,
+    layer_norm_ref,
 )
+
+
+@torch.library.triton_op("pocketxl::layer_norm", mutates_args={})
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the last dimension; float32 between, rounded once.
+
+    `x`: (…, c), float16, bfloat16 or float32. `weight`: (c,), one of these. `bias`: (c,), the dtype of `weight`. `eps`:
+    added to the variance.
+
+    Returns (…, c), the dtype of `x`. A NaN or an infinity makes its whole token NaN.
+
+    Raises `UnsupportedShapeError`: c is no multiple of 16 or above 16384.
+    """
+    if not runs_kernels(x):
+        return layer_norm_ref(x, weight, bias, eps).to(x.dtype)
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    plan = plan_layer_norm(
+        m=rows.shape[0],
+        c=rows.shape[1],
+        arch=architecture_of(x),
+        eps=eps,
+        x_dtype=dtype_name(x.dtype),
+        parameter_dtype=dtype_name(weight.dtype),
+    )
+    return execute(plan, {"x": rows, **_parameters(weight, bias)})["out"].reshape(x.shape)
+
+
+@layer_norm.register_fake  # type: ignore[untyped-decorator]
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 @torch.library.triton_op("pocketxl::layer_norm_quantize", mutates_args={})

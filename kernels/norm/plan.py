@@ -13,6 +13,40 @@ MAX_WIDTH: Final = 64  # channels of a program of GroupNorm: 128 bytes of a 16-b
 MERGED: Final = 2048  # (chunks × channels) that a program merges at a time
 
 
+def plan_layer_norm(
+    *,
+    m: int,
+    c: int,
+    arch: Architecture,
+    eps: float = 1e-5,
+    x_dtype: str = "float16",
+    parameter_dtype: str = "float16",
+) -> LaunchPlan:
+    """The launch plan of `layer_norm`: x (m, c), to the same dtype.
+
+    Raises `UnsupportedShapeError`: a constraint does not hold.
+    """
+    check_rows("layer_norm", {"m": m, "c": c}, arch, "int8", x_dtype)
+    _check_parameters("layer_norm", eps, parameter_dtype)
+    tile = row_tile(c, lookup("layer_norm", arch.sm, m, c=c))
+    launch = Launch(
+        kernel="norm.layer_norm_kernel",
+        arguments={"x": "x", "weight": "weight", "bias": "bias", "out": "out", "M": m, "eps": float(eps)},
+        constants={"C": c, **tile.constants},
+        grid=(cdiv(m, tile.rows), 1, 1),
+        num_warps=tile.num_warps,
+        num_stages=1,
+        varying=frozenset({"M"}),
+    )
+    parameter = Buffer(shape=(c,), dtype=parameter_dtype)
+    return LaunchPlan(
+        op="layer_norm",
+        inputs={"x": Buffer(shape=(m, c), dtype=x_dtype), "weight": parameter, "bias": parameter},
+        outputs={"out": Buffer(shape=(m, c), dtype=x_dtype)},
+        launches=(launch,),
+    )
+
+
 def plan_layer_norm_quantize(
     *,
     m: int,

@@ -59,6 +59,17 @@ def load_row(row, inside, C, PARTS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def store_row(parts, row, inside, C, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """The other way: float32 pieces, rounded to what `row` (rows, C) points to."""
+    column = tl.arange(0, WIDTH)[None, :]
+    for part in tl.static_range(PARTS):
+        within = inside
+        if PARTS * WIDTH != C:
+            within = inside & (part * WIDTH + column < C)
+        tl.store(row + part * WIDTH + column, parts[part].to(row.dtype.element_ty), mask=within)
+
+
+@triton.jit
 def store_quantized(parts, q, scale, rows, inside, C, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     """Scale of each row of float32 pieces, and the row in 8 bits."""
     top = magnitude(parts[0])
@@ -90,22 +101,37 @@ def quantize_per_token_kernel(
     store_quantized(parts, q, scale, rows, inside, C, PARTS, WIDTH)
 
 
-@triton.jit(do_not_specialize=["M"])
-def geglu_quantize_kernel(
-    x, q, scale, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
-):
-    """Some rows of `x (M, 2C)`, values then gates; see `geglu_quantize`."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = (rows < M)[:, None]
+@triton.jit
+def gated(x, rows, inside, C, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """`value * gelu(gate)` of rows of `x (M, 2C)`, values then gates, in float32 pieces."""
     row = x + rows.to(tl.int64)[:, None] * (2 * C)
     values = load_row(row, inside, C, PARTS, WIDTH)
     gates = load_row(row + C, inside, C, PARTS, WIDTH)
     parts = ()
     for part in tl.static_range(PARTS):
         gate = gates[part].to(tl.float32)
-        gated = values[part].to(tl.float32) * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
-        parts = parts + (gated,)
-    store_quantized(parts, q, scale, rows, inside, C, PARTS, WIDTH)
+        value = values[part].to(tl.float32) * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
+        parts = parts + (value,)
+    return parts
+
+
+@triton.jit(do_not_specialize=["M"])
+def geglu_quantize_kernel(
+    x, q, scale, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Some rows of `x (M, 2C)`; see `geglu_quantize`."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (rows < M)[:, None]
+    store_quantized(gated(x, rows, inside, C, PARTS, WIDTH), q, scale, rows, inside, C, PARTS, WIDTH)
+
+
+@triton.jit(do_not_specialize=["M"])
+def geglu_kernel(x, out, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """Some rows of `x (M, 2C)`; see `geglu`."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (rows < M)[:, None]
+    row = out + rows.to(tl.int64)[:, None] * C
+    store_row(gated(x, rows, inside, C, PARTS, WIDTH), row, inside, C, PARTS, WIDTH)
 
 
 @triton.jit

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .plan import plan_geglu_quantize, plan_quantize_per_image, plan_quantize_per_token
-from .reference import geglu_quantize_ref, quantize_per_image_ref, quantize_per_token_ref
+from .plan import plan_geglu, plan_geglu_quantize, plan_quantize_per_image, plan_quantize_per_token
+from .reference import geglu_quantize_ref, geglu_ref, quantize_per_image_ref, quantize_per_token_ref
 
 
 @torch.library.triton_op("pocketxl::quantize_per_token", mutates_args={})
@@ -93,3 +93,26 @@ def geglu_quantize(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, 
 def _(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
     lead = x.shape[:-1]
     return x.new_empty((*lead, x.shape[-1] // 2), dtype=dtype), x.new_empty(lead, dtype=torch.float32)
+
+
+@torch.library.triton_op("pocketxl::geglu", mutates_args={})
+def geglu(x: Tensor) -> Tensor:
+    """GEGLU: `value * gelu(gate)` with the exact (erf) GELU; float32 between, rounded once.
+
+    `x`: (…, 2n): values, then gates, as in diffusers; float16, bfloat16 or float32.
+
+    Returns (…, n), the dtype of `x`.
+
+    Raises `UnsupportedShapeError`: n is no multiple of 16 or above 16384.
+    """
+    if not runs_kernels(x):
+        return geglu_ref(x).to(x.dtype)
+    lead, n = x.shape[:-1], x.shape[-1] // 2
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    plan = plan_geglu(m=rows.shape[0], n=n, arch=architecture_of(x), x_dtype=dtype_name(x.dtype))
+    return execute(plan, {"x": rows})["out"].reshape(*lead, n)
+
+
+@geglu.register_fake  # type: ignore[untyped-decorator]
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))

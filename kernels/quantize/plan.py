@@ -36,6 +36,30 @@ def plan_geglu_quantize(
     return _row_plan("geglu_quantize", m, n, 2 * n, arch, dtype, x_dtype)
 
 
+def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16") -> LaunchPlan:
+    """The launch plan of `geglu`: x (m, 2n), values then gates, to (m, n), not quantized.
+
+    Raises `UnsupportedShapeError`: a constraint does not hold.
+    """
+    check_rows("geglu", {"m": m, "n": n}, arch, "int8", x_dtype)
+    tile = row_tile(n, lookup("geglu", arch.sm, m, c=n))
+    launch = Launch(
+        kernel="quantize.geglu_kernel",
+        arguments={"x": "x", "out": "out", "M": m},
+        constants={"C": n, **tile.constants},
+        grid=(cdiv(m, tile.rows), 1, 1),
+        num_warps=tile.num_warps,
+        num_stages=1,
+        varying=frozenset({"M"}),
+    )
+    return LaunchPlan(
+        op="geglu",
+        inputs={"x": Buffer(shape=(m, 2 * n), dtype=x_dtype)},
+        outputs={"out": Buffer(shape=(m, n), dtype=x_dtype)},
+        launches=(launch,),
+    )
+
+
 def plan_quantize_per_image(
     *, b: int, h: int, w: int, c: int, arch: Architecture, dtype: str = "int8", x_dtype: str = "float16"
 ) -> LaunchPlan:

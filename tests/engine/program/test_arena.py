@@ -1,6 +1,7 @@
 """What lives at once lies apart; what is added to lies where it was; and the size is what a call takes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,10 @@ from ...fixtures.small_programs import small_program
 PROGRAM, _ = small_program()
 
 
-def resolved_of(*calls: tuple[dict[str, str], dict[str, int], dict[str, int]], inputs: dict[str, int]) -> Resolved:
+Described = tuple[dict[str, str], dict[str, int], dict[str, int]]
+
+
+def resolved_of(*calls: Described, inputs: dict[str, int]) -> Resolved:
     """From (role → value read, value → bytes made, scratch → bytes) of each call; what is made first has role `out`."""
     values, planned = dict(inputs), []
     for reads, makes, scratch in calls:
@@ -108,12 +112,12 @@ def test_the_size_is_reached_and_nothing_is_placed_twice_for_it(drawn: tuple[Res
 
 
 def test_a_chain_takes_the_room_of_two() -> None:
-    calls = [({"x": f"v{i}"}, {f"v{i + 1}": 256}, {}) for i in range(10)]
+    calls: list[Described] = [({"x": f"v{i}"}, {f"v{i + 1}": 256}, {}) for i in range(10)]
     assert lay_out(resolved_of(*calls, inputs={"v0": 256}), ["v10"]).size == 512
 
 
 def test_the_residual_stream_stays_in_place() -> None:
-    calls = [({"x": "i", "residual": f"v{i}"}, {f"v{i + 1}": 512}, {}) for i in range(5)]
+    calls: list[Described] = [({"x": "i", "residual": f"v{i}"}, {f"v{i + 1}": 512}, {}) for i in range(5)]
     arena = lay_out(resolved_of(*calls, inputs={"i": 256, "v0": 512}), ["v5"])
     assert arena.size == 768
     assert len({arena.values[f"v{i}"].offset for i in range(6)}) == 1
@@ -129,8 +133,17 @@ def test_a_place_is_not_taken_from_what_is_still_read(reads: dict[str, str], siz
     assert arena.size == 512 + size
 
 
+def test_a_part_of_a_value_is_not_replaced() -> None:
+    resolved = resolved_of(({"residual": "v0"}, {"v1": 300}, {}), inputs={"v0": 300})
+    (planned,) = resolved.calls
+    part = replace(planned.call, inputs={"residual": Operand(name="v0", offset=100)})  # of 400, which are 512 as well
+    values = {"v0": 400, "v1": 300}
+    resolved = Resolved(calls=(replace(planned, call=part),), inputs={"v0": 400}, values=values)
+    assert lay_out(resolved, ["v1"]).size == 2 * 512
+
+
 def test_a_residual_that_is_needed_later_keeps_its_place() -> None:
-    calls = [({"residual": "v0"}, {"v1": 512}, {}), ({"x": "v0"}, {"v2": 512}, {})]
+    calls: list[Described] = [({"residual": "v0"}, {"v1": 512}, {}), ({"x": "v0"}, {"v2": 512}, {})]
     arena = lay_out(resolved_of(*calls, inputs={"v0": 512}), ["v2"])
     assert arena.values["v1"].offset != arena.values["v0"].offset
 
@@ -156,7 +169,7 @@ def test_a_network() -> None:
 
 
 def test_ranges_end_once_unless_somebody_takes_the_place() -> None:
-    calls = [({"x": "i", "residual": "v0"}, {"v1": 512}, {"s": 256}), ({"x": "v1"}, {"v2": 256}, {})]
+    calls: list[Described] = [({"x": "i", "residual": "v0"}, {"v1": 512}, {"s": 256}), ({"x": "v1"}, {"v2": 256}, {})]
     arena = lay_out(resolved_of(*calls, inputs={"i": 256, "v0": 512}), ["v2"])
     assert sorted(r.size for r in arena.ending(0)) == [256, 256]  # i and s; v1 lies where v0 was
     assert sorted(r.size for r in arena.ending(1)) == [256, 512]

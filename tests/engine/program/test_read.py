@@ -30,9 +30,14 @@ def test_what_is_written_is_read_again() -> None:
 
 
 OPTIONS = st.one_of(
-    st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(), st.text(max_size=8),
-    st.lists(st.integers(), max_size=3).map(tuple), st.lists(st.text(max_size=5), max_size=3).map(tuple),
-)  # fmt: skip
+    st.integers(-(2**40), 2**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=8),
+    st.lists(st.integers(), max_size=3).map(tuple),
+    st.lists(st.text(max_size=5), max_size=3).map(tuple),
+)
 
 
 @given(st.dictionaries(st.text(max_size=5), OPTIONS, max_size=4))

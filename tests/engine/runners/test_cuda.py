@@ -176,18 +176,19 @@ def test_scratch_that_moved_is_captured_anew(runner: CudaRunner, device: CudaDev
 
 
 def test_it_comes_and_goes(runner: CudaRunner, driver: ProgramDriver) -> None:
-    assert not runner.loaded
+    seen = [runner.loaded]
     for _ in range(2):
         runner.load()
-        assert runner.loaded
+        seen.append(runner.loaded)
         run(runner, ONE)
         runner.release()
         runner.release()
-        assert not runner.loaded
+        seen.append(runner.loaded)
         assert not driver.memory_now
         assert not driver.pinned
         assert not driver.modules
         assert not driver.graphs
+    assert seen == [False, True, False, True, False]
 
 
 def test_memory_is_what_the_plan_says(runner: CudaRunner, driver: ProgramDriver) -> None:

@@ -65,8 +65,8 @@ def test_weights_that_do_not_arrive_leave_nothing(
     assert not driver.pinned
 
 
-def test_the_graphs_used_last_are_kept(driver: ProgramDriver) -> None:
-    graphs = Graphs(driver)
+def test_the_graphs_used_last_are_kept(device: CudaDevice, driver: ProgramDriver) -> None:
+    graphs = Graphs(device.driver)
     made = {key: graphs.add(key, lambda: None) for key in range(MOST)}
     assert graphs.get(0) == made[0]
     graphs.add(MOST, lambda: None)
@@ -77,8 +77,8 @@ def test_the_graphs_used_last_are_kept(driver: ProgramDriver) -> None:
     assert graphs.get(0) is None
 
 
-def test_a_graph_that_could_not_be_made_is_not_kept(driver: ProgramDriver) -> None:
-    graphs = Graphs(driver)
+def test_a_graph_that_could_not_be_made_is_not_kept(device: CudaDevice, driver: ProgramDriver) -> None:
+    graphs = Graphs(device.driver)
     driver.fails["instantiate"] = MemoryBudgetError("full")
     with pytest.raises(MemoryBudgetError):
         graphs.add(0, lambda: None)

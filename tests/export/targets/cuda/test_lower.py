@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.clip import ClipTextEncoder
 from pocketxl.engine.models.conditioner import Conditioner
+from pocketxl.engine.models.operations import upsample_like
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import export_master
@@ -94,6 +95,13 @@ def normed_and_kept(layer: Any, x: Tensor) -> Tensor:
     return F.silu(y) + y  # type: ignore[no-any-return]
 
 
+def seen_twice(layer: Any, x: Tensor) -> Tensor:
+    """Two forms of a linear's output are read, each by one sum."""
+    y = layer(x.flatten(2).transpose(1, 2))
+    first, second = (y.transpose(1, 2).reshape_as(x) for _ in range(2))
+    return (first + x) + (second + x)  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("layer", "function", "named"),
     [
@@ -112,7 +120,9 @@ def normed_and_kept(layer: Any, x: Tensor) -> Tensor:
         (convolved(), lambda f, x: f(x + x), "Add"),
         (convolved(), lambda f, x: f(x.transpose(2, 3)), "Transpose"),
         (convolved(in_channels=12), lambda f, x: f(torch.cat([x, x, x], 1)), "Concat"),
+        (convolved(), lambda f, x: f(upsample_like(x, x)), "Resize"),
         (nn.GroupNorm(2, 4), normed_and_kept, "Mul"),
+        (nn.Linear(4, 4), seen_twice, "Add"),
     ],
 )
 def test_other_forms_over_pictures_are_refused(layer: nn.Module, function: Any, named: str) -> None:
@@ -129,6 +139,9 @@ def test_other_forms_over_pictures_are_refused(layer: nn.Module, function: Any, 
         (nn.Linear(4, 4), lambda f, x: f(x) * (2.0 * x).sigmoid(), "Mul.1"),
         (nn.Linear(4, 4), lambda f, x: f(x) * f(x), "layer/MatMul.1"),
         (nn.Linear(4, 8), lambda f, x: f(x).chunk(2, dim=-1)[0] * f(x).chunk(2, dim=-1)[1], "layer/MatMul.1"),
+        (nn.Linear(4, 4), lambda f, x: f(x) + x + x, "Add.1"),
+        (nn.Linear(4, 4), lambda f, x: f(x) + f.bias, "Add"),
+        (nn.Linear(4, 4), lambda f, x: F.gelu(F.linear(x, f.weight)) + f.bias, "Add"),
         (nn.Linear(4, 4), lambda f, x: f(x).float().to(torch.int32), "Cast"),
     ],
 )

@@ -184,6 +184,7 @@ class Parts(nn.Module):
             "q": nn.Linear(4, 4),
             "k": nn.Linear(4, 4, bias=False),
             "v": nn.Linear(4, 4),
+            "w": nn.Linear(4, 4),
         }
         for name in used:
             self.add_module(name, layers[name])
@@ -204,6 +205,12 @@ def apart(m: Any, x: Tensor) -> Tensor:
     return attention(m.q(x), keys, keys, 2)
 
 
+def kept(m: Any, x: Tensor) -> Tensor:
+    """Three siblings, of which one is read once more."""
+    keys = m.w(x)
+    return m.k(attention(m.q(x), keys, m.v(x), 2)) + keys  # type: ignore[no-any-return]
+
+
 def shared(m: Any, x: Tensor) -> Tensor:
     """The first operand of a sum is read once more, behind the sum."""
     first = m.a(x)
@@ -217,8 +224,8 @@ def both(m: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("network", "used"),
-    [(unlike, "qkv"), (apart, "qk"), (shared, "abc"), (both, "abc")],
-    ids=["unlike", "apart", "shared", "both"],
+    [(unlike, "qkv"), (apart, "qk"), (kept, "qkvw"), (shared, "abc"), (both, "abc")],
+    ids=["unlike", "apart", "kept", "shared", "both"],
 )
 def test_what_others_read_stays_as_it_is(network: Callable[[Any, Tensor], Tensor], used: str) -> None:
     shape = ("batch", "tokens", 4) if "q" in used else ("batch", 4, "height", "width")

@@ -1,0 +1,135 @@
+"""Every kernel that a call can ask for, whatever the sizes: what an engine for pictures of any size ships.
+
+What is compiled depends on sizes through the tables' limits of rows, through keys that fill no block, and through sums
+that are shared out or not. Each is constant between edges that the tables name, so a size from each interval between
+them, planned, gives all.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Final
+
+from .architecture import Architecture
+from .attention.plan import SHORT
+from .configs import Row, table
+from .launch import Variant, cdiv
+from .sdxl import Value, plan_function
+
+ROW_OPS: Final = frozenset({
+    "linear_w8a8", "geglu_linear_w8a8", "linear_w4", "linear_w8", "linear_f16", "layer_norm", "layer_norm_quantize",
+    "add_layer_norm_quantize", "quantize_per_token", "geglu_quantize", "geglu",
+})  # fmt: skip
+PICTURE_OPS: Final = frozenset({"group_norm_silu", "group_norm_silu_quantize", "quantize_per_image"})
+CONV_OPS: Final = frozenset({"conv_w8a8", "conv_f16", "conv_w4", "conv_w8"})
+ATTENTION_OPS: Final = frozenset({"attention", "attention_int8"})
+
+Fixed = Mapping[str, Value | None]
+Sizes = dict[str, Value]
+
+# Widths that linear_f16 can have where one is a number of tokens: for any step of 64 or less, whole or not, and rows
+# that begin at 16 bytes or not.
+_ANY_WIDTH: Final = (64, 96, 80, 81)
+
+
+def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture) -> tuple[Variant, ...]:
+    """What must be compiled so that a call of an op can run at any size.
+
+    `shape`: the keyword arguments of its `plan_<op>`, without `arch`. Those that are sizes (m, b, h, w, batch; n of
+    attention and n and stride of softmax_rows; width and height of upsample_to) may have any value, or a name, or be
+    left out: they are not looked at, but `upsample_to` says whether a picture is enlarged. So are n and k of linear_f16
+    where they are names: numbers of tokens.
+
+    Raises `KernelError`: there is no such op, or it can never take the shape.
+    """
+    hashable = tuple(
+        sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in shape.items())
+    )
+    return _all_variants(op, hashable, arch)
+
+
+@cache
+def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Architecture) -> tuple[Variant, ...]:
+    plan = plan_function(op)
+    given = dict(shape)
+    rows = [row for row in table(op) if row.sm == arch.sm]
+    found: dict[Variant, None] = {}
+    for sizes in _sizes(op, given, rows):
+        found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+    return tuple(found)
+
+
+def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
+    """Sizes that between them lie in every interval in which nothing changes."""
+    limits = [row.rows for row in rows if row.rows is not None]
+    if op in ROW_OPS:
+        for m in _one_of_each(limits):
+            for n, k in _widths(op, given):
+                yield {"m": m, **n, **k}
+    elif op == "softmax_rows":
+        yield from ({"m": 1, "n": 16, "stride": stride} for stride in (16, 17))
+    elif op in PICTURE_OPS:
+        a_pixel = _whole(given, "c") if op == "quantize_per_image" else 1
+        for pixels in _one_of_each(limit // a_pixel for limit in limits):
+            yield {"b": 1, "h": pixels, "w": 1}
+    elif op in CONV_OPS:
+        yield from _pictures(op, given, rows)
+    elif op in ATTENTION_OPS:
+        yield from _tokens(given, [limit // _whole(given, "heads") for limit in limits])
+    else:
+        plan_function(op)  # names those there are
+        raise AssertionError(f"{op} has no sizes here")
+
+
+def _one_of_each(limits: Iterable[int]) -> list[int]:
+    """The least number of each interval that the limits, its last numbers, part the numbers from 1 on into."""
+    return sorted({1, *(limit + 1 for limit in limits)})
+
+
+def _widths(op: str, given: Fixed) -> Iterator[tuple[Sizes, Sizes]]:
+    """n and k of a linear, if they are not numbers."""
+    free = {name for name in ("n", "k") if op == "linear_f16" and not isinstance(given.get(name), int)}
+    for n in _ANY_WIDTH if "n" in free else (None,):
+        for k in _ANY_WIDTH if "k" in free else (None,):
+            yield {"n": n} if n else {}, {"k": k} if k else {}
+
+
+def _pictures(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
+    """One picture a pixel wide, in heights that reach every table row, and there shared sums and whole ones."""
+    pictures = 2 if op == "conv_f16" else 1  # its tables are asked for a pair
+    wanted = {cdiv(count, pictures) for count in _one_of_each(row.rows for row in rows if row.rows is not None)}
+    if given.get("kernel", 3) != 1 and not given.get("c2"):
+        n = _whole(given, "n")
+        for config in (row.config for row in rows if "PROGRAMS" in row.config):
+            # From six rounds of programs on, no share wins a seventh (`split_sum`).
+            most = cdiv(6 * config["PROGRAMS"], cdiv(n, config["BLOCK_N"])) + 1
+            wanted |= {cdiv(tiles * config["BLOCK_M"], pictures) for tiles in range(1, most + 1)}
+    for pixels in sorted(wanted):
+        if given.get("upsample_to"):
+            yield {"b": 1, "h": cdiv(pixels, 2), "w": 1, "upsample_to": (pixels, 1)}
+        else:
+            yield {"b": 1, "h": pixels * _whole(given, "stride", 1), "w": 1}
+
+
+def _tokens(given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
+    """Queries up to every limit; few keys and many, that fill blocks of 64, of 32, or neither."""
+    if given.get("causal"):
+        yield from ({"batch": 1, "m": n, "n": n} for n in _of_each_remainder([SHORT, *limits]))
+    else:
+        for m in _one_of_each(limits):
+            yield from ({"batch": 1, "m": m, "n": n} for n in _of_each_remainder([SHORT]))
+
+
+def _of_each_remainder(limits: Sequence[int]) -> list[int]:
+    """For each interval the least multiple of 64 in it, of 32 only, and of neither."""
+    firsts = _one_of_each(limits)
+    found = set()
+    for first, after in zip(firsts, [*firsts[1:], 2**31], strict=True):
+        starts = (cdiv(first, 64) * 64, cdiv(first - 32, 64) * 64 + 32, first if first % 32 else first + 1)
+        found |= {start for start in starts if first <= start < after}
+    return sorted(found)
+
+
+def _whole(given: Fixed, name: str, default: int = 0) -> int:
+    value = given.get(name, default)
+    assert isinstance(value, int), f"{name} is {value!r}"
+    return value
