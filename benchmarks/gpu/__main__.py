@@ -17,7 +17,7 @@ from ..report import finish
 from .cases import CASES, cases
 from .journal import Journal
 
-SLOW = ("torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
+SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
 """Systems that are not measured unless they are named: minutes go by before their first call."""
 
 
@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=usual, choices=names, help="these, in this order")
     parser.add_argument("--seconds", type=float, default=540, help="after so long no further case begins")
     parser.add_argument("--out", type=Path, help="file that holds the records at any time")
-    parser.add_argument("--work", type=Path, help="folder that keeps our built components for the next run")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps float32's results and our built components for the next run"
+    )
     parser.add_argument("--tiny", action="store_true", help="narrow networks on the processor")
     options = parser.parse_args()
     device = "cpu" if options.tiny else "cuda"
@@ -55,6 +57,7 @@ def main() -> int:
             device=device,
             tiny=options.tiny,
             seconds=options.seconds,
+            kept=None if options.work is None else options.work / ("tiny" if options.tiny else "float32"),
         )
     finally:
         sys.stderr.write(table(journal.records))

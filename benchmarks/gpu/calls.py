@@ -18,7 +18,7 @@ class Calls:
             "time_ids": inputs.time_ids.to(dtype),
         }
         # Each in memory of its own: a compiler takes a place inside a tensor for another kind of input.
-        self._timesteps = [timestep.clone() for timestep in inputs.timesteps] or [inputs.timesteps]
+        self._timesteps: list[Tensor] = [timestep.clone() for timestep in inputs.timesteps] or [inputs.timesteps]
 
     def timestep(self, step: int) -> Tensor:
         """That of a step, a scalar; empty for a VAE."""
@@ -32,6 +32,7 @@ class Calls:
         """The same at a timestep."""
         given = latents.to(self._dtype, memory_format=self._form)
         if not timestep.numel():
-            return self._module(given).float()  # type: ignore[no-any-return]
+            picture: Tensor = self._module(given)
+            return picture.float()
         found: Tensor = self._module(given, timestep, self._prompt, added_cond_kwargs=self._added, return_dict=False)[0]
         return found.float()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +71,7 @@ def build_component(network: Network, recipe: str, folder: Path, architectures: 
     from pocketxl.export.targets.cuda.component import write_component
     from pocketxl.export.targets.cuda.stored import Packer
 
-    parts = parts_of(network)
+    parts, begin = parts_of(network), time.perf_counter()
     there = folder / parts.name
     if (folder / ENTRY).exists():
         return decode(ComponentEntry, json.loads((folder / ENTRY).read_text(encoding="utf-8")), ENTRY)
@@ -92,5 +94,6 @@ def build_component(network: Network, recipe: str, folder: Path, architectures: 
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={"1": 0.0}),  # of interest to a plan only
     )
+    sys.stderr.write(f"{parts.name} {recipe}: built in {time.perf_counter() - begin:.0f} s\n")
     (folder / ENTRY).write_text(json.dumps(encode(entry)), encoding="utf-8")
     return entry

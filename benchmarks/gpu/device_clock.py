@@ -11,8 +11,8 @@ def device_clock(device: Any, make_event: Callable[[], Any] | None = None) -> Ca
 
     `make_event`: gives what can be recorded on a stream and has `elapsed_time` (None: torch's events).
     """
-    driver = getattr(device, "driver", None)
-    if not hasattr(driver, "replay"):
+    driver: Any = getattr(device, "driver", None)
+    if getattr(driver, "replay", None) is None:
         return None
     if make_event is None:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
 """Every system on every case, one network after another, until all is done or the time is up."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 
 from torch import Tensor
 
@@ -23,8 +24,12 @@ def run(
     device: str,
     tiny: bool = False,
     seconds: float = float("inf"),
+    kept: Path | None = None,
 ) -> None:
-    """Measure into the journal. A system that cannot do a case is noted there, and the rest goes on."""
+    """Measure into the journal. A system that cannot do a case is noted there, and the rest goes on.
+
+    `kept`: folder for what float32 gives, see `references`.
+    """
     ends = time.monotonic() + seconds
     able = []
     for system in systems:
@@ -40,11 +45,18 @@ def run(
         if time.monotonic() > ends:
             journal.note(f"time is up; not begun: {', '.join(case.name for case in found)}")
         elif wanted:
-            _network(Network(name, device, tiny), found, wanted, journal, ends)
+            network = Network(name, device, tiny)
+            _network(network, found, wanted, journal, ends, references(network, found, kept))
 
 
-def _network(network: Network, cases: list[Case], systems: list[System], journal: Journal, ends: float) -> None:
-    expected = references(network, cases)
+def _network(
+    network: Network,
+    cases: list[Case],
+    systems: list[System],
+    journal: Journal,
+    ends: float,
+    expected: Mapping[str, Tensor],
+) -> None:
     for system in systems:
         if time.monotonic() > ends:
             journal.note(f"time is up; not measured: {system.name} on {', '.join(case.name for case in cases)}")

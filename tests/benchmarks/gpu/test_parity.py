@@ -1,10 +1,12 @@
 """Ours and the peers compute the same: our modules, told what the conditioner makes, give diffusers' prediction."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu.cases import Case, Name
+from benchmarks.gpu.cases import Case, Name, cases
 from benchmarks.gpu.inputs import inputs_of
 from benchmarks.gpu.networks import Network
 from benchmarks.gpu.ours import STAND_IN
@@ -39,8 +41,21 @@ def test_a_peer_in_half_precision_is_near_it_and_not_the_same(name: Name) -> Non
     assert MODEL_RELATIVE < error_of(PEER["diffusers-fp16"], name) < HALF_RELATIVE
 
 
+def test_the_truth_is_found_again_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, wanted = Network("vae", "cpu", tiny=True), cases(["vae_1024_b1"], tiny=True)
+    first = references(network, wanted, tmp_path)
+    monkeypatch.setattr(Network, "module", None)  # nothing is computed now
+    again = references(network, wanted, tmp_path)
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
 def test_a_compiled_peer_is_traced_whole() -> None:
     assert error_of(PEER["torch-compile-fp16"], "vae") < HALF_RELATIVE
+
+
+def test_a_peer_with_fused_products_computes_the_same() -> None:
+    assert error_of(PEER["torch-compile-fp16-fused"], "refiner") < HALF_RELATIVE
 
 
 def test_short_sums_are_on_while_the_peer_is_open_and_only_then() -> None:
