@@ -23,12 +23,8 @@ from .architecture import Architecture, architecture
 from .configs import FOLDER, Row, lookup, table, trying
 from .errors import KernelError
 from .launch import LaunchPlan
-<<<<<<< HEAD
 from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan, vae_calls
-=======
-from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan
 from .sdxl_edges import edges
->>>>>>> helper-C
 
 Config = Mapping[str, int]
 MARGIN: Final = 0.02
@@ -204,12 +200,8 @@ def run(options: argparse.Namespace) -> int:
         for precision in PRECISIONS
         for call in calls(model, height=height, width=width, batch=batch, precision=precision)
     ]
-<<<<<<< HEAD
-    found += list(alternatives(found))
-    found += [call for width, height in map(_size, options.size) for call in vae_calls(height=height, width=width)]
-=======
     found += [*alternatives(found), *(Call(op=op, shape=shape, count=1) for op, shape in edges())]
->>>>>>> helper-C
+    found += [call for width, height in map(_size, options.size) for call in vae_calls(height=height, width=width)]
     rows = read_table(path)
     for case in cases(options.op, arch, found):
         where = f"rows={case.rows} " + " ".join(f"{name}={value}" for name, value in case.shape)
