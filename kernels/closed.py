@@ -66,7 +66,8 @@ def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
             for n, k in _widths(op, given):
                 yield {"m": m, **n, **k}
     elif op == "softmax_rows":
-        yield from ({"m": 1, "n": 16, "stride": stride} for stride in (16, 17))
+        for stride in (16, 17):
+            yield {"m": 1, "n": 16, "stride": stride}
     elif op in PICTURE_OPS:
         a_pixel = _whole(given, "c") if op == "quantize_per_image" else 1
         for pixels in _one_of_each(limit // a_pixel for limit in limits):
@@ -75,6 +76,9 @@ def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
         yield from _pictures(op, given, rows)
     elif op in ATTENTION_OPS:
         yield from _tokens(given, [limit // _whole(given, "heads") for limit in limits])
+    elif op == "attention_wide":  # neither keys nor rounds choose a binary
+        both = {row.rows for name in (op, "attention_wide_mix") for row in table(name) if row.rows is not None}
+        yield from ({"batch": 1, "m": m, "n": 1} for m in _one_of_each(both))
     else:
         plan_function(op)  # names those there are
         raise AssertionError(f"{op} has no sizes here")
@@ -113,10 +117,12 @@ def _pictures(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
 def _tokens(given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
     """Queries up to every limit; few keys and many, that fill blocks of 64, of 32, or neither."""
     if given.get("causal"):
-        yield from ({"batch": 1, "m": n, "n": n} for n in _of_each_remainder([SHORT, *limits]))
+        for n in _of_each_remainder([SHORT, *limits]):
+            yield {"batch": 1, "m": n, "n": n}
     else:
         for m in _one_of_each(limits):
-            yield from ({"batch": 1, "m": m, "n": n} for n in _of_each_remainder([SHORT]))
+            for n in _of_each_remainder([SHORT]):
+                yield {"batch": 1, "m": m, "n": n}
 
 
 def _of_each_remainder(limits: Sequence[int]) -> list[int]:

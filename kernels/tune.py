@@ -24,6 +24,7 @@ from .configs import FOLDER, Row, lookup, table, trying
 from .errors import KernelError
 from .launch import LaunchPlan
 from .sdxl import PRECISIONS, Call, alternatives, calls, launch_plan, vae_calls
+from .sdxl_edges import edges
 
 Config = Mapping[str, int]
 MARGIN: Final = 0.02
@@ -199,7 +200,7 @@ def run(options: argparse.Namespace) -> int:
         for precision in PRECISIONS
         for call in calls(model, height=height, width=width, batch=batch, precision=precision)
     ]
-    found += list(alternatives(found))
+    found += [*alternatives(found), *(Call(op=op, shape=shape, count=1) for op, shape in edges())]
     found += [call for width, height in map(_size, options.size) for call in vae_calls(height=height, width=width)]
     rows = read_table(path)
     for case in cases(options.op, arch, found):

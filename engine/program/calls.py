@@ -4,6 +4,7 @@ Here the program meets the kernels of this release: a call must have the operand
 and no operand may reach beyond the memory of what it names.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -78,15 +79,15 @@ def shape_of(value: ValueSpec, sizes: Sizes) -> tuple[int, ...]:
 
 
 def _plan(call: Call, sizes: Sizes, arch: Architecture) -> LaunchPlan:
-    shape = {name: _resolved(option, sizes) for name, option in call.shape.items()}
     try:
+        shape = {name: _resolved(option, sizes) for name, option in call.shape.items()}
         made: LaunchPlan = plan_function(call.op)(**shape, arch=arch)
     except KernelError as error:
         raise RequestError(f"{call.layer}: {error}; choose another size or batch") from error
-    except TypeError as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise IncompatibleError(
-            f"{call.layer}: {call.op} does not take {shape} ({error}); install the pocketxl that built the engine, or "
-            "build it again"
+            f"{call.layer}: {call.op} does not take {reprlib.repr(dict(call.shape))} ({error}); install the pocketxl "
+            "that built the engine, or build it again"
         ) from error
     return made
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable
 
 from .cuda_driver import CudaDriver
 
-MOST = 4
-"""Two shapes of pictures, each with both sides of guidance and with one."""
+MOST = 16
+"""As many as one evaluation goes through: one for each prompt of a call, two where its sides run apart."""
 
 
 class Graphs:

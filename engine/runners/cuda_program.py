@@ -2,16 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from ...kernels.architecture import Architecture
 from ..errors import RequestError
-from ..program.arena import Arena, lay_out
-from ..program.calls import Resolved, resolve, shape_of
+from ..program.calls import shape_of
 from ..program.launches import KernelLaunch, launch_list
+from ..program.prepare import Prepared, prepare
 from ..program.program import Edge, Program
 from ..program.sizes import Sizes
 from ..specs import ComponentSpec
@@ -25,15 +24,6 @@ from .pinned import Pinned
 
 MOST_PREPARED = 8
 """Sizes whose launch plans and arenas are kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A program at one picture's sizes, with some of its inputs held elsewhere than in the arena."""
-
-    sizes: Sizes
-    resolved: Resolved
-    arena: Arena
 
 
 class LoadedProgram:
@@ -110,12 +100,9 @@ class LoadedProgram:
         if key in self._prepared:
             self._prepared.move_to_end(key)
             return self._prepared[key]
-        resolved = resolve(self._program, sizes, self._arch)
-        outputs = [value.name for edge in self._program.outputs for value in edge.values]
-        arena = lay_out(resolved, outputs, elsewhere=elsewhere)
         while len(self._prepared) >= MOST_PREPARED:
             self._prepared.popitem(last=False)
-        made = self._prepared[key] = Prepared(sizes=sizes, resolved=resolved, arena=arena)
+        made = self._prepared[key] = prepare(self._program, sizes, self._arch, elsewhere=elsewhere)
         return made
 
     def _graph(self, prepared: Prepared, base: int, places: tuple[tuple[str, int], ...]) -> int:

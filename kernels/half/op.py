@@ -33,10 +33,11 @@ def linear_f16(
     if not runs_kernels(x):
         return linear_f16_ref(x, weight, bias, residual, activation).to(out_dtype)
     n, k = weight.shape
-    given = {"x": x.reshape(-1, k), "weight": weight, "bias": bias}
-    given["residual"] = None if residual is None else residual.reshape(-1, n)
+    rows = x.reshape(-1, k)
+    added = None if residual is None else residual.reshape(-1, n)
+    given = {"x": rows, "weight": weight, "bias": bias, "residual": added}
     plan = plan_linear_f16(
-        m=given["x"].shape[0],
+        m=rows.shape[0],
         n=n,
         k=k,
         arch=architecture_of(x),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.closed import all_variants
 from pocketxl.kernels.errors import KernelError
-from pocketxl.kernels.sdxl import OPS, PRECISIONS, Call, alternatives, calls, launch_plan
+from pocketxl.kernels.sdxl import OPS, PRECISIONS, Call, alternatives, calls, launch_plan, vae_calls
 from pocketxl.kernels.sdxl_edges import edges
 
 SIZE_KEYWORDS = {"m", "b", "h", "w", "batch"}
@@ -32,7 +32,7 @@ def without_sizes(call: Call) -> dict[str, Any]:
 def test_a_forward_of_any_size(
     arch: Any, model: Any, precision: Any, height: int, width: int, batch: int, prompts: int
 ) -> None:
-    size = {"height": 8 * height, "width": 8 * width, "batch": batch, "tokens": 77 * prompts}
+    size: dict[str, Any] = {"height": 8 * height, "width": 8 * width, "batch": batch, "tokens": 77 * prompts}
     found = calls(model, **size, precision=precision)
     for call in (*found, *alternatives(found)):
         asked = launch_plan(call, arch).variants
@@ -105,6 +105,7 @@ def test_every_op_is_closed_and_an_unknown_one_is_named() -> None:
     for precision in PRECISIONS:
         found = calls("base", height=512, width=512, precision=precision)
         tried |= {call.op for call in (*found, *alternatives(found))}
+    tried |= {call.op for call in vae_calls(height=512, width=512)}
     assert tried == set(OPS)
     with pytest.raises(KernelError, match="no op 'linear_w2'; there are linear_w8a8"):
         all_variants("linear_w2", {}, architecture(89))

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, PocketXLError, RequestError
 from pocketxl.engine.program.calls import resolve
@@ -56,6 +58,7 @@ LINEAR, ATTENTION = PROGRAM.calls[5], PROGRAM.calls[6]
 WRONG: list[tuple[Program, type[PocketXLError], str]] = [
     (changed(5, shape={**LINEAR.shape, "k": 40}), RequestError, r"layer\.5: linear_w8a8 cannot take.*choose another"),
     (changed(5, shape={**LINEAR.shape, "speed": 2}), IncompatibleError, r"layer\.5: linear_w8a8 does not take"),
+    (changed(5, shape={**LINEAR.shape, "m": ("speed",)}), IncompatibleError, r"layer\.5: linear_w8a8 does not take"),
     (changed(5, shape={**LINEAR.shape, "bias": False}), IncompatibleError, r"layer\.5: linear_w8a8 reads"),
     (changed(5, outputs={"y": "qkv"}), IncompatibleError, r"layer\.5: linear_w8a8 reads .* and makes \['out'\]"),
     (changed(5, shape={**LINEAR.shape, "m": 31}), IntegrityError, r"layer\.5: x of linear_w8a8 reaches beyond"),
@@ -77,3 +80,24 @@ WRONG: list[tuple[Program, type[PocketXLError], str]] = [
 def test_what_does_not_fit_the_kernels_is_named(program: Program, error: type[PocketXLError], says: str) -> None:
     with pytest.raises(error, match=says):
         resolve(program, SIZES, ARCH)
+
+
+OPTION = st.one_of(
+    st.integers(-2, 200),
+    st.floats(allow_nan=False),
+    st.none(),
+    st.booleans(),
+    st.sampled_from(["batch", "rows0", "height-1", "pixels9", "tokens", "int8", "float8_e4m3fn", "float64", ""]),
+    st.lists(st.sampled_from(["height0", "none"]), max_size=2).map(tuple),
+)
+
+
+@given(st.integers(0, len(PROGRAM.calls) - 1), st.data())
+def test_any_other_option_fits_or_is_refused(index: int, data: st.DataObject) -> None:
+    shape = dict(PROGRAM.calls[index].shape)
+    shape[data.draw(st.sampled_from(sorted(shape)))] = data.draw(OPTION)
+    try:
+        resolved = resolve(changed(index, shape=shape), SIZES, ARCH)
+    except (IncompatibleError, IntegrityError, RequestError):
+        return
+    assert len(resolved.calls) == len(PROGRAM.calls)

@@ -1,7 +1,7 @@
 """`program.json`: written and read again, and what is refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,31 @@ def test_what_no_build_writes_is_named(
     with pytest.raises(error, match=says) as raised:
         from_json(json.dumps(data), "base/unet/program.json")
     assert "base/unet/program.json" in str(raised.value)
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in some JSON."""
+    if path:
+        yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+JSON = st.one_of(
+    st.integers(), st.floats(allow_nan=False), st.text(max_size=3), st.none(), st.booleans(), st.just([]), st.just({})
+)
+
+
+@given(st.sampled_from(list(places(DATA))), JSON)
+def test_any_other_value_anywhere_is_read_or_refused(path: tuple[Any, ...], value: Any) -> None:
+    data = json.loads(json.dumps(DATA))
+    change(*path, to=value)(data)
+    try:
+        program = from_json(json.dumps(data))
+    except PocketXLError:
+        return
+    assert from_json(to_json(program)) == program
 
 
 @given(st.binary(max_size=30).map(lambda b: b.decode("latin1")) | st.integers(1, len(to_json(PROGRAM)) - 2))

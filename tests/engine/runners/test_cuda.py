@@ -18,7 +18,7 @@ from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.kernels.architecture import architecture
 
-from ...fixtures.cuda_programs import ProgramDriver, binaries_of, driver_of, fake_device, lost, poison_the_dead
+from ...fixtures.cuda_programs import ProgramDriver, binaries_of, driver_of, fake_device, install, lost, poison_the_dead
 from ...fixtures.small_programs import (
     SPEC,
     brief_program,
@@ -295,6 +295,17 @@ def test_two_components_share_a_device(make: Make, monkeypatch: pytest.MonkeyPat
     base.release()
     run(refiner, ONE)
     refiner.release()
+
+
+def test_its_device_opens_the_gpu_when_it_is_first_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = install(ProgramDriver(), monkeypatch)
+    entry = write_component(tmp_path, "base/unet", PROGRAM, WEIGHTS, {"89": SPECS}, CONTENT)
+    runner = CudaRunner(tmp_path, "base/unet", entry, CudaDevice())
+    assert not driver.threads
+    run(runner, ONE)
+    runner.device.close()
+    assert driver.closed
+    assert not runner.loaded
 
 
 def test_across_a_fork_it_refuses(runner: CudaRunner) -> None:

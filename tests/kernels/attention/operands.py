@@ -1,9 +1,11 @@
 """What both tests of attention start from."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from pocketxl.kernels.attention.reference import join_heads, split_heads
+from pocketxl.kernels.attention.reference import attention_ref, join_heads, split_heads
 from pocketxl.kernels.configs import table
 
 from ...fixtures.kernels import DEVICE
@@ -24,10 +26,15 @@ def slices(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(given, torch.cat(list(given.values()), -1).chunk(3, -1), strict=True))
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     """torch's own attention in the operands' precision."""
     query, key, value = (split_heads(x, heads) for x in (q, k, v))
     return join_heads(torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal))
+
+
+# Both take the operands by name, from a dictionary.
+sdpa: Callable[..., Tensor] = _sdpa
+truth_of: Callable[..., Tensor] = attention_ref
 
 
 def configurations(op: str) -> list[dict[str, int]]:

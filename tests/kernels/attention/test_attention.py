@@ -8,12 +8,11 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.attention import plan as planning
 from pocketxl.kernels.attention.op import attention
-from pocketxl.kernels.attention.reference import attention_ref
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
-from .operands import configurations, operands, sdpa, slices
+from .operands import configurations, operands, sdpa, slices, truth_of
 
 SM89 = architecture(89)
 
@@ -23,7 +22,7 @@ def check(given_: dict[str, Tensor], heads: int) -> None:
     (batch, m, _), n = given_["q"].shape, given_["k"].shape[1]
     plan = planning.plan_attention(batch=batch, m=m, n=n, heads=heads, arch=architecture_of(given_["q"]))
     value = execute(plan, given_, allocate=poisoned)["out"]
-    assert_as_good_as_torch(value, sdpa(**given_, heads=heads), attention_ref(**given_, heads=heads))
+    assert_as_good_as_torch(value, sdpa(**given_, heads=heads), truth_of(**given_, heads=heads))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def test_causal_queries_see_no_later_keys(tokens: int, heads: int) -> None:
     plan = planning.plan_attention(batch=2, m=tokens, n=tokens, heads=heads, arch=arch, causal=True)
     value = execute(plan, given_, allocate=poisoned)["out"]
     assert_as_good_as_torch(
-        value, sdpa(**given_, heads=heads, causal=True), attention_ref(**given_, heads=heads, causal=True)
+        value, sdpa(**given_, heads=heads, causal=True), truth_of(**given_, heads=heads, causal=True)
     )
     late = {**given_, "k": given_["k"].clone(), "v": given_["v"].clone()}
     late["k"][:, -1], late["v"][:, -1] = 7, 7
@@ -101,7 +100,7 @@ def test_every_configuration_can_be_causal(config: dict[str, int], monkeypatch: 
     monkeypatch.setattr(planning, "lookup", lambda *_, **__: config)
     given_ = operands(1, 150, 150, 1)
     value = attention(**given_, heads=1, causal=True)
-    assert_as_good_as_torch(value, sdpa(**given_, heads=1, causal=True), attention_ref(**given_, heads=1, causal=True))
+    assert_as_good_as_torch(value, sdpa(**given_, heads=1, causal=True), truth_of(**given_, heads=1, causal=True))
 
 
 def test_slices_of_one_linear_are_read_in_place() -> None:

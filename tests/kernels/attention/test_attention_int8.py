@@ -11,13 +11,13 @@ from pocketxl.kernels import execute as execution
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.attention import plan as planning
 from pocketxl.kernels.attention.op import attention_int8
-from pocketxl.kernels.attention.reference import attention_int8_ref, attention_ref, quantized_keys, quantized_queries
+from pocketxl.kernels.attention.reference import attention_int8_ref, quantized_keys, quantized_queries
 from pocketxl.kernels.errors import UnsupportedShapeError
 from pocketxl.kernels.execute import architecture_of, execute
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
 from ...tolerances import INT8_ATTENTION_RELATIVE, INT8_ATTENTION_STEPS
-from .operands import configurations, operands, sdpa, slices
+from .operands import configurations, operands, sdpa, slices, truth_of
 
 SM89 = architecture(89)
 
@@ -65,7 +65,7 @@ def test_error_on_normal_data(batch: int, m: int, n: int, heads: int, accumulate
     given_ = operands(batch, m, n, heads)
     value = everything(given_, heads, accumulate_half=accumulate_half)["out"]
     assert value.shape == given_["q"].shape
-    assert relative(value, attention_ref(**given_, heads=heads)) < INT8_ATTENTION_RELATIVE
+    assert relative(value, truth_of(**given_, heads=heads)) < INT8_ATTENTION_RELATIVE
     # Nearly all of it is the quantization; what comes after is as exact as the 16-bit kernel.
     assert (
         relative(value, attention_int8_ref(given_["q"], given_["k"], given_["v"], heads)) < INT8_ATTENTION_RELATIVE / 10
@@ -78,7 +78,7 @@ def test_what_8_bits_hold_exactly_is_as_good_as_torch_in_float16(m: int, n: int)
     given_ = whole_numbers(m, n, 1, seed=m * n)
     made = everything(given_, 1)
     assert (made["key_scale"] == 1).all()
-    assert_as_good_as_torch(made["out"], sdpa(**given_, heads=1), attention_ref(**given_, heads=1))
+    assert_as_good_as_torch(made["out"], sdpa(**given_, heads=1), truth_of(**given_, heads=1))
 
 
 @pytest.mark.parametrize("config", configurations("attention_int8"), ids=str)
@@ -87,7 +87,7 @@ def test_every_configuration(config: dict[str, int], n: int, monkeypatch: pytest
     assert planning.KEY_BLOCK % config["BLOCK_N"] == 0
     monkeypatch.setattr(planning, "lookup", lambda *_, **__: config)
     given_ = whole_numbers(70, n, 1, seed=n)
-    assert_as_good_as_torch(everything(given_, 1)["out"], sdpa(**given_, heads=1), attention_ref(**given_, heads=1))
+    assert_as_good_as_torch(everything(given_, 1)["out"], sdpa(**given_, heads=1), truth_of(**given_, heads=1))
 
 
 @pytest.mark.parametrize(("n", "heads"), [(64, 3), (77, 2), (300, 1)])
@@ -120,7 +120,7 @@ def test_offsets_of_keys_are_what_smoothing_is_for() -> None:
     offset = torch.zeros(64, device=DEVICE)
     offset[[3, 17, 40]] = torch.tensor([50.0, -80.0, 50.0], device=DEVICE)
     given_["k"] = (given_["k"].float() + offset).half()
-    truth = attention_ref(**given_, heads=1)
+    truth = truth_of(**given_, heads=1)
     without = relative(attention_int8_ref(**given_, heads=1, smooth=False), truth)
     assert without > 5 * INT8_ATTENTION_RELATIVE
     assert relative(attention_int8(**given_, heads=1), truth) < INT8_ATTENTION_RELATIVE
@@ -187,11 +187,11 @@ def test_values_near_the_limit_of_float16_are_right_or_plainly_wrong() -> None:
     given_["v"] = given_["v"].abs().clamp(0.9, 1) * 65000
     given_["k"][:] = given_["k"][:, :1]
     value = attention_int8(**given_, heads=1)
-    assert relative(value, attention_ref(**given_, heads=1)) < INT8_ATTENTION_RELATIVE
+    assert relative(value, truth_of(**given_, heads=1)) < INT8_ATTENTION_RELATIVE
     assert not attention_int8(**given_, heads=1, accumulate_half=True).isfinite().any()
     given_["v"] /= 80
     value = attention_int8(**given_, heads=1, accumulate_half=True)
-    assert relative(value, attention_ref(**given_, heads=1)) < INT8_ATTENTION_RELATIVE
+    assert relative(value, truth_of(**given_, heads=1)) < INT8_ATTENTION_RELATIVE
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -212,9 +212,9 @@ def test_nan_and_infinity_reach_what_depends_on_them_and_nothing_else(wrong: flo
 @pytest.mark.skipif(DEVICE == "cpu", reason="Triton's interpreter has no bfloat16 matrix products")
 def test_bfloat16_values_keep_their_range() -> None:
     given_ = {name: x.bfloat16() for name, x in operands(1, 100, 200, 2).items()}
-    assert relative(attention_int8(**given_, heads=2), attention_ref(**given_, heads=2)) < INT8_ATTENTION_RELATIVE
+    assert relative(attention_int8(**given_, heads=2), truth_of(**given_, heads=2)) < INT8_ATTENTION_RELATIVE
     given_["v"] *= 1e30
-    assert relative(attention_int8(**given_, heads=2), attention_ref(**given_, heads=2)) < INT8_ATTENTION_RELATIVE
+    assert relative(attention_int8(**given_, heads=2), truth_of(**given_, heads=2)) < INT8_ATTENTION_RELATIVE
 
 
 def test_a_plan_states_its_work_and_its_scratch() -> None:
@@ -258,4 +258,4 @@ def test_plain_torch_quantizes_alike_and_export_and_compile_take_the_op(monkeypa
     assert torch.equal(compiled(**given_), expected)
     wide = {name: x.bfloat16() for name, x in given_.items()}
     wide["v"] = wide["v"] * 1e30
-    assert relative(Block()(**wide), attention_ref(**wide, heads=2)) < INT8_ATTENTION_RELATIVE
+    assert relative(Block()(**wide), truth_of(**wide, heads=2)) < INT8_ATTENTION_RELATIVE
