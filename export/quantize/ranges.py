@@ -19,7 +19,7 @@ from .formats import W8A8_STATIC
 from .layer_error import some_outputs
 from .quantization import StaticRange
 from .rounded import Floats
-from .rounding import round_weight
+from .rounding import kept_of, round_weight
 from .smoothing import smoothing_factors
 from .static_ranges import hold_static
 
@@ -98,10 +98,17 @@ def _input_error(
     """
     assert W8A8_STATIC.weight is not None
     scale = np.repeat(steps[0], seen.taps)
-    inputs = seen.inputs / scale if compensating else None
-    folded = round_weight(weight * scale, W8A8_STATIC.weight, inputs=inputs, taps=seen.taps).dequantized() / scale
+    how, folded = W8A8_STATIC.weight, weight * scale
+    if compensating:
+        numbers = round_weight(folded, how, inputs=seen.inputs / scale, taps=seen.taps).dequantized()
+    else:
+        numbers = kept_of(folded, how)
     reference = float(np.square(exact).sum())
-    return float(np.square(_rounded(seen.inputs, steps) @ folded.T - exact).sum()) / reference if reference else 0.0
+    return (
+        float(np.square(_rounded(seen.inputs, steps) @ (numbers / scale).T - exact).sum()) / reference
+        if reference
+        else 0.0
+    )
 
 
 def _input_steps(edges: Range, factors: Floats) -> Steps:
