@@ -80,7 +80,7 @@ class LayerStatistics:
     @property
     def taps(self) -> int:
         """Numbers of an input channel in a row: 1 for a linear layer, height · width for a convolution."""
-        return self.inputs.shape[1] // self.input_lows.shape[1]
+        return int(self.inputs.shape[1] // self.input_lows.shape[1])
 
     def __add__(self, other: "LayerStatistics") -> "LayerStatistics":
         """Both as one run."""

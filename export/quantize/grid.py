@@ -171,7 +171,8 @@ def _amax(runs: Tensor) -> Tensor:
 def _energy(off: Tensor, importance: Tensor | None) -> Tensor:
     """The weighed sum of squares of each row, `[runs, 1]`; `off` is changed."""
     if importance is None:
-        return torch.linalg.vector_norm(off, dim=1, keepdim=True).square_()
+        energy: Tensor = torch.linalg.vector_norm(off, dim=1, keepdim=True).square_()
+        return energy
     if len(importance) == 1:
         return off.square_() @ importance.T
     return off.square_().mul_(importance).sum(1, keepdim=True)

@@ -1,5 +1,7 @@
 """How far a layer's product is off when its weight and its inputs are rounded as a format says."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,9 +13,10 @@ from .rounding import kept_of
 from .static_ranges import fit_static
 
 _OUTPUTS = 256
+Matrix = TypeVar("Matrix", Floats, Tensor)
 
 
-def some_outputs(weight: Floats) -> Floats:
+def some_outputs(weight: Matrix) -> Matrix:
     """Output channels of `[out, in]`, evenly spread, that stand for all of a layer where its error is estimated."""
     return weight[:: max(1, len(weight) // _OUTPUTS)]
 

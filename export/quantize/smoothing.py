@@ -132,10 +132,10 @@ def _site(site: Site, weights: Part, calibration: Calibration, format: Chosen) -
     taken = seen.input_size
     read, given = {}, np.zeros_like(taken)
     for reader in site.readers:
-        weight = weights.tensor(f"{reader}.weight").float().flatten(1)
-        given = np.maximum(given, torch.maximum(weight.amax(0), -weight.amin(0)).numpy())
+        weight = weights.tensor(f"{reader}.weight").flatten(1)
+        given = np.maximum(given, torch.maximum(weight.amax(0), -weight.amin(0)).float().numpy())
         if format(reader).quantized:
-            read[reader] = some_outputs(weight.numpy()).copy()
+            read[reader] = some_outputs(weight).to(torch.float32, copy=True).numpy()
     middle = len(seen.inputs) // 2
     halves = [_Half.of(read, seen.inputs[:middle]), _Half.of(read, seen.inputs[middle:])]
     best, least = None, sum(_error(read, half, half.inputs, format) for half in halves)

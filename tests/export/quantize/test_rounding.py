@@ -10,7 +10,7 @@ from optimum.quanto import AbsmaxOptimizer, MaxOptimizer, qint4, qint8, quantize
 
 from pocketxl.export.quantize.formats import FLOAT16, FP8_TOKEN, W4, W8, W8A8_GROUP, Format, Weight
 from pocketxl.export.quantize.grid import Grid
-from pocketxl.export.quantize.rounding import round_weight
+from pocketxl.export.quantize.rounding import kept_of, round_weight
 
 from ...tolerances import FLOAT8_RELATIVE, W4_GAUSSIAN_ZERO
 from .inputs import Floats, heavy, normal
@@ -200,11 +200,18 @@ def test_constant_weights_are_exact(which: Weight, value: float) -> None:
     np.testing.assert_allclose(round_weight(weight, which).dequantized(), weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize("which", HOWS, ids=str)
+def test_what_is_left_can_be_had_without_the_bytes(which: Weight) -> None:
+    weight = heavy(7, 230)
+    np.testing.assert_array_equal(kept_of(weight, which), round_weight(weight, which).dequantized())
+
+
 def test_the_caller_s_weight_is_not_written_to() -> None:
     weight = normal(4, 128)
     before = weight.copy()
     for which in HOWS:
         round_weight(weight, which)
+        kept_of(weight, which)
     np.testing.assert_array_equal(weight, before)
 
 

@@ -11,6 +11,7 @@ from pocketxl.export.quantize.compensate import importance_of
 from pocketxl.export.quantize.formats import FP8_TOKEN, W4, W8A8_GROUP, Format, Weight
 from pocketxl.export.quantize.grid import Grid
 from pocketxl.export.quantize.nearest import rounded
+from pocketxl.export.quantize.rounded import Bytes
 from pocketxl.export.quantize.rounding import round_weight
 from pocketxl.export.quantize.taps import _moments, _round, pairs_taps, tap_compensated
 
@@ -25,7 +26,7 @@ def how(format: Format) -> Weight:
     return format.weight
 
 
-def tapped(weight: Floats, inputs: Floats, which: Weight = INT8) -> tuple[NDArray[np.int8], Floats, Floats]:
+def tapped(weight: Floats, inputs: Floats, which: Weight = INT8) -> tuple[Bytes, Floats, Floats]:
     """Data, scale `[out]` and what they stand for."""
     grid = Grid.of(which)
     numbers = tap_compensated(torch.from_numpy(weight), which, grid, torch.from_numpy(inputs), TAPS)
