@@ -133,6 +133,8 @@ def _site(site: Site, weights: Part, calibration: Calibration, format: Chosen) -
     read, given = {}, np.zeros_like(taken)
     for reader in site.readers:
         weight = weights.tensor(f"{reader}.weight").flatten(1)
+        if weight.dtype.itemsize == 1:  # of which torch knows no extremes
+            weight = weight.float()
         given = np.maximum(given, torch.maximum(weight.amax(0), -weight.amin(0)).float().numpy())
         if format(reader).quantized:
             read[reader] = some_outputs(weight).to(torch.float32, copy=True).numpy()
