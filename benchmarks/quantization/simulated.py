@@ -4,6 +4,7 @@ Inputs and weights of every layer are rounded and multiplied in float32, which i
 floats are summed in. What a kernel adds of its own, such as attention in 8 bits, is not in it.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -156,7 +157,9 @@ def _replace(layer: Any, format: Format, numbers: Quantization, name: str, shown
     static = numbers.ranges.get(name) if format.ranged else None
     matrix = layer.weight.flatten(1).numpy()
     folded = 1.0 if static is None else np.repeat(static.input_scale, matrix.shape[1] // len(static.input_scale))
-    rounded = round_weight(matrix * folded, format.weight, inputs=numbers.sampled(name)).dequantized() / folded
+    inputs, taps = numbers.sampled(name), math.prod(layer.weight.shape[2:])
+    inputs = None if inputs is None else inputs / np.float32(folded)
+    rounded = round_weight(matrix * folded, format.weight, inputs=inputs, taps=taps).dequantized() / folded
     layer.weight = nn.Parameter(torch.from_numpy(rounded.astype(np.float32)).view(layer.weight.shape), False)
     if static is not None:
         layer.register_forward_pre_hook(lambda _, x: (_static(x[0], static.input_scale, static.input_zero),))

@@ -3,6 +3,7 @@
 A layer is read and rounded when its bytes are asked for, written and forgotten: the whole network is never in memory.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,4 +113,4 @@ def _round(weight: StoredWeight) -> Rounded:
     if weight.input_scale is not None:
         scale = np.repeat(weight.input_scale, matrix.shape[1] // len(weight.input_scale))
         matrix, inputs = matrix * scale, None if inputs is None else inputs / scale
-    return round_weight(matrix, weight.how, inputs=inputs)
+    return round_weight(matrix, weight.how, inputs=inputs, taps=math.prod(weight.shape[2:]))

@@ -77,6 +77,11 @@ class LayerStatistics:
         size: Floats = np.maximum(np.abs(low), np.abs(high))
         return size
 
+    @property
+    def taps(self) -> int:
+        """Numbers of an input channel in a row: 1 for a linear layer, height · width for a convolution."""
+        return int(self.inputs.shape[1] // self.input_lows.shape[1])
+
     def __add__(self, other: "LayerStatistics") -> "LayerStatistics":
         """Both as one run."""
         both = self.beside(other)
@@ -98,10 +103,9 @@ class LayerStatistics:
         """The same layer if its input and output channels are multiplied by these positive factors (None: by 1)."""
         taken = np.ones_like(self.input_lows[0]) if inputs is None else inputs
         given = np.ones_like(self.output_lows[0]) if outputs is None else outputs
-        patch = self.inputs.shape[1] // len(taken)
         return replace(
             self,
-            inputs=self.inputs * np.repeat(taken, patch),
+            inputs=self.inputs * np.repeat(taken, self.taps),
             input_lows=self.input_lows * taken,
             input_highs=self.input_highs * taken,
             output_lows=self.output_lows * given,

@@ -57,43 +57,76 @@ class Grid:
         steps = weight / scale
         if self.float8:
             return steps.clamp_(-LARGEST_E4M3, LARGEST_E4M3).to(E4M3).float()
-        return steps.round_().clamp_(self.low - zero, self.high - zero)
+        # Ends that are tensors would take ten times as long.
+        if not self.free:
+            return steps.round_().clamp_(self.low - self.zero, self.high - self.zero)
+        return steps.round_().add_(zero).clamp_(self.low, self.high).sub_(zero)
 
     def fit(self, runs: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scale and zero point `[runs, 1]` for each row of `runs [runs, length]`, by the least squared error.
 
         `importance` `[runs or 1, length]` weighs the squares (None: all alike).
         """
-        amax = runs.abs().amax(1, keepdim=True)
+        amax = _amax(runs)
         zero = torch.full_like(amax, float(self.zero))
         if self.float8:
-            return (amax / LARGEST_E4M3).clamp_(min=SMALLEST_SCALE), zero
+            return self.holding(runs), zero
         if not self.free and self.high > 15:
-            return self._clip(runs, (amax / self.high).clamp_(min=SMALLEST_SCALE), importance), zero
+            return self._clip(runs, self.holding(runs), importance), zero
         return self._search(runs, amax, importance)
+
+    def holding(self, runs: Tensor) -> Tensor:
+        """The least scale `[runs, 1]` with which every number of a row is in range, its sign aside."""
+        return (_amax(runs) / (self.high - self.zero)).clamp_(min=SMALLEST_SCALE)
 
     def _clip(self, runs: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor:
         """A smaller scale for the rows whose rare extremes cost the others more than they are worth."""
+        width = runs.shape[1]
+        # Cutting a tenth off the largest number costs a hundredth of its square, whatever else is cut.
+        if importance is None and (1 - 0.9**2) * width / 12 <= (0.1 * self.high) ** 2:
+            return scale
         # Tame rows end here: neither rounding's error nor what a slightly smaller range cuts off makes them better.
         tenth = scale * 0.9
-        everywhere = torch.ones(1, runs.shape[1]) if importance is None else importance
-        rounding = (scale.square() - tenth.square()) * (everywhere.sum(1, keepdim=True) / 12)
-        cut = (runs.abs() - tenth * self.high).relu_().square_().mul_(everywhere).sum(1, keepdim=True)
-        wild = (cut < rounding)[:, 0].nonzero()[:, 0]
+        end = tenth * self.high
+        cut = _energy(runs.abs().sub_(end).relu_(), importance)
+        counts = float(width) if importance is None else importance.sum(1, keepdim=True)
+        wild = (cut < (scale.square() - tenth.square()) * counts / 12)[:, 0].nonzero()[:, 0]
         if len(wild) == 0:
             return scale
-        kept, extreme = runs[wild], scale[wild]
         weights = importance if importance is None or len(importance) == 1 else importance[wild]
-        least, best = self._error(kept, extreme, weights), extreme
+        return scale.index_copy(0, wild, self._narrowed(runs[wild], scale[wild], weights))
+
+    def _narrowed(self, runs: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor:
+        """The best share of the scale of each row.
+
+        What is cut off is convex in the range's end, and so is what rounding costs: rows whose error has grown twice
+        in a row are done.
+        """
+        best, least = scale.clone(), self._error(runs, scale, importance)
+        last = least
+        rises = torch.zeros_like(least)
+        left = torch.arange(len(runs))
         for share in _SHARES_OF_8_BITS:
-            tried = (extreme * share).clamp_(min=SMALLEST_SCALE)
-            error = self._error(kept, tried, weights)
-            best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
-        return scale.index_copy(0, wild, best)
+            tried = (scale * share).clamp_(min=SMALLEST_SCALE)
+            error = self._error(runs, tried, importance)
+            better = error < least
+            best[left] = torch.where(better, tried, best[left])
+            least = torch.minimum(error, least)
+            rises = torch.where(error > last, rises + 1, 0.0)
+            last = error
+            going = (rises < 2)[:, 0].nonzero()[:, 0]
+            if len(going) == 0:
+                break
+            if len(going) < len(left):
+                runs, scale, left = runs[going], scale[going], left[going]
+                least, last, rises = least[going], last[going], rises[going]
+                importance = importance if importance is None or len(importance) == 1 else importance[going]
+        return best
 
     def _error(self, runs: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor:
-        error = self.steps(runs, scale, torch.tensor(float(self.zero))).mul_(scale).sub_(runs).square_()
-        return (error if importance is None else error.mul_(importance)).sum(1, keepdim=True)
+        exact = runs / scale
+        steps = exact.round().clamp_(self.low - self.zero, self.high - self.zero)
+        return _energy(steps.sub_(exact), importance).mul_(scale.square())
 
     def _search(self, runs: Tensor, amax: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of some ranges, each followed by the least-squares scale of its own rounding, the best."""
@@ -128,3 +161,18 @@ class Grid:
         for share in _SHARES_OF_4_BITS if self.high == 15 else (1.0,):
             scale = ((high - low) * (share / self.high)).clamp_(min=SMALLEST_SCALE)
             yield scale, (-low * share / scale).round_().clamp_(0, self.high)
+
+
+def _amax(runs: Tensor) -> Tensor:
+    """The largest magnitude of each row, `[runs, 1]`."""
+    return torch.maximum(runs.amax(1, keepdim=True), -runs.amin(1, keepdim=True))
+
+
+def _energy(off: Tensor, importance: Tensor | None) -> Tensor:
+    """The weighed sum of squares of each row, `[runs, 1]`; `off` is changed."""
+    if importance is None:
+        energy: Tensor = torch.linalg.vector_norm(off, dim=1, keepdim=True).square_()
+        return energy
+    if len(importance) == 1:
+        return off.square_() @ importance.T
+    return off.square_().mul_(importance).sum(1, keepdim=True)

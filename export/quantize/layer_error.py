@@ -1,5 +1,7 @@
 """How far a layer's product is off when its weight and its inputs are rounded as a format says."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,36 +9,38 @@ from torch import Tensor
 from .formats import Activation, Format
 from .input_rounding import rounded_inputs
 from .rounded import Floats, Rounded
-from .rounding import round_weight
+from .rounding import kept_of
 from .static_ranges import fit_static
 
 _OUTPUTS = 256
+Matrix = TypeVar("Matrix", Floats, Tensor)
 
 
-def some_outputs(weight: Floats) -> Floats:
+def some_outputs(weight: Matrix) -> Matrix:
     """Output channels of `[out, in]`, evenly spread, that stand for all of a layer where its error is estimated."""
     return weight[:: max(1, len(weight) // _OUTPUTS)]
 
 
 def layer_error(
-    weight: Floats, inputs: Floats, format: Format, *, rounded: Rounded | None = None
+    weight: Floats, inputs: Floats, format: Format, *, rounded: Rounded | None = None, exact: Tensor | None = None
 ) -> tuple[float, float]:
     """Squared error of `inputs @ weight.T` in that format, and the squared product itself, both summed.
 
     `weight` `[out, in]`, `inputs` `[rows, in]`; static ranges are those of these inputs and (for integers, whose output
     is rounded too) of the product without a bias. `rounded` saves the rounding of a weight that was rounded before; a
-    static range for each channel goes into the weight, which is rounded anew.
+    static range for each channel goes into the weight, which is rounded anew. `exact` saves the product itself.
 
     Raises `ValueError` for a format that is no rounding.
     """
     if format.weight is None or not format.quantized:
         raise ValueError(f"format is {format}; only one with a scale rounds a layer")
-    exact = torch.from_numpy(inputs) @ torch.from_numpy(weight).T
+    if exact is None:
+        exact = torch.from_numpy(inputs) @ torch.from_numpy(weight).T
     if format.static and format.activation is not None and format.activation.kind == "int":
         result = _static_product(weight, inputs, format, format.activation, exact)
     else:
-        numbers = rounded if rounded is not None else round_weight(weight, format.weight)
-        result = _taken(inputs, format) @ torch.from_numpy(numbers.dequantized()).T
+        numbers = kept_of(weight, format.weight) if rounded is None else rounded.dequantized()
+        result = _taken(inputs, format) @ torch.from_numpy(numbers).T
     return _squared(result.sub_(exact)), _squared(exact)
 
 
@@ -55,8 +59,7 @@ def _static_product(weight: Floats, inputs: Floats, format: Format, how: Activat
     steps = rounded_inputs(torch.from_numpy(inputs), how, scale=torch.from_numpy(scale), zero=zero) / torch.from_numpy(
         scale
     )
-    numbers = round_weight(weight * scale, format.weight)
-    product = steps @ torch.from_numpy(numbers.dequantized()).T
+    product = steps @ torch.from_numpy(kept_of(weight * scale, format.weight)).T
     out_scale, out_zero = _range(exact.numpy(), how)
     return rounded_inputs(product, how, scale=torch.from_numpy(out_scale), zero=out_zero)
 

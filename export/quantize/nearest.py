@@ -1,5 +1,6 @@
 """Weights to the nearest numbers of their format, some rows at a time."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -22,24 +23,41 @@ def plain(weight: Tensor, how: Weight, grid: Grid, importance: Tensor | None = N
     `importance` `[in]` weighs the squared errors that scales are chosen by.
     """
     out, width = weight.shape
+    data = torch.empty(out, width, dtype=grid.dtype)
+    scales: list[Tensor] = []
+    zeros: list[Tensor] = []
+    for rows, steps, scale, zero in _parts(weight, how, grid, importance):
+        data[rows] = stored(grid, steps, zero).view(len(data[rows]), -1)[:, :width]
+        scales.append(scale)
+        zeros.append(zero)
+    return data, torch.cat(scales).view(out, -1), torch.cat(zeros).view(out, -1)
+
+
+def kept(weight: Tensor, how: Weight, grid: Grid) -> Tensor:
+    """What `plain` leaves of a weight, without making its bytes: where only the error is asked for."""
+    values = torch.empty_like(weight)
+    for rows, steps, scale, _ in _parts(weight, how, grid, None):
+        values[rows] = steps.mul_(scale).view(len(values[rows]), -1)[:, : weight.shape[1]]
+    return values
+
+
+def _parts(
+    weight: Tensor, how: Weight, grid: Grid, importance: Tensor | None
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Some rows, and of the numbers there that share a scale the steps `[runs, length]`, scale and zero `[runs, 1]`."""
+    out, width = weight.shape
     length = width if how.group is None else how.group
     groups = -(-width // length)
-    data = torch.empty(out, width, dtype=grid.dtype)
-    scale, zero = torch.empty(out, groups), torch.empty(out, groups)
-    rows = max(1, _CHUNK // width)
+    chunk = max(1, _CHUNK // width)
     shared = _shared_scale(weight, grid) if how.granularity == "tensor" else None
-    for at in range(0, out, rows):
-        part = weight[at : at + rows]
-        count = len(part)
+    for at in range(0, out, chunk):
+        rows = slice(at, min(at + chunk, out))
         # Zeros behind a last, shorter group are exact in every format and move no scale.
-        runs = pad(part, groups * length).view(-1, length)
+        runs = pad(weight[rows], groups * length).view(-1, length)
         weights = None if importance is None else pad(importance[None], groups * length).view(groups, length)
-        weights = None if weights is None else weights.repeat(count, 1) if groups > 1 else weights
-        fitted = grid.fit(runs, weights) if shared is None else tuple(one.expand(len(runs), 1) for one in shared)
-        steps = grid.steps(runs, *fitted)
-        data[at : at + rows] = stored(grid, steps, fitted[1]).view(count, -1)[:, :width]
-        scale[at : at + rows], zero[at : at + rows] = (one.reshape(count, groups) for one in fitted)
-    return data, scale, zero
+        weights = None if weights is None else weights.repeat(rows.stop - at, 1) if groups > 1 else weights
+        scale, zero = grid.fit(runs, weights) if shared is None else (one.expand(len(runs), 1) for one in shared)
+        yield rows, grid.steps(runs, scale, zero), scale, zero
 
 
 def stored(grid: Grid, steps: Tensor, zero: Tensor) -> Tensor:

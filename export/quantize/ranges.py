@@ -19,7 +19,7 @@ from .formats import W8A8_STATIC
 from .layer_error import some_outputs
 from .quantization import StaticRange
 from .rounded import Floats
-from .rounding import round_weight
+from .rounding import kept_of, round_weight
 from .smoothing import smoothing_factors
 from .static_ranges import hold_static
 
@@ -69,16 +69,18 @@ def static_error(weight: Floats, bias: Floats | None, seen: LayerStatistics, ran
     steps = some_outputs(ranges.output_scale), ranges.output_zero
     reference = float(np.square(exact).sum())
     rounded = float(np.square(_rounded(exact, steps) - exact).sum()) / reference if reference else 0.0
-    return _input_error(some, seen, (ranges.input_scale, ranges.input_zero)) + rounded
+    inputs = (ranges.input_scale, ranges.input_zero)
+    return _input_error(some, seen, inputs, seen.inputs @ some.T, compensating=True) + rounded
 
 
 def _factors(weight: Floats, some: Floats, seen: LayerStatistics) -> Floats:
     """What the input's channels are divided by; those by which the output is off least."""
     read = np.abs(weight).max(0).reshape(len(seen.input_size), -1).max(1)
     candidates = [smoothing_factors(seen.input_size, read, strength) for strength in STRENGTHS]
+    exact = seen.inputs @ some.T
     return min(
         [np.ones_like(seen.input_size), *candidates],
-        key=lambda factors: _input_error(some, seen, _input_steps(seen.input_range, factors)),
+        key=lambda factors: _input_error(some, seen, _input_steps(seen.input_range, factors), exact),
     )
 
 
@@ -87,14 +89,26 @@ def _room(off: Callable[[np.float32], Floats]) -> np.float32:
     return min(map(np.float32, ROOMS), key=lambda room: float(np.square(off(room)).sum()))
 
 
-def _input_error(weight: Floats, seen: LayerStatistics, steps: Steps) -> float:
-    """Relative squared error of the products with inputs and weight rounded."""
+def _input_error(
+    weight: Floats, seen: LayerStatistics, steps: Steps, exact: Floats, *, compensating: bool = False
+) -> float:
+    """Relative squared error of the products with inputs and weight rounded; `exact`: those with neither.
+
+    `compensating`: the weight as it will be rounded. To nearest is enough to tell ranges apart, in a third of the time.
+    """
     assert W8A8_STATIC.weight is not None
-    scale = np.repeat(steps[0], seen.inputs.shape[1] // len(steps[0]))
-    folded = round_weight(weight * scale, W8A8_STATIC.weight).dequantized() / scale
-    exact = seen.inputs @ weight.T
+    scale = np.repeat(steps[0], seen.taps)
+    how, folded = W8A8_STATIC.weight, weight * scale
+    if compensating:
+        numbers = round_weight(folded, how, inputs=seen.inputs / scale, taps=seen.taps).dequantized()
+    else:
+        numbers = kept_of(folded, how)
     reference = float(np.square(exact).sum())
-    return float(np.square(_rounded(seen.inputs, steps) @ folded.T - exact).sum()) / reference if reference else 0.0
+    return (
+        float(np.square(_rounded(seen.inputs, steps) @ (numbers / scale).T - exact).sum()) / reference
+        if reference
+        else 0.0
+    )
 
 
 def _input_steps(edges: Range, factors: Floats) -> Steps:

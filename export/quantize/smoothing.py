@@ -8,9 +8,11 @@ the weights, `a`, is chosen for each place by the error of the products with rou
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .calibration import Calibration, LayerStatistics
 from .formats import Format
@@ -18,16 +20,14 @@ from .layer_error import layer_error, some_outputs
 from .rounded import Floats
 from .sites import Pair, Site, find_pairs, find_sites
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Chosen = Callable[[str], Format]
+Chosen = Callable[[str], Format]
+"""What the inputs and the weight of a layer are to be rounded to."""
 
 
 class Source(Protocol):
     """What is asked of `export.checkpoint.weights.Weights`."""
 
-    def tensor(self, name: str) -> "Tensor":
+    def tensor(self, name: str) -> Tensor:
         """The tensor of that state-dict name, read now."""
 
 
@@ -76,10 +76,8 @@ class Smoothed:
         self._weights = weights
         self._smoothing = smoothing
 
-    def tensor(self, name: str) -> "Tensor":
+    def tensor(self, name: str) -> Tensor:
         """See `Weights.tensor`."""
-        import torch
-
         tensor = self._weights.tensor(name)
         rows = self._smoothing.rows.get(name)
         columns = self._smoothing.columns.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
@@ -93,7 +91,7 @@ class Smoothed:
         return tensor
 
 
-def find_smoothing(weights: Part, calibration: Calibration, format: "Chosen") -> Smoothing:
+def find_smoothing(weights: Part, calibration: Calibration, format: Chosen) -> Smoothing:
     """The factors of one part of a checkpoint; `format` tells what a layer's inputs and weight are to be rounded to.
 
     Places whose layers were not watched stay as they are. Memory: one place at a time.
@@ -124,7 +122,7 @@ def smoothing_factors(inputs: Floats, weights: Floats, strength: float) -> Float
     return factors.clip(1 / LARGEST, LARGEST).astype(np.float32)
 
 
-def _site(site: Site, weights: Part, calibration: Calibration, format: "Chosen") -> Floats | None:
+def _site(site: Site, weights: Part, calibration: Calibration, format: Chosen) -> Floats | None:
     """The best factors of a place; None: without any is best.
 
     Each half of the sampled inputs judges what the other half suggests. Judged by its own inputs, a large strength
@@ -134,29 +132,45 @@ def _site(site: Site, weights: Part, calibration: Calibration, format: "Chosen")
     taken = seen.input_size
     read, given = {}, np.zeros_like(taken)
     for reader in site.readers:
-        weight = weights.tensor(f"{reader}.weight").float().flatten(1).numpy()
-        given = np.maximum(given, np.abs(weight).max(0))
-        read[reader] = some_outputs(weight).copy()
-    halves = seen.inputs[: len(seen.inputs) // 2], seen.inputs[len(seen.inputs) // 2 :]
-    best, least = None, sum(_error(read, half, format) for half in halves)
+        weight = weights.tensor(f"{reader}.weight").flatten(1)
+        if weight.dtype.itemsize == 1:  # of which torch knows no extremes
+            weight = weight.float()
+        given = np.maximum(given, torch.maximum(weight.amax(0), -weight.amin(0)).float().numpy())
+        if format(reader).quantized:
+            read[reader] = some_outputs(weight).to(torch.float32, copy=True).numpy()
+    middle = len(seen.inputs) // 2
+    halves = [_Half.of(read, seen.inputs[:middle]), _Half.of(read, seen.inputs[middle:])]
+    best, least = None, sum(_error(read, half, half.inputs, format) for half in halves)
     for strength in STRENGTHS:
         error = 0.0
         for known, unknown in (halves, halves[::-1]):
-            factors = smoothing_factors(np.abs(known).max(0), given, strength)
+            factors = smoothing_factors(np.abs(known.inputs).max(0), given, strength)
             scaled = {reader: weight * factors for reader, weight in read.items()}
-            error += _error(scaled, unknown / factors, format)
+            error += _error(scaled, unknown, unknown.inputs / factors, format)
         if error < least:
             best, least = strength, error
     return None if best is None else smoothing_factors(taken, given, best)
 
 
-def _error(read: Mapping[str, Floats], inputs: Floats, format: "Chosen") -> float:
-    """Sum over the layers of the relative squared error of their products."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Half:
+    """Half of the inputs that were seen, and the products that smoothing leaves as they are."""
+
+    inputs: Floats
+    products: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, read: Mapping[str, Floats], inputs: Floats) -> "_Half":
+        """With the weights of each reader."""
+        x = torch.from_numpy(inputs)
+        return cls(inputs=inputs, products={name: x @ torch.from_numpy(weight).T for name, weight in read.items()})
+
+
+def _error(read: Mapping[str, Floats], half: _Half, inputs: Floats, format: Chosen) -> float:
+    """Sum over the layers of the relative squared error of their products, of weights and inputs with factors."""
     total = 0.0
     for reader, weight in read.items():
-        if not format(reader).quantized:
-            continue
-        error, reference = layer_error(weight, inputs, format(reader))
+        error, reference = layer_error(weight, inputs, format(reader), exact=half.products[reader])
         total += error / reference if reference else 0.0
     return total
 

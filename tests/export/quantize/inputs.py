@@ -33,6 +33,16 @@ def with_outliers(inputs: Floats) -> Floats:
     return larger
 
 
+def upsampled(rows: int, channels: int, *, seed: int) -> Floats:
+    """Patches 3 × 3 of noise that was upsampled to its nearest neighbours, `[rows, channels · 9]`."""
+    random = np.random.default_rng(seed)
+    pixels = random.standard_normal((rows, channels, 3, 3), np.float32).repeat(2, 2).repeat(2, 3)
+    found = np.empty((rows, channels, 3, 3), np.float32)
+    for row, (down, right) in enumerate(random.integers(0, 2, (rows, 2))):
+        found[row] = pixels[row, :, down : down + 3, right : right + 3]
+    return found.reshape(rows, -1)
+
+
 def product_error(weight: Floats, kept: Floats, inputs: Floats) -> float:
     """Relative error (L2) of `inputs @ weight.T`."""
     return float(np.linalg.norm(inputs @ (kept - weight).T) / np.linalg.norm(inputs @ weight.T))

@@ -60,7 +60,7 @@ def test_where_the_goal_holds_every_layer_has_the_recipes_own_format() -> None:
     assert set(numbers.assigned.values()) == {W8A8_DYNAMIC}
     assert found.more_bits(numbers) == {}
     assert 0 < found.estimate(numbers) < 0.05
-    assert not numbers.inputs, "8 bits are rounded to nearest"
+    assert not numbers.inputs, "8 bits of linear layers are rounded to nearest"
 
 
 def test_a_layer_with_an_outlier_token_gets_a_range_for_each_token_and_the_others_nothing() -> None:
@@ -153,6 +153,7 @@ def test_convolutions_have_ranges_only_where_they_use_them() -> None:
         [Layer(name=name, kind=Kind.CONV, shape=weight.shape)], INT8, Role.UNET, weights.get, seen, CpuTarget()
     )
     assert [option.format for option in found.options[name]] == [W8A8_STATIC, W8, FLOAT32]
-    assert set(choose(found, INT8, Role.UNET, seen, goal=1.0).ranges) == {name}
+    numbers = choose(found, INT8, Role.UNET, seen, goal=1.0)
+    assert (set(numbers.ranges), set(numbers.inputs)) == ({name}, {name}), "taps make up for each other's rounding"
     floats = choose(found, INT8, Role.UNET, seen, goal=0.0)
-    assert (floats.assigned[name], dict(floats.ranges)) == (FLOAT32, {})
+    assert (floats.assigned[name], dict(floats.ranges), dict(floats.inputs)) == (FLOAT32, {}, {})

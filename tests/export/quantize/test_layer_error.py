@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pocketxl.export.quantize.formats import (
     FLOAT16,
@@ -70,3 +71,12 @@ def test_what_is_no_rounding_is_refused() -> None:
     for format in (KEEP, FLOAT16):
         with pytest.raises(ValueError, match="only one with a scale rounds a layer"):
             layer_error(normal(4, 4), normal(4, 4), format)
+
+
+def test_a_product_that_is_known_saves_nothing_but_time() -> None:
+    weight, inputs = normal(24, 160), normal(50, 160, seed=1)
+    exact = torch.from_numpy(inputs @ weight.T)
+    before = exact.clone()
+    for format in (W8A8_DYNAMIC, W8A8_STATIC, W4):
+        assert layer_error(weight, inputs, format, exact=exact) == pytest.approx(layer_error(weight, inputs, format))
+    assert torch.equal(exact, before)

@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from optimum.quanto import AbsmaxOptimizer, MaxOptimizer, qint4, qint8, quantize_weight
 
 from pocketxl.export.quantize.formats import FLOAT16, FP8_TOKEN, W4, W8, W8A8_GROUP, Format, Weight
-from pocketxl.export.quantize.rounding import round_weight
+from pocketxl.export.quantize.grid import Grid
+from pocketxl.export.quantize.rounding import kept_of, round_weight
 
 from ...tolerances import FLOAT8_RELATIVE, W4_GAUSSIAN_ZERO
 from .inputs import Floats, heavy, normal
@@ -128,6 +130,33 @@ def test_int8_rows_are_clipped_only_where_that_is_better(width: int) -> None:
     assert clipped.any() == (width == 23040), "one extreme is worth clipping from about 10,000 numbers on"
 
 
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "wild", "one extreme"])
+def test_the_search_for_a_clipped_range_ends_early_and_finds_the_best_of_all(kind: str, weighed: bool) -> None:
+    """Against every one of the ranges that it may choose, spelled out in float64."""
+    weight = heavy(6, 40000) if kind == "heavy" else normal(6, 40000)
+    if kind == "wild":
+        weight = weight**5
+    elif kind == "one extreme":
+        weight[:, 7] = 40
+    importance = np.exp(normal(1, 40000, seed=1)) if weighed else np.ones((1, 40000), np.float32)
+    scale, _ = Grid.of(how(W8)).fit(torch.from_numpy(weight), torch.from_numpy(importance) if weighed else None)
+    exact = weight.astype(np.float64)
+
+    def error(step: NDArray[np.float64]) -> NDArray[np.float64]:
+        off = np.clip(np.rint(exact / step), -127, 127) * step - exact
+        found: NDArray[np.float64] = (np.square(off) * importance).sum(1)
+        return found
+
+    holding = np.abs(exact).max(1, keepdims=True) / 127
+    every = np.stack([error(holding * 0.9**i) for i in range(19)])
+    ours = error(scale.double().numpy())
+    # Where the first share that is tried does not pay by the rule of thumb, the range is that of the extremes.
+    np.testing.assert_allclose(ours, np.where(scale[:, 0].numpy() < 0.99 * holding[:, 0], every.min(0), every[0]), 1e-5)
+    assert (ours <= 1.01 * every.min(0)).all()
+    assert every.argmin(0).max() > 1 or kind in ("normal", "wild"), "a long search"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     which=st.sampled_from(HOWS),
@@ -171,11 +200,18 @@ def test_constant_weights_are_exact(which: Weight, value: float) -> None:
     np.testing.assert_allclose(round_weight(weight, which).dequantized(), weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize("which", HOWS, ids=str)
+def test_what_is_left_can_be_had_without_the_bytes(which: Weight) -> None:
+    weight = heavy(7, 230)
+    np.testing.assert_array_equal(kept_of(weight, which), round_weight(weight, which).dequantized())
+
+
 def test_the_caller_s_weight_is_not_written_to() -> None:
     weight = normal(4, 128)
     before = weight.copy()
     for which in HOWS:
         round_weight(weight, which)
+        kept_of(weight, which)
     np.testing.assert_array_equal(weight, before)
 
 

@@ -169,6 +169,19 @@ def test_outliers_cost_nothing_any_more(format: Any) -> None:
     assert error(100, smooth=False) > 3 * tame or format == W4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_weights_of_every_kind_have_the_factors_of_their_numbers(dtype: torch.dtype) -> None:
+    weights, seen = part(100)
+    stored = {key: value.to(dtype) for key, value in weights.weights.items()}
+    found, wanted = (
+        find_smoothing(Named(state), seen, lambda _: W8A8_DYNAMIC)
+        for state in (stored, {key: value.float() for key, value in stored.items()})
+    )
+    assert found.columns
+    for layer, factors in wanted.columns.items():
+        np.testing.assert_array_equal(found.columns[layer], factors)
+
+
 def test_a_layer_that_keeps_its_floats_is_left_alone() -> None:
     from pocketxl.export.quantize.formats import FLOAT32
 

@@ -42,12 +42,12 @@ def test_nothing_is_read_before_a_tensor_is_asked_for() -> None:
 
 
 def test_scales_of_the_input_are_in_the_weight_and_out_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
     real = rounding.round_weight
 
-    def watched(matrix: np.ndarray, how: object, *, inputs: np.ndarray) -> object:
-        seen["product"] = inputs @ matrix.T
-        return real(matrix, how, inputs=inputs)  # type: ignore[arg-type]
+    def watched(matrix: np.ndarray, how: object, *, inputs: np.ndarray, taps: int) -> object:
+        seen.update(product=inputs @ matrix.T, taps=taps)
+        return real(matrix, how, inputs=inputs, taps=taps)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rounding, "round_weight", watched)
     values, inputs = noise(5, 3, 2, 2), noise(40, 12, seed=1)
@@ -55,6 +55,7 @@ def test_scales_of_the_input_are_in_the_weight_and_out_of_the_samples(monkeypatc
     weight = weight_of(values, inputs=inputs, input_scale=scale)
     stored = weight.int8().numpy() * weight.scale().numpy().reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(seen["product"], inputs @ values.reshape(5, -1).T, rtol=1e-4, atol=1e-4)
+    assert seen["taps"] == 4
     wanted = values * scale.reshape(1, -1, 1, 1)
     assert np.abs(stored - wanted).max() <= 0.51 * np.abs(wanted).max() / 127
 
