@@ -1,4 +1,4 @@
-"""Every kernel that a call can ask for, whatever the sizes: what an engine for pictures of any size ships.
+"""Every kernel that a call can ask for, whatever the sizes and the card: what an engine for any picture ships.
 
 What is compiled depends on sizes through the tables' limits of rows, through keys that fill no block, and through sums
 that are shared out or not. Each is constant between edges that the tables name, so a size from each interval between
@@ -6,12 +6,13 @@ them, planned, gives all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
 from .architecture import Architecture
 from .attention.plan import SHORT
-from .configs import Row, table
+from .configs import table
 from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
 
@@ -29,10 +30,11 @@ Sizes = dict[str, Value]
 # Widths that linear_f16 can have where one is a number of tokens: for any step of 64 or less, whole or not, and rows
 # that begin at 16 bytes or not.
 _ANY_WIDTH: Final = (64, 96, 80, 81)
+_MANY: Final = 2**20
 
 
 def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture) -> tuple[Variant, ...]:
-    """What must be compiled so that a call of an op can run at any size.
+    """What must be compiled so that a call of an op can run at any size, on any card of an architecture.
 
     `shape`: the keyword arguments of its `plan_<op>`, without `arch`. Those that are sizes (m, b, h, w, batch; n of
     attention and n and stride of softmax_rows; width and height of upsample_to) may have any value, or a name, or be
@@ -51,16 +53,18 @@ def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture)
 def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Architecture) -> tuple[Variant, ...]:
     plan = plan_function(op)
     given = dict(shape)
-    rows = [row for row in table(op) if row.sm == arch.sm]
+    limits = [row.rows for row in table(op) if row.sm == arch.sm and row.rows is not None]
     found: dict[Variant, None] = {}
-    for sizes in _sizes(op, given, rows):
-        found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+    # A sum that can be shared out is, where there are more multiprocessors than work, and never where there is but one.
+    cards = (arch, replace(arch, multiprocessors=1), replace(arch, multiprocessors=_MANY))
+    for card in cards if op in CONV_OPS else cards[:1]:
+        for sizes in _sizes(op, given, limits):
+            found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
     return tuple(found)
 
 
-def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
-    """Sizes that between them lie in every interval in which nothing changes."""
-    limits = [row.rows for row in rows if row.rows is not None]
+def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
+    """Sizes that between them lie in every interval of a table's `limits` in which nothing changes."""
     if op in ROW_OPS:
         for m in _one_of_each(limits):
             for n, k in _widths(op, given):
@@ -73,7 +77,7 @@ def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
         for pixels in _one_of_each(limit // a_pixel for limit in limits):
             yield {"b": 1, "h": pixels, "w": 1}
     elif op in CONV_OPS:
-        yield from _pictures(op, given, rows)
+        yield from _pictures(op, given, limits)
     elif op in ATTENTION_OPS:
         yield from _tokens(given, [limit // _whole(given, "heads") for limit in limits])
     elif op == "attention_wide":  # neither keys nor rounds choose a binary
@@ -97,17 +101,10 @@ def _widths(op: str, given: Fixed) -> Iterator[tuple[Sizes, Sizes]]:
             yield {"n": n} if n else {}, {"k": k} if k else {}
 
 
-def _pictures(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
-    """One picture a pixel wide, in heights that reach every table row, and there shared sums and whole ones."""
+def _pictures(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
+    """One picture a pixel wide, in heights that reach every table row."""
     pictures = 2 if op == "conv_f16" else 1  # its tables are asked for a pair
-    wanted = {cdiv(count, pictures) for count in _one_of_each(row.rows for row in rows if row.rows is not None)}
-    if given.get("kernel", 3) != 1 and not given.get("c2"):
-        n = _whole(given, "n")
-        for config in (row.config for row in rows if "PROGRAMS" in row.config):
-            # From six rounds of programs on, no share wins a seventh (`split_sum`).
-            most = cdiv(6 * config["PROGRAMS"], cdiv(n, config["BLOCK_N"])) + 1
-            wanted |= {cdiv(tiles * config["BLOCK_M"], pictures) for tiles in range(1, most + 1)}
-    for pixels in sorted(wanted):
+    for pixels in sorted({cdiv(count, pictures) for count in _one_of_each(limits)}):
         if given.get("upsample_to"):
             yield {"b": 1, "h": cdiv(pixels, 2), "w": 1, "upsample_to": (pixels, 1)}
         else:

@@ -20,13 +20,13 @@ def _unet() -> Iterator[tuple[str, dict[str, Value]]]:
     yield "conv_f16", {**latents, "c": 16, "n": 320}  # 4 channels and zeros
     yield "conv_f16", {**latents, "c": 320, "n": 4, "out_dtype": "float32"}
     for c, c2, side in ((1280, 1280, 32), (1280, 640, 32), (640, 320, 64), (320, 320, 128)):
-        picture: dict[str, Value] = {"b": 2, "h": side, "w": side, "c": c, "c2": c2}
+        picture: dict[str, Value] = {"b": 2, "h": side, "w": side, "c": c, "c2": c2, "groups": 32, "eps": 1e-5}
         yield "group_norm_silu_quantize", picture
         yield "group_norm_silu", picture
     yield "linear_f16", {"m": 2, "n": 1280, "k": 2816, "activation": "silu"}
     yield "linear_f16", {"m": 154, "n": 1280, "k": 2048, "bias": False}
     for tokens, width in ((8192, 640), (2048, 1280)):  # where activations are not quantized
-        yield "layer_norm", {"m": tokens, "c": width}
+        yield "layer_norm", {"m": tokens, "c": width, "eps": 1e-5}
         yield "geglu", {"m": tokens, "n": 4 * width}
 
 
@@ -34,7 +34,7 @@ def _text_encoders() -> Iterator[tuple[str, dict[str, Value]]]:
     for width, activation in ((768, "quick_gelu"), (1280, "gelu")):
         rows = {"m": 2 * 77}
         wide = 3 * width
-        yield "layer_norm", {**rows, "c": width}
+        yield "layer_norm", {**rows, "c": width, "eps": 1e-5}
         yield "attention", {
             "batch": 2, "m": 77, "n": 77, "heads": width // 64, "causal": True,
             "q_stride": wide, "k_stride": wide, "v_stride": wide,

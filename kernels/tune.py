@@ -232,7 +232,7 @@ def _architecture(sm: str, *, needs_gpu: bool) -> Architecture:
     if not torch.cuda.is_available():
         raise KernelError("tuning measures on a GPU and torch sees none; --dry-run --sm N compiles the candidates only")
     major, minor = torch.cuda.get_device_capability()
-    here = architecture(10 * major + minor)
+    here = architecture(10 * major + minor, torch.cuda.get_device_properties().multi_processor_count)
     if sm not in ("current", str(here.sm)):
         raise KernelError(f"--sm {sm}, but this machine's GPU is an sm_{here.sm}; leave --sm out")
     return here

@@ -71,7 +71,8 @@ def plan_conv_w8a8(
     tiles = cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"])
     steps = kernel * kernel * cdiv(c, config["BLOCK_K"])
     # Sums of a 1x1 kernel are not deep; two inputs have a scale each, so that their sums cannot be added unscaled.
-    splits = 1 if kernel == 1 or c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=config["PROGRAMS"])
+    programs = arch.programs(config["PROGRAMS"])
+    splits = 1 if kernel == 1 or c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=programs)
     given = {name: name if name in inputs else None for name in (*_OPERANDS, *_FINISH)}
     multiply = Launch(
         kernel="conv.conv_w8a8_kernel",
