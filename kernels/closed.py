@@ -11,7 +11,7 @@ from typing import Final
 
 from .architecture import Architecture
 from .attention.plan import SHORT
-from .configs import Row, table
+from .configs import Row, every, table, trying
 from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
 
@@ -55,6 +55,14 @@ def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Ar
     found: dict[Variant, None] = {}
     for sizes in _sizes(op, given, rows):
         found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+    if any("tile" in row.shape for row in rows):
+        # Which alternative serves changes with sizes more often than can be listed: each, whether a size asks for it.
+        sizes = next(_sizes(op, given, rows))
+        with trying(op) as trial:
+            plan(**{**given, **sizes}, arch=arch)
+        for config in every(op, arch.sm, **trial.asked[0][1]):
+            with trying(op, config):
+                found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
     return tuple(found)
 
 
