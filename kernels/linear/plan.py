@@ -116,7 +116,7 @@ def _operands(m: int, n: int, k: int, dtype: str, out_dtype: str, bias: bool) ->
 
 
 def _kind(dtype: str, out_dtype: str) -> dict[str, int]:
-    """What a table is asked besides sizes: Hopper's tiles are for int8, and have no registers for results of 32 bits."""
+    """What a table is asked besides sizes: Hopper's tiles are for int8, without registers for results of 32 bits."""
     return {"fp8": int(dtype != "int8"), "wide": int(out_dtype == "float32")}
 
 

@@ -1,4 +1,4 @@
-"""Which tile serves a size: the one that takes least time by the model, and the ones that were fastest when measured."""
+"""Which tile serves a size: the one with the least time by the model, and those that were fastest when measured."""
 
 import pytest
 from hypothesis import given
@@ -74,10 +74,10 @@ def test_any_depth_is_served_and_in_the_closed_set(m: int, n: int, k: int, resid
         assert m <= 64 or plan.launches[0].constants["BLOCK_N"] != 64 or plan.launches[0].constants["BLOCK_M"] != 64
 
 
-@pytest.mark.parametrize("kind", [{"dtype": "float8_e4m3fn"}, {"out_dtype": "float32"}])
-def test_float8_and_results_of_32_bits_keep_the_plain_kernel(kind: dict[str, str]) -> None:
+@pytest.mark.parametrize(("dtype", "out_dtype"), [("float8_e4m3fn", "float16"), ("int8", "float32")])
+def test_float8_and_results_of_32_bits_keep_the_plain_kernel(dtype: str, out_dtype: str) -> None:
     for plan in (
-        plan_linear_w8a8(m=2048, n=1280, k=1280, arch=SM90, **kind),
-        plan_geglu_linear_w8a8(m=2048, n=1280, k=1280, arch=SM90, **kind),
+        plan_linear_w8a8(m=2048, n=1280, k=1280, arch=SM90, dtype=dtype, out_dtype=out_dtype),
+        plan_geglu_linear_w8a8(m=2048, n=1280, k=1280, arch=SM90, dtype=dtype, out_dtype=out_dtype),
     ):
         assert plan.launches[0].kernel.startswith("linear.")
