@@ -12,7 +12,7 @@ from typing import Final
 
 from .architecture import Architecture
 from .attention.plan import SHORT
-from .configs import table
+from .configs import every, table, trying
 from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
 
@@ -60,6 +60,14 @@ def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Ar
     for card in cards if op in CONV_OPS else cards[:1]:
         for sizes in _sizes(op, given, limits):
             found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
+    if any("tile" in row.shape for row in table(op) if row.sm == arch.sm):
+        # Which alternative serves changes with sizes more often than can be listed: each, whether a size asks for it.
+        sizes = next(_sizes(op, given, limits))
+        with trying(op) as trial:
+            plan(**{**given, **sizes}, arch=arch)
+        for config in every(op, arch.sm, **trial.asked[0][1]):
+            with trying(op, config):
+                found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
     return tuple(found)
 
 
