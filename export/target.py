@@ -72,6 +72,10 @@ class Target(Protocol):
         """What it can do with each kind of layer."""
 
     @property
+    def instead(self) -> Mapping[Kind, Mapping[Format, Format]]:
+        """What it does in place of a format that a recipe may ask for: as many bits, rounded as its kernels want it."""
+
+    @property
     def pace(self) -> Mapping[Format, float]:
         """Seconds that a product takes in a format, relative to each other; 1 where it is not listed."""
 

@@ -94,6 +94,18 @@ class Recipe:
         ladder = {kind: tuple(floats if f == FLOAT32 else f for f in steps) for kind, steps in self.ladder.items()}
         return replace(self, kept=floats if self.kept == FLOAT32 else self.kept, ladder=ladder)
 
+    def with_formats(self, instead: Mapping[Kind, Mapping[Format, Format]]) -> Self:
+        """The same with the formats of a target in place of others, in rules and ladders; equal steps become one."""
+        rules = {
+            role: tuple(replace(rule, format=instead.get(rule.kind, {}).get(rule.format, rule.format)) for rule in rows)
+            for role, rows in self.rules.items()
+        }
+        ladder = {
+            kind: tuple(dict.fromkeys(instead.get(kind, {}).get(format, format) for format in steps))
+            for kind, steps in self.ladder.items()
+        }
+        return replace(self, rules=rules, ladder=ladder)
+
     def formats(self) -> dict[Kind, tuple[Format, ...]]:
         """Every format that a layer of each kind may get, each once: what a target must be able to do."""
         rules = [rule for rows in self.rules.values() for rule in rows if rule.format != KEEP]

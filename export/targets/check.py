@@ -11,16 +11,17 @@ _FLOATS = {"float32": FLOAT32, "float16": FLOAT16}
 
 
 def fitted(recipe: Recipe, target: Target) -> Recipe:
-    """The recipe with the floats that the target computes in, and with tables in them if it has no others.
+    """The recipe with what the target has in place of its formats, and with the floats that the target computes in.
 
-    A table is looked up and not multiplied with, so that its numbers are a matter of size alone.
+    Tables are in floats if it has no others: they are looked up and not multiplied with, so that their numbers are a
+    matter of size alone.
     """
     tables = target.formats.get(Kind.EMBEDDING, frozenset())
     rules = {
         role: tuple(r for r in rows if r.kind is not Kind.EMBEDDING or r.format in tables)
         for role, rows in recipe.rules.items()
     }
-    return replace(recipe, rules=rules).of_floats(_FLOATS[target.dtype])
+    return replace(recipe, rules=rules).with_formats(target.instead).of_floats(_FLOATS[target.dtype])
 
 
 def lacking(target: Target, recipe: Recipe) -> list[str]:

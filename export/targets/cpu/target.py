@@ -57,6 +57,7 @@ class CpuTarget:
             Kind.EMBEDDING: frozenset({FLOAT32, W8, W4}),
         }
     )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES

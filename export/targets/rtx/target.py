@@ -53,6 +53,7 @@ class RtxTarget:
             Kind.EMBEDDING: frozenset({FLOAT16}),
         }
     )
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")

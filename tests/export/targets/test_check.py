@@ -1,14 +1,26 @@
 """What each target says that it can do, and what a recipe that it cannot do is answered with."""
 
+from dataclasses import replace
+
 import pytest
 
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.formats import FLOAT16, W8, Kind
+from pocketxl.export.quantize.formats import (
+    FLOAT16,
+    FLOAT32,
+    W8,
+    W8A8_DYNAMIC,
+    W8A8_GROUP,
+    W8A8_STATIC,
+    W8A8_TOKEN,
+    Kind,
+)
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import Target
 from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import check, fitted, recipes_for
+from pocketxl.export.targets.cpu.target import CpuTarget
 
 
 @pytest.mark.parametrize(
@@ -47,6 +59,27 @@ def test_a_recipe_has_the_floats_of_its_target_and_tables_where_it_can() -> None
     table = (Role.TEXT_ENCODER, Kind.EMBEDDING, "text_model.embeddings.token_embedding")
     assert (recipe.format(*table), here.format(*table)) == (W8, FLOAT16)
     assert fitted(RECIPES["fp32"], TARGETS["rtx"]) == RECIPES["fp32"], "it is about floats, and refused"
+
+
+def test_a_recipe_has_the_formats_that_the_target_does_instead_by_kind_of_layer() -> None:
+    instead = {
+        Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN},
+        Kind.CONV: {W8A8_STATIC: W8A8_DYNAMIC},
+    }
+    formats = {
+        Kind.LINEAR: frozenset({FLOAT32, W8A8_TOKEN, W8}),
+        Kind.CONV: frozenset({FLOAT32, W8A8_DYNAMIC}),
+        Kind.EMBEDDING: frozenset({FLOAT32, W8}),
+    }
+    target = CpuTarget(instead=instead, formats=formats)
+    assert "int8" in recipes_for(target)
+    assert "int8" not in recipes_for(replace(target, instead={}))
+    recipe = fitted(RECIPES["int8"], target)
+    assert recipe.format(Role.UNET, Kind.LINEAR, "mid_block.attentions.0.proj_in") == W8A8_TOKEN
+    assert recipe.format(Role.UNET, Kind.CONV, "mid_block.resnets.0.conv1") == W8A8_DYNAMIC
+    assert recipe.format(Role.UNET, Kind.CONV, "conv_in") == FLOAT32
+    assert recipe.ladder[Kind.LINEAR] == (W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32), "equal steps are one"
+    assert recipe.after(Kind.CONV, W8A8_DYNAMIC) == (W8, FLOAT32)
 
 
 def test_libraries_beyond_the_common_ones() -> None:
