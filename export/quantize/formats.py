@@ -66,7 +66,8 @@ class Weight:
 class Activation:
     """What a layer's input is rounded to before it is multiplied.
 
-    `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too).
+    `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too, unless the
+    numbers are `signed`).
     `granularity` is what shares a range: the tensor, a channel (static ones only), a token, or as many numbers of a
     token as share a scale in the weight (`group`).
     """
@@ -75,10 +76,13 @@ class Activation:
     range: Literal["dynamic", "static"]
     kind: Literal["int", "float"] = "int"
     granularity: Literal["tensor", "channel", "token", "group"] = "tensor"
+    signed: bool = False
+    """Of static integers: int8 around 0, and the output stays in floats, as products of GPUs have it."""
 
     def __str__(self) -> str:
         shared = "" if self.granularity == "tensor" else f"_{self.granularity}"
-        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{shared}"
+        signed = "_signed" if self.signed else ""
+        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{shared}{signed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,12 @@ class Format:
     @property
     def ranged(self) -> bool:
         """True where every channel has a static range, before and behind the layer: a `StaticRange`."""
-        return self.static and self.activation is not None and self.activation.granularity == "channel"
+        return self.static and not self.signed and self.activation is not None and self.activation.kind == "int"
+
+    @property
+    def signed(self) -> bool:
+        """True where every input channel has a static scale, and the output none."""
+        return self.activation is not None and self.activation.signed
 
     def __str__(self) -> str:
         return f"{self.weight or 'keep'}{self.activation or ''}"
@@ -125,6 +134,11 @@ W8A8_DYNAMIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range
 """int8 weight per output channel; the input is quantized by its own range at every call."""
 W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel"))
 """int8 weight per output channel; input and output are quantized by calibrated ranges, a scale for each channel."""
+W8A8_SIGNED = Format(
+    weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel", signed=True)
+)
+"""int8 weight per output channel; the input is int8 around 0 by a calibrated range, one for all channels or, where that
+gains much, a scale for each; the output stays in floats."""
 W8A8_GROUP = Format(
     weight=Weight(bits=8, granularity="group", group=64),
     activation=Activation(bits=8, range="dynamic", granularity="group"),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .formats import Activation, Format
-from .input_rounding import rounded_inputs
+from .input_rounding import LEAST, rounded_inputs
 from .rounded import Floats, Rounded
 from .rounding import round_weight
 from .static_ranges import fit_static
@@ -24,7 +24,8 @@ def layer_error(
     """Squared error of `inputs @ weight.T` in that format, and the squared product itself, both summed.
 
     `weight` `[out, in]`, `inputs` `[rows, in]`; static ranges are those of these inputs and (for integers, whose output
-    is rounded too) of the product without a bias. `rounded` saves the rounding of a weight that was rounded before; a
+    is rounded too) of the product without a bias. Signed ones have one range here, since channels that differ are what
+    smoothing is for. `rounded` saves the rounding of a weight that was rounded before; a
     static range for each channel goes into the weight, which is rounded anew.
 
     Raises `ValueError` for a format that is no rounding.
@@ -32,8 +33,9 @@ def layer_error(
     if format.weight is None or not format.quantized:
         raise ValueError(f"format is {format}; only one with a scale rounds a layer")
     exact = torch.from_numpy(inputs) @ torch.from_numpy(weight).T
-    if format.static and format.activation is not None and format.activation.kind == "int":
-        result = _static_product(weight, inputs, format, format.activation, exact)
+    how = format.activation
+    if how is not None and format.ranged:
+        result = _static_product(weight, inputs, format, how, exact)
     else:
         numbers = rounded if rounded is not None else round_weight(weight, format.weight)
         result = _taken(inputs, format) @ torch.from_numpy(numbers.dequantized()).T
@@ -45,7 +47,8 @@ def _taken(inputs: Floats, format: Format) -> Tensor:
     if format.activation is None or format.weight is None:
         return x
     amax = float(x.abs().amax()) if format.static else None
-    return rounded_inputs(x, format.activation, group=format.weight.group, amax=amax)
+    scale = torch.tensor(max(amax or 0.0, LEAST) / 127) if format.activation.signed else None
+    return rounded_inputs(x, format.activation, group=format.weight.group, amax=amax, scale=scale)
 
 
 def _static_product(weight: Floats, inputs: Floats, format: Format, how: Activation, exact: Tensor) -> Tensor:

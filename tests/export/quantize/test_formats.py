@@ -8,6 +8,7 @@ from pocketxl.export.quantize.formats import (
     KEEP,
     W8,
     W8A8_DYNAMIC,
+    W8A8_SIGNED,
     W8A8_STATIC,
     Activation,
     Format,
@@ -48,6 +49,8 @@ def test_what_is_quantized_and_what_is_calibrated() -> None:
     formats = (KEEP, FLOAT32, FLOAT16, W8, W8A8_DYNAMIC, W8A8_STATIC, INT4_GROUPS, FP8)
     assert [f.quantized for f in formats] == [False] * 3 + [True] * 5
     assert [f for f in formats if f.static] == [W8A8_STATIC, FP8]
+    assert [f for f in (*formats, W8A8_SIGNED) if f.ranged] == [W8A8_STATIC]
+    assert str(W8A8_SIGNED) == "w8a8_static_channel_signed", "the manifest's names of formats are all different"
 
 
 @pytest.mark.parametrize(
