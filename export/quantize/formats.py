@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-_SCALE_BYTES = 4.0
-
 
 class Kind(StrEnum):
     """A kind of layer that holds a weight matrix."""
@@ -32,6 +30,8 @@ class Weight:
     group: int | None = None
     zero: bool = False
     """True where the numbers that share a scale share a zero point too (the range need not lie around 0)."""
+    scale_bits: Literal[16, 32] = 32
+    """Of the floats that scales are."""
 
     def __post_init__(self) -> None:
         if (self.granularity == "group") != (self.group is not None):
@@ -53,13 +53,14 @@ class Weight:
         for length in shape:
             numbers *= length
         scales = {"tensor": 1, "channel": shape[0], "group": numbers / (self.group or 1)}[self.granularity]
-        beside = _SCALE_BYTES + (self.bits / 8 if self.zero else 0)
+        beside = self.scale_bits / 8 + (self.bits / 8 if self.zero else 0)
         return numbers * self.bits / 8 + (scales * beside if self.scaled else 0)
 
     def __str__(self) -> str:
         name = f"{'w' if self.kind == 'int' else 'wf'}{self.bits}"
         shared = {"channel": "", "tensor": "_tensor", "group": f"_g{self.group}"}[self.granularity]
-        return name + (shared + ("_zero" if self.zero else "") if self.scaled else "")
+        beside = ("_zero" if self.zero else "") + ("_half" if self.scale_bits == 16 else "")
+        return name + (shared + beside if self.scaled else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,8 @@ W8A8_GROUP = Format(
 """int8 weight with a scale for 64 inputs, multiplied with inputs that have a range for the same 64 of every token."""
 W4 = Format(weight=Weight(bits=4, granularity="group", group=64, zero=True))
 """4-bit weight with scale and zero point for 64 inputs; computed in floats."""
+W4_HALVES = Format(weight=Weight(bits=4, granularity="group", group=64, scale_bits=16))
+"""4-bit weight around 0 with a scale in half precision for 64 inputs; computed in floats."""
 W4A8 = Format(
     weight=Weight(bits=4, granularity="group", group=64, zero=True),
     activation=Activation(bits=8, range="dynamic", granularity="group"),

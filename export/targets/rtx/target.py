@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
-from ...quantize.formats import FLOAT16, W8, W8A8_DYNAMIC, W8A8_SIGNED, W8A8_STATIC, Format, Kind
+from ...quantize.formats import FLOAT16, W4, W4_HALVES, W8, W8A8_DYNAMIC, W8A8_SIGNED, W8A8_STATIC, Format, Kind
 from ...target import LIBRARIES, Lowered, quiet
 from .profiles import profiles
 
@@ -33,19 +33,20 @@ TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
 and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
 FORMATS: Mapping[Kind, frozenset[Format]] = {
-    Kind.LINEAR: frozenset({FLOAT16, W8, W8A8_SIGNED}),
-    Kind.CONV: frozenset({FLOAT16, W8, W8A8_SIGNED}),
+    Kind.LINEAR: frozenset({FLOAT16, W4_HALVES, W8, W8A8_SIGNED}),
+    Kind.CONV: frozenset({FLOAT16, W4_HALVES, W8, W8A8_SIGNED}),
     Kind.EMBEDDING: frozenset({FLOAT16}),
 }
 INSTEAD: Mapping[Kind, Mapping[Format, Format]] = {
-    Kind.LINEAR: {W8A8_DYNAMIC: W8A8_SIGNED},
-    Kind.CONV: {W8A8_STATIC: W8A8_SIGNED},
+    Kind.LINEAR: {W4: W4_HALVES, W8A8_DYNAMIC: W8A8_SIGNED},
+    Kind.CONV: {W4: W4_HALVES, W8A8_STATIC: W8A8_SIGNED},
 }
-# Turing multiplies matrices in int8; its convolutions would become halves with rounded inputs.
-TURING_FORMATS = {**FORMATS, Kind.CONV: frozenset({FLOAT16, W8})}
-TURING_INSTEAD = {**INSTEAD, Kind.CONV: {W8A8_STATIC: W8}}
-# By the units that multiply: 8-bit ones are twice as fast on every generation. Not measured.
-PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W8: 2.0, FLOAT16: 2.0}
+# Turing multiplies matrices in int8; its convolutions would become halves with rounded inputs. It has no 4 bits.
+TURING_FORMATS = {**FORMATS, Kind.LINEAR: frozenset({FLOAT16, W8, W8A8_SIGNED}), Kind.CONV: frozenset({FLOAT16, W8})}
+TURING_INSTEAD = {Kind.LINEAR: {W8A8_DYNAMIC: W8A8_SIGNED}, Kind.CONV: {W8A8_STATIC: W8}}
+# By the units that multiply, of which 8-bit ones are twice as fast on every generation; halves read more memory. Not
+# measured.
+PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W4_HALVES: 2.0, W8: 2.0, FLOAT16: 2.2}
 
 COMPILED_FILE = "compiled.onnx"
 """What the compiler reads, beside the stand-in, whose weights it has."""
@@ -94,12 +95,13 @@ class RtxTarget:
         from .int8 import int8
         from .memory import working_memory
         from .process import build_aside
+        from .weight_groups import weight_groups
         from .weight_only import weight_only
 
         rewrite(model)
         attach(model, weights)
-        int8(model.graph, quantization)
-        weight_only(model.graph, quantization)
+        for rewrite_layers in (int8, weight_groups, weight_only):
+            rewrite_layers(model.graph, quantization)
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         order = Order(
             component=component,

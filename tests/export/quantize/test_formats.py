@@ -6,6 +6,7 @@ from pocketxl.export.quantize.formats import (
     FLOAT16,
     FLOAT32,
     KEEP,
+    W4_HALVES,
     W8,
     W8A8_DYNAMIC,
     W8A8_SIGNED,
@@ -55,7 +56,14 @@ def test_what_is_quantized_and_what_is_calibrated() -> None:
 
 @pytest.mark.parametrize(
     ("format", "size"),
-    [(FLOAT32, 4 * 6400), (FLOAT16, 2 * 6400), (W8, 6400 + 4 * 10), (INT4_GROUPS, 3200 + 4 * 100), (FP8, 6400 + 4)],
+    [
+        (FLOAT32, 4 * 6400),
+        (FLOAT16, 2 * 6400),
+        (W4_HALVES, 3200 + 2 * 100),
+        (W8, 6400 + 4 * 10),
+        (INT4_GROUPS, 3200 + 4 * 100),
+        (FP8, 6400 + 4),
+    ],
 )
 def test_bytes_of_numbers_and_scales(format: Format, size: int) -> None:
     assert format.weight is not None

@@ -29,8 +29,8 @@ from pocketxl.export.targets.cpu.target import CpuTarget
     [
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
         ("onnx-fp16", ("fp16",)),
-        ("rtx", ("fp16", "int8", "int8-weight")),
-        ("rtx-sm121", ("fp16", "int8", "int8-weight")),
+        ("rtx", ("fp16", "int8", "int8-weight", "int4-weight")),
+        ("rtx-sm121", ("fp16", "int8", "int8-weight", "int4-weight")),
         ("rtx-sm75", ("fp16", "int8", "int8-weight")),
     ],
 )
@@ -47,6 +47,8 @@ def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
     missing = "linear w8a8_dynamic, linear w8, conv w8a8_static.*: choose one of fp16$"
     with pytest.raises(RequestError, match=f"target onnx-fp16 cannot do recipe 'int8', which needs {missing}"):
         check(TARGETS["onnx-fp16"], RECIPES["int8"])
+    with pytest.raises(RequestError, match=r"rtx-sm75 cannot .*, which needs linear w4_g64_zero, conv w4_g64_zero: "):
+        check(TARGETS["rtx-sm75"], RECIPES["int4-weight"])
     with pytest.raises(
         RequestError, match=r"cpu cannot do recipe 'fp16'.*: choose one of fp32, int8, int8-weight, int4-weight$"
     ):
