@@ -60,7 +60,7 @@ class Measured:
 
     options: Mapping[str, tuple[Option, ...]]
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
-    input_scales: Mapping[str, Floats] = field(default_factory=dict)
+    input_scales: Mapping[tuple[str, Format], Floats] = field(default_factory=dict)
     budget: float | None = None
     """Bytes that all of their weights together may have."""
     apart: bool = False
@@ -127,7 +127,7 @@ def measure_layers(
     """
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
-    scales: dict[str, Floats] = {}
+    scales: dict[tuple[str, Format], Floats] = {}
     numbers = spent = 0.0
     for layer in layers:
         shown, format = seen.layers.get(layer.name), recipe.format(role, layer.kind, layer.name)
@@ -142,8 +142,8 @@ def measure_layers(
         weighs, found = share(layer.name, seen), []
         for one in (format, *after):
             if one.signed:
-                scales[layer.name] = fit_signed(weight, shown)
-                error = signed_error(weight, shown, scales[layer.name])
+                scale = fit_signed(layer.name, weight, shown, one)
+                scales[layer.name, one], error = scale, signed_error(weight, shown, scale)
             elif one.ranged:
                 ranges[layer.name] = fit_ranges(weight, bias, shown)
                 error = static_error(weight, bias, shown, ranges[layer.name])
@@ -172,7 +172,9 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
         role=role,
         assigned={name: option.format for name, option in chosen.items()},
         ranges={name: found for name, found in measured.ranges.items() if chosen[name].format.ranged},
-        input_scales={name: found for name, found in measured.input_scales.items() if chosen[name].format.signed},
+        input_scales={
+            name: measured.input_scales[name, option.format] for name, option in chosen.items() if option.format.signed
+        },
         inputs={name: seen.layers[name].inputs for name, option in chosen.items() if _coarse(option.format)},
     )
 

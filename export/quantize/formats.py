@@ -118,7 +118,7 @@ class Format:
 
     @property
     def signed(self) -> bool:
-        """True where every input channel has a static scale, and the output none."""
+        """True where the input has static scales, `[in channels]` of them, and the output none."""
         return self.activation is not None and self.activation.signed
 
     def __str__(self) -> str:
@@ -135,11 +135,13 @@ W8A8_DYNAMIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range
 """int8 weight per output channel; the input is quantized by its own range at every call."""
 W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel"))
 """int8 weight per output channel; input and output are quantized by calibrated ranges, a scale for each channel."""
-W8A8_SIGNED = Format(
+W8A8_SIGNED = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", signed=True))
+"""int8 weight per output channel; the input is int8 around 0 by one calibrated range, or by a scale for each channel
+where that costs no time; the output stays in floats."""
+W8A8_SIGNED_CHANNEL = Format(
     weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel", signed=True)
 )
-"""int8 weight per output channel; the input is int8 around 0 by a calibrated range, one for all channels or, where that
-gains much, a scale for each; the output stays in floats."""
+"""The same with a scale for each input channel in any case."""
 W8A8_GROUP = Format(
     weight=Weight(bits=8, granularity="group", group=64),
     activation=Activation(bits=8, range="dynamic", granularity="group"),

@@ -1,16 +1,18 @@
 """Static ranges of a layer's input as int8 around 0, by the least error of its output.
 
-One range for all channels is free: a norm or an activation writes 8-bit numbers at once, and layers that read the same
-tensor share them. A scale for each channel is a product more, which kernels of norms do not take in, so that it must
-gain much. Smoothing has made channels alike already where a factor could be moved.
+One range for all channels is free: a norm writes 8-bit numbers at once, and layers that read the same tensor share
+them. A scale for each channel is a product more, which kernels of norms with SiLU do not take in: a format of its own,
+for layers that need it. Behind attention, GEGLU, a residual and a resized picture a kernel rounds in any case, and one
+layer alone reads the numbers: there channels have scales of their own wherever that gains.
 """
 
+import re
 from typing import Final
 
 import numpy as np
 
 from .calibration import LayerStatistics
-from .formats import W8A8_SIGNED
+from .formats import W8A8_SIGNED, W8A8_SIGNED_CHANNEL, Format
 from .layer_error import some_outputs
 from .ranges import JUDGES, STRENGTHS, beyond, least_room
 from .rounded import Floats
@@ -18,16 +20,18 @@ from .rounding import round_weight
 from .smoothing import smoothing_factors
 
 LARGEST: Final = 127
-_GAIN: Final = 0.5
-"""Of the squared error: what is left of it with scales for channels, at most, for them to be worth it."""
+_GAIN: Final = 0.9
+"""Of the squared error: what is left of it with scales for channels, at most, for them to be worth a product."""
+_FREE: Final = re.compile(r".*\.(to_out\.0|ff\.net\.2|proj_out|out_proj|fc2|upsamplers\.0\.conv)")
 _LEAST: Final = 1e-12
 
 
-def fit_signed(weight: Floats, seen: LayerStatistics) -> Floats:
-    """Scales `[in]` of a layer with that weight `[out, in · height · width]` from what it has shown."""
+def fit_signed(name: str, weight: Floats, seen: LayerStatistics, format: Format) -> Floats:
+    """Scales `[in]` of a layer of that name and weight `[out, in · height · width]` from what it has shown."""
     some = some_outputs(weight)
     judges = some[:: max(1, len(some) // JUDGES)]
-    scale = _best(weight, some, seen)
+    apart = format == W8A8_SIGNED_CHANNEL or _FREE.fullmatch(name) is not None
+    scale = _best(weight, some, seen) if apart else _holding(seen, np.ones_like(seen.input_size))
     inputs = seen.inputs * beyond(seen.input_lows, seen.input_highs)
     return scale * least_room(lambda room: (_rounded(inputs, room * scale) - inputs) @ judges.T)
 
@@ -38,7 +42,7 @@ def signed_error(weight: Floats, seen: LayerStatistics, scale: Floats) -> float:
 
 
 def _best(weight: Floats, some: Floats, seen: LayerStatistics) -> Floats:
-    """Scales that hold all that was seen: one for all, or much better ones."""
+    """Scales that hold all that was seen: others for each channel, or one for all where that is hardly worse."""
     read = np.abs(weight).max(0).reshape(len(seen.input_size), -1).max(1)
     one = _holding(seen, np.ones_like(seen.input_size))
     tried = [_holding(seen, smoothing_factors(seen.input_size, read, strength)) for strength in STRENGTHS]

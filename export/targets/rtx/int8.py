@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
+from ...graph.layers import Layer, add_initializer, find_layers, replace_layer
 from ...graph.stored_weight import Array, StoredWeight
 from ...quantize.formats import W8A8_SIGNED, Kind
 from ...quantize.quantization import Quantization
@@ -37,10 +37,12 @@ _MOST_FACTOR: Final = 6e4
 
 
 def int8(graph: ir.Graph, quantization: Quantization) -> None:
-    """Rewrite every layer of the format `W8A8_SIGNED`; `ValueError` for one without a range."""
+    """Rewrite every layer whose input is `signed`; `ValueError` for one without its scales."""
     for kind in (Kind.LINEAR, Kind.CONV):
         readers: dict[ir.Value, list[Layer]] = {}
-        for layer in layers_in(graph, kind, W8A8_SIGNED, quantization):
+        for layer in find_layers(graph):
+            if layer.kind is not kind or not quantization.format(kind, layer.name).signed:
+                continue
             if layer.name not in quantization.input_scales:
                 raise ValueError(
                     f"{quantization.role}: {layer.name} has no calibrated scale: observe it before lowering"

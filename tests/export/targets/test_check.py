@@ -13,6 +13,7 @@ from pocketxl.export.quantize.formats import (
     W8A8_DYNAMIC,
     W8A8_GROUP,
     W8A8_SIGNED,
+    W8A8_SIGNED_CHANNEL,
     W8A8_STATIC,
     W8A8_TOKEN,
     Kind,
@@ -84,6 +85,13 @@ def test_a_recipe_has_the_formats_that_the_target_does_instead_by_kind_of_layer(
     assert recipe.format(Role.UNET, Kind.CONV, "conv_in") == FLOAT32
     assert recipe.ladder[Kind.LINEAR] == (W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32), "equal steps are one"
     assert recipe.after(Kind.CONV, W8A8_DYNAMIC) == (W8, FLOAT32)
+
+
+def test_several_formats_in_place_of_one_are_steps_of_the_ladder() -> None:
+    recipe = fitted(RECIPES["int8"], TARGETS["rtx"])
+    for kind in (Kind.LINEAR, Kind.CONV):
+        steps = [step for step in recipe.after(kind, W8A8_SIGNED) if step in TARGETS["rtx"].formats[kind]]
+        assert steps == [W8A8_SIGNED_CHANNEL, W8, FLOAT16]
 
 
 def test_turing_multiplies_matrices_in_8_bits_and_convolves_halves() -> None:

@@ -155,9 +155,14 @@ def test_a_unet_s_products_are_of_8_bit_numbers_but_those_that_the_recipe_keeps(
 
 
 def test_rounding_is_part_of_the_kernels_before_and_attention_stays_one_kernel(unet: Measured) -> None:
+    """The last norm's convolution is in halves; other than in `fp16`, residuals are added behind products."""
     kernels = unet.built.compiled.kernels
     assert unet.built.compiled.attentions == unet.built.operators("Attention") == 8
-    assert not [name for name in kernels if name in ("MulMinMaxRounCast", "CastSilu")]
+    assert kernels["SiluMulMinMaxRounCastGnor"] == 16
+    assert kernels["SiluGnor"] == 1
+    rounding = [name for name in kernels if "MinMaxRounCast" in name]
+    assert not [name for name in rounding if name.startswith("MulMinMaxRounCast") and name != "MulMinMaxRounCastResh"]
+    assert kernels["MulMinMaxRounCastResh"] == 4, "what is read by proj_in: a norm without SiLU, and then in tokens"
 
 
 def overflowing(compiled: Compiled) -> list[str]:
@@ -227,3 +232,17 @@ def test_scales_for_channels_would_be_seen(tmp_path: Path) -> None:
 
 def test_the_stand_in_is_within_the_recipe_s_limit(unet: Measured) -> None:
     assert 1e-4 < unet.figures.relative_error < RECIPE_RELATIVE["int8"], "quantizing is not free"
+
+
+def test_turing_multiplies_matrices_in_8_bits_and_convolves_halves(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    made = measured_unet("int8", tmp_path, "rtx-sm75")
+    assert made.built.compiled.architectures == ("sm75",)
+    assert {(p.kind, p.factors) for p in made.built.compiled.products} == {
+        ("fully_connected", ("int8", "int8")),
+        ("corrltn", ("half", "half")),
+    }
+    assert not overflowing(made.built.compiled)
+    assert made.built.compiled.constants["int8"] > 0.8 * made.weights, "the weights of convolutions too"
+    assert made.built.compiled.attentions == 8
+    assert made.figures.relative_error < RECIPE_RELATIVE["int8"]
