@@ -21,6 +21,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from .binaries import COMPILED_FOR
@@ -44,9 +45,7 @@ PACE: Mapping[Format, float] = {W8A8_TOKEN: 1.0, W8A8_PICTURE: 1.0, W8: 3.0, FLO
 class HostTarget(CpuTarget):
     """What the processor does beside a GPU: as in a `cpu` engine, and in float32 what the GPU would do in halves."""
 
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(
-        default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind}
-    )
+    instead: Instead = field(default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ class CudaTarget:
             Kind.EMBEDDING: frozenset({FLOAT16}),
         }
     )
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(
+    instead: Instead = field(
         default_factory=lambda: {
             Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN, W8A8_GROUP: W8A8_TOKEN},
             Kind.CONV: {W8A8_STATIC: W8A8_PICTURE},
