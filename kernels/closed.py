@@ -8,7 +8,7 @@ them, planned, gives all.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from .architecture import Architecture
 from .attention.plan import SHORT
@@ -24,7 +24,8 @@ PICTURE_OPS: Final = frozenset({"group_norm_silu", "group_norm_silu_quantize", "
 CONV_OPS: Final = frozenset({"conv_w8a8", "conv_f16", "conv_w4", "conv_w8"})
 ATTENTION_OPS: Final = frozenset({"attention", "attention_int8"})
 
-Fixed = Mapping[str, Value | None]
+Fixed = Mapping[str, Value | tuple[int, ...] | tuple[str, ...] | None]
+"""Sizes may be names: `rows1`, or `("height0", "width0")`."""
 Sizes = dict[str, Value]
 
 # Widths that linear_f16 can have where one is a number of tokens: for any step of 64 or less, whole or not, and rows
@@ -33,7 +34,7 @@ _ANY_WIDTH: Final = (64, 96, 80, 81)
 _MANY: Final = 2**20
 
 
-def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture) -> tuple[Variant, ...]:
+def all_variants(op: str, shape: Fixed, arch: Architecture) -> tuple[Variant, ...]:
     """What must be compiled so that a call of an op can run at any size, on any card of an architecture.
 
     `shape`: the keyword arguments of its `plan_<op>`, without `arch`. Those that are sizes (m, b, h, w, batch; n of
@@ -50,7 +51,7 @@ def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture)
 
 
 @cache
-def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Architecture) -> tuple[Variant, ...]:
+def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architecture) -> tuple[Variant, ...]:
     plan = plan_function(op)
     given = dict(shape)
     limits = [row.rows for row in table(op) if row.sm == arch.sm and row.rows is not None]
@@ -90,7 +91,8 @@ def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
         yield from _tokens(given, [limit // _whole(given, "heads") for limit in limits])
     elif op == "attention_wide":  # neither keys nor rounds choose a binary
         both = {row.rows for name in (op, "attention_wide_mix") for row in table(name) if row.rows is not None}
-        yield from ({"batch": 1, "m": m, "n": 1} for m in _one_of_each(both))
+        for m in _one_of_each(both):
+            yield {"batch": 1, "m": m, "n": 1}
     else:
         plan_function(op)  # names those there are
         raise AssertionError(f"{op} has no sizes here")

@@ -43,8 +43,8 @@ def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:
     along = _constant(graph, f"axes{axes}", np.array(axes, np.int64))
     nodes: list[ir.Node] = []
 
-    def node(op: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
-        made = ir.node(op, list(inputs), attributes=attributes, name=f"{name}_{op.lower()}{len(nodes)}")  # type: ignore[arg-type]
+    def node(op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        made = ir.node(op, list(inputs), attributes=attributes, name=f"{name}_{op.lower()}{len(nodes)}")
         nodes.append(made)
         return made.outputs[0]
 

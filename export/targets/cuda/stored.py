@@ -108,7 +108,7 @@ def _laid_out(values: "Tensor", weight: Weight) -> "Tensor":
     if not weight.picture:
         return values.contiguous()
     columns = [c for c in weight.columns if c]
-    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, -p.shape[1] % 16)) for p in values.split(columns, 1)]
+    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, -p.shape[1] % 16)) for p in torch.split(values, columns, 1)]
     return torch.cat(parts, 1).permute(0, 2, 3, 1).contiguous()
 
 

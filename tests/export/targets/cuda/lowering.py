@@ -90,7 +90,7 @@ def written(edge: Edge, value: Tensor) -> dict[str, Tensor]:
     if edge.layout is Layout.ROWS:
         return {edge.values[0].name: value.half()}
     widths: list[Any] = [one.shape[1] for one in edge.values]
-    parts = value.split(widths, 1)
+    parts = torch.split(value, widths, 1)
     return {one.name: part.half().contiguous() for one, part in zip(edge.values, parts, strict=True)}
 
 
