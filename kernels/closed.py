@@ -28,9 +28,6 @@ Fixed = Mapping[str, Value | tuple[int, ...] | tuple[str, ...] | None]
 """Sizes may be names: `rows1`, or `("height0", "width0")`."""
 Sizes = dict[str, Value]
 
-# Widths that linear_f16 can have where one is a number of tokens: for any step of 64 or less, whole or not, and rows
-# that begin at 16 bytes or not.
-_ANY_WIDTH: Final = (64, 96, 80, 81)
 _MANY: Final = 2**20
 
 
@@ -38,9 +35,8 @@ def all_variants(op: str, shape: Fixed, arch: Architecture) -> tuple[Variant, ..
     """What must be compiled so that a call of an op can run at any size, on any card of an architecture.
 
     `shape`: the keyword arguments of its `plan_<op>`, without `arch`. Those that are sizes (m, b, h, w, batch; n of
-    attention and n and stride of softmax_rows; width and height of upsample_to) may have any value, or a name, or be
-    left out: they are not looked at, but `upsample_to` says whether a picture is enlarged. So are n and k of linear_f16
-    where they are names: numbers of tokens.
+    attention; width and height of upsample_to) may have any value, or a name, or be left out: they are not looked at,
+    but `upsample_to` says whether a picture is enlarged.
 
     Raises `KernelError`: there is no such op, or it can never take the shape.
     """
@@ -75,12 +71,7 @@ def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architectur
 def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
     """Sizes that between them lie in every interval of a table's `limits` in which nothing changes."""
     if op in ROW_OPS:
-        for m in _one_of_each(limits):
-            for n, k in _widths(op, given):
-                yield {"m": m, **n, **k}
-    elif op == "softmax_rows":
-        for stride in (16, 17):
-            yield {"m": 1, "n": 16, "stride": stride}
+        yield from ({"m": m} for m in _one_of_each(limits))
     elif op in PICTURE_OPS:
         a_pixel = _whole(given, "c") if op == "quantize_per_image" else 1
         for pixels in _one_of_each(limit // a_pixel for limit in limits):
@@ -101,14 +92,6 @@ def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
 def _one_of_each(limits: Iterable[int]) -> list[int]:
     """The least number of each interval that the limits, its last numbers, part the numbers from 1 on into."""
     return sorted({1, *(limit + 1 for limit in limits)})
-
-
-def _widths(op: str, given: Fixed) -> Iterator[tuple[Sizes, Sizes]]:
-    """n and k of a linear, if they are not numbers."""
-    free = {name for name in ("n", "k") if op == "linear_f16" and not isinstance(given.get(name), int)}
-    for n in _ANY_WIDTH if "n" in free else (None,):
-        for k in _ANY_WIDTH if "k" in free else (None,):
-            yield {"n": n} if n else {}, {"k": k} if k else {}
 
 
 def _pictures(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:

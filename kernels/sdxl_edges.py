@@ -52,6 +52,5 @@ def _vae() -> Iterator[tuple[str, dict[str, Value]]]:
             yield "conv_f16", {**picture, "kernel": 1}
     yield "conv_f16", {"b": 1, "h": 128, "w": 128, "c": 512, "n": 512, "upsample_to": (256, 256)}
     yield "conv_f16", {"b": 1, "h": 1024, "w": 1024, "c": 128, "n": 3, "out_dtype": "float32"}
-    yield "linear_f16", {"m": 2048, "n": 16384, "k": 512, "bias": False, "out_dtype": "float32"}
-    yield "softmax_rows", {"m": 2048, "n": 16384, "scale": 512**-0.5, "x_dtype": "float32"}
-    yield "linear_f16", {"m": 2048, "n": 512, "k": 16384, "residual": True}
+    yield "linear_f16", {"m": 16384, "n": 1536, "k": 512}
+    yield "linear_f16", {"m": 16384, "n": 512, "k": 512, "residual": True}

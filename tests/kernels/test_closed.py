@@ -53,21 +53,13 @@ def test_what_stands_beside_the_loop_at_any_size(data: st.DataObject, arch: Any)
         sizes["batch"] = data.draw(st.integers(1, 4))
         sizes["n"] = data.draw(st.integers(1, 700) | st.integers(1, 20).map(lambda blocks: 32 * blocks))
         sizes["m"] = sizes["n"] if shape.get("causal") else data.draw(st.integers(1, 40_000))
-    if op == "softmax_rows":
-        sizes["n"] = data.draw(st.integers(1, 40_000))
-        sizes["stride"] = sizes["n"] + data.draw(st.integers(0, 20))
-    for name in ("n", "k"):
-        if shape.get(name) == "tokens":
-            sizes[name] = data.draw(st.integers(1, 2000))
     asked = launch_plan(Call(op=op, shape={**shape, **sizes}, count=1), arch).variants
     known = all_variants(op, without_sizes(Call(op=op, shape=shape, count=1)), architecture(arch.sm))
     assert set(asked) <= set(known)
 
 
 EXTRA: list[tuple[str, dict[str, Any]]] = [
-    ("linear_f16", {"m": 1, "n": "tokens", "k": 512, "bias": False, "out_dtype": "float32"}),
-    ("linear_f16", {"m": 1, "n": 512, "k": "tokens"}),
-    ("linear_f16", {"m": 1, "n": "tokens", "k": "tokens", "bias": False}),
+    ("linear_f16", {"m": 1, "n": 81, "k": 512, "bias": False, "out_dtype": "float32"}),
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 10}),
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 3, "causal": True}),
     ("attention_int8", {"batch": 1, "m": 1, "n": 1, "heads": 20, "accumulate_half": True}),
