@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN
+from pocketxl.export.quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets.cuda.stored import Packer, Parameter, Part, Weight
@@ -90,7 +90,7 @@ def test_eight_bits_of_a_convolution_have_a_scale_for_each_output_channel() -> N
 def test_four_bits_are_those_of_the_kernels(picture: bool) -> None:
     shape = (16, 64, 3, 3) if picture else (16, 128)
     source = Source({"layer.weight": random(*shape)})
-    weight = Weight(layers=("layer",), format=W4, picture=picture, rows=16 * picture, columns=(64, 0))
+    weight = Weight(layers=("layer",), format=W4_HALVES, picture=picture, rows=16 * picture, columns=(64, 0))
     packer = Packer(source, NUMBERS)
     numbers, scale = map(torch.from_numpy, both(packer, weight))
     truth = source.tensors["layer.weight"]
