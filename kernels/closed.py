@@ -51,18 +51,18 @@ def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture)
 def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Architecture) -> tuple[Variant, ...]:
     plan = plan_function(op)
     given = dict(shape)
-    rows = [row for row in table(op) if row.sm == arch.sm]
+    rows = [row for row in table(op) if row.sm == arch.sm and "tile" not in row.shape]
     found: dict[Variant, None] = {}
     for sizes in _sizes(op, given, rows):
         found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
-    if any("tile" in row.shape for row in rows):
-        # Which alternative serves changes with sizes more often than can be listed: each, whether a size asks for it.
-        sizes = next(_sizes(op, given, rows))
+    if any("tile" in row.shape for row in table(op) if row.sm == arch.sm):
+        # Which alternative serves changes with sizes too often to list: each, whether or not some size asks for it.
         with trying(op) as trial:
-            plan(**{**given, **sizes}, arch=arch)
-        for config in every(op, arch.sm, **trial.asked[0][1]):
-            with trying(op, config):
-                found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+            plan(**{**given, **next(_sizes(op, given, rows))}, arch=arch)
+        for row in every(op, arch.sm, **trial.asked[0][1]):
+            for sizes in _sizes(op, given, [row]):
+                with trying(op, row.config):
+                    found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
     return tuple(found)
 
 
@@ -109,7 +109,7 @@ def _pictures(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
         n = _whole(given, "n")
         for config in (row.config for row in rows if "PROGRAMS" in row.config):
             # From six rounds of programs on, no share wins a seventh (`split_sum`).
-            most = cdiv(6 * config["PROGRAMS"], cdiv(n, config["BLOCK_N"])) + 1
+            most = cdiv(6 * config["PROGRAMS"], cdiv(n, config["BLOCK_N"] + config.get("SECOND_N", 0))) + 1
             wanted |= {cdiv(tiles * config["BLOCK_M"], pictures) for tiles in range(1, most + 1)}
     for pixels in sorted(wanted):
         if given.get("upsample_to"):

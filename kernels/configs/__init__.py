@@ -94,12 +94,12 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
     return min(last, key=lambda config: nanoseconds(config, sm, rows=rows, n=shape["n"], k=shape["k"]))
 
 
-def every(op: str, sm: int, **shape: int) -> tuple[Mapping[str, int], ...]:
-    """All that `lookup` gives for a shape, over all numbers of rows.
+def every(op: str, sm: int, **shape: int) -> tuple[Row, ...]:
+    """All rows that `lookup` chooses from for a shape, over all numbers of rows.
 
     Raises `KernelError`: the table has no row for the architecture.
     """
-    return tuple(row.config for row in _closest(op, sm, shape))
+    return tuple(_closest(op, sm, shape))
 
 
 def _closest(op: str, sm: int, shape: Mapping[str, int]) -> list[Row]:
