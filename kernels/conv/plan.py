@@ -55,7 +55,7 @@ def plan_conv_w8a8(
     )  # fmt: skip
     ho, wo = output_size(seen, stride=stride)
     m, depth = b * ho * wo, kernel * kernel * (c + c2)
-    config = _config(arch, m, c, c2, n, depth, dtype, out_dtype)
+    config = _config(arch, m, c, c2, n, kernel * kernel, dtype, out_dtype, added=time or residual)
     overlaps, second = bool(config.get("OVERLAP", 0)), config.get("SECOND_N", 0)
     inputs = {
         "x": Buffer(shape=(b, h, w, c), dtype=dtype),
@@ -77,15 +77,12 @@ def plan_conv_w8a8(
     # Sums of a 1x1 kernel are not deep; two inputs have a scale each, so that their sums cannot be added unscaled.
     splits = 1 if kernel == 1 or c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=config["PROGRAMS"])
     given = {name: name if name in inputs else None for name in (*_OPERANDS, *_FINISH)}
-    single = {name: value for name, value in given.items() if not (overlaps and name.startswith("x2"))}
     multiply = Launch(
         kernel="hopper_conv.conv_w8a8_async_kernel" if overlaps else "conv.conv_w8a8_kernel",
         arguments={
-            **(single if splits == 1 else dict.fromkeys(single) | {"x": "x", "weight": "weight"}),
+            **(given if splits == 1 else dict.fromkeys(given) | {"x": "x", "weight": "weight"}),
             "out": "out" if splits == 1 else "sums",
-            "B": b, "H": h, "W": w, "SEEN_H": seen[0], "SEEN_W": seen[1], "C": c,
-            **({} if overlaps else {"C2": c2}),
-            "N": n,
+            "B": b, "H": h, "W": w, "SEEN_H": seen[0], "SEEN_W": seen[1], "C": c, "C2": c2, "N": n,
         },
         constants={
             "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample_to is not None, "SHARED": splits > 1,
@@ -204,21 +201,24 @@ _FINISH: Final = ("bias", "time", "residual")
 
 
 def _config(
-    arch: Architecture, m: int, c: int, c2: int, n: int, depth: int, dtype: str, out_dtype: str
+    arch: Architecture, m: int, c: int, c2: int, n: int, taps: int, dtype: str, out_dtype: str, *, added: bool
 ) -> Mapping[str, int]:
     """The table's row, its step halved where that divides the channels and the whole does not (320 by 128).
 
-    `wide`: Hopper's own tiles have no registers for results of 32 bits. Their steps are whole: a step that divides the
+    `wide`: Hopper's own tiles have no registers for results of 32 bits, `added`: nor for more than a bias with the sums
+    of two pictures. Their steps are whole: a step that divides the
     depth of nine taps divides the channels too, since it is a power of two.
     """
-    wide = int(out_dtype == "float32")
-    shape = {"inputs": 2} if c2 else {"c": c, "n": n, "k": depth, "wide": wide} if dtype == "int8" else {"e4m3": 1}
-    config = lookup("conv_w8a8", arch.sm, m, **shape)
+    depths = {"k": taps * c, "k2": taps * c2} if c2 else {"k": taps * c}
+    sizes = {"inputs": 2, "n": n, "added": int(added)} if c2 else {"inputs": 1, "c": c, "n": n}
+    eight = {**sizes, **depths, "wide": int(out_dtype == "float32"), "fp8": int(dtype != "int8")}
+    config = lookup("conv_w8a8", arch.sm, m, **(eight if c2 or dtype == "int8" else {"e4m3": 1}))
     if "OVERLAP" in config:
-        if c2 or dtype != "int8" or not fits_depth(config, depth) or config["num_stages"] > MAX_STAGES:
+        fits = all(fits_depth(config, depth) for depth in depths.values())
+        if dtype != "int8" or not fits or config["num_stages"] > MAX_STAGES:
             raise KernelError(
-                f"a tile with OVERLAP does not fit c = {c}, c2 = {c2}, {dtype}: it takes one int8 picture, its steps "
-                f"are whole and enough to fill its stages, of which there are {MAX_STAGES} at most"
+                f"a tile with OVERLAP does not fit c = {c}, c2 = {c2}, {dtype}: pictures are int8, steps are whole and "
+                f"enough to fill the stages, of which there are {MAX_STAGES} at most"
             )
         return config
     block_k = config["BLOCK_K"]

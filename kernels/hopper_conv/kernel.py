@@ -46,14 +46,15 @@ def filter_pointers(weight, first, N, row_stride, ROWS: gl.constexpr, BLOCK_K: g
 
 @gluon.jit
 def convolve(
-    x, weight, first_row, first_column, first, last, M, N, H, W, C, height, width, seen_height, seen_width,
+    x, weight, first_row, first_column, first, last, M, N, H, W, C, jump, height, width, seen_height, seen_width,
     KERNEL: gl.constexpr, STRIDE: gl.constexpr, UPSAMPLE: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, SECOND_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, WARPS: gl.constexpr,
 ):  # fmt: skip
     """int32 sums of one tile over steps `first` to `last`: a step is one tap and BLOCK_K channels, which run fastest.
 
-    There are STAGES - 2 steps at least. Buffers are used in turn as `products` of the linears says.
+    `jump`: channels between those of two taps in the filters: those of another picture. There are STAGES - 2 steps at
+    least. Buffers are used in turn as `products` of the linears says.
     """
     PAD: gl.constexpr = KERNEL // 2
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 16], [512 // BLOCK_K, BLOCK_K // 16], [WARPS, 1], [1, 0])
@@ -78,24 +79,25 @@ def convolve(
     picture = x + (at // (height * width)).to(gl.int64) * H * W * C
     if not UPSAMPLE:
         picture += (top.to(gl.int64) * W + left) * C
-    depth = KERNEL * KERNEL * C
+    depth = KERNEL * KERNEL * (C + jump)
     a = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, BLOCK_K], SHARED)
     b = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_N, BLOCK_K], SHARED)
     c = gl.allocate_shared_memory(gl.int8, [STAGES, SECOND_N, BLOCK_K], SHARED)
-    # Filters lie as steps run: taps, then channels.
-    from_b = filter_pointers(weight + first * BLOCK_K, first_column, N, depth, BLOCK_N, BLOCK_K, LAYOUT)
-    from_c = filter_pointers(weight + first * BLOCK_K, first_column + BLOCK_N, N, depth, SECOND_N, BLOCK_K, LAYOUT)
     blocks = C // BLOCK_K
     tap = first // blocks
     channel = first % blocks * BLOCK_K
+    # Filters lie as steps run: taps, then channels.
+    weight += tap * (C + jump) + channel
+    from_b = filter_pointers(weight, first_column, N, depth, BLOCK_N, BLOCK_K, LAYOUT)
+    from_c = filter_pointers(weight, first_column + BLOCK_N, N, depth, SECOND_N, BLOCK_K, LAYOUT)
     for ahead in gl.static_range(STAGES - 2):
         copy_taps(a.index(ahead), x, picture, top, left, inside, tap, channel, W, C, KERNEL, UPSAMPLE, BLOCK_K, LAYOUT)
         async_copy.async_copy_global_to_shared(b.index(ahead), from_b)
         async_copy.async_copy_global_to_shared(c.index(ahead), from_c)
         async_copy.commit_group()
-        from_b += BLOCK_K
-        from_c += BLOCK_K
         ends = channel + BLOCK_K >= C
+        from_b += gl.where(ends, BLOCK_K + jump, BLOCK_K)
+        from_c += gl.where(ends, BLOCK_K + jump, BLOCK_K)
         tap += ends.to(gl.int32)
         channel = gl.where(ends, 0, channel + BLOCK_K)
     sums = warpgroup_mma_init(gl.zeros([BLOCK_M, BLOCK_N], gl.int32, SUMS))
@@ -115,9 +117,9 @@ def convolve(
             async_copy.async_copy_global_to_shared(b.index(free), from_b)
             async_copy.async_copy_global_to_shared(c.index(free), from_c)
         async_copy.commit_group()
-        from_b += BLOCK_K
-        from_c += BLOCK_K
         ends = channel + BLOCK_K >= C
+        from_b += gl.where(ends, BLOCK_K + jump, BLOCK_K)
+        from_c += gl.where(ends, BLOCK_K + jump, BLOCK_K)
         tap += ends.to(gl.int32)
         channel = gl.where(ends, 0, channel + BLOCK_K)
         slot = gl.where(slot == STAGES - 1, 0, slot + 1)
@@ -130,7 +132,7 @@ def convolve(
 
 @gluon.jit
 def store_part(
-    sums, x_scale, weight_scale, bias, time, residual, out, first_row, first, M, N, pixels,
+    sums, x_scale, sums2, x2_scale, weight_scale, bias, time, residual, out, first_row, first, M, N, pixels,
     BLOCK_M: gl.constexpr, COLUMNS: gl.constexpr, WARPS: gl.constexpr,
 ):  # fmt: skip
     """Scale by picture and filter, add, round once and store COLUMNS columns from `first` on.
@@ -141,8 +143,10 @@ def store_part(
     WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [256 // COLUMNS, COLUMNS // 8], [WARPS, 1], [1, 0])
     rows = first_row + gl.arange(0, BLOCK_M, layout=gl.SliceLayout(1, SUMS))
     columns = first + gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, SUMS))
-    scale = gl.load(x_scale + gl.where(rows < M, rows, 0) // pixels)
-    value = sums.to(gl.float32) * scale[:, None]
+    picture = gl.where(rows < M, rows, 0) // pixels
+    value = sums.to(gl.float32) * gl.load(x_scale + picture)[:, None]
+    if sums2 is not None:
+        value += sums2.to(gl.float32) * gl.load(x2_scale + picture)[:, None]
     value *= gl.load(weight_scale + columns, mask=columns < N, other=0.0)[None, :]
     if bias is not None:
         value += gl.load(bias + columns, mask=columns < N, other=0.0).to(gl.float32)[None, :]
@@ -175,36 +179,46 @@ def store_share(sums, out, first_row, first, M, N, BLOCK_M: gl.constexpr, COLUMN
 
 @gluon.jit(do_not_specialize=["B", "H", "W", "SEEN_H", "SEEN_W"])
 def conv_w8a8_async_kernel(
-    x, x_scale, weight, weight_scale, bias, time, residual, out, B, H, W, SEEN_H, SEEN_W, C, N,
+    x, x_scale, x2, x2_scale, weight, weight_scale, bias, time, residual, out, B, H, W, SEEN_H, SEEN_W, C, C2, N,
     KERNEL: gl.constexpr, STRIDE: gl.constexpr, UPSAMPLE: gl.constexpr, SHARED: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, SECOND_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, GROUP_M: gl.constexpr,
 ):  # fmt: skip
-    """One tile, BLOCK_N + SECOND_N channels wide, as `conv_w8a8_kernel`; of one picture, its channels whole steps."""
+    """One tile, BLOCK_N + SECOND_N channels wide, as `conv_w8a8_kernel`; channels of both pictures are whole steps."""
     WARPS: gl.constexpr = gl.num_warps()
     PAD: gl.constexpr = KERNEL // 2
+    TAPS: gl.constexpr = KERNEL * KERNEL
     height = (SEEN_H + 2 * PAD - KERNEL) // STRIDE + 1
     width = (SEEN_W + 2 * PAD - KERNEL) // STRIDE + 1
-    M = B * height * width
+    pixels = height * width
+    M = B * pixels
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N + SECOND_N, GROUP_M)
-    first_row = tile_m * BLOCK_M
+    row = tile_m * BLOCK_M
     column = tile_n * (BLOCK_N + SECOND_N)
-    steps = KERNEL * KERNEL * (C // BLOCK_K)
+    steps = TAPS * (C // BLOCK_K)
     first = gl.program_id(1) * steps // gl.num_programs(1) if SHARED else 0
     last = (gl.program_id(1) + 1) * steps // gl.num_programs(1) if SHARED else steps
     sums, more = convolve(
-        x, weight, first_row, column, first, last, M, N, H, W, C, height, width, SEEN_H, SEEN_W,
+        x, weight, row, column, first, last, M, N, H, W, C, 0 if x2 is None else C2, height, width, SEEN_H, SEEN_W,
         KERNEL, STRIDE, UPSAMPLE, BLOCK_M, BLOCK_N, SECOND_N, BLOCK_K, STAGES, WARPS,
     )  # fmt: skip
     if SHARED:
-        store_share(sums, out, first_row, column, M, N, BLOCK_M, BLOCK_N)
-        store_share(more, out, first_row, column + BLOCK_N, M, N, BLOCK_M, SECOND_N)
+        store_share(sums, out, row, column, M, N, BLOCK_M, BLOCK_N)
+        store_share(more, out, row, column + BLOCK_N, M, N, BLOCK_M, SECOND_N)
     else:
+        sums2 = None
+        more2 = None
+        if x2 is not None:
+            gl.barrier()  # every warp is done with the buffers of the first picture
+            sums2, more2 = convolve(
+                x2, weight + C, row, column, 0, TAPS * (C2 // BLOCK_K), M, N, H, W, C2, C, height, width,
+                SEEN_H, SEEN_W, KERNEL, STRIDE, UPSAMPLE, BLOCK_M, BLOCK_N, SECOND_N, BLOCK_K, STAGES, WARPS,
+            )  # fmt: skip
         store_part(
-            sums, x_scale, weight_scale, bias, time, residual, out, first_row, column, M, N, height * width,
+            sums, x_scale, sums2, x2_scale, weight_scale, bias, time, residual, out, row, column, M, N, pixels,
             BLOCK_M, BLOCK_N, WARPS,
         )  # fmt: skip
         store_part(
-            more, x_scale, weight_scale, bias, time, residual, out, first_row, column + BLOCK_N, M, N, height * width,
-            BLOCK_M, SECOND_N, WARPS,
+            more, x_scale, more2, x2_scale, weight_scale, bias, time, residual, out, row, column + BLOCK_N, M, N,
+            pixels, BLOCK_M, SECOND_N, WARPS,
         )  # fmt: skip
