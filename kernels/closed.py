@@ -8,6 +8,7 @@ them, planned, gives all.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import Any, Final
 
 from .architecture import Architecture
@@ -53,18 +54,18 @@ def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architectur
     limits = [row.rows for row in table(op) if row.sm == arch.sm and row.rows is not None]
     found: dict[Variant, None] = {}
     # A sum that can be shared out is, where there are more multiprocessors than work, and never where there is but one.
-    cards = (arch, replace(arch, multiprocessors=1), replace(arch, multiprocessors=_MANY))
-    for card in cards if op in CONV_OPS else cards[:1]:
-        for sizes in _sizes(op, given, limits):
-            found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
+    every_card = (arch, replace(arch, multiprocessors=1), replace(arch, multiprocessors=_MANY))
+    cards = every_card if op in CONV_OPS else every_card[:1]
+    for card, sizes in product(cards, list(_sizes(op, given, limits))):
+        found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
     if any("tile" in row.shape for row in table(op) if row.sm == arch.sm):
-        # Which alternative serves changes with sizes more often than can be listed: each, whether a size asks for it.
-        sizes = next(_sizes(op, given, limits))
+        # Which alternative serves changes with sizes too often to list: each, whether or not some size asks for it.
         with trying(op) as trial:
-            plan(**{**given, **sizes}, arch=arch)
-        for config in every(op, arch.sm, **trial.asked[0][1]):
-            with trying(op, config):
-                found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+            plan(**{**given, **next(_sizes(op, given, limits))}, arch=arch)
+        for row in every(op, arch.sm, **trial.asked[0][1]):
+            for card, sizes in product(cards, list(_sizes(op, given, limits))):
+                with trying(op, row.config):
+                    found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
     return tuple(found)
 
 

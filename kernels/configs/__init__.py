@@ -91,25 +91,32 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
     last = [row.config for row, its in zip(found, limits, strict=True) if its == limit]
     if len(last) == 1:
         return last[0]
-    return min(last, key=lambda config: nanoseconds(config, sm, rows=rows, n=shape["n"], k=shape["k"]))
+    return min(
+        last, key=lambda config: nanoseconds(config, sm, rows=rows, n=shape["n"], k=shape["k"] + shape.get("k2", 0))
+    )
 
 
-def every(op: str, sm: int, **shape: int) -> tuple[Mapping[str, int], ...]:
-    """All that `lookup` gives for a shape, over all numbers of rows.
+def every(op: str, sm: int, **shape: int) -> tuple[Row, ...]:
+    """All rows that `lookup` chooses from for a shape, over all numbers of rows.
 
     Raises `KernelError`: the table has no row for the architecture.
     """
-    return tuple(row.config for row in _closest(op, sm, shape))
+    return tuple(_closest(op, sm, shape))
 
 
 def _closest(op: str, sm: int, shape: Mapping[str, int]) -> list[Row]:
     """The rows that fit a shape and name most of it."""
     fit = [row for row in table(op) if row.sm == sm and _named(row) <= shape.items()]
-    fit = [row for row in fit if "tile" not in row.shape or fits_depth(row.config, shape["k"])]
+    fit = [row for row in fit if "tile" not in row.shape or _takes(row, shape)]
     if not fit:
         raise KernelError(f"no configuration of {op} for sm_{sm} in {op}.json")
     most = max(len(_named(row)) for row in fit)
     return [row for row in fit if len(_named(row)) == most]
+
+
+def _takes(row: Row, shape: Mapping[str, int]) -> bool:
+    """Whether a tile has whole steps for the depth, or for both of two products that it sums."""
+    return all(fits_depth(row.config, shape[name]) for name in ("k", "k2") if name in shape)
 
 
 def _named(row: Row) -> Set[tuple[str, int]]:

@@ -56,7 +56,7 @@ def test_no_alternative_takes_less(m: int, n: int, k: int, residual: bool) -> No
     shape = {"k": k, "n": n, "residual": int(residual), **KIND}
     chosen = lookup("linear_w8a8", 90, m, **shape)
     if "TILE_NS" in chosen:
-        others = [config for config in every("linear_w8a8", 90, **shape) if "TILE_NS" in config]
+        others = [row.config for row in every("linear_w8a8", 90, **shape) if "TILE_NS" in row.config]
         assert nanoseconds(chosen, 90, rows=m, n=n, k=k) == min(
             nanoseconds(config, 90, rows=m, n=n, k=k) for config in others
         )
