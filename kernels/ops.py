@@ -12,6 +12,7 @@ from .norm.op import (
     layer_norm,
     layer_norm_quantize,
 )
+from .pixels.op import read_pixels
 from .quantize.op import geglu, geglu_quantize, quantize_per_image, quantize_per_token
 from .weight_only.op import conv_w4, conv_w8, linear_w4, linear_w8
 
@@ -19,5 +20,5 @@ __all__ = [
     "add_layer_norm_quantize", "attention", "attention_int8", "attention_wide", "conv_f16", "conv_w4", "conv_w8",
     "conv_w8a8", "geglu", "geglu_linear_w8a8", "geglu_quantize", "group_norm_silu", "group_norm_silu_quantize",
     "layer_norm", "layer_norm_quantize", "linear_f16", "linear_w4", "linear_w8", "linear_w8a8", "quantize_per_image",
-    "quantize_per_token",
+    "quantize_per_token", "read_pixels",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ OPS: Final[Mapping[str, str]] = {
     "quantize_per_image": "quantize",
     "geglu_quantize": "quantize",
     "geglu": "quantize",
+    "read_pixels": "pixels",
     "attention": "attention",
     "attention_int8": "attention",
     "attention_wide": "attention_wide",

@@ -17,6 +17,7 @@ def edges() -> Iterator[tuple[str, dict[str, Value]]]:
 
 def _unet() -> Iterator[tuple[str, dict[str, Value]]]:
     latents = {"b": 2, "h": 128, "w": 128}
+    yield "read_pixels", {**latents, "c": 4, "padded": 16}
     yield "conv_f16", {**latents, "c": 16, "n": 320}  # 4 channels and zeros
     yield "conv_f16", {**latents, "c": 320, "n": 4, "out_dtype": "float32"}
     for c, c2, side in ((1280, 1280, 32), (1280, 640, 32), (640, 320, 64), (320, 320, 128)):

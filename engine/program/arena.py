@@ -3,7 +3,8 @@
 A program is a straight list, so a value lives from the call that makes it to the last that reads it, and two values may
 share memory where their lives do not meet. Values are placed by size, the largest first, each into the smallest gap
 that holds it among those that live while it does (Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net
-Inference, 2020: greedy by size).
+Inference, 2020: greedy by size). Inputs are an exception: they lie side by side at the beginning, for the whole call,
+so that one copy brings them all.
 
 What a call adds is not copied: its output takes the place of the `residual` that ends with it. The kernels read an
 element of it before they write that element, and no other program of theirs reads it.
@@ -30,9 +31,13 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """`values`: the place of each. `scratch`: for each call, that of each scratch buffer of its plan. `size`: bytes."""
+    """`values`: the place of each. `scratch`: for each call, that of each scratch buffer of its plan. `size`: bytes.
+
+    `given`: how many bytes at the beginning are the inputs'.
+    """
 
     size: int
+    given: int
     values: Mapping[str, Range]
     scratch: tuple[Mapping[str, Range], ...]
 
@@ -56,14 +61,11 @@ class _Item:
 def lay_out(resolved: Resolved, outputs: Collection[str], *, elsewhere: Collection[str] = ()) -> Arena:
     """Place every value and scratch buffer.
 
-    `outputs`: values that are read after the last call. `elsewhere`: inputs that have memory of their own; the others
-    are there before the first call.
+    `outputs`: values that are read after the last call. `elsewhere`: inputs that have memory of their own.
     """
-    lives = _lives(resolved, outputs, elsewhere)
+    inputs, given = _side_by_side(resolved, elsewhere)
+    lives = _lives(resolved, outputs)
     items: dict[str, _Item] = {}
-    for name in resolved.inputs:
-        if name not in elsewhere:
-            items[name] = _item(resolved.values[name], *lives[name])
     scratch: list[dict[str, _Item]] = []
     for i, planned in enumerate(resolved.calls):
         for role, name in planned.call.outputs.items():
@@ -78,14 +80,18 @@ def lay_out(resolved: Resolved, outputs: Collection[str], *, elsewhere: Collecti
     different = {id(item): item for item in (*items.values(), *(item for call in scratch for item in call.values()))}
     size = _place(list(different.values()), len(resolved.calls))
     return Arena(
-        size=size,
-        values={
-            name: Range(offset=item.offset, size=resolved.values[name], first=lives[name][0], last=lives[name][1])
+        size=given + size,
+        given=given,
+        values=inputs
+        | {
+            name: Range(
+                offset=given + item.offset, size=resolved.values[name], first=lives[name][0], last=lives[name][1]
+            )
             for name, item in items.items()
         },
         scratch=tuple(
             {
-                name: Range(offset=item.offset, size=planned.plan.scratch[name].size_bytes, first=i, last=i)
+                name: Range(offset=given + item.offset, size=planned.plan.scratch[name].size_bytes, first=i, last=i)
                 for name, item in call.items()
             }
             for i, (planned, call) in enumerate(zip(resolved.calls, scratch, strict=True))
@@ -93,9 +99,20 @@ def lay_out(resolved: Resolved, outputs: Collection[str], *, elsewhere: Collecti
     )
 
 
-def _lives(resolved: Resolved, outputs: Collection[str], elsewhere: Collection[str]) -> dict[str, tuple[int, int]]:
-    """First and last call of each value's life."""
-    lives = {name: (0, 0) for name in resolved.inputs if name not in elsewhere}
+def _side_by_side(resolved: Resolved, elsewhere: Collection[str]) -> tuple[dict[str, Range], int]:
+    """The places of the inputs, and where they end."""
+    found: dict[str, Range] = {}
+    end, last = 0, max(len(resolved.calls) - 1, 0)
+    for name, size in resolved.inputs.items():
+        if name not in elsewhere:
+            found[name] = Range(offset=end, size=size, first=0, last=last)
+            end += _aligned(size)
+    return found, end
+
+
+def _lives(resolved: Resolved, outputs: Collection[str]) -> dict[str, tuple[int, int]]:
+    """First and last call of the life of each value that a call makes."""
+    lives: dict[str, tuple[int, int]] = {}
     for i, planned in enumerate(resolved.calls):
         for operand in planned.call.inputs.values():
             if operand.name in lives:
@@ -109,7 +126,7 @@ def _lives(resolved: Resolved, outputs: Collection[str], elsewhere: Collection[s
 def _replaced(
     planned: PlannedCall, role: str, i: int, lives: Mapping[str, tuple[int, int]], items: Mapping[str, _Item]
 ) -> _Item | None:
-    """The place that an output may take: that of a residual which is whole, ends here, and is read by nothing else."""
+    """The place that an output may take: of a residual that calls made, is whole, ends here, and is read once."""
     operand = planned.call.inputs.get(RESIDUAL)
     if role != OUT or operand is None or operand.name not in items or operand.offset:
         return None

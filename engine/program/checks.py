@@ -117,6 +117,8 @@ def _edge(side: str, edge: Edge) -> Iterator[str]:
     where = f"{side} {reprlib.repr(edge.tensor)}"
     if not edge.values or (len(edge.values) > 1 and edge.layout is not Layout.COLUMNS):
         yield f"{where} has {len(edge.values)} values in the layout {edge.layout}"
+    if side == "input" and edge.layout is Layout.PIXELS:
+        yield f"{where} has the layout pixels, which is for outputs"
     for value in edge.values:
         if value.dtype not in ("float16", "float32", "int8", "int32"):
             yield f"{where} is {reprlib.repr(value.dtype)}, float16, float32, int8 and int32 are allowed"

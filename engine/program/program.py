@@ -19,10 +19,10 @@ class Layout(StrEnum):
     """How the host writes an input for the GPU, or reads an output."""
 
     ROWS = "rows"
-    """As it is, `[batch, tokens, width]`, in the value's dtype."""
+    """As it is, in the value's dtype: rows of tokens, and pictures, which the op `read_pixels` turns into pixels."""
     PIXELS = "pixels"
-    """`[batch, channels, height, width]` there, `[batch, height, width, channels]` here; channels that the value has
-    beyond the tensor's are zeros."""
+    """Outputs only: `[batch, channels, height, width]` there, `[batch, height, width, channels]` here, where channels
+    that the tensor does not have may follow."""
     COLUMNS = "columns"
     """`[batch, sum of widths]` there, a block `[batch, width]` for each value here."""
 

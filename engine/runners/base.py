@@ -180,8 +180,12 @@ def call(runner: Runner, inputs: Values, held: Held | None = None) -> dict[str, 
     return {name: np.asarray(value) for name, value in runner(inputs, held).items()}
 
 
-def check_inputs(name: str, spec: ComponentSpec, inputs: Values) -> dict[str, int]:
+def check_inputs(
+    name: str, spec: ComponentSpec, inputs: Values, known: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Hold `inputs` to the declared names, dtypes and shapes; return the length of every symbol.
+
+    `known`: lengths of symbols from inputs that were checked before, which `spec` does not have any more.
 
     Raises `RequestError` that names the tensor, what it is and what it should be.
     """
@@ -189,7 +193,7 @@ def check_inputs(name: str, spec: ComponentSpec, inputs: Values) -> dict[str, in
     if wanted != set(inputs):
         missing, unknown = sorted(wanted - set(inputs)), sorted(set(inputs) - wanted)
         raise RequestError(f"{name}: missing inputs {missing}, unknown inputs {unknown}")
-    sizes: dict[str, int] = {}
+    sizes = dict(known or {})
     for tensor in spec.inputs:
         array = inputs[tensor.name]
         if array.dtype.name != tensor.dtype:

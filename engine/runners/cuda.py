@@ -6,9 +6,10 @@ picture. It ran on an H100; its test there is marked `gpu`.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, RequestError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..program.checks import check_files
 from ..program.launches import choose_binaries
@@ -75,15 +76,25 @@ class CudaRunner:
         )
 
     def hold(self, inputs: Values) -> Held:
-        """Copy them to the GPU as the program has them."""
+        """Copy them to the GPU as the program has them. They are checked here, and not again at a call."""
+        some = replace(self.spec, inputs=tuple(tensor for tensor in self.spec.inputs if tensor.name in inputs))
+        if unknown := inputs.keys() - {tensor.name for tensor in some.inputs}:
+            there = ", ".join(tensor.name for tensor in self.spec.inputs)
+            raise RequestError(f"there is no input {min(unknown)}; there are {there}")
+        lengths = check_inputs(self.name, some, inputs)
         loaded = self._ready()
         self.device.driver.enter()
-        return loaded.hold(inputs)
+        return loaded.hold(inputs, lengths)
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once; see `Runner`. A size that a kernel does not take is a `RequestError` that names the layer."""
         constant = held if isinstance(held, HeldValues) else None
-        lengths = check_inputs(self.name, self.spec, {**inputs, **(constant.inputs if constant else {})})
+        lengths = check_inputs(
+            self.name,
+            constant.missing if constant else self.spec,
+            inputs,
+            constant.lengths if constant else None,
+        )
         loaded = self._ready()
         self.device.driver.enter()
         return loaded.run(inputs, constant, lengths)

@@ -180,6 +180,11 @@ class CudaDriver:
         self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         try:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, ctypes.c_uint64(0))
+            try:
+                self._call("cuGraphUpload", made, self._stream)  # or its first launch does that, and takes longer
+            except BaseException:
+                self._library.cuGraphExecDestroy(made)
+                raise
         finally:
             self._call("cuGraphDestroy", graph)
         return int(made.value or 0)

@@ -1,7 +1,7 @@
 """A component's inputs as its program has them on the GPU, and its outputs as the host has them.
 
 Each number is converted and moved once: out of the caller's array straight into memory that the GPU copies from, and
-back likewise.
+back likewise. Inputs keep their order: what has to be moved about, the GPU moves.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,19 +18,16 @@ from ..specs import ComponentSpec, TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What becomes one value: the caller's numbers, in the value's shape but for zeros that it has behind them."""
+    """What of an input becomes one value: some `columns` of the caller's array."""
 
     value: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    source: np.ndarray
-    """The last axis may be shorter than that of `shape`: zeros follow."""
+    columns: slice
 
-    def write(self, array: np.ndarray) -> None:
-        """Into an array of that shape and dtype."""
-        width = self.source.shape[-1]
-        np.copyto(array[..., :width], self.source, casting="same_kind")
-        array[..., width:] = 0
+    def write(self, here: np.ndarray, array: np.ndarray) -> None:
+        """The caller's `array` into one of this shape and dtype."""
+        np.copyto(here, array[..., self.columns], casting="same_kind")
 
 
 def check_edges(program: Program, spec: ComponentSpec, where: str) -> None:
@@ -44,23 +41,21 @@ def check_edges(program: Program, spec: ComponentSpec, where: str) -> None:
             )
 
 
-def parts(edge: Edge, array: np.ndarray, sizes: Sizes) -> Iterator[Part]:
-    """An input as its values. Raises `IncompatibleError` where the program means another shape."""
-    if edge.layout is Layout.PIXELS:
-        array = array.transpose(0, 2, 3, 1)
+def parts(edge: Edge, given: tuple[int, ...], sizes: Sizes) -> Iterator[Part]:
+    """An input of the caller's shape `given` as its values; all columns are some value's.
+
+    Raises `IncompatibleError` where the program means another shape.
+    """
     start = 0
     for value in edge.values:
         shape = shape_of(value, sizes)
-        source = array
-        if edge.layout is Layout.COLUMNS:
-            source = array[:, start : start + shape[-1]]
-            start += shape[-1]
-        spare = shape[-1] - source.shape[-1]
-        if shape[:-1] != source.shape[:-1] or spare < 0 or (spare and edge.layout is not Layout.PIXELS):
-            raise _other_shape(edge, array.shape, shape)
-        yield Part(value=value.name, shape=shape, dtype=np.dtype(value.dtype), source=source)
-    if edge.layout is Layout.COLUMNS and start != array.shape[-1]:
-        raise _other_shape(edge, array.shape, (array.shape[0], start))
+        end = start + shape[-1]
+        if shape[:-1] != given[:-1] or end > given[-1]:
+            raise _other_shape(edge, given, shape)
+        yield Part(value=value.name, shape=shape, dtype=np.dtype(value.dtype), columns=slice(start, end))
+        start = end
+    if start != given[-1]:
+        raise _other_shape(edge, given, (*given[:-1], start))
 
 
 def fetched(edge: Edge, spec: TensorSpec, values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -74,6 +69,4 @@ def fetched(edge: Edge, spec: TensorSpec, values: Mapping[str, np.ndarray]) -> n
 
 
 def _other_shape(edge: Edge, found: tuple[int, ...], wanted: tuple[int, ...]) -> IncompatibleError:
-    return IncompatibleError(
-        f"{edge.tensor} has shape {found} in the order of the program, which takes {wanted}; build the engine again"
-    )
+    return IncompatibleError(f"{edge.tensor} has shape {found}, the program takes {wanted}; build the engine again")

@@ -4,8 +4,12 @@ A captured graph is good for as long as everything lies where it was. So the mem
 next, and its graphs with it.
 """
 
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
 import numpy as np
 
+from ..specs import ComponentSpec
 from .device import CudaArray, CudaDevice
 
 MOST_SPARE = 2
@@ -13,16 +17,27 @@ MOST_SPARE = 2
 
 
 class HeldValues:
-    """What is held. `inputs`: each tensor as its caller gave it, for checks only. `values`: the program's."""
+    """What is held: the inputs of a `spec` that have these `names`, which were checked and have these `lengths`.
 
-    def __init__(self, pool: "HeldPool") -> None:
-        self.inputs: dict[str, np.ndarray] = {}
+    `missing`: the spec of what a call must give besides. `values`: the program's.
+    """
+
+    def __init__(
+        self, pool: "HeldPool", spec: ComponentSpec, names: Collection[str], lengths: Mapping[str, int]
+    ) -> None:
+        self.missing = replace(spec, inputs=tuple(tensor for tensor in spec.inputs if tensor.name not in names))
+        self.lengths = dict(lengths)
         self.values: dict[str, CudaArray] = {}
+        self._spec = spec
         self._pool = pool
+        self._places = NOWHERE
 
-    def addresses(self) -> tuple[tuple[str, int], ...]:
+    @property
+    def places(self) -> "Places":
         """Where each value lies."""
-        return tuple((name, array.address) for name, array in self.values.items())
+        if len(self._places.addresses) != len(self.values):
+            self._places = Places((name, array.address) for name, array in self.values.items())
+        return self._places
 
     def add(self, value: str, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
         """Memory for a value. Raises `MemoryBudgetError`."""
@@ -31,9 +46,27 @@ class HeldValues:
 
     def release(self) -> None:
         """Let the next picture have the memory; a no-op the second time."""
-        self.inputs.clear()
+        self.missing, self.lengths = self._spec, {}
         while self.values:
             self._pool.give(*self.values.popitem())
+
+
+class Places:
+    """Addresses by value, as part of keys. It keeps its hash: there are hundreds, and each call asks for it."""
+
+    def __init__(self, addresses: Iterable[tuple[str, int]]) -> None:
+        self.addresses = dict(addresses)
+        self.names = frozenset(self.addresses)
+        self._hash = hash(frozenset(self.addresses.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Places) and self.addresses == other.addresses)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+NOWHERE = Places(())
 
 
 class HeldPool:
@@ -67,8 +100,3 @@ class HeldPool:
             while spare:
                 spare.pop().release()
         self._spare.clear()
-
-
-def shape_only(array: np.ndarray) -> np.ndarray:
-    """An array of the same shape and dtype, without the numbers."""
-    return np.broadcast_to(np.empty((), array.dtype), array.shape)

@@ -1,8 +1,8 @@
 """The GPU that an engine's runners share: arrays in its memory, one scratch for all of them, copies from and to it."""
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from math import prod
 from typing import Self
@@ -99,6 +99,7 @@ class CudaDevice:
         self._scratch: Block | None = None
         self._blocks: WeakSet[Block] = WeakSet()
         self._process = 0
+        self._unfinished = False
 
     @cached_property
     def driver(self) -> CudaDriver:
@@ -136,6 +137,19 @@ class CudaDevice:
     def forked(self) -> bool:
         """Whether the GPU was opened by a process that this one was forked from: then nothing of it works here."""
         return "driver" in self.__dict__ and self._process not in (0, os.getpid())
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """What is put on the stream within has happened afterwards.
+
+        After an exception it may still be under way; then the next work begins by waiting for it.
+        """
+        if self._unfinished:
+            self.driver.synchronize()
+        self._unfinished = True
+        yield
+        self.driver.synchronize()
+        self._unfinished = False
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
         """Memory for an array. Raises `MemoryBudgetError`."""
@@ -179,6 +193,7 @@ class CudaDevice:
             block.release()
         self.driver.close()
         del self.__dict__["driver"]
+        self._unfinished = False
         self.__dict__.pop("room", None)
 
     def _allocate(self, size: int) -> Block:

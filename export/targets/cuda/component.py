@@ -9,7 +9,7 @@ from ....engine.errors import StorageError
 from ....engine.program.program import Edge, Program
 from ....engine.program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, to_json
 from .binaries import binaries
-from .edges import inputs_of, outputs_of
+from .edges import first_calls, inputs_of, outputs_of
 from .forms import FormatOf
 from .lower import steps_of
 from .select import select
@@ -41,7 +41,10 @@ def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf) -> Lo
     steps = steps_of(model)
     chosen = select(steps, format_of)
     return Lowering(
-        calls=chosen.calls, stored=chosen.stored, inputs=inputs_of(spec, steps), outputs=outputs_of(spec, steps)
+        inputs=inputs_of(spec, steps),
+        outputs=outputs_of(spec, steps),
+        calls=(*first_calls(spec), *chosen.calls),
+        stored=chosen.stored,
     )
 
 

@@ -1,9 +1,12 @@
-"""Inputs and outputs of a component as values of its program: how the host writes and reads them."""
+"""Inputs and outputs of a component as values of its program: how the host writes and reads them.
+
+A picture goes up as it is; the program's first call makes the value of it that steps know, in their order and halves.
+"""
 
 from collections.abc import Iterator
 
 from ....engine.errors import IncompatibleError
-from ....engine.program.program import Edge, Layout, ValueSpec
+from ....engine.program.program import Call, Edge, Layout, Operand, ValueSpec
 from ....engine.program.sizes import Size
 from ....engine.specs import ComponentSpec, TensorSpec
 from .select import padded
@@ -11,7 +14,7 @@ from .steps import Conv, Steps
 
 _LATENTS = {"height": 0, "width": 0}
 FLOAT = "float32"
-"""Outputs are for samplers, and written as such by the last convolution."""
+"""Samplers' type: pictures come in it, and the last convolution writes it."""
 
 
 def inputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
@@ -20,6 +23,11 @@ def inputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
     Raises `IncompatibleError` for one that is neither a picture, nor tokens, nor time vectors.
     """
     return tuple(_input(tensor, steps) for tensor in spec.inputs)
+
+
+def first_calls(spec: ComponentSpec) -> tuple[Call, ...]:
+    """The calls that make pixels of the pictures among the inputs."""
+    return tuple(_read_pixels(tensor, tensor.shape[1]) for tensor in spec.inputs if len(tensor.shape) == 4)
 
 
 def outputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
@@ -42,8 +50,9 @@ def outputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
 def _input(tensor: TensorSpec, steps: Steps) -> Edge:
     match tensor.shape:
         case (_, int(channels), str(height), str(width)) if {height, width} == set(_LATENTS):
-            shape: tuple[Size, ...] = ("batch", "height0", "width0", padded(channels))
-            return Edge(tensor=tensor.name, layout=Layout.PIXELS, values=(ValueSpec(name=tensor.name, shape=shape),))
+            shape: tuple[Size, ...] = ("batch", channels, "height0", "width0")
+            picture = ValueSpec(name=_as_given(tensor), shape=shape, dtype=FLOAT)
+            return Edge(tensor=tensor.name, layout=Layout.ROWS, values=(picture,))
         case ("batch", "tokens", int(channels)):
             value = ValueSpec(name=tensor.name, shape=("batch", "tokens", channels))
             return Edge(tensor=tensor.name, layout=Layout.ROWS, values=(value,))
@@ -55,6 +64,22 @@ def _input(tensor: TensorSpec, steps: Steps) -> Edge:
         f"input {tensor.name} {tensor.shape} is no picture, no tokens and no time vectors, which is all that the cuda "
         "target knows; build with --target cpu or rtx"
     )
+
+
+def _read_pixels(tensor: TensorSpec, channels: Size) -> Call:
+    assert isinstance(channels, int), tensor
+    shape = {"b": "batch", "h": "height0", "w": "width0", "c": channels, "padded": padded(channels)}
+    return Call(
+        op="read_pixels",
+        layer=tensor.name,
+        shape=shape,
+        inputs={"x": Operand(name=_as_given(tensor))},
+        outputs={"out": tensor.name},
+    )
+
+
+def _as_given(tensor: TensorSpec) -> str:
+    return f"{tensor.name}.{FLOAT}"
 
 
 def _blocks(name: str, steps: Steps) -> Iterator[ValueSpec]:

@@ -111,16 +111,32 @@ def test_the_size_is_reached_and_nothing_is_placed_twice_for_it(drawn: tuple[Res
     assert arena.size == max(r.offset + -(-r.size // 256) * 256 for _, r in all_ranges(arena))
 
 
-def test_a_chain_takes_the_room_of_two() -> None:
+@given(programs())
+def test_inputs_lie_side_by_side_at_the_beginning_for_the_whole_call(drawn: tuple[Resolved, list[str]]) -> None:
+    resolved, outputs = drawn
+    arena = lay_out(resolved, outputs)
+    end = 0
+    for name, size in resolved.inputs.items():
+        place = arena.values[name]
+        assert (place.offset, place.size, place.first, place.last) == (end, size, 0, len(resolved.calls) - 1)
+        end += -(-size // 256) * 256
+    assert arena.given == end
+    assert all(place.offset >= end for name, place in all_ranges(arena) if name not in resolved.inputs)
+
+
+def test_a_chain_takes_the_room_of_two_behind_its_input() -> None:
     calls: list[Described] = [({"x": f"v{i}"}, {f"v{i + 1}": 256}, {}) for i in range(10)]
-    assert lay_out(resolved_of(*calls, inputs={"v0": 256}), ["v10"]).size == 512
+    assert lay_out(resolved_of(*calls, inputs={"v0": 256}), ["v10"]).size == 3 * 256
 
 
 def test_the_residual_stream_stays_in_place() -> None:
     calls: list[Described] = [({"x": "i", "residual": f"v{i}"}, {f"v{i + 1}": 512}, {}) for i in range(5)]
     arena = lay_out(resolved_of(*calls, inputs={"i": 256, "v0": 512}), ["v5"])
-    assert arena.size == 768
-    assert len({arena.values[f"v{i}"].offset for i in range(6)}) == 1
+    assert arena.size == 768 + 512
+    assert len({arena.values[f"v{i}"].offset for i in range(1, 6)}) == 1, "all but the input, which stays"
+
+
+MAKE_V0: Described = ({"x": "i"}, {"v0": 512}, {})
 
 
 @pytest.mark.parametrize(
@@ -129,22 +145,22 @@ def test_the_residual_stream_stays_in_place() -> None:
     ids=["read twice", "of another size", "no residual"],
 )
 def test_a_place_is_not_taken_from_what_is_still_read(reads: dict[str, str], size: int) -> None:
-    arena = lay_out(resolved_of((reads, {"v1": size}, {}), inputs={"v0": 512}), ["v1"])
-    assert arena.size == 512 + size
+    calls: list[Described] = [MAKE_V0, (reads, {"v1": size}, {})]
+    assert lay_out(resolved_of(*calls, inputs={"i": 256}), ["v1"]).size == 256 + 512 + size
 
 
 def test_a_part_of_a_value_is_not_replaced() -> None:
-    resolved = resolved_of(({"residual": "v0"}, {"v1": 300}, {}), inputs={"v0": 300})
-    (planned,) = resolved.calls
+    resolved = resolved_of(({"x": "i"}, {"v0": 300}, {}), ({"residual": "v0"}, {"v1": 300}, {}), inputs={"i": 256})
+    first, planned = resolved.calls
     part = replace(planned.call, inputs={"residual": Operand(name="v0", offset=100)})  # of 400, which are 512 as well
-    values = {"v0": 400, "v1": 300}
-    resolved = Resolved(calls=(replace(planned, call=part),), inputs={"v0": 400}, values=values)
-    assert lay_out(resolved, ["v1"]).size == 2 * 512
+    values = {"i": 256, "v0": 400, "v1": 300}
+    resolved = Resolved(calls=(first, replace(planned, call=part)), inputs=resolved.inputs, values=values)
+    assert lay_out(resolved, ["v1"]).size == 256 + 2 * 512
 
 
 def test_a_residual_that_is_needed_later_keeps_its_place() -> None:
-    calls: list[Described] = [({"residual": "v0"}, {"v1": 512}, {}), ({"x": "v0"}, {"v2": 512}, {})]
-    arena = lay_out(resolved_of(*calls, inputs={"v0": 512}), ["v2"])
+    calls: list[Described] = [MAKE_V0, ({"residual": "v0"}, {"v1": 512}, {}), ({"x": "v0"}, {"v2": 512}, {})]
+    arena = lay_out(resolved_of(*calls, inputs={"i": 256}), ["v2"])
     assert arena.values["v1"].offset != arena.values["v0"].offset
 
 
@@ -169,7 +185,12 @@ def test_a_network() -> None:
 
 
 def test_ranges_end_once_unless_somebody_takes_the_place() -> None:
-    calls: list[Described] = [({"x": "i", "residual": "v0"}, {"v1": 512}, {"s": 256}), ({"x": "v1"}, {"v2": 256}, {})]
-    arena = lay_out(resolved_of(*calls, inputs={"i": 256, "v0": 512}), ["v2"])
-    assert sorted(r.size for r in arena.ending(0)) == [256, 256]  # i and s; v1 lies where v0 was
-    assert sorted(r.size for r in arena.ending(1)) == [256, 512]
+    calls: list[Described] = [
+        MAKE_V0,
+        ({"x": "i", "residual": "v0"}, {"v1": 512}, {"s": 128}),
+        ({"x": "v1"}, {"v2": 384}, {}),
+    ]
+    arena = lay_out(resolved_of(*calls, inputs={"i": 256}), ["v2"])
+    assert [r.size for r in arena.ending(0)] == []
+    assert [r.size for r in arena.ending(1)] == [128]  # s; v1 lies where v0 was, and the input stays
+    assert sorted(r.size for r in arena.ending(2)) == [256, 384, 512]

@@ -23,24 +23,25 @@ SIZES = Sizes(batch=2, height=5, width=3, tokens=154)
 
 def test_symbols_become_numbers_and_other_words_stay() -> None:
     calls = {planned.call.layer: planned.plan for planned in resolve(PROGRAM, SIZES, ARCH).calls}
-    assert calls["layer.5"] == plan_linear_w8a8(m=30, n=192, k=64, arch=ARCH)
-    assert calls["layer.11"].inputs["k"].shape == (2, 154, 64)
-    assert calls["layer.20"].outputs["out"].shape == (2, 5, 3, 64)  # from 3 x 2, to an odd height and width
-    words = replace(PROGRAM.calls[5], shape={**PROGRAM.calls[5].shape, "dtype": "int8"})
-    assert resolve(with_call(5, words), SIZES, ARCH).calls[5].plan == calls["layer.5"]
+    assert calls["layer.6"] == plan_linear_w8a8(m=30, n=192, k=64, arch=ARCH)
+    assert calls["layer.12"].inputs["k"].shape == (2, 154, 64)
+    assert calls["layer.21"].outputs["out"].shape == (2, 5, 3, 64)  # from 3 x 2, to an odd height and width
+    words = replace(PROGRAM.calls[6], shape={**PROGRAM.calls[6].shape, "dtype": "int8"})
+    assert resolve(with_call(6, words), SIZES, ARCH).calls[6].plan == calls["layer.6"]
 
 
 def test_values_have_the_bytes_of_their_buffers() -> None:
     resolved = resolve(PROGRAM, SIZES, ARCH)
+    assert resolved.values["latents"] == 2 * 4 * 5 * 3 * 4
     assert resolved.values["x"] == 2 * 5 * 3 * 32 * 2
     assert resolved.values["q.2"] == 30 * 64
     assert resolved.values["s.2"] == 30 * 4
-    assert set(resolved.inputs) == {"x", "time.0", "time.1", "key", "value"}
+    assert set(resolved.inputs) == {"latents", "time.0", "time.1", "key", "value"}
 
 
 def test_equal_calls_share_a_plan() -> None:
     calls = resolve(PROGRAM, SIZES, ARCH).calls
-    assert calls[7].plan is calls[12].plan
+    assert calls[8].plan is calls[13].plan
 
 
 def with_call(index: int, call: Any) -> Program:
@@ -54,19 +55,19 @@ def changed(index: int, **changes: Any) -> Program:
 
 
 ONE_PIXEL = ValueSpec(name="u", shape=("batch", 1, 1, 1))
-LINEAR, ATTENTION = PROGRAM.calls[5], PROGRAM.calls[6]
+LINEAR, ATTENTION = PROGRAM.calls[6], PROGRAM.calls[7]
 WRONG: list[tuple[Program, type[PocketXLError], str]] = [
-    (changed(5, shape={**LINEAR.shape, "k": 40}), RequestError, r"layer\.5: linear_w8a8 cannot take.*choose another"),
-    (changed(5, shape={**LINEAR.shape, "speed": 2}), IncompatibleError, r"layer\.5: linear_w8a8 does not take"),
-    (changed(5, shape={**LINEAR.shape, "m": ("speed",)}), IncompatibleError, r"layer\.5: linear_w8a8 does not take"),
-    (changed(5, shape={**LINEAR.shape, "bias": False}), IncompatibleError, r"layer\.5: linear_w8a8 reads"),
-    (changed(5, outputs={"y": "qkv"}), IncompatibleError, r"layer\.5: linear_w8a8 reads .* and makes \['out'\]"),
-    (changed(5, shape={**LINEAR.shape, "m": 31}), IntegrityError, r"layer\.5: x of linear_w8a8 reaches beyond"),
-    (changed(5, inputs={**LINEAR.inputs, "x": Operand(name="h.1")}), IntegrityError, "x of linear_w8a8 is int8, h.1"),
+    (changed(6, shape={**LINEAR.shape, "k": 40}), RequestError, r"layer\.6: linear_w8a8 cannot take.*choose another"),
+    (changed(6, shape={**LINEAR.shape, "speed": 2}), IncompatibleError, r"layer\.6: linear_w8a8 does not take"),
+    (changed(6, shape={**LINEAR.shape, "m": ("speed",)}), IncompatibleError, r"layer\.6: linear_w8a8 does not take"),
+    (changed(6, shape={**LINEAR.shape, "bias": False}), IncompatibleError, r"layer\.6: linear_w8a8 reads"),
+    (changed(6, outputs={"y": "qkv"}), IncompatibleError, r"layer\.6: linear_w8a8 reads .* and makes \['out'\]"),
+    (changed(6, shape={**LINEAR.shape, "m": 31}), IntegrityError, r"layer\.6: x of linear_w8a8 reaches beyond"),
+    (changed(6, inputs={**LINEAR.inputs, "x": Operand(name="h.1")}), IntegrityError, "x of linear_w8a8 is int8, h.1"),
     (
-        changed(6, inputs={**ATTENTION.inputs, "v": Operand(name="qkv", offset=129)}),
+        changed(7, inputs={**ATTENTION.inputs, "v": Operand(name="qkv", offset=129)}),
         IntegrityError,
-        r"layer\.6: v of attention reaches beyond",
+        r"layer\.7: v of attention reaches beyond",
     ),
     (
         replace(PROGRAM, outputs=(replace(PROGRAM.outputs[0], values=(ONE_PIXEL,)),)),

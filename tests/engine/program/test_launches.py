@@ -34,24 +34,24 @@ def test_there_is_one_for_each_launch_of_each_plan_in_order() -> None:
 
 
 def test_arguments_are_in_the_kernel_s_order_and_what_is_compiled_in_is_left_out() -> None:
-    (linear,) = (launch for launch in LAUNCHES if launch.call == 5)  # no residual
+    (linear,) = (launch for launch in LAUNCHES if launch.call == 6)  # no residual
     pointers = [
         ADDRESSES[name] for name in ("q.2", "s.2", "qkv.weight", "qkv.scale", "qkv.bias", "qkv")
     ]  # x, x_scale, weight, weight_scale, bias, out
     assert [p.value for p in linear.parameters] == [*pointers, 16, 192, 64, 0, 0]
     assert [type(p) for p in linear.parameters] == [ctypes.c_uint64] * 6 + [ctypes.c_int32] * 3 + [ctypes.c_uint64] * 2
-    assert linear.grid == CALLS[5].plan.launches[0].grid
+    assert linear.grid == CALLS[6].plan.launches[0].grid
 
 
 def test_a_slice_of_columns_begins_at_its_first_element() -> None:
-    (attention,) = (launch for launch in LAUNCHES if launch.call == 6)
+    (attention,) = (launch for launch in LAUNCHES if launch.call == 7)
     assert [p.value - ADDRESSES["qkv"] for p in attention.parameters[:3]] == [0, 128, 256]  # 64 float16 each
 
 
 def test_floats_are_floats_and_scratch_is_the_call_s_own() -> None:
-    statistics, merge, _ = (launch for launch in LAUNCHES if launch.call == 0)
+    statistics, merge, _ = (launch for launch in LAUNCHES if launch.call == 1)
     assert [type(p) for p in merge.parameters].count(ctypes.c_float) == 1
-    assert statistics.parameters[1].value == SCRATCH[0]["mean"]
+    assert statistics.parameters[1].value == SCRATCH[1]["mean"]
 
 
 def test_hidden_parameters_are_as_many_as_the_binary_has() -> None:
@@ -64,7 +64,7 @@ def test_hidden_parameters_are_as_many_as_the_binary_has() -> None:
 def test_a_kernel_that_the_engine_lacks_is_told_with_its_layer() -> None:
     lacking = dict(BINARIES)
     del lacking[LAUNCHES[-1].binary]
-    with pytest.raises(IncompatibleError, match=r"layer\.22 needs the kernel conv_w8a8_kernel-.*build it again"):
+    with pytest.raises(IncompatibleError, match=r"layer\.23 needs the kernel conv_w8a8_kernel-.*build it again"):
         list(launch_list(CALLS, ADDRESSES, SCRATCH, lacking))
 
 

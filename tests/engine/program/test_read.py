@@ -64,20 +64,21 @@ WRONG = [
     (change("format", to=True), IncompatibleError, "has format True"),
     (change("calls", 0, "op", to="os.system"), IncompatibleError, "calls 'os.system', this release has"),
     (change("more", to=1), IntegrityError, "unknown keys"),
-    (change("calls", 0, "shape", "c", to={}), IntegrityError, "must be"),
-    (change("calls", 0, "shape", "c", to=["height0", 1]), IntegrityError, "must be"),
+    (change("calls", 1, "shape", "c", to={}), IntegrityError, "must be"),
+    (change("calls", 1, "shape", "c", to=["height0", 1]), IntegrityError, "must be"),
     (change("calls", 0, "inputs", "x", "name", to="none"), IntegrityError, "'none', which nothing before it makes"),
     (change("calls", 0, "inputs", "x", "name", to="h.1"), IntegrityError, "which nothing before it makes"),
     (change("calls", 0, "inputs", "x", "offset", to=-1), IntegrityError, "from -1 on"),
-    (change("calls", 1, "outputs", "out", to="q.0"), IntegrityError, "makes 'q.0', which is there already"),
-    (change("calls", 1, "outputs", "out", to="norm.0.bias"), IntegrityError, "which is there already"),
-    (change("calls", 1, "outputs", "out", to="x"), IntegrityError, "which is there already"),
-    (change("outputs", 0, "values", 0, "name", to="x"), IntegrityError, "which no call makes"),
+    (change("calls", 2, "outputs", "out", to="q.0"), IntegrityError, "makes 'q.0', which is there already"),
+    (change("calls", 2, "outputs", "out", to="norm.0.bias"), IntegrityError, "which is there already"),
+    (change("calls", 2, "outputs", "out", to="latents"), IntegrityError, "which is there already"),
+    (change("outputs", 0, "values", 0, "name", to="latents"), IntegrityError, "which no call makes"),
     (change("outputs", 0, "values", to=[]), IntegrityError, "has 0 values"),
     (change("inputs", 0, "values", 0, "dtype", to="float64"), IntegrityError, "'float64'"),
     (change("inputs", 0, "values", 0, "shape", 1, to="heights"), IntegrityError, "a length 'heights'"),
     (change("inputs", 0, "values", 0, "shape", 3, to=0), IntegrityError, "a length 0"),
-    (change("inputs", 0, "values", 0, "shape", to=["batch", "rows0"]), IntegrityError, "in the layout pixels"),
+    (change("outputs", 0, "values", 0, "shape", to=["batch", "rows0"]), IntegrityError, "in the layout pixels"),
+    (change("inputs", 0, "layout", to="pixels"), IntegrityError, "pixels, which is for outputs"),
     (change("inputs", 1, "tensor", to="latents"), IntegrityError, "is there twice"),
     (change("weights", "norm.0.bias", "offset", to=128), IntegrityError, "a multiple of 256"),
     (change("weights", "norm.0.bias", "offset", to=-256), IntegrityError, "a multiple of 256"),
@@ -156,4 +157,4 @@ def test_weights_and_kernels_lie_inside_of_their_files() -> None:
 
 
 def test_an_operand_is_read_by_its_name() -> None:
-    assert PROGRAM.calls[6].inputs["k"] == Operand(name="qkv", offset=64)
+    assert PROGRAM.calls[7].inputs["k"] == Operand(name="qkv", offset=64)

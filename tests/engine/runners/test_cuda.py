@@ -125,7 +125,7 @@ def test_what_is_held_is_brought_once_and_graphs_outlive_the_picture(runner: Cud
         uploads = len(driver.uploads)
         for _ in range(2):
             np.testing.assert_array_equal(runner(changing, held)["prediction"], wanted(ONE, seed))
-        assert len(driver.uploads) == uploads + 2 * 3  # latents, and a vector for each of two ResNets
+        assert len(driver.uploads) == uploads + 2  # latents and time vectors lie together
         held.release()
         held.release()
     assert driver.captures == 1
@@ -156,12 +156,60 @@ def test_only_inputs_that_there_are_can_be_held(runner: CudaRunner) -> None:
         runner.hold({HELD[0]: np.zeros((1, 77, 65), np.float32)})
 
 
+def test_what_is_held_is_checked_when_it_is_and_what_is_given_has_to_agree(runner: CudaRunner) -> None:
+    changing, constant = split(ONE)
+    longer = {HELD[0]: constant[HELD[0]], HELD[1]: np.zeros((1, 154, 64), np.float32)}
+    with pytest.raises(RequestError, match=r"key_values\.0\.value has shape \(1, 154, 64\).* with .*'tokens': 77"):
+        runner.hold(longer)
+    with pytest.raises(RequestError, match=r"key_values\.0\.key is float64, it must be float32"):
+        runner.hold({HELD[0]: constant[HELD[0]].astype(np.float64)})
+    held = runner.hold(constant)
+    with pytest.raises(RequestError, match=r"latents has shape \(2, 4, 5, 3\).* with .*'batch': 1"):
+        runner(split(TWO)[0], held)
+    with pytest.raises(RequestError, match=r"latents is float16, it must be float32"):
+        runner({**changing, "latents": changing["latents"].astype(np.float16)}, held)
+    with pytest.raises(RequestError, match=r"missing inputs \['time_vectors'\], unknown inputs \[\]"):
+        runner({"latents": changing["latents"]}, held)
+    with pytest.raises(RequestError, match=r"missing inputs \[\], unknown inputs \['key_values\.0\.key'\]"):
+        runner({**changing, HELD[0]: constant[HELD[0]]}, held)
+    np.testing.assert_array_equal(runner(changing, held)["prediction"], wanted(ONE, 0))
+
+
+def test_a_call_waits_once_and_the_one_after_a_failure_first_for_what_that_left(
+    runner: CudaRunner, driver: ProgramDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(runner, ONE)
+    waits = driver.waits
+    run(runner, ONE, 1)
+    assert driver.waits == waits + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "replay", raising)
+        with pytest.raises(KeyboardInterrupt):  # its copies are still under way
+            run(runner, ONE)
+    assert driver.waits == waits + 1
+    run(runner, ONE, 1)
+    assert driver.waits == waits + 1 + 2
+
+
+def raising(graph: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_memory_for_sizes_that_were_not_used_for_long_is_given_back(
+    runner: CudaRunner, driver: ProgramDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pocketxl.engine.runners.cuda_program.MOST_PREPARED", 1)
+    for sizes in (ONE, TWO, ONE):
+        run(runner, sizes)
+        assert len(driver.pinned) == 1
+
+
 def test_inputs_cross_in_pinned_memory_that_stays(runner: CudaRunner, driver: ProgramDriver) -> None:
     run(runner, ONE)
     pinned, copies = set(driver.pinned), driver.from_pinned
     run(runner, ONE, 1)
     assert set(driver.pinned) == pinned
-    assert driver.from_pinned == copies + 5 + 1  # the values of four inputs, and the output
+    assert driver.from_pinned == copies + 1 + 1  # all inputs, and the output
 
 
 def test_scratch_that_moved_is_captured_anew(runner: CudaRunner, device: CudaDevice, driver: ProgramDriver) -> None:
@@ -283,7 +331,7 @@ def test_a_program_of_another_component(make: Make) -> None:
 def test_a_size_that_a_kernel_does_not_take_is_a_wrong_request(runner: CudaRunner) -> None:
     inputs = inputs_at(ONE)
     inputs["latents"] = np.zeros((1, 4, 0, 6), np.float32)
-    with pytest.raises(RequestError, match=r"layer\.0: quantize_per_token cannot take.*choose another size"):
+    with pytest.raises(RequestError, match=r"layer\.0: read_pixels cannot take.*choose another size"):
         runner(inputs)
 
 

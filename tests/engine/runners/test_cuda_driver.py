@@ -78,6 +78,10 @@ def test_a_capture_that_fails_ends_and_says_why(library: CudaLibrary) -> None:
     with pytest.raises(MemoryBudgetError, match="cuGraphInstantiate"):
         driver.capture(lambda: None)
     assert library.calls[-2:] == ["cuGraphInstantiateWithFlags", "cuGraphDestroy"]
+    library.fails = {"cuGraphUpload": 2}
+    with pytest.raises(MemoryBudgetError, match="cuGraphUpload"):
+        driver.capture(lambda: None)
+    assert {"cuGraphExecDestroy", "cuGraphDestroy"} <= set(library.calls[library.calls.index("cuGraphUpload") :])
 
 
 def test_without_a_driver_it_is_named_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

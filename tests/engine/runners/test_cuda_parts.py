@@ -13,13 +13,14 @@ from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.runners import cuda_weights, open_runners
 from pocketxl.engine.runners.cuda import CudaRunner
 from pocketxl.engine.runners.cuda_graphs import MOST, Graphs
-from pocketxl.engine.runners.cuda_held import MOST_SPARE, HeldPool, HeldValues
+from pocketxl.engine.runners.cuda_held import MOST_SPARE, HeldPool, HeldValues, Places
 from pocketxl.engine.runners.cuda_weights import upload_file
 from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.runners.ort import OrtRunner
 from pocketxl.engine.runners.ort_providers import HALF as HALF_FORMAT
 
 from ...fixtures.cuda_programs import ProgramDriver, driver_of, fake_device
+from ...fixtures.small_programs import SPEC
 
 HALF = np.dtype(np.float16)
 
@@ -90,9 +91,9 @@ def test_the_next_picture_gets_the_memory_of_the_last(device: CudaDevice, driver
     addresses = set()
     for _ in range(3):
         for rows in (1, 2):
-            held = HeldValues(pool)
+            held = HeldValues(pool, SPEC, (), {})
             held.add("key", (rows, 8), HALF)
-            addresses.add(held.addresses())
+            addresses.add(held.places)
             held.release()
     assert len(addresses) == 2
     assert len(driver.memory_now) == MOST_SPARE
@@ -100,10 +101,25 @@ def test_the_next_picture_gets_the_memory_of_the_last(device: CudaDevice, driver
     assert not driver.memory_now
 
 
+def test_places_are_equal_where_the_addresses_are(device: CudaDevice) -> None:
+    pool = HeldPool(device)
+    held = HeldValues(pool, SPEC, (), {})
+    empty = held.places
+    one = held.add("key", (1, 8), HALF)
+    assert held.places != empty
+    assert held.places is held.places
+    assert (held.places, hash(held.places)) == (Places([("key", one.address)]), hash(Places([("key", one.address)])))
+    assert held.places != Places([("key", one.address + 1)])
+    assert held.places.names == {"key"}
+    held.release()
+    assert held.places == empty
+    pool.release()
+
+
 def test_sizes_that_no_picture_has_any_more_are_given_up(device: CudaDevice, driver: ProgramDriver) -> None:
     pool = HeldPool(device)
     for rows in range(1, 6):
-        held = HeldValues(pool)
+        held = HeldValues(pool, SPEC, (), {})
         held.add("key", (rows, 8), HALF)
         held.release()
     assert sorted(size for _, size in driver.memory_now.values()) == [4 * 8 * 2, 5 * 8 * 2]
@@ -114,7 +130,7 @@ def test_what_is_held_when_its_runner_goes_is_freed_when_it_is_let_go(
     device: CudaDevice, driver: ProgramDriver
 ) -> None:
     pool = HeldPool(device)
-    held = HeldValues(pool)
+    held = HeldValues(pool, SPEC, (), {})
     held.add("key", (1, 8), HALF)
     pool.release()
     assert len(driver.memory_now) == 1

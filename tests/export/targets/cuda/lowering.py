@@ -81,14 +81,10 @@ def run(
 
 def written(edge: Edge, value: Tensor) -> dict[str, Tensor]:
     """An input as the values that it is in a program."""
-    if edge.layout is Layout.PIXELS:
-        (one,) = edge.values
-        channels = one.shape[-1]
-        assert isinstance(channels, int)
-        padded = nn.functional.pad(value.permute(0, 2, 3, 1), (0, channels - value.shape[1]))
-        return {one.name: padded.half().contiguous()}
     if edge.layout is Layout.ROWS:
-        return {edge.values[0].name: value.half()}
+        (one,) = edge.values
+        return {one.name: value.to(getattr(torch, one.dtype))}
+    assert edge.layout is Layout.COLUMNS
     widths: list[Any] = [one.shape[1] for one in edge.values]
     parts = torch.split(value, widths, 1)
     return {one.name: part.half().contiguous() for one, part in zip(edge.values, parts, strict=True)}

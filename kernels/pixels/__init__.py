@@ -1,0 +1,1 @@
+"""Pictures as callers have them, channels first, into the order of the kernels."""
