@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..engine.specs import ComponentSpec, Role
     from .graph.master import WeightSource
     from .quantize.quantization import Quantization
+    from .quantize.recipes import Instead
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
 """The distributions that every build depends on."""
@@ -72,7 +73,7 @@ class Target(Protocol):
         """What it can do with each kind of layer."""
 
     @property
-    def instead(self) -> Mapping[Kind, Mapping[Format, Format]]:
+    def instead(self) -> "Instead":
         """What it does in place of a format that a recipe may ask for: as many bits, rounded as its kernels want it."""
 
     @property

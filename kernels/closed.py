@@ -1,4 +1,4 @@
-"""Every kernel that a call can ask for, whatever the sizes: what an engine for pictures of any size ships.
+"""Every kernel that a call can ask for, whatever the sizes and the card: what an engine for any picture ships.
 
 What is compiled depends on sizes through the tables' limits of rows, through keys that fill no block, and through sums
 that are shared out or not. Each is constant between edges that the tables name, so a size from each interval between
@@ -6,12 +6,14 @@ them, planned, gives all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from itertools import product
+from typing import Any, Final
 
 from .architecture import Architecture
 from .attention.plan import SHORT
-from .configs import Row, table
+from .configs import every, table, trying
 from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
 
@@ -23,21 +25,19 @@ PICTURE_OPS: Final = frozenset({"group_norm_silu", "group_norm_silu_quantize", "
 CONV_OPS: Final = frozenset({"conv_w8a8", "conv_f16", "conv_w4", "conv_w8"})
 ATTENTION_OPS: Final = frozenset({"attention", "attention_int8"})
 
-Fixed = Mapping[str, Value | None]
+Fixed = Mapping[str, Value | tuple[int, ...] | tuple[str, ...] | None]
+"""Sizes may be names: `rows1`, or `("height0", "width0")`."""
 Sizes = dict[str, Value]
 
-# Widths that linear_f16 can have where one is a number of tokens: for any step of 64 or less, whole or not, and rows
-# that begin at 16 bytes or not.
-_ANY_WIDTH: Final = (64, 96, 80, 81)
+_MANY: Final = 2**20
 
 
-def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture) -> tuple[Variant, ...]:
-    """What must be compiled so that a call of an op can run at any size.
+def all_variants(op: str, shape: Fixed, arch: Architecture) -> tuple[Variant, ...]:
+    """What must be compiled so that a call of an op can run at any size, on any card of an architecture.
 
     `shape`: the keyword arguments of its `plan_<op>`, without `arch`. Those that are sizes (m, b, h, w, batch; n of
-    attention and n and stride of softmax_rows; width and height of upsample_to) may have any value, or a name, or be
-    left out: they are not looked at, but `upsample_to` says whether a picture is enlarged. So are n and k of linear_f16
-    where they are names: numbers of tokens.
+    attention; width and height of upsample_to) may have any value, or a name, or be left out: they are not looked at,
+    but `upsample_to` says whether a picture is enlarged.
 
     Raises `KernelError`: there is no such op, or it can never take the shape.
     """
@@ -48,37 +48,43 @@ def all_variants(op: str, shape: Mapping[str, Value | None], arch: Architecture)
 
 
 @cache
-def _all_variants(op: str, shape: tuple[tuple[str, Value | None], ...], arch: Architecture) -> tuple[Variant, ...]:
+def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architecture) -> tuple[Variant, ...]:
     plan = plan_function(op)
     given = dict(shape)
-    rows = [row for row in table(op) if row.sm == arch.sm]
+    limits = [row.rows for row in table(op) if row.sm == arch.sm and row.rows is not None]
     found: dict[Variant, None] = {}
-    for sizes in _sizes(op, given, rows):
-        found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=arch).variants))
+    # A sum that can be shared out is, where there are more multiprocessors than work, and never where there is but one.
+    every_card = (arch, replace(arch, multiprocessors=1), replace(arch, multiprocessors=_MANY))
+    cards = every_card if op in CONV_OPS else every_card[:1]
+    for card, sizes in product(cards, list(_sizes(op, given, limits))):
+        found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
+    if any("tile" in row.shape for row in table(op) if row.sm == arch.sm):
+        # Which alternative serves changes with sizes too often to list: each, whether or not some size asks for it.
+        with trying(op) as trial:
+            plan(**{**given, **next(_sizes(op, given, limits))}, arch=arch)
+        for row in every(op, arch.sm, **trial.asked[0][1]):
+            for card, sizes in product(cards, list(_sizes(op, given, limits))):
+                with trying(op, row.config):
+                    found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
     return tuple(found)
 
 
-def _sizes(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
-    """Sizes that between them lie in every interval in which nothing changes."""
-    limits = [row.rows for row in rows if row.rows is not None]
+def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
+    """Sizes that between them lie in every interval of a table's `limits` in which nothing changes."""
     if op in ROW_OPS:
-        for m in _one_of_each(limits):
-            for n, k in _widths(op, given):
-                yield {"m": m, **n, **k}
-    elif op == "softmax_rows":
-        for stride in (16, 17):
-            yield {"m": 1, "n": 16, "stride": stride}
+        yield from ({"m": m} for m in _one_of_each(limits))
     elif op in PICTURE_OPS:
         a_pixel = _whole(given, "c") if op == "quantize_per_image" else 1
         for pixels in _one_of_each(limit // a_pixel for limit in limits):
             yield {"b": 1, "h": pixels, "w": 1}
     elif op in CONV_OPS:
-        yield from _pictures(op, given, rows)
+        yield from _pictures(op, given, limits)
     elif op in ATTENTION_OPS:
         yield from _tokens(given, [limit // _whole(given, "heads") for limit in limits])
     elif op == "attention_wide":  # neither keys nor rounds choose a binary
         both = {row.rows for name in (op, "attention_wide_mix") for row in table(name) if row.rows is not None}
-        yield from ({"batch": 1, "m": m, "n": 1} for m in _one_of_each(both))
+        for m in _one_of_each(both):
+            yield {"batch": 1, "m": m, "n": 1}
     else:
         plan_function(op)  # names those there are
         raise AssertionError(f"{op} has no sizes here")
@@ -89,25 +95,10 @@ def _one_of_each(limits: Iterable[int]) -> list[int]:
     return sorted({1, *(limit + 1 for limit in limits)})
 
 
-def _widths(op: str, given: Fixed) -> Iterator[tuple[Sizes, Sizes]]:
-    """n and k of a linear, if they are not numbers."""
-    free = {name for name in ("n", "k") if op == "linear_f16" and not isinstance(given.get(name), int)}
-    for n in _ANY_WIDTH if "n" in free else (None,):
-        for k in _ANY_WIDTH if "k" in free else (None,):
-            yield {"n": n} if n else {}, {"k": k} if k else {}
-
-
-def _pictures(op: str, given: Fixed, rows: Sequence[Row]) -> Iterator[Sizes]:
-    """One picture a pixel wide, in heights that reach every table row, and there shared sums and whole ones."""
+def _pictures(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
+    """One picture a pixel wide, in heights that reach every table row."""
     pictures = 2 if op == "conv_f16" else 1  # its tables are asked for a pair
-    wanted = {cdiv(count, pictures) for count in _one_of_each(row.rows for row in rows if row.rows is not None)}
-    if given.get("kernel", 3) != 1 and not given.get("c2"):
-        n = _whole(given, "n")
-        for config in (row.config for row in rows if "PROGRAMS" in row.config):
-            # From six rounds of programs on, no share wins a seventh (`split_sum`).
-            most = cdiv(6 * config["PROGRAMS"], cdiv(n, config["BLOCK_N"])) + 1
-            wanted |= {cdiv(tiles * config["BLOCK_M"], pictures) for tiles in range(1, most + 1)}
-    for pixels in sorted(wanted):
+    for pixels in sorted({cdiv(count, pictures) for count in _one_of_each(limits)}):
         if given.get("upsample_to"):
             yield {"b": 1, "h": cdiv(pixels, 2), "w": 1, "upsample_to": (pixels, 1)}
         else:

@@ -36,7 +36,7 @@ def architecture_of(tensor: Tensor) -> Architecture:
 @cache
 def _of_device(index: int) -> Architecture:
     major, minor = torch.cuda.get_device_capability(index)
-    return architecture(10 * major + minor)
+    return architecture(10 * major + minor, torch.cuda.get_device_properties(index).multi_processor_count)
 
 
 def runs_kernels(tensor: Tensor) -> bool:

@@ -41,7 +41,6 @@ OPS: Final[Mapping[str, str]] = {
     "attention": "attention",
     "attention_int8": "attention",
     "attention_wide": "attention_wide",
-    "softmax_rows": "attention",
     "linear_w4": "weight_only",
     "linear_w8": "weight_only",
     "conv_w4": "weight_only",

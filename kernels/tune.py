@@ -74,10 +74,11 @@ def cases(name: str, arch: Architecture, found: Iterable[Call]) -> list[Case]:
 def candidates(config: Config) -> Iterator[dict[str, int]]:
     """The configuration itself, then all that differ in one or two of its numbers by one step.
 
-    A step doubles or halves; for `num_stages` it is one more or less. `GROUP_M` only orders the tiles and stays.
+    A step doubles or halves; for `num_stages` it is one more or less. `GROUP_M` only orders the tiles and stays, as do
+    OVERLAP, which names a kernel, and what choosing between tiles goes by.
     """
     yield dict(config)
-    names = [name for name in config if name != "GROUP_M"]
+    names = [name for name in config if name not in ("GROUP_M", "OVERLAP") and not name.endswith("_NS")]
     single = {name: _steps(name, config[name]) for name in names}
     for count in (1, 2):
         for chosen in combinations(names, count):
@@ -232,7 +233,7 @@ def _architecture(sm: str, *, needs_gpu: bool) -> Architecture:
     if not torch.cuda.is_available():
         raise KernelError("tuning measures on a GPU and torch sees none; --dry-run --sm N compiles the candidates only")
     major, minor = torch.cuda.get_device_capability()
-    here = architecture(10 * major + minor)
+    here = architecture(10 * major + minor, torch.cuda.get_device_properties().multi_processor_count)
     if sm not in ("current", str(here.sm)):
         raise KernelError(f"--sm {sm}, but this machine's GPU is an sm_{here.sm}; leave --sm out")
     return here

@@ -1,16 +1,19 @@
-"""Which calls are timed: those of one base forward at 1024², two latents (one picture with guidance)."""
+"""Which calls are timed: those of one base forward at 1024², two latents (one picture with guidance), and `edges`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pocketxl.kernels.sdxl import Call, alternatives, calls
+from pocketxl.kernels.sdxl import Call, Value, alternatives, calls
+from pocketxl.kernels.sdxl_edges import edges
 
 SIZE: Final = 1024
 BATCH: Final = 2
 # Of each op, this many distinct calls make the quick list: those that a forward makes most often.
 QUICK: Final = 2
+# The VAE's largest pictures are left out: their float64 reference takes gigabytes.
+LARGEST: Final = 512
 
 
 def cases(*, quick: bool, ops: Sequence[str] = (), size: int = SIZE, batch: int = BATCH) -> list[Call]:
@@ -18,13 +21,20 @@ def cases(*, quick: bool, ops: Sequence[str] = (), size: int = SIZE, batch: int 
     found: list[Call] = []
     for precision in ("w8a8", "w4"):
         found += calls("base", height=size, width=size, batch=batch, precision=precision)
-    distinct = {name(call): call for call in (*alternatives(found), *found)}
+    beside = [Call(op=op, shape=shape, count=1) for op, shape in edges() if _side(shape) <= LARGEST]
+    distinct = {name(call): call for call in (*beside, *alternatives(found), *found)}
     by_op: dict[str, list[Call]] = {}
     for call in sorted(distinct.values(), key=lambda call: -call.count):
         if not ops or call.op in ops:
             by_op.setdefault(call.op, []).append(call)
     longest = QUICK if quick else max(map(len, by_op.values()), default=0)
     return [found_[i] for i in range(longest) for found_ in by_op.values() if i < len(found_)]
+
+
+def _side(shape: Mapping[str, Value]) -> int:
+    side = shape.get("h", 1)
+    assert isinstance(side, int)
+    return side
 
 
 def name(call: Call) -> str:

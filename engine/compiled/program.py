@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _LAUNCHED = ("function", "runtime_function", "runtime_fusion")
-_PRODUCTS = ("corrltn", "fully_connected")
+_CONVOLUTION = "corrltn"
+_PRODUCTS = (_CONVOLUTION, "fully_connected")
 _ATTENTION = "_gemm_mha"
 _BYTES = {
     "double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2, "int8": 1, "uint8": 1,
@@ -65,6 +66,8 @@ class Operation:
     layers: tuple[str, ...]
     constant: int | None = None
     """What `memset` writes."""
+    alpha: float | None = None
+    """What a product's sums are multiplied with before they are rounded to its result's type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,11 @@ class Product:
     kind: str
     factors: tuple[str, str]
     result: str
+    alpha: float | None
+    """What its sums are multiplied with before they are rounded to the result's type; a convolution may have a constant
+    with a number for each channel beside it."""
+    width: int | None
+    """Products that are summed up to one number of the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +164,21 @@ class Compiled:
     def products(self) -> tuple[Product, ...]:
         """Convolutions and matrix products, those inside fusions too; attentions are not among them."""
         return tuple(
-            Product(name=o.name, kind=o.kind, factors=p.types(o.inputs[:2]), result=(*p.types(o.outputs), UNKNOWN)[0])  # type: ignore[arg-type]
-            for p in self.programs
-            for o in p.operations
-            if o.kind in _PRODUCTS and len(o.inputs) > 1
+            _product(p, o) for p in self.programs for o in p.operations if o.kind in _PRODUCTS and len(o.inputs) > 1
         )
+
+
+def _product(program: Program, operation: Operation) -> Product:
+    first, second = operation.inputs[:2]
+    left, right = program.types((first, second))
+    sizes = [program.tensors[name].dims if name in program.tensors else () for name in (first, second)]
+    summed = sizes[1][1:] if operation.kind == _CONVOLUTION else sizes[0][-1:]
+    numbers = [dim for dim in summed if isinstance(dim, int)]
+    return Product(
+        name=operation.name,
+        kind=operation.kind,
+        factors=(left, right),
+        result=(*program.types(operation.outputs), UNKNOWN)[0],
+        alpha=operation.alpha,
+        width=math.prod(numbers) if summed and len(numbers) == len(summed) else None,
+    )

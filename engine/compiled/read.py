@@ -7,6 +7,7 @@ name.
 
 import mmap
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ _INPUTS = re.compile(rf" input(?:_args)?={_LIST}")
 _OUTPUTS = re.compile(rf" output(?:_args)?={_LIST}")
 _LAYERS = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SOURCE = re.compile(r' src="(-?\d{1,18})i64"')
+_ALPHA = re.compile(r" alpha=([0-9A-Fa-f]{8}) ")
 _QUOTED = re.compile(r'"([^"]+)"')
 _DIM = re.compile(r'"([^"]+)"|(\d{1,18})')
 _PREFIX = "__myl_"
@@ -102,4 +104,5 @@ def _operations(block: str) -> Iterator[Operation]:
             outputs=outputs,
             layers=tuple(_LAYERS.findall(line)),
             constant=int(source[1]) if source else None,
+            alpha=struct.unpack(">f", bytes.fromhex(alpha[1]))[0] if (alpha := _ALPHA.search(line)) else None,
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...engine.specs import Role
@@ -15,6 +15,7 @@ from .ranges import fit_ranges, static_error
 from .recipes import Recipe
 from .rounded import Floats
 from .sensitivity import share
+from .signed_ranges import fit_signed, signed_error
 
 Read = Callable[[str], Floats | None]
 """A parameter by its name, in float32; None: there is none."""
@@ -58,7 +59,8 @@ class Measured:
     """What each layer would add to the component's squared error, and cost, in each format that it may have."""
 
     options: Mapping[str, tuple[Option, ...]]
-    ranges: Mapping[str, StaticRange]
+    ranges: Mapping[str, StaticRange] = field(default_factory=dict)
+    input_scales: Mapping[tuple[str, Format], Floats] = field(default_factory=dict)
     budget: float | None = None
     """Bytes that all of their weights together may have."""
     apart: bool = False
@@ -125,6 +127,7 @@ def measure_layers(
     """
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
+    scales: dict[tuple[str, Format], Floats] = {}
     numbers = spent = 0.0
     for layer in layers:
         shown, format = seen.layers.get(layer.name), recipe.format(role, layer.kind, layer.name)
@@ -138,7 +141,10 @@ def measure_layers(
         weight = weight.reshape(len(weight), -1)
         weighs, found = share(layer.name, seen), []
         for one in (format, *after):
-            if one.ranged:
+            if one.signed:
+                scale = fit_signed(layer.name, weight, shown, one)
+                scales[layer.name, one], error = scale, signed_error(weight, shown, scale)
+            elif one.ranged:
                 ranges[layer.name] = fit_ranges(weight, bias, shown)
                 error = static_error(weight, bias, shown, ranges[layer.name])
             else:
@@ -147,7 +153,8 @@ def measure_layers(
             found.append(Option(format=one, error=weighs * error, seconds=seconds, bytes=_bytes(layer, one)))
         options[layer.name] = tuple(found)
     budget = recipe.bits[role] / 8 * numbers - spent if role in recipe.bits else None
-    return Measured(options=options, ranges=ranges, budget=budget, apart=role is Role.CONDITIONER)
+    apart = role is Role.CONDITIONER
+    return Measured(options=options, ranges=ranges, input_scales=scales, budget=budget, apart=apart)
 
 
 def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *, goal: float) -> Quantization:
@@ -165,6 +172,9 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
         role=role,
         assigned={name: option.format for name, option in chosen.items()},
         ranges={name: found for name, found in measured.ranges.items() if chosen[name].format.ranged},
+        input_scales={
+            name: measured.input_scales[name, option.format] for name, option in chosen.items() if option.format.signed
+        },
         inputs={
             name: seen.layers[name].inputs
             for name, option in chosen.items()

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-_SCALE_BYTES = 4.0
-
 
 class Kind(StrEnum):
     """A kind of layer that holds a weight matrix."""
@@ -32,6 +30,8 @@ class Weight:
     group: int | None = None
     zero: bool = False
     """True where the numbers that share a scale share a zero point too (the range need not lie around 0)."""
+    scale_bits: Literal[16, 32] = 32
+    """Of the floats that scales are."""
 
     def __post_init__(self) -> None:
         if (self.granularity == "group") != (self.group is not None):
@@ -53,20 +53,22 @@ class Weight:
         for length in shape:
             numbers *= length
         scales = {"tensor": 1, "channel": shape[0], "group": numbers / (self.group or 1)}[self.granularity]
-        beside = _SCALE_BYTES + (self.bits / 8 if self.zero else 0)
+        beside = self.scale_bits / 8 + (self.bits / 8 if self.zero else 0)
         return numbers * self.bits / 8 + (scales * beside if self.scaled else 0)
 
     def __str__(self) -> str:
         name = f"{'w' if self.kind == 'int' else 'wf'}{self.bits}"
         shared = {"channel": "", "tensor": "_tensor", "group": f"_g{self.group}"}[self.granularity]
-        return name + (shared + ("_zero" if self.zero else "") if self.scaled else "")
+        beside = ("_zero" if self.zero else "") + ("_half" if self.scale_bits == 16 else "")
+        return name + (shared + beside if self.scaled else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
     """What a layer's input is rounded to before it is multiplied.
 
-    `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too).
+    `range`: `dynamic`, its own at every call, or `static`, a calibrated one (then the output is rounded too, unless the
+    numbers are `signed`).
     `granularity` is what shares a range: the tensor, a channel (static ones only), a token, a picture of a batch
     (symmetric, as a token's), or as many numbers of a token as share a scale in the weight (`group`).
     """
@@ -75,10 +77,13 @@ class Activation:
     range: Literal["dynamic", "static"]
     kind: Literal["int", "float"] = "int"
     granularity: Literal["tensor", "channel", "token", "picture", "group"] = "tensor"
+    signed: bool = False
+    """Of static integers: int8 around 0, and the output stays in floats, as products of GPUs have it."""
 
     def __str__(self) -> str:
         shared = "" if self.granularity == "tensor" else f"_{self.granularity}"
-        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{shared}"
+        signed = "_signed" if self.signed else ""
+        return f"{'a' if self.kind == 'int' else 'af'}{self.bits}_{self.range}{shared}{signed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,12 @@ class Format:
     @property
     def ranged(self) -> bool:
         """True where every channel has a static range, before and behind the layer: a `StaticRange`."""
-        return self.static and self.activation is not None and self.activation.granularity == "channel"
+        return self.static and not self.signed and self.activation is not None and self.activation.kind == "int"
+
+    @property
+    def signed(self) -> bool:
+        """True where the input has static scales, `[in channels]` of them, and the output none."""
+        return self.activation is not None and self.activation.signed
 
     def __str__(self) -> str:
         return f"{self.weight or 'keep'}{self.activation or ''}"
@@ -125,6 +135,13 @@ W8A8_DYNAMIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range
 """int8 weight per output channel; the input is quantized by its own range at every call."""
 W8A8_STATIC = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel"))
 """int8 weight per output channel; input and output are quantized by calibrated ranges, a scale for each channel."""
+W8A8_SIGNED = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="static", signed=True))
+"""int8 weight per output channel; the input is int8 around 0 by one calibrated range, or by a scale for each channel
+where that costs no time; the output stays in floats."""
+W8A8_SIGNED_CHANNEL = Format(
+    weight=Weight(bits=8), activation=Activation(bits=8, range="static", granularity="channel", signed=True)
+)
+"""The same with a scale for each input channel in any case."""
 W8A8_GROUP = Format(
     weight=Weight(bits=8, granularity="group", group=64),
     activation=Activation(bits=8, range="dynamic", granularity="group"),
@@ -132,6 +149,8 @@ W8A8_GROUP = Format(
 """int8 weight with a scale for 64 inputs, multiplied with inputs that have a range for the same 64 of every token."""
 W4 = Format(weight=Weight(bits=4, granularity="group", group=64, zero=True))
 """4-bit weight with scale and zero point for 64 inputs; computed in floats."""
+W4_HALVES = Format(weight=Weight(bits=4, granularity="group", group=64, scale_bits=16))
+"""4-bit weight around 0 with a scale in half precision for 64 inputs; computed in floats."""
 W4A8 = Format(
     weight=Weight(bits=4, granularity="group", group=64, zero=True),
     activation=Activation(bits=8, range="dynamic", granularity="group"),

@@ -12,6 +12,8 @@ from .rounded import MIDDLE
 
 # Numbers that share a scale get this one at least: zeros would divide to NaN.
 SMALLEST_SCALE: Final = 1e-12
+SMALLEST_HALF: Final = 2.0**-24
+LARGEST_HALF: Final = 65504.0
 E4M3: Final = torch.float8_e4m3fn
 LARGEST_E4M3: Final = 448.0
 
@@ -35,6 +37,8 @@ class Grid:
     zero: int = 0
     free: bool = False
     float8: bool = False
+    half: bool = False
+    """Whether scales are numbers that half precision has."""
 
     @classmethod
     def of(cls, how: Weight) -> "Grid":
@@ -42,9 +46,11 @@ class Grid:
         if how.kind == "float" and how.bits == 8 and not how.zero:
             return cls(low=-448, high=448, float8=True)
         if how.kind == "int" and how.bits in (4, 8):
+            half = how.scale_bits == 16
             if how.zero:
-                return cls(low=0, high=2**how.bits - 1, free=True)
-            return cls(low=0, high=15, zero=MIDDLE) if how.bits == 4 else cls(low=-127, high=127)
+                return cls(low=0, high=2**how.bits - 1, free=True, half=half)
+            middle = cls(low=0, high=15, zero=MIDDLE, half=half)
+            return middle if how.bits == 4 else cls(low=-127, high=127, half=half)
         raise ValueError(f"a weight cannot be rounded to {how}; integers have 4 or 8 bits, floats 8 without zero point")
 
     @property
@@ -67,6 +73,10 @@ class Grid:
 
         `importance` `[runs or 1, length]` weighs the squares (None: all alike).
         """
+        scale, zero = self._fit(runs, importance)
+        return (scale.clamp(SMALLEST_HALF, LARGEST_HALF).half().float() if self.half else scale), zero
+
+    def _fit(self, runs: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         amax = _amax(runs)
         zero = torch.full_like(amax, float(self.zero))
         if self.float8:

@@ -27,8 +27,9 @@ def round_inputs(
 
     Integers by the tensor's own range are uint8 with a zero point, as ONNX's DynamicQuantizeLinear has them; by token
     or `group`, int8 with scale = amax / 127, as our kernels and ONNX Runtime's MatMulNBits (accuracy level 4) do;
-    static ones uint8 with the given `scale` (one, or `[in]`) and `zero`. Floats are e4m3 with scale = amax / 448, of
-    the given `amax` where they are static; what lies outside becomes the end of the range.
+    static ones uint8 with the given `scale` (one, or `[in]`) and `zero`, or, where they are signed, int8 with `scale`
+    alone. Floats are e4m3 with scale = amax / 448, of the given `amax` where they are static; what lies outside becomes
+    the end of the range.
 
     Raises `ValueError` for bits other than 8 and for a missing `group`, `amax`, or `scale` and `zero`.
     """
@@ -56,6 +57,8 @@ def rounded_inputs(
         if amax is None:
             raise ValueError(f"{how} needs the calibrated amax of the inputs")
         return _e4m3(x, torch.tensor(max(amax, LEAST) / LARGEST_E4M3))
+    if how.signed and scale is not None:
+        return (x / scale).round_().clamp_(-128, 127).mul_(scale)
     if scale is None or zero is None:
         raise ValueError(f"{how} needs the calibrated scale and zero point of the inputs")
     return _uint8(x, scale, float(zero))

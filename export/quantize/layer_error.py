@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .formats import Activation, Format
-from .input_rounding import rounded_inputs
+from .input_rounding import LEAST, rounded_inputs
 from .rounded import Floats, Rounded
 from .rounding import kept_of
 from .static_ranges import fit_static
@@ -27,8 +27,9 @@ def layer_error(
     """Squared error of `inputs @ weight.T` in that format, and the squared product itself, both summed.
 
     `weight` `[out, in]`, `inputs` `[rows, in]`; static ranges are those of these inputs and (for integers, whose output
-    is rounded too) of the product without a bias. `rounded` saves the rounding of a weight that was rounded before; a
-    static range for each channel goes into the weight, which is rounded anew. `exact` saves the product itself.
+    is rounded too) of the product without a bias. Signed ones have one range here, since channels that differ are what
+    smoothing is for. `rounded` saves the rounding of a weight that was rounded before; a static range for each channel
+    goes into the weight, which is rounded anew. `exact` saves the product itself.
 
     Raises `ValueError` for a format that is no rounding.
     """
@@ -36,8 +37,9 @@ def layer_error(
         raise ValueError(f"format is {format}; only one with a scale rounds a layer")
     if exact is None:
         exact = torch.from_numpy(inputs) @ torch.from_numpy(weight).T
-    if format.static and format.activation is not None and format.activation.kind == "int":
-        result = _static_product(weight, inputs, format, format.activation, exact)
+    how = format.activation
+    if how is not None and format.ranged:
+        result = _static_product(weight, inputs, format, how, exact)
     else:
         numbers = kept_of(weight, format.weight) if rounded is None else rounded.dequantized()
         result = _taken(inputs, format) @ torch.from_numpy(numbers).T
@@ -49,7 +51,8 @@ def _taken(inputs: Floats, format: Format) -> Tensor:
     if format.activation is None or format.weight is None:
         return x
     amax = float(x.abs().amax()) if format.static else None
-    return rounded_inputs(x, format.activation, group=format.weight.group, amax=amax)
+    scale = torch.tensor(max(amax or 0.0, LEAST) / 127) if format.activation.signed else None
+    return rounded_inputs(x, format.activation, group=format.weight.group, amax=amax, scale=scale)
 
 
 def _static_product(weight: Floats, inputs: Floats, format: Format, how: Activation, exact: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class Quantization:
     """Layers that the recipe's rules do not decide, by their names in the checkpoint's form."""
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
     """Of the layers with static ranges."""
+    input_scales: Mapping[str, Floats] = field(default_factory=dict)
+    """`[in channels]` of the layers with signed inputs: `int8 = round(x / scale[channel])`."""
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
 

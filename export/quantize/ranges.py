@@ -29,7 +29,7 @@ ROOMS: Final = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 which hold few of the numbers near the ends, they lost 3.5 dB of the miniature's pictures of other prompts."""
 _CHANNELS: Final = 0.9
 """The share of channels for which a run counts as beyond the others; the rest hardly did anything elsewhere."""
-_JUDGES: Final = 64
+JUDGES: Final = 64
 """Output channels by which the length of an input's ranges is judged."""
 
 Steps = tuple[Floats, int]
@@ -39,15 +39,15 @@ Steps = tuple[Floats, int]
 def fit_ranges(weight: Floats, bias: Floats | None, seen: LayerStatistics) -> StaticRange:
     """Ranges of a layer with that weight `[out, in · height · width]` from what it has shown."""
     some = some_outputs(weight)
-    judges = some[:: max(1, len(some) // _JUDGES)]
+    judges = some[:: max(1, len(some) // JUDGES)]
     factors = _factors(weight, some, seen)
     scale, zero = _input_steps(seen.input_range, factors)
     inputs = seen.inputs * beyond(seen.input_lows, seen.input_highs)
-    scale = scale * _room(lambda room: (_rounded(inputs, (room * scale, zero)) - inputs) @ judges.T)
+    scale = scale * least_room(lambda room: (_rounded(inputs, (room * scale, zero)) - inputs) @ judges.T)
     output_scale, output_zero = hold_static(*seen.output_range)
     outputs = _products(some, bias, seen) * beyond(seen.output_lows, seen.output_highs)
     steps = some_outputs(output_scale)
-    output_scale = output_scale * _room(lambda room: _rounded(outputs, (room * steps, output_zero)) - outputs)
+    output_scale = output_scale * least_room(lambda room: _rounded(outputs, (room * steps, output_zero)) - outputs)
     return StaticRange(input_scale=scale, input_zero=zero, output_scale=output_scale, output_zero=output_zero)
 
 
@@ -84,8 +84,8 @@ def _factors(weight: Floats, some: Floats, seen: LayerStatistics) -> Floats:
     )
 
 
-def _room(off: Callable[[np.float32], Floats]) -> np.float32:
-    """The length with which numbers are off least."""
+def least_room(off: Callable[[np.float32], Floats]) -> np.float32:
+    """The length of a range, relative to what was seen, with which numbers are off least."""
     return min(map(np.float32, ROOMS), key=lambda room: float(np.square(off(room)).sum()))
 
 

@@ -14,6 +14,9 @@ from ...engine.specs import Role
 from ...kernels.sensitive import Stands, sensitive_pattern
 from .formats import FLOAT16, FLOAT32, KEEP, W4, W8, W8A8_DYNAMIC, W8A8_GROUP, W8A8_STATIC, W8A8_TOKEN, Format, Kind
 
+Instead = Mapping[Kind, Mapping[Format, Format | tuple[Format, ...]]]
+"""What is done in place of a format, by kind of layer; several are steps of a ladder, the cheapest first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -94,17 +97,22 @@ class Recipe:
         ladder = {kind: tuple(floats if f == FLOAT32 else f for f in steps) for kind, steps in self.ladder.items()}
         return replace(self, kept=floats if self.kept == FLOAT32 else self.kept, ladder=ladder)
 
-    def with_formats(self, instead: Mapping[Kind, Mapping[Format, Format]]) -> Self:
+    def with_formats(self, instead: Instead) -> Self:
         """The same with the formats of a target in place of others, in rules and ladders; equal steps become one."""
+
+        def found(kind: Kind, format: Format) -> tuple[Format, ...]:
+            formats = instead.get(kind, {}).get(format, format)
+            return (formats,) if isinstance(formats, Format) else formats
+
         rules = {
-            role: tuple(replace(rule, format=instead.get(rule.kind, {}).get(rule.format, rule.format)) for rule in rows)
+            role: tuple(replace(rule, format=found(rule.kind, rule.format)[0]) for rule in rows)
             for role, rows in self.rules.items()
         }
         ladder = {
-            kind: tuple(dict.fromkeys(instead.get(kind, {}).get(format, format) for format in steps))
+            kind: tuple(dict.fromkeys(one for format in steps for one in found(kind, format)))
             for kind, steps in self.ladder.items()
         }
-        kept = {instead.get(kind, {}).get(self.kept, self.kept) for kind in Kind}
+        kept = {found(kind, self.kept)[0] for kind in Kind}
         return replace(self, rules=rules, ladder=ladder, kept=kept.pop() if len(kept) == 1 else self.kept)
 
     def formats(self, role: Role) -> dict[Kind, tuple[Format, ...]]:

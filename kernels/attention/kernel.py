@@ -224,31 +224,3 @@ def attention_int8_kernel(
         values = tl.load(v + v_tile, mask=real[:, None], other=0.0)
         sums = add_values(sums, shares, shrink, values, ACCUMULATE_HALF)
     store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)
-
-
-@triton.jit
-def load_scores(row, first, N, stride, BLOCK: tl.constexpr):
-    """Scores from `first` on, float32; minus infinity from N on, though loaded: `stride` is what 16 bytes divide."""
-    place = first + tl.arange(0, BLOCK)
-    score = tl.load(row + place, mask=place < stride, other=0.0).to(tl.float32)
-    return tl.where(place < N, score, float("-inf"))
-
-
-@triton.jit(do_not_specialize=["N"])
-def softmax_rows_kernel(x, out, N, stride, scale, BLOCK: tl.constexpr):
-    """One row of `x (M, stride)`; see `softmax_rows`. `scale`: to base-2 logarithms."""
-    begin = tl.program_id(0).to(tl.int64) * stride
-    x += begin
-    peak = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for first in range(0, N, BLOCK):
-        peak = tl.maximum(peak, load_scores(x, first, N, stride, BLOCK))
-    # Read again instead of kept: a row of 16,384 does not fit the registers, but the cache nearby.
-    peak = tl.max(peak, 0)
-    weight = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, N, BLOCK):
-        weight += tl.exp2((load_scores(x, first, N, stride, BLOCK) - peak) * scale)
-    share = 1.0 / tl.sum(weight, 0)
-    for first in range(0, stride, BLOCK):
-        value = tl.exp2((load_scores(x, first, N, stride, BLOCK) - peak) * scale) * share
-        place = first + tl.arange(0, BLOCK)
-        tl.store(out + begin + place, value.to(out.dtype.element_ty), mask=place < stride)

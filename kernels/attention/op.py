@@ -6,8 +6,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .plan import HEAD_DIM, plan_attention, plan_attention_int8, plan_softmax_rows
-from .reference import dequantized, join_heads, softmax_rows_ref, split_heads
+from .plan import HEAD_DIM, plan_attention, plan_attention_int8
+from .reference import dequantized, join_heads, split_heads
 
 
 @torch.library.triton_op("pocketxl::attention", mutates_args={})
@@ -94,39 +94,6 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
 @attention_int8.register_fake  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
     return q.new_empty(q.shape)
-
-
-@torch.library.triton_op("pocketxl::softmax_rows", mutates_args={})
-def softmax_rows(x: Tensor, scale: float = 1.0, n: int | None = None) -> Tensor:
-    """Softmax of `scale * x` over the last dimension, or its first `n`; float32 between, rounded once.
-
-    For attention whose heads do not fit a kernel, as the VAE's one of 512 channels: `linear_f16` gives the scores of
-    some queries, and takes the shares again.
-
-    `x`: (…, stride), float16 or float32. `scale`: above 0. `n`: columns that count; the others become 0.
-
-    Returns (…, stride), float16. A NaN makes its row NaN.
-
-    Raises `UnsupportedShapeError`: another dtype, no column, or a scale that is not positive.
-    """
-    n = x.shape[-1] if n is None else n
-    if not runs_kernels(x):
-        return softmax_rows_ref(x, scale, n).half()
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    plan = plan_softmax_rows(
-        m=rows.shape[0],
-        n=n,
-        arch=architecture_of(x),
-        scale=scale,
-        stride=rows.shape[1],
-        x_dtype=dtype_name(x.dtype),
-    )
-    return execute(plan, {"x": rows})["out"].reshape(x.shape)
-
-
-@softmax_rows.register_fake  # type: ignore[untyped-decorator]
-def _(x: Tensor, scale: float = 1.0, n: int | None = None) -> Tensor:
-    return x.new_empty(x.shape, dtype=torch.float16)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:

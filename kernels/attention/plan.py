@@ -16,7 +16,6 @@ _SPAN: Final = 256
 _SUM_BLOCK: Final = 64
 _PARTIAL_BLOCK: Final = 16
 _MAX_STRIDE: Final = 2**31 // 128  # blocks have at most 128 tokens
-_LOG2_E: Final = 1.4426950408889634
 _FLOATS: Final = ("float16", "bfloat16")
 
 
@@ -146,41 +145,6 @@ def plan_attention_int8(
         },
         launches=(sums, quantize, attend),
         operations={"int8": 2 * batch * m * n * channels, dtype: 2 * batch * m * n * channels},
-    )
-
-
-def plan_softmax_rows(
-    *, m: int, n: int, arch: Architecture, scale: float = 1.0, stride: int | None = None, x_dtype: str = "float16"
-) -> LaunchPlan:
-    """The launch plan of `softmax_rows`: the first n columns of x (m, stride), to float16 (m, stride).
-
-    `scale`: of the scores, above 0. `stride`: columns of a row, n if there are no others; those behind n become 0, so
-    that a number of tokens that is no multiple of 16 can be padded to one. `x_dtype`: float16 or float32.
-
-    Raises `UnsupportedShapeError`: a constraint does not hold.
-    """
-    op = "softmax_rows"
-    stride = n if stride is None else stride
-    shape = {"m": m, "n": n, "stride": stride, "scale": scale, "x_dtype": x_dtype}
-    require(m >= 1 and 1 <= n <= stride, op, shape, "there must be at least one row, and n columns of at least one")
-    require(m < 2**31 and stride < 2**31 - 2**20, op, shape, "rows and columns are counted in 32 bits")
-    require(0 < scale < float("inf"), op, shape, "the scale must be positive: the largest score is found unscaled")
-    require(x_dtype in ("float16", "float32"), op, shape, "scores are float16 or float32")
-    config = lookup(op, arch.sm, m)
-    launch = Launch(
-        kernel="attention.softmax_rows_kernel",
-        arguments={"x": "x", "out": "out", "N": n, "stride": stride, "scale": scale * _LOG2_E},
-        constants={"BLOCK": config["BLOCK"]},
-        grid=(m, 1, 1),
-        num_warps=config["num_warps"],
-        num_stages=1,
-        varying=frozenset({"N"}),
-    )
-    return LaunchPlan(
-        op=op,
-        inputs={"x": Buffer(shape=(m, stride), dtype=x_dtype)},
-        outputs={"out": Buffer(shape=(m, stride), dtype="float16")},
-        launches=(launch,),
     )
 
 

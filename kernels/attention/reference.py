@@ -67,9 +67,3 @@ def dequantized(q: Tensor, k: Tensor, heads: int, *, smooth: bool = True) -> tup
 def attention_int8_ref(q: Tensor, k: Tensor, v: Tensor, heads: int, *, smooth: bool = True) -> Tensor:
     """What `attention_int8` computes, with everything after the quantization in float64."""
     return attention_ref(*dequantized(q, k, heads, smooth=smooth), v, heads)
-
-
-def softmax_rows_ref(x: Tensor, scale: float = 1.0, n: int | None = None) -> Tensor:
-    """What `softmax_rows` approximates, float64."""
-    n = x.shape[-1] if n is None else n
-    return torch.nn.functional.pad(torch.softmax(x[..., :n].double() * scale, -1), (0, x.shape[-1] - n))

@@ -1,13 +1,14 @@
 """Tile sizes, warps and stages: one table per op, a row per architecture and shape, read from JSON.
 
 A table is a list of rows `{"sm": 89, "shape": {"k": 1280, "n": 10240}, "rows": 1024, "config": {…}}`. `shape` names
-what the row is for and may be empty (any shape), `rows` may be null (any number). The tuning command writes such rows;
+what the row is for and may be empty (any shape), `rows` may be null (any number). Rows that differ in `tile` of their
+shape alone are alternatives: which one serves, rows and shape decide (`tiles`). The tuning command writes such rows;
 nothing is tuned at a first use.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import KernelError
+from .tiles import fits_depth, nanoseconds
 
 FOLDER: Final = Path(__file__).parent
 
@@ -74,7 +76,8 @@ def trying(op: str, config: Mapping[str, int] | None = None) -> Iterator[Trial]:
 def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
     """The configuration for a shape: of the rows that fit it, those that name most of it.
 
-    Among them the one with the smallest `rows` that holds the asked number, else the largest.
+    Among them the one with the smallest `rows` that holds the asked number, else the largest; of alternatives the one
+    that should be done first.
 
     Raises `KernelError`: the table has no row for the architecture.
     """
@@ -82,11 +85,40 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
         trial.asked.append((rows, shape))
         if trial.config is not None:
             return trial.config
-    asked = shape.items()
-    found = [row for row in table(op) if row.sm == sm and row.shape.items() <= asked]
-    if not found:
+    found = _closest(op, sm, shape)
+    limits = [float("inf") if row.rows is None else row.rows for row in found]
+    limit = min((limit for limit in limits if limit >= rows), default=max(limits))
+    last = [row.config for row, its in zip(found, limits, strict=True) if its == limit]
+    if len(last) == 1:
+        return last[0]
+    return min(
+        last, key=lambda config: nanoseconds(config, sm, rows=rows, n=shape["n"], k=shape["k"] + shape.get("k2", 0))
+    )
+
+
+def every(op: str, sm: int, **shape: int) -> tuple[Row, ...]:
+    """All rows that `lookup` chooses from for a shape, over all numbers of rows.
+
+    Raises `KernelError`: the table has no row for the architecture.
+    """
+    return tuple(_closest(op, sm, shape))
+
+
+def _closest(op: str, sm: int, shape: Mapping[str, int]) -> list[Row]:
+    """The rows that fit a shape and name most of it."""
+    fit = [row for row in table(op) if row.sm == sm and _named(row) <= shape.items()]
+    fit = [row for row in fit if "tile" not in row.shape or _takes(row, shape)]
+    if not fit:
         raise KernelError(f"no configuration of {op} for sm_{sm} in {op}.json")
-    closest = max(len(row.shape) for row in found)
-    found = [row for row in found if len(row.shape) == closest]
-    found.sort(key=lambda row: float("inf") if row.rows is None else row.rows)
-    return next((row for row in found if row.rows is None or row.rows >= rows), found[-1]).config
+    most = max(len(_named(row)) for row in fit)
+    return [row for row in fit if len(_named(row)) == most]
+
+
+def _takes(row: Row, shape: Mapping[str, int]) -> bool:
+    """Whether a tile has whole steps for the depth, or for both of two products that it sums."""
+    return all(fits_depth(row.config, shape[name]) for name in ("k", "k2") if name in shape)
+
+
+def _named(row: Row) -> Set[tuple[str, int]]:
+    """What a row names of the shape that is asked for."""
+    return {(name, value) for name, value in row.shape.items() if name != "tile"}

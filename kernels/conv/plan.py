@@ -5,7 +5,8 @@ from typing import Final
 
 from ..architecture import Architecture
 from ..configs import lookup
-from ..errors import require
+from ..configs.tiles import fits_depth
+from ..errors import KernelError, require
 from ..launch import Buffer, Launch, LaunchPlan, cdiv
 
 # int32 sums of int8 products are exact up to this depth.
@@ -18,6 +19,8 @@ MAX_SPLITS: Final = 8
 SUM_DEPTH: Final = 640
 # A thread adds to so many sums at once; more would not fit its registers with what is added to them.
 SUMS_AT_ONCE: Final = 64
+# Hopper's tiles have two steps less than stages under way before the first is used; a share is at least four steps.
+MAX_STAGES: Final = 6
 
 
 def plan_conv_w8a8(
@@ -52,7 +55,8 @@ def plan_conv_w8a8(
     )  # fmt: skip
     ho, wo = output_size(seen, stride=stride)
     m, depth = b * ho * wo, kernel * kernel * (c + c2)
-    config = _config(arch, m, c, c2, n, dtype)
+    config = _config(arch, m, c, c2, n, kernel * kernel, dtype, out_dtype, added=time or residual)
+    overlaps, second = bool(config.get("OVERLAP", 0)), config.get("SECOND_N", 0)
     inputs = {
         "x": Buffer(shape=(b, h, w, c), dtype=dtype),
         "x_scale": Buffer(shape=(b,), dtype="float32"),
@@ -68,13 +72,14 @@ def plan_conv_w8a8(
         inputs["time"] = Buffer(shape=(b, n), dtype=out_dtype)
     if residual:
         inputs["residual"] = Buffer(shape=(b, ho, wo, n), dtype=out_dtype)
-    tiles = cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"])
+    tiles = cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"] + second)
     steps = kernel * kernel * cdiv(c, config["BLOCK_K"])
     # Sums of a 1x1 kernel are not deep; two inputs have a scale each, so that their sums cannot be added unscaled.
-    splits = 1 if kernel == 1 or c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=config["PROGRAMS"])
+    programs = arch.programs(config["PROGRAMS"])
+    splits = 1 if kernel == 1 or c2 else split_sum(tiles=tiles, steps=steps, depth=depth, programs=programs)
     given = {name: name if name in inputs else None for name in (*_OPERANDS, *_FINISH)}
     multiply = Launch(
-        kernel="conv.conv_w8a8_kernel",
+        kernel="hopper_conv.conv_w8a8_async_kernel" if overlaps else "conv.conv_w8a8_kernel",
         arguments={
             **(given if splits == 1 else dict.fromkeys(given) | {"x": "x", "weight": "weight"}),
             "out": "out" if splits == 1 else "sums",
@@ -83,8 +88,14 @@ def plan_conv_w8a8(
         constants={
             "KERNEL": kernel, "STRIDE": stride, "UPSAMPLE": upsample_to is not None, "SHARED": splits > 1,
             **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
-            "HALVES": config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"],
-            "EVEN_C": c % config["BLOCK_K"] == 0 and c2 % config["BLOCK_K"] == 0,
+            **(
+                {"SECOND_N": second, "STAGES": config["num_stages"]}
+                if overlaps
+                else {
+                    "HALVES": config["BLOCK_M"] * config["BLOCK_N"] > SUMS_AT_ONCE * 32 * config["num_warps"],
+                    "EVEN_C": c % config["BLOCK_K"] == 0 and c2 % config["BLOCK_K"] == 0,
+                }
+            ),
         },
         grid=(tiles, splits, 1),
         num_warps=config["num_warps"],
@@ -190,10 +201,27 @@ _OPERANDS: Final = ("x", "x_scale", "x2", "x2_scale", "weight", "weight_scale")
 _FINISH: Final = ("bias", "time", "residual")
 
 
-def _config(arch: Architecture, m: int, c: int, c2: int, n: int, dtype: str) -> Mapping[str, int]:
-    """The table's row, its step halved where that divides the channels and the whole does not (320 by 128)."""
-    shape = {"inputs": 2} if c2 else {"c": c, "n": n} if dtype == "int8" else {"e4m3": 1}
-    config = lookup("conv_w8a8", arch.sm, m, **shape)
+def _config(
+    arch: Architecture, m: int, c: int, c2: int, n: int, taps: int, dtype: str, out_dtype: str, *, added: bool
+) -> Mapping[str, int]:
+    """The table's row, its step halved where that divides the channels and the whole does not (320 by 128).
+
+    `wide`: Hopper's own tiles have no registers for results of 32 bits, `added`: nor for more than a bias with the sums
+    of two pictures. Their steps are whole: a step that divides the
+    depth of nine taps divides the channels too, since it is a power of two.
+    """
+    depths = {"k": taps * c, "k2": taps * c2} if c2 else {"k": taps * c}
+    sizes = {"inputs": 2, "n": n, "added": int(added)} if c2 else {"inputs": 1, "c": c, "n": n}
+    eight = {**sizes, **depths, "wide": int(out_dtype == "float32"), "fp8": int(dtype != "int8")}
+    config = lookup("conv_w8a8", arch.sm, m, **(eight if c2 or dtype == "int8" else {"e4m3": 1}))
+    if "OVERLAP" in config:
+        fits = all(fits_depth(config, depth) for depth in depths.values())
+        if dtype != "int8" or not fits or config["num_stages"] > MAX_STAGES:
+            raise KernelError(
+                f"a tile with OVERLAP does not fit c = {c}, c2 = {c2}, {dtype}: pictures are int8, steps are whole and "
+                f"enough to fill the stages, of which there are {MAX_STAGES} at most"
+            )
+        return config
     block_k = config["BLOCK_K"]
     half = block_k // 2
     halves = half >= 32 and (c % block_k or c2 % block_k) and not (c % half or c2 % half)

@@ -124,8 +124,9 @@ def plan_conv_f16(
     tiles = cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"])
     steps = kernel * kernel * (c // block_k)
     alone = kernel == 1 or c2  # sums of a 1x1 kernel are not deep, and two pictures go into one sum
+    programs = arch.programs(config["PROGRAMS"])
     typical = cdiv(pair, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"])
-    splits = 1 if alone else split_sum(tiles=typical, steps=steps, depth=depth, programs=config["PROGRAMS"])
+    splits = 1 if alone else split_sum(tiles=typical, steps=steps, depth=depth, programs=programs)
     given = {name: name if name in inputs else None for name in ("x", "x2", "weight", "bias", "time", "residual")}
     multiply = Launch(
         kernel="half.conv_f16_kernel",

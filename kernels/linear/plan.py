@@ -5,6 +5,7 @@ from typing import Final
 
 from ..architecture import Architecture
 from ..configs import lookup
+from ..configs.tiles import fits_depth
 from ..errors import KernelError, require
 from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
 
@@ -30,7 +31,7 @@ def plan_linear_w8a8(
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, fp8=int(dtype != "int8"))
+    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, residual=int(residual), **_kind(dtype, out_dtype))
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
@@ -75,7 +76,7 @@ def plan_geglu_linear_w8a8(
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("geglu_linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n)
+    config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n, **_kind(dtype, out_dtype))
     inputs = _operands(m, 2 * n, k, dtype, out_dtype, bias)
     launch = Launch(
         kernel="hopper.geglu_linear_w8a8_async_kernel" if _overlaps(config) else "linear.geglu_linear_w8a8_kernel",
@@ -114,12 +115,19 @@ def _operands(m: int, n: int, k: int, dtype: str, out_dtype: str, bias: bool) ->
     return operands
 
 
+def _kind(dtype: str, out_dtype: str) -> dict[str, int]:
+    """What a table is asked besides sizes: Hopper's tiles are for int8, without registers for results of 32 bits."""
+    return {"fp8": int(dtype != "int8"), "wide": int(out_dtype == "float32")}
+
+
 def _constants(config: Mapping[str, int], k: int) -> dict[str, Constant]:
     tile = {name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")}
     if not _overlaps(config):
         return {**tile, "EVEN_K": k % config["BLOCK_K"] == 0}
-    if k % config["BLOCK_K"] or k // config["BLOCK_K"] < config["num_stages"] - 2:
-        raise KernelError(f"a row of the table with OVERLAP does not fit k = {k}; such rows name the k they are for")
+    if not fits_depth(config, k):
+        raise KernelError(
+            f"a tile with OVERLAP does not fit k = {k}: it takes whole steps, and enough to fill its stages"
+        )
     return {**tile, "STAGES": config["num_stages"]}
 
 

@@ -41,11 +41,15 @@ def pack_w4(weight: Tensor, group: int = 64, *, search: bool = True) -> tuple[Te
     _check_finite(weight)
     groups = weight.detach().reshape(-1, group)
     parts = [_quantize(part.float(), search) for part in torch.split(groups, _CHUNK // group)]
-    quantized = torch.cat([part for part, _ in parts]).view(-1, RUN)
+    quantized = torch.cat([part for part, _ in parts]).view(weight.shape)
     scale = torch.cat([part for _, part in parts])
-    low, high = (quantized + 8).to(torch.uint8).chunk(2, 1)
-    packed = low | high << 4
-    return packed.view(*weight.shape[:-1], k // 2), scale.view(*weight.shape[:-1], k // group)
+    return pack_nibbles((quantized + 8).to(torch.uint8)), scale.view(*weight.shape[:-1], k // group)
+
+
+def pack_nibbles(numbers: Tensor) -> Tensor:
+    """Numbers (…, k) uint8 from 0 to 15 as (…, k/2), in the runs of `plan.py`; k is a multiple of 64."""
+    low, high = numbers.reshape(-1, RUN).chunk(2, 1)
+    return (low | high << 4).view(*numbers.shape[:-1], numbers.shape[-1] // 2)
 
 
 def unpack_w4(packed: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,7 +14,8 @@ from pocketxl.kernels.sdxl_edges import edges
 
 SIZE_KEYWORDS = {"m", "b", "h", "w", "batch"}
 latents = st.integers(8, 192)
-architectures = st.sampled_from(list(GPU_ARCHITECTURES.values()))
+# Cards of every size: a laptop's 20 multiprocessors, and more than there are today.
+architectures = st.builds(architecture, st.sampled_from(sorted(GPU_ARCHITECTURES)), st.none() | st.integers(1, 300))
 
 
 def without_sizes(call: Call) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def test_a_forward_of_any_size(
     found = calls(model, **size, precision=precision)
     for call in (*found, *alternatives(found)):
         asked = launch_plan(call, arch).variants
-        assert set(asked) <= set(all_variants(call.op, without_sizes(call), arch)), call
+        assert set(asked) <= set(all_variants(call.op, without_sizes(call), architecture(arch.sm))), call
 
 
 @settings(max_examples=150, deadline=None)
@@ -52,21 +53,13 @@ def test_what_stands_beside_the_loop_at_any_size(data: st.DataObject, arch: Any)
         sizes["batch"] = data.draw(st.integers(1, 4))
         sizes["n"] = data.draw(st.integers(1, 700) | st.integers(1, 20).map(lambda blocks: 32 * blocks))
         sizes["m"] = sizes["n"] if shape.get("causal") else data.draw(st.integers(1, 40_000))
-    if op == "softmax_rows":
-        sizes["n"] = data.draw(st.integers(1, 40_000))
-        sizes["stride"] = sizes["n"] + data.draw(st.integers(0, 20))
-    for name in ("n", "k"):
-        if shape.get(name) == "tokens":
-            sizes[name] = data.draw(st.integers(1, 2000))
     asked = launch_plan(Call(op=op, shape={**shape, **sizes}, count=1), arch).variants
-    known = all_variants(op, without_sizes(Call(op=op, shape=shape, count=1)), arch)
+    known = all_variants(op, without_sizes(Call(op=op, shape=shape, count=1)), architecture(arch.sm))
     assert set(asked) <= set(known)
 
 
 EXTRA: list[tuple[str, dict[str, Any]]] = [
-    ("linear_f16", {"m": 1, "n": "tokens", "k": 512, "bias": False, "out_dtype": "float32"}),
-    ("linear_f16", {"m": 1, "n": 512, "k": "tokens"}),
-    ("linear_f16", {"m": 1, "n": "tokens", "k": "tokens", "bias": False}),
+    ("linear_f16", {"m": 1, "n": 81, "k": 512, "bias": False, "out_dtype": "float32"}),
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 10}),
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 3, "causal": True}),
     ("attention_int8", {"batch": 1, "m": 1, "n": 1, "heads": 20, "accumulate_half": True}),
@@ -83,7 +76,7 @@ def test_edges_of_tables_and_shares_are_found() -> None:
     found = all_variants("conv_w8a8", shape, architecture(89))
     constants = [dict(v.constants) for v in found if v.kernel == "conv.conv_w8a8_kernel"]
     assert {c["BLOCK_M"] for c in constants} == {32, 64, 128}
-    assert {c["SHARED"] for c in constants} == {True, False}
+    assert {(c["BLOCK_M"], c["SHARED"]) for c in constants} == {(m, s) for m in (32, 64, 128) for s in (True, False)}
     assert any(v.kernel == "conv.conv_sum_kernel" for v in found)
     tokens = [dict(v.constants) for v in all_variants("attention_int8", {"heads": 10}, architecture(89))]
     assert {(c["BLOCK_M"], c["BLOCK_N"], c["TAIL"]) for c in tokens if "TAIL" in c} == {

@@ -24,7 +24,7 @@ def peers(call: Call, arch: Architecture) -> dict[str, System]:
             return geglus(shape)
         case "conv_w8a8" | "conv_w4" | "conv_w8":
             return convs(shape)
-        case "attention" | "attention_int8":
+        case "attention" | "attention_int8" if not shape.get("causal"):
             return attentions(shape)
         case "layer_norm_quantize" | "add_layer_norm_quantize":
             added = call.op.startswith("add")
@@ -32,7 +32,7 @@ def peers(call: Call, arch: Architecture) -> dict[str, System]:
                 "torch-fp16": layer_norm(shape, added, compiled=False),
                 "torch-compile-int8": layer_norm(shape, added, compiled=True),
             }
-        case "group_norm_silu" | "group_norm_silu_quantize":
+        case "group_norm_silu" | "group_norm_silu_quantize" if not shape.get("c2"):
             return {"torch-fp16": group_norm(shape)}
         case "quantize_per_token" | "geglu_quantize":
             return {"torch-compile-int8": quantize(shape, gated=call.op == "geglu_quantize")}

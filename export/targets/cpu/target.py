@@ -17,6 +17,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
 
@@ -57,7 +58,7 @@ class CpuTarget:
             Kind.EMBEDDING: frozenset({FLOAT32, W8, W4}),
         }
     )
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
+    instead: Instead = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES

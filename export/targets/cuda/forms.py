@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from ....engine.errors import IncompatibleError
 from ....kernels.weight_only.plan import RUN
-from ...quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from ...quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from .steps import Conv, GroupNorm, LayerNorm, Linear, Step
 
 
@@ -25,8 +25,8 @@ class Form(StrEnum):
 FormatOf = Callable[[Kind, str], Format]
 
 # From the least precise on: layers that are multiplied at once have the most precise of their formats.
-LINEAR: tuple[Format, ...] = (W4, W8A8_TOKEN, W8, FLOAT16)
-CONV: tuple[Format, ...] = (W4, W8A8_PICTURE, W8, FLOAT16)
+LINEAR: tuple[Format, ...] = (W4_HALVES, W8A8_TOKEN, W8, FLOAT16)
+CONV: tuple[Format, ...] = (W4_HALVES, W8A8_PICTURE, W8, FLOAT16)
 
 
 def linear_format(step: Linear, format_of: FormatOf) -> Format:
@@ -35,7 +35,7 @@ def linear_format(step: Linear, format_of: FormatOf) -> Format:
     if step.activation not in (None, "geglu"):  # text encoders: their ops with an activation are in halves
         return FLOAT16
     format = max(found, key=lambda format: _rank(format, LINEAR, step.layers[0]))
-    return FLOAT16 if format in (W4, W8) and step.k % RUN else format
+    return FLOAT16 if format in (W4_HALVES, W8) and step.k % RUN else format
 
 
 def conv_format(step: Conv, format_of: FormatOf) -> Format:
@@ -45,7 +45,7 @@ def conv_format(step: Conv, format_of: FormatOf) -> Format:
     """
     format = format_of(Kind.CONV, step.layer)
     _rank(format, CONV, step.layer)
-    if format in (W4, W8) and (step.x2 is not None or step.c % RUN):
+    if format in (W4_HALVES, W8) and (step.x2 is not None or step.c % RUN):
         return FLOAT16
     return FLOAT16 if (step.c + step.c2) % 16 else format
 

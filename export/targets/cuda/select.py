@@ -9,7 +9,7 @@ from typing import Any
 
 from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Operand, Option
-from ...quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN
+from ...quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN
 from .forms import Form, FormatOf, conv_format, linear_format, needed
 from .steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
 from .stored import Parameter, Part, Stored, Weight
@@ -94,7 +94,7 @@ class _Selection:
                 return
             self._call("linear_w8a8", name, {**shape, "residual": bool(more)}, inputs, {"out": step.out})
             return
-        op = {W4: "linear_w4", W8: "linear_w8", FLOAT16: "linear_f16"}[format]
+        op = {W4_HALVES: "linear_w4", W8: "linear_w8", FLOAT16: "linear_f16"}[format]
         shape |= {"residual": bool(more)}
         if op == "linear_f16" and not gated:
             shape |= {"activation": step.activation}
@@ -116,8 +116,8 @@ class _Selection:
         if step.upsample_to is not None:
             shape["upsample_to"] = (f"height{step.upsample_to}", f"width{step.upsample_to}")
         more = {name: value for name in ("time", "residual") if (value := getattr(step, name)) is not None}
-        if format in (W4, W8):
-            op = "conv_w4" if format == W4 else "conv_w8"
+        if format in (W4_HALVES, W8):
+            op = "conv_w4" if format == W4_HALVES else "conv_w8"
             self._call(op, step.layer, shape, {"x": step.x, **weights, **more}, {"out": step.out})
             return
         shape["c2"] = c2

@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
 from ...graph.stored_weight import StoredWeight
-from ...quantize.formats import W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from ...quantize.formats import W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from ...quantize.quantization import Quantization
+from ...quantize.rounded import MIDDLE
 
 STEPS = 127
 LEAST = 1e-30
@@ -35,6 +36,8 @@ def stand_in(graph: ir.Graph, quantization: Quantization) -> None:
                         rounded[x, format] = _rounded(graph, layer, _AXES[format])
                     x = rounded[x, format]
                 replace_layer(graph, layer, _product(graph, layer, x, quantization))
+        for layer in layers_in(graph, kind, W4_HALVES, quantization):
+            _four_bits(layer, quantization)
 
 
 def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:
@@ -43,8 +46,8 @@ def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:
     along = _constant(graph, f"axes{axes}", np.array(axes, np.int64))
     nodes: list[ir.Node] = []
 
-    def node(op: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
-        made = ir.node(op, list(inputs), attributes=attributes, name=f"{name}_{op.lower()}{len(nodes)}")  # type: ignore[arg-type]
+    def node(op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        made = ir.node(op, list(inputs), attributes=attributes, name=f"{name}_{op.lower()}{len(nodes)}")
         nodes.append(made)
         return made.outputs[0]
 
@@ -75,6 +78,24 @@ def _product(graph: ir.Graph, layer: Layer, x: ir.Value, quantization: Quantizat
     if layer.bias is None:
         return [dequantize, cast, product]
     return [dequantize, cast, product, ir.node("Add", [product.outputs[0], layer.bias], name=f"{layer.name}/bias")]
+
+
+def _four_bits(layer: Layer, quantization: Quantization) -> None:
+    """The layer's weight becomes what 4 bits leave of it, in its own type: groups along taps are not ONNX's."""
+    source, inputs = layer.weight_data(), quantization.sampled(layer.name)
+    dtype, shape = source.dtype, source.shape
+
+    def compute() -> ir.Tensor:
+        import torch
+
+        from .stored import four_bits
+
+        numbers, scale = four_bits(torch.from_numpy(np.asarray(source.numpy(), np.float32)), inputs)
+        groups = (numbers.float() - MIDDLE).view(*scale.shape, -1) * scale[..., None]
+        back = groups.view(numbers.shape).permute(0, -1, *range(1, numbers.ndim - 1))
+        return ir.Tensor(back.contiguous().numpy().astype(dtype.numpy()), name=layer.weight.name)
+
+    layer.weight.const_value = ir.LazyTensor(compute, dtype=dtype, shape=shape, name=layer.weight.name)
 
 
 def _constant(graph: ir.Graph, name: str, value: float | np.ndarray) -> ir.Value:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...quantize.formats import W4, Format
+from ...quantize.formats import W4_HALVES, Format
+from ...quantize.rounded import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,19 +87,40 @@ class Packer:
     def _packed(self, layer: str, weight: Weight) -> dict[str, Array]:
         import torch
 
-        from ....kernels.weight_only.pack import pack_w4
+        from ....kernels.weight_only.pack import pack_nibbles
         from ...quantize.rounding import round_weight
 
         values = self._read(f"{layer}.weight")
-        if weight.format == W4:
-            packed, scale = pack_w4(_laid_out(values, weight))
-            return {"numbers": packed.numpy(), "scale": scale.numpy()}
+        if weight.format == W4_HALVES:
+            numbers, scale = four_bits(values, self._quantization.sampled(layer))
+            return {"numbers": pack_nibbles(numbers).numpy(), "scale": scale.half().numpy()}
         if not weight.format.quantized:
             return {"numbers": _laid_out(values, weight).numpy().astype(np.float16)}
         assert weight.format.weight is not None
         found = round_weight(values.flatten(1).numpy(), weight.format.weight, inputs=self._quantization.sampled(layer))
         numbers = torch.from_numpy(found.data).view(values.shape)
         return {"numbers": _laid_out(numbers, weight).numpy(), "scale": found.scale.astype(np.float32)}
+
+
+def four_bits(values: "Tensor", inputs: Floats | None) -> "tuple[Tensor, Tensor]":
+    """A weight in 4 bits around 8: numbers `[n, k]` or `[n, kh, kw, c]` uint8, and the scales of groups of 64 along c.
+
+    `values`: as checkpoints have it, channels before taps. `inputs`: sampled ones, likewise `[rows, k]`.
+    """
+    import torch
+
+    from ...quantize.rounding import round_weight
+
+    assert W4_HALVES.weight is not None
+    group = W4_HALVES.weight.group
+    assert group is not None
+    laid = values.permute(0, *range(2, values.ndim), 1).contiguous()  # a filter's taps before its channels
+    if inputs is not None and values.ndim > 2:
+        patches = inputs.reshape(len(inputs), *values.shape[1:])
+        inputs = patches.transpose(0, *range(2, values.ndim), 1).reshape(len(inputs), -1)
+    found = round_weight(laid.flatten(1).numpy(), W4_HALVES.weight, inputs=inputs)
+    numbers = torch.from_numpy(found.data).view(laid.shape)
+    return numbers, torch.from_numpy(found.scale).view(*laid.shape[:-1], laid.shape[-1] // group)
 
 
 def _laid_out(values: "Tensor", weight: Weight) -> "Tensor":
@@ -108,7 +130,7 @@ def _laid_out(values: "Tensor", weight: Weight) -> "Tensor":
     if not weight.picture:
         return values.contiguous()
     columns = [c for c in weight.columns if c]
-    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, -p.shape[1] % 16)) for p in values.split(columns, 1)]
+    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, -p.shape[1] % 16)) for p in torch.split(values, columns, 1)]
     return torch.cat(parts, 1).permute(0, 2, 3, 1).contiguous()
 
 

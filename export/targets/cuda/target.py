@@ -12,6 +12,8 @@ from ....engine.specs import Role
 from ...quantize.formats import (
     FLOAT16,
     FLOAT32,
+    W4,
+    W4_HALVES,
     W8,
     W8A8_DYNAMIC,
     W8A8_GROUP,
@@ -21,6 +23,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from .binaries import COMPILED_FOR
@@ -37,16 +40,14 @@ ON_THE_GPU = frozenset({Role.UNET, Role.VAE_DECODER})
 
 # Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that
 # are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100.
-PACE: Mapping[Format, float] = {W8A8_TOKEN: 1.0, W8A8_PICTURE: 1.0, W8: 3.0, FLOAT16: 2.0}
+PACE: Mapping[Format, float] = {W8A8_TOKEN: 1.0, W8A8_PICTURE: 1.0, W4_HALVES: 3.0, W8: 3.0, FLOAT16: 2.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostTarget(CpuTarget):
     """What the processor does beside a GPU: as in a `cpu` engine, and in float32 what the GPU would do in halves."""
 
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(
-        default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind}
-    )
+    instead: Instead = field(default_factory=lambda: {kind: {FLOAT16: FLOAT32} for kind in Kind})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +62,15 @@ class CudaTarget:
     reading: float = 0.7
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {
-            Kind.LINEAR: frozenset({FLOAT16, W8, W8A8_TOKEN}),
-            Kind.CONV: frozenset({FLOAT16, W8, W8A8_PICTURE}),
+            Kind.LINEAR: frozenset({FLOAT16, W4_HALVES, W8, W8A8_TOKEN}),
+            Kind.CONV: frozenset({FLOAT16, W4_HALVES, W8, W8A8_PICTURE}),
             Kind.EMBEDDING: frozenset({FLOAT16}),
         }
     )
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(
+    instead: Instead = field(
         default_factory=lambda: {
-            Kind.LINEAR: {W8A8_DYNAMIC: W8A8_TOKEN, W8A8_GROUP: W8A8_TOKEN},
-            Kind.CONV: {W8A8_STATIC: W8A8_PICTURE},
+            Kind.LINEAR: {W4: W4_HALVES, W8A8_DYNAMIC: W8A8_TOKEN, W8A8_GROUP: W8A8_TOKEN},
+            Kind.CONV: {W4: W4_HALVES, W8A8_STATIC: W8A8_PICTURE},
         }
     )
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)

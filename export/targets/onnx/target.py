@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, quiet
 from .files import save
 
@@ -42,7 +43,7 @@ class OnnxHalfTarget:
     formats: Mapping[Kind, frozenset[Format]] = field(
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
+    instead: Instead = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Self
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
-from ...quantize.formats import FLOAT16, W8, Format, Kind
+from ...quantize.formats import (
+    FLOAT16,
+    W4,
+    W4_HALVES,
+    W8,
+    W8A8_DYNAMIC,
+    W8A8_SIGNED,
+    W8A8_SIGNED_CHANNEL,
+    W8A8_STATIC,
+    Format,
+    Kind,
+)
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, quiet
 from .profiles import profiles
 
@@ -32,6 +44,29 @@ TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
 """Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
 and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
+_SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
+FORMATS: Mapping[Kind, frozenset[Format]] = {
+    Kind.LINEAR: frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED}),
+    Kind.CONV: frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED}),
+    Kind.EMBEDDING: frozenset({FLOAT16}),
+}
+INSTEAD: Instead = {
+    Kind.LINEAR: {W4: W4_HALVES, W8A8_DYNAMIC: _SIGNED},
+    Kind.CONV: {W4: W4_HALVES, W8A8_STATIC: _SIGNED},
+}
+# Turing multiplies matrices in int8; its convolutions would become halves with rounded inputs. It has no 4 bits.
+TURING_FORMATS = {**FORMATS, Kind.LINEAR: frozenset({FLOAT16, W8, *_SIGNED}), Kind.CONV: frozenset({FLOAT16, W8})}
+TURING_INSTEAD: Instead = {Kind.LINEAR: {W8A8_DYNAMIC: _SIGNED}, Kind.CONV: {W8A8_STATIC: W8}}
+# By the units that multiply, of which 8-bit ones are twice as fast on every generation; scales for channels are a pass
+# more over the input, and halves read more memory. Not measured.
+PACE: Mapping[Format, float] = {
+    W8A8_SIGNED: 1.0,
+    W8A8_SIGNED_CHANNEL: 1.2,
+    W4_HALVES: 2.0,
+    W8: 2.0,
+    FLOAT16: 2.2,
+}
+
 COMPILED_FILE = "compiled.onnx"
 """What the compiler reads, beside the stand-in, whose weights it has."""
 
@@ -46,15 +81,9 @@ class RtxTarget:
     dtype: str = "float16"
     runs_here: bool = False
     reading: float = 0.3
-    formats: Mapping[Kind, frozenset[Format]] = field(
-        default_factory=lambda: {
-            Kind.LINEAR: frozenset({FLOAT16, W8}),
-            Kind.CONV: frozenset({FLOAT16, W8}),
-            Kind.EMBEDDING: frozenset({FLOAT16}),
-        }
-    )
-    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
-    pace: Mapping[Format, float] = field(default_factory=dict)
+    formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: FORMATS)
+    instead: Instead = field(default_factory=lambda: INSTEAD)
+    pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
 
@@ -86,13 +115,16 @@ class RtxTarget:
         from ...graph.master import attach
         from .builder import Order
         from .edges import half_edges
+        from .int8 import int8
         from .memory import working_memory
         from .process import build_aside
+        from .weight_groups import weight_groups
         from .weight_only import weight_only
 
         rewrite(model)
         attach(model, weights)
-        weight_only(model.graph, quantization)
+        for rewrite_layers in (int8, weight_groups, weight_only):
+            rewrite_layers(model.graph, quantization)
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         order = Order(
             component=component,
@@ -130,5 +162,6 @@ def rewrite(model: "ir.Model") -> None:
 
 RTX_TARGETS = (
     RtxTarget(name="rtx", architectures=TOGETHER),
-    *(RtxTarget(name=f"rtx-{name}", architectures=(name,)) for name in ARCHITECTURES),
+    RtxTarget(name="rtx-sm75", architectures=("sm75",), formats=TURING_FORMATS, instead=TURING_INSTEAD),
+    *(RtxTarget(name=f"rtx-{name}", architectures=(name,)) for name in TOGETHER),
 )

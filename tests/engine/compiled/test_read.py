@@ -32,7 +32,7 @@ descriptors {
 main {
  label bb1:
   function={ name=__myl_CastSilu fqn=__myl_CastSilu_0x1 args={ "x.1" "h" } input_args={ "x.1" } output_args={ "h" } grid = { 1 1 } layers="[ONNX Layer: in/Cast][ONNX Layer: in/Mul]" }
-  corrltn={ name="conv" output={"y" } input={"part^deref" "w" } scratchspace={"s" } stream=0 layers="[ONNX Layer: conv]" }
+  corrltn={ name="conv" output={"y" } input={"part^deref" "w" } scratchspace={"s" } stream=0 alpha=3F000000 scalar_alpha_from_opnd=false layers="[ONNX Layer: conv]" }
   function={ name=_gemm_mha_v2 fqn=_gemm_mha_v2_0x2 args={ "y" } input_args={ "y" } output_args={ "y" } layers="[ONNX Layer: attention]" }
 }
 shape_main {
@@ -55,9 +55,8 @@ def test_what_is_read() -> None:
     assert COMPILED.constants == {"half": 18}
     assert COMPILED.kernels == {"CastSilu": 1, "_gemm_mha_v2": 1}
     assert COMPILED.attentions == 1
-    assert COMPILED.products == (Product(name="conv", kind="corrltn", factors=("half", "half"), result="float"),), (
-        "also of a value that is part of another"
-    )
+    conv = Product(name="conv", kind="corrltn", factors=("half", "half"), result="float", alpha=0.5, width=None)
+    assert COMPILED.products == (conv,), "also of a value that is part of another"
     assert PROGRAM.operations[0].layers == ("in/Cast", "in/Mul")
 
 

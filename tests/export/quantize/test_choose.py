@@ -16,6 +16,7 @@ from pocketxl.export.quantize.formats import (
     W8,
     W8A8_DYNAMIC,
     W8A8_GROUP,
+    W8A8_SIGNED,
     W8A8_STATIC,
     W8A8_TOKEN,
     Kind,
@@ -137,6 +138,19 @@ def test_a_mean_of_bits_is_kept_and_what_fits_goes_where_it_helps_most(bits: flo
     assert (W8 in numbers.assigned.values()) == (bits > 4.57 + (8.25 - 4.57) / 4)
     assert set(numbers.inputs) == {name for name, format in numbers.assigned.items() if format == W4}
     assert found.exhausted(numbers), "a budget is not tried again"
+
+
+def test_a_layer_whose_input_is_int8_around_0_has_a_range_too() -> None:
+    """By the estimate it is off by what its error is with that range."""
+    weights, seen = network()
+    recipe = INT8.with_formats({Kind.LINEAR: {W8A8_DYNAMIC: W8A8_SIGNED}})
+    target = CpuTarget(formats={Kind.LINEAR: frozenset({W8A8_SIGNED, W8, FLOAT32})})
+    found = measured(weights, seen, recipe, target)
+    numbers = choose(found, recipe, Role.UNET, seen, goal=1.0)
+    assert set(numbers.assigned.values()) == {W8A8_SIGNED}
+    assert {f"{name}.weight" for name in numbers.input_scales} == set(weights)
+    errors = {one.layer: one.relative_error for one in found.errors(numbers)}
+    assert all(0 < error < 0.1 for error in errors.values())
 
 
 def test_convolutions_have_ranges_only_where_they_use_them() -> None:

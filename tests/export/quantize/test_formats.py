@@ -6,8 +6,11 @@ from pocketxl.export.quantize.formats import (
     FLOAT16,
     FLOAT32,
     KEEP,
+    W4_HALVES,
     W8,
     W8A8_DYNAMIC,
+    W8A8_SIGNED,
+    W8A8_SIGNED_CHANNEL,
     W8A8_STATIC,
     Activation,
     Format,
@@ -48,11 +51,22 @@ def test_what_is_quantized_and_what_is_calibrated() -> None:
     formats = (KEEP, FLOAT32, FLOAT16, W8, W8A8_DYNAMIC, W8A8_STATIC, INT4_GROUPS, FP8)
     assert [f.quantized for f in formats] == [False] * 3 + [True] * 5
     assert [f for f in formats if f.static] == [W8A8_STATIC, FP8]
+    assert [f for f in (*formats, W8A8_SIGNED) if f.ranged] == [W8A8_STATIC]
+    assert str(W8A8_SIGNED) == "w8a8_static_signed" != str(W8A8_SIGNED_CHANNEL), (
+        "the manifest's names of formats are all different"
+    )
 
 
 @pytest.mark.parametrize(
     ("format", "size"),
-    [(FLOAT32, 4 * 6400), (FLOAT16, 2 * 6400), (W8, 6400 + 4 * 10), (INT4_GROUPS, 3200 + 4 * 100), (FP8, 6400 + 4)],
+    [
+        (FLOAT32, 4 * 6400),
+        (FLOAT16, 2 * 6400),
+        (W4_HALVES, 3200 + 2 * 100),
+        (W8, 6400 + 4 * 10),
+        (INT4_GROUPS, 3200 + 4 * 100),
+        (FP8, 6400 + 4),
+    ],
 )
 def test_bytes_of_numbers_and_scales(format: Format, size: int) -> None:
     assert format.weight is not None

@@ -14,6 +14,7 @@ from pocketxl.export.quantize.formats import (
     FP8_TOKEN,
     W4A8,
     W8A8_DYNAMIC,
+    W8A8_SIGNED,
     W8A8_STATIC,
     W8A8_TOKEN,
     Activation,
@@ -50,6 +51,25 @@ def dynamic_quantize_linear(x: Floats) -> Floats:
 def test_dynamic_per_tensor_is_onnx_s_dynamic_quantize_linear(shift: float) -> None:
     x = normal(7, 33) + np.float32(shift)
     np.testing.assert_array_equal(round_inputs(x, how(W8A8_DYNAMIC)), dynamic_quantize_linear(x))
+
+
+def test_signed_ones_are_onnx_s_quantize_linear() -> None:
+    """Also what lies outside: 128 steps below zero, 127 above."""
+    x = normal(7, 33)
+    step = np.float32(min(-x.min(), x.max()) / 150)
+    value = ir.Value(name="x", shape=ir.Shape(x.shape), type=ir.TensorType(ir.DataType.FLOAT))
+    edges = [ir.tensor(step, name="step"), ir.tensor(np.int8(0), name="zero")]
+    values = [ir.Value(name=t.name, shape=ir.Shape(()), type=ir.TensorType(t.dtype), const_value=t) for t in edges]
+    quantize = ir.node("QuantizeLinear", [value, *values])
+    back = ir.node("DequantizeLinear", [quantize.outputs[0], *values])
+    back.outputs[0].name = "y"
+    graph = ir.Graph(
+        [value], back.outputs, nodes=[quantize, back], initializers=values, opset_imports={"": 20}, name="g"
+    )
+    session = onnxruntime.InferenceSession(ir.to_proto(ir.Model(graph, ir_version=9)).SerializeToString())
+    expected = session.run(None, {"x": x})[0]
+    assert (expected.min(), expected.max()) == (-128 * step, 127 * step)
+    np.testing.assert_array_equal(round_inputs(x, how(W8A8_SIGNED), scale=float(step)), expected)
 
 
 @pytest.mark.parametrize(("format", "dtype"), [(W8A8_TOKEN, torch.int8), (FP8_TOKEN, torch.float8_e4m3fn)])

@@ -14,6 +14,7 @@ from pocketxl.export.quantize.formats import (
     W8,
     W8A8_DYNAMIC,
     W8A8_GROUP,
+    W8A8_SIGNED,
     W8A8_STATIC,
     W8A8_TOKEN,
     Format,
@@ -31,7 +32,9 @@ def off(weight: Floats, inputs: Floats, format: Format) -> float:
     return float((squared / reference) ** 0.5)
 
 
-@pytest.mark.parametrize("format", [W8, W4, W4A8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, FP8_TENSOR, FP8_TOKEN])
+@pytest.mark.parametrize(
+    "format", [W8, W4, W4A8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W8A8_SIGNED, FP8_TENSOR, FP8_TOKEN]
+)
 def test_error_is_that_of_the_product_of_both_rounded(format: Format) -> None:
     weight, inputs = normal(24, 160), normal(50, 160, seed=1)
     assert format.weight is not None
@@ -39,7 +42,8 @@ def test_error_is_that_of_the_product_of_both_rounded(format: Format) -> None:
     kept = inputs
     if format.activation is not None:
         amax = float(np.abs(inputs).max())
-        kept = round_inputs(inputs, format.activation, group=format.weight.group, amax=amax)
+        scale = amax / 127 if format.activation.signed else None
+        kept = round_inputs(inputs, format.activation, group=format.weight.group, amax=amax, scale=scale)
     exact = inputs.astype(np.float64) @ weight.T.astype(np.float64)
     product = kept.astype(np.float64) @ numbers.dequantized().T.astype(np.float64)
     squared, reference = layer_error(weight, inputs, format)
@@ -50,7 +54,7 @@ def test_error_is_that_of_the_product_of_both_rounded(format: Format) -> None:
 
 def test_tame_layers_are_off_by_what_8_bits_cost() -> None:
     weight, inputs = normal(320, 320), normal(150, 320, seed=1)
-    for format in (W8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W8A8_STATIC):
+    for format in (W8, W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W8A8_STATIC, W8A8_SIGNED):
         assert off(weight, inputs, format) < INT8_LAYER_RELATIVE
 
 

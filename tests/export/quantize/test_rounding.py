@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optimum.quanto import AbsmaxOptimizer, MaxOptimizer, qint4, qint8, quantize_weight
 
-from pocketxl.export.quantize.formats import FLOAT16, FP8_TOKEN, W4, W8, W8A8_GROUP, Format, Weight
+from pocketxl.export.quantize.formats import FLOAT16, FP8_TOKEN, W4, W4_HALVES, W8, W8A8_GROUP, Format, Weight
 from pocketxl.export.quantize.grid import Grid
 from pocketxl.export.quantize.rounding import kept_of, round_weight
 
@@ -25,6 +25,7 @@ HOWS = (
     how(W8),
     how(W8A8_GROUP),
     how(W4),
+    how(W4_HALVES),
     how(FP8_TOKEN),
     Weight(bits=8, granularity="tensor"),
     Weight(bits=8, kind="float", granularity="tensor"),
@@ -49,6 +50,18 @@ def test_int8_is_optimum_quanto_s_on_tame_weights() -> None:
     theirs = quantize_weight(source, qtype=qint8, axis=0, scale=scale, optimized=False)
     np.testing.assert_array_equal(rounded.data, theirs._data.numpy())
     np.testing.assert_array_equal(rounded.dequantized(), theirs.dequantize().numpy())
+
+
+def test_scales_in_half_precision_are_halves_and_cost_tame_weights_nothing() -> None:
+    """Down to weights of 2e-5; the scales of smaller ones have few bits, and the smallest there is below 1e-7."""
+    weight = normal(16, 128) * np.float32(0.02)
+    wide = Weight(bits=4, granularity="group", group=64)
+    for size, most in ((1.0, 1.02), (1e-2, 1.05), (1e-3, 1.3)):
+        rounded = round_weight(weight * np.float32(size), how(W4_HALVES))
+        np.testing.assert_array_equal(rounded.scale, rounded.scale.astype(np.float16))
+        exact = relative(weight * np.float32(size), round_weight(weight * np.float32(size), wide).dequantized())
+        assert relative(weight * np.float32(size), rounded.dequantized()) < most * exact
+    assert round_weight(np.zeros((2, 64), np.float32), how(W4_HALVES)).scale.min() == 2.0**-24
 
 
 def test_e4m3_is_torch_s_and_the_largest_of_a_channel_is_exact() -> None:
@@ -197,7 +210,8 @@ def test_no_number_is_off_by_more_than_what_its_step_and_clipping_explain(
 @pytest.mark.parametrize("value", [1.0, -0.3, 65504.0, -65504.0])
 def test_constant_weights_are_exact(which: Weight, value: float) -> None:
     weight = np.full((3, 70), value, np.float32)
-    np.testing.assert_allclose(round_weight(weight, which).dequantized(), weight, rtol=1e-6)
+    tolerance = 2.0**-11 if which.scale_bits == 16 else 1e-6  # that of the scale
+    np.testing.assert_allclose(round_weight(weight, which).dequantized(), weight, rtol=tolerance)
 
 
 @pytest.mark.parametrize("which", HOWS, ids=str)

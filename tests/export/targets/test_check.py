@@ -12,6 +12,8 @@ from pocketxl.export.quantize.formats import (
     W8,
     W8A8_DYNAMIC,
     W8A8_GROUP,
+    W8A8_SIGNED,
+    W8A8_SIGNED_CHANNEL,
     W8A8_STATIC,
     W8A8_TOKEN,
     Kind,
@@ -28,8 +30,9 @@ from pocketxl.export.targets.cpu.target import CpuTarget
     [
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
         ("onnx-fp16", ("fp16",)),
-        ("rtx", ("fp16", "int8-weight")),
-        ("rtx-sm121", ("fp16", "int8-weight")),
+        ("rtx", ("fp16", "int8", "int8-weight", "int4-weight")),
+        ("rtx-sm121", ("fp16", "int8", "int8-weight", "int4-weight")),
+        ("rtx-sm75", ("fp16", "int8", "int8-weight")),
     ],
 )
 def test_recipes_follow_from_the_formats(target: str, recipes: tuple[str, ...]) -> None:
@@ -42,9 +45,11 @@ def test_every_target_can_do_its_own_default(target: Target) -> None:
 
 
 def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
-    missing = "linear w8a8_dynamic, conv w8a8_static.*: choose one of fp16, int8-weight$"
-    with pytest.raises(RequestError, match=f"target rtx-sm89 cannot do recipe 'int8', which needs {missing}"):
-        check(TARGETS["rtx-sm89"], RECIPES["int8"])
+    missing = "linear w8a8_dynamic, linear w8, conv w8a8_static.*: choose one of fp16$"
+    with pytest.raises(RequestError, match=f"target onnx-fp16 cannot do recipe 'int8', which needs {missing}"):
+        check(TARGETS["onnx-fp16"], RECIPES["int8"])
+    with pytest.raises(RequestError, match=r"rtx-sm75 cannot .*, which needs linear w4_g64_zero, conv w4_g64_zero: "):
+        check(TARGETS["rtx-sm75"], RECIPES["int4-weight"])
     with pytest.raises(
         RequestError, match=r"cpu cannot do recipe 'fp16'.*: choose one of fp32, int8, int8-weight, int4-weight$"
     ):
@@ -80,6 +85,21 @@ def test_a_recipe_has_the_formats_that_the_target_does_instead_by_kind_of_layer(
     assert recipe.format(Role.UNET, Kind.CONV, "conv_in") == FLOAT32
     assert recipe.ladder[Kind.LINEAR] == (W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32), "equal steps are one"
     assert recipe.after(Kind.CONV, W8A8_DYNAMIC) == (W8, FLOAT32)
+
+
+def test_several_formats_in_place_of_one_are_steps_of_the_ladder() -> None:
+    recipe = fitted(RECIPES["int8"], TARGETS["rtx"])
+    for kind in (Kind.LINEAR, Kind.CONV):
+        steps = [step for step in recipe.after(kind, W8A8_SIGNED) if step in TARGETS["rtx"].formats[kind]]
+        assert steps == [W8A8_SIGNED_CHANNEL, W8, FLOAT16]
+
+
+def test_turing_multiplies_matrices_in_8_bits_and_convolves_halves() -> None:
+    linear, conv = "mid_block.attentions.0.proj_in", "mid_block.resnets.0.conv1"
+    for target, format in (("rtx", W8A8_SIGNED), ("rtx-sm89", W8A8_SIGNED), ("rtx-sm75", W8)):
+        recipe = fitted(RECIPES["int8"], TARGETS[target])
+        assert recipe.format(Role.UNET, Kind.LINEAR, linear) == W8A8_SIGNED
+        assert recipe.format(Role.UNET, Kind.CONV, conv) == format
 
 
 def test_libraries_beyond_the_common_ones() -> None:

@@ -149,6 +149,15 @@ def test_sums_are_split_where_tiles_leave_the_gpu_idle_and_the_sum_is_deep() -> 
         assert 1 <= split_sum(tiles=tiles, steps=steps, depth=64 * steps, programs=164) <= max(1, min(8, steps // 4))
 
 
+def test_a_small_card_shares_out_less() -> None:
+    def splits(multiprocessors: int | None) -> int:
+        arch = architecture(89, multiprocessors)
+        return plan_conv_w8a8(b=2, h=16, w=16, c=1280, n=1280, arch=arch).launches[0].grid[1]
+
+    assert splits(None) == splits(128) > 1  # the tables' card
+    assert splits(20) == 1
+
+
 def test_the_largest_products_do_not_wrap() -> None:
     x = torch.full((1, 3, 3, 512), -128, dtype=torch.int8, device=DEVICE)
     weight = torch.full((16, 3, 3, 512), -128, dtype=torch.int8, device=DEVICE)

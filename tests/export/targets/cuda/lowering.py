@@ -86,7 +86,7 @@ def written(edge: Edge, value: Tensor) -> dict[str, Tensor]:
         return {one.name: value.to(getattr(torch, one.dtype))}
     assert edge.layout is Layout.COLUMNS
     widths: list[Any] = [one.shape[1] for one in edge.values]
-    parts = value.split(widths, 1)
+    parts = torch.split(value, widths, 1)
     return {one.name: part.half().contiguous() for one, part in zip(edge.values, parts, strict=True)}
 
 

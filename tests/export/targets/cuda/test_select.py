@@ -76,7 +76,7 @@ def test_layers_that_are_multiplied_at_once_have_the_most_precise_of_their_forma
 
 
 def test_attention_reads_columns_of_a_wider_value() -> None:
-    steps = [
+    steps: list[Step] = [
         Linear(layers=("q", "k", "v"), place=PLACE, x="x", out="qkv", k=64, n=192, bias=False),
         Attention(
             q=("qkv", 0, 64),
@@ -111,7 +111,7 @@ def test_one_wide_head_has_its_own_kernel_and_other_heads_none() -> None:
 
 def test_a_resnet_s_convolutions_read_what_its_norms_wrote_and_its_shortcut_two_pictures() -> None:
     shape = {"level": 0, "n": 64}
-    steps = [
+    steps: list[Step] = [
         GroupNorm(layer="norm1", level=0, x="x", x2="kept", c=64, c2=32, out="a", groups=32, eps=1e-5, silu=True),
         Conv(layer="conv1", x="a", out="b", c=96, time="time_vectors.0", **shape),  # type: ignore[arg-type]
         GroupNorm(layer="norm2", level=0, x="b", c=64, out="c", groups=32, eps=1e-5, silu=True),
@@ -132,7 +132,7 @@ def test_a_resnet_s_convolutions_read_what_its_norms_wrote_and_its_shortcut_two_
 
 
 def test_outputs_are_float32_and_other_channels_come_in_sixteens() -> None:
-    steps = [
+    steps: list[Step] = [
         Conv(layer="in", level=0, x="latents", out="a", c=4, n=4),
         Conv(layer="out", level=0, x="a", out="prediction", c=4, n=4),
     ]

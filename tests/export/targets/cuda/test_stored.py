@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.formats import FLOAT16, W4, W8, W8A8_PICTURE, W8A8_TOKEN
+from pocketxl.export.quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets.cuda.stored import Packer, Parameter, Part, Weight
@@ -34,15 +34,20 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def packed(source: Source, weight: Weight, part: Any) -> np.ndarray:
+def packed(source: Source, weight: Weight, part: Any) -> Any:
     return Packer(source, NUMBERS).array(Part(weight=weight, part=part))
+
+
+def both(packer: Packer, weight: Weight) -> tuple[Any, Any]:
+    """Its numbers and their scales."""
+    return packer.array(Part(weight=weight, part="numbers")), packer.array(Part(weight=weight, part="scale"))
 
 
 def test_layers_that_are_multiplied_at_once_stand_below_each_other() -> None:
     source = Source({"q.weight": random(32, 64), "k.weight": random(16, 64, seed=1)})
     weight = Weight(layers=("q", "k"), format=W8A8_TOKEN)
     packer = Packer(source, NUMBERS)
-    numbers, scale = (packer.array(Part(weight=weight, part=part)) for part in ("numbers", "scale"))
+    numbers, scale = both(packer, weight)
     truth = torch.cat([source.tensors["q.weight"], source.tensors["k.weight"]]).numpy()
     assert (numbers.dtype, numbers.shape, scale.dtype, scale.shape) == (np.int8, (48, 64), np.float32, (48,))
     assert np.abs(numbers * scale[:, None] - truth).max() <= scale.max() / 2 * 1.001
@@ -76,7 +81,7 @@ def test_eight_bits_of_a_convolution_have_a_scale_for_each_output_channel() -> N
     source = Source({"conv.weight": random(16, 32, 3, 3)})
     weight = Weight(layers=("conv",), format=W8, picture=True, rows=16, columns=(32, 0))
     packer = Packer(source, NUMBERS)
-    numbers, scale = (packer.array(Part(weight=weight, part=part)) for part in ("numbers", "scale"))
+    numbers, scale = both(packer, weight)
     truth = source.tensors["conv.weight"].permute(0, 2, 3, 1).numpy()
     assert np.abs(numbers * scale[:, None, None, None] - truth).max() <= scale.max() / 2 * 1.001
 
@@ -85,9 +90,9 @@ def test_eight_bits_of_a_convolution_have_a_scale_for_each_output_channel() -> N
 def test_four_bits_are_those_of_the_kernels(picture: bool) -> None:
     shape = (16, 64, 3, 3) if picture else (16, 128)
     source = Source({"layer.weight": random(*shape)})
-    weight = Weight(layers=("layer",), format=W4, picture=picture, rows=16 * picture, columns=(64, 0))
+    weight = Weight(layers=("layer",), format=W4_HALVES, picture=picture, rows=16 * picture, columns=(64, 0))
     packer = Packer(source, NUMBERS)
-    numbers, scale = (torch.from_numpy(packer.array(Part(weight=weight, part=part))) for part in ("numbers", "scale"))
+    numbers, scale = map(torch.from_numpy, both(packer, weight))
     truth = source.tensors["layer.weight"]
     truth = truth.permute(0, 2, 3, 1) if picture else truth
     off = (unpack_w4(numbers, scale) - truth).norm() / truth.norm()

@@ -66,10 +66,11 @@ def build(
     out: Path,
     target: str = "rtx-sm89",
     recipe: str = "fp16",
+    known: Quantization | None = None,
 ) -> Built:
-    """The module as an engine in `out`, with its own weights."""
+    """The module as an engine in `out`, with its own weights; `known`: what was found out about its layers."""
     model = export_master(name, factory, spec, dtype=torch.float16)
-    lowered = lower_master(name, model, spec, module, out, target, recipe)
+    lowered = lower_master(name, model, spec, module, out, target, recipe, known=known)
     compiled = read_compiled(out / "model.engine")
     assert compiled is not None
     assert lowered.stand_in is not None
@@ -84,10 +85,11 @@ def lower_master(
     out: Path,
     target: str = "rtx-sm89",
     recipe: str = "fp16",
+    known: Quantization | None = None,
     **more: Any,
 ) -> Lowered:
     """A master through the target."""
     (out / "aside").mkdir()
-    known = Quantization(recipe=fitted(RECIPES[recipe], TARGETS[target]), role=spec.role)
+    known = known or Quantization(recipe=fitted(RECIPES[recipe], TARGETS[target]), role=spec.role)
     weights = StateDict(module.state_dict())
     return TARGETS[target].lower(name, spec, model, weights, known, out, out / "aside", **more)

@@ -23,6 +23,42 @@ WANTED = {
 }
 
 
+PRODUCTS = {
+    "int8": {
+        "base/unet": {("int8", "int8"), ("half", "half")},
+        "refiner/unet": {("int8", "int8"), ("half", "half")},
+        "text_encoder": {("int8", "int8")},
+        "text_encoder_2": {("int8", "int8")},
+        "vae_decoder": {("int8", "int8"), ("half", "half")},
+    },
+    "int4-weight": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", PRODUCTS)
+def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, tmp_path: Path) -> None:
+    """What each layer is multiplied in, and that no attention has come apart."""
+    made = build(
+        WEIGHTS / "base",
+        tmp_path / "engine",
+        refiner=WEIGHTS / "refiner",
+        target="rtx",
+        recipe=recipe,
+        calibration_size=128,
+    )
+    for name, entry in made.manifest.components.items():
+        compiled = read_compiled(tmp_path / "engine" / name / "model.engine")
+        assert compiled is not None, name
+        assert compiled.architectures == TOGETHER, name
+        assert compiled.attentions == WANTED[name][0], name
+        assert {p.factors for p in compiled.products} == PRODUCTS[recipe].get(name, {("half", "half")}), name
+        quantized = sum(len(layers) for format, layers in entry.formats.items() if not format.startswith("wf"))
+        assert quantized > 0.3 * sum(map(len, entry.formats.values())), name
+        if recipe == "int4-weight" and name.endswith("/unet"):
+            assert compiled.constants["int4"] > compiled.constants["int8"] > 0, name
+
+
 @pytest.mark.slow
 def test_every_component_fuses_and_passes_its_gate(tmp_path: Path) -> None:
     made = build(WEIGHTS / "base", tmp_path / "engine", refiner=WEIGHTS / "refiner", target="rtx", calibration_size=128)
