@@ -30,23 +30,24 @@ class HeldValues:
         self.values: dict[str, CudaArray] = {}
         self._spec = spec
         self._pool = pool
-        self._places = NOWHERE
+        self._places: Places | None = None
 
     @property
     def places(self) -> "Places":
         """Where each value lies."""
-        if len(self._places.addresses) != len(self.values):
+        if self._places is None:
             self._places = Places((name, array.address) for name, array in self.values.items())
         return self._places
 
     def add(self, value: str, shape: tuple[int, ...], dtype: np.dtype) -> CudaArray:
         """Memory for a value. Raises `MemoryBudgetError`."""
+        self._places = None
         array = self.values[value] = self._pool.take(value, shape, dtype)
         return array
 
     def release(self) -> None:
         """Let the next picture have the memory; a no-op the second time."""
-        self.missing, self.lengths = self._spec, {}
+        self.missing, self.lengths, self._places = self._spec, {}, None
         while self.values:
             self._pool.give(*self.values.popitem())
 

@@ -6,7 +6,7 @@ A picture goes up as it is; the program's first call makes the value of it that 
 from collections.abc import Iterator
 
 from ....engine.errors import IncompatibleError
-from ....engine.program.program import Call, Edge, Layout, Operand, ValueSpec
+from ....engine.program.program import Call, Edge, Layout, Operand, Option, ValueSpec
 from ....engine.program.sizes import Size
 from ....engine.specs import ComponentSpec, TensorSpec
 from .select import padded
@@ -68,7 +68,7 @@ def _input(tensor: TensorSpec, steps: Steps) -> Edge:
 
 def _read_pixels(tensor: TensorSpec, channels: Size) -> Call:
     assert isinstance(channels, int), tensor
-    shape = {"b": "batch", "h": "height0", "w": "width0", "c": channels, "padded": padded(channels)}
+    shape: dict[str, Option] = {"b": "batch", "h": "height0", "w": "width0", "c": channels, "padded": padded(channels)}
     return Call(
         op="read_pixels",
         layer=tensor.name,
