@@ -7,6 +7,7 @@ picture. It ran on an H100; its test there is marked `gpu`.
 
 from collections.abc import Collection
 from dataclasses import replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import IncompatibleError, RequestError
@@ -111,6 +112,7 @@ class CudaRunner:
             driver = self.device.driver
             driver.enter()
             arch, binaries = choose_binaries(program, driver.compute_capability(), driver.device_name())
+            arch = replace(arch, multiprocessors=driver.multiprocessors())  # how sums are shared out depends on it
             self._loaded = LoadedProgram(
                 self.device,
                 self.spec,

@@ -15,6 +15,7 @@ from ..errors import IncompatibleError, MemoryBudgetError
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _OUT_OF_MEMORY = 2
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 _NAME_BYTES = 256
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
@@ -81,6 +82,12 @@ class CudaDriver:
         self._call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, self._device)
         self._call("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, self._device)
         return major.value, minor.value
+
+    def multiprocessors(self) -> int:
+        """How many multiprocessors the GPU has."""
+        count = ctypes.c_int()
+        self._call("cuDeviceGetAttribute", ctypes.byref(count), _MULTIPROCESSORS, self._device)
+        return count.value
 
     def cuda_version(self) -> tuple[int, int]:
         """The newest CUDA version that the driver serves: (12, 9)."""

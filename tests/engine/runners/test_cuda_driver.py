@@ -24,6 +24,7 @@ def test_every_call_is_made_as_the_reference_says(library: CudaLibrary) -> None:
     assert driver.stream == 77
     assert driver.device_name() == "NVIDIA GeForce RTX 4060"
     assert driver.compute_capability() == (8, 9)
+    assert driver.multiprocessors() == 24
     assert driver.cuda_version() == (12, 9)
     there, here = driver.allocate(24), driver.pin(24)
     free, total = driver.memory()
