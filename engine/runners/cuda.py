@@ -7,7 +7,6 @@ picture. It ran on an H100; its test there is marked `gpu`.
 
 from collections.abc import Collection
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import IncompatibleError, RequestError
