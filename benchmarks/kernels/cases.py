@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pocketxl.kernels.sdxl import Call, Value, alternatives, calls
+from pocketxl.kernels.sdxl import Call, Value, alternatives, calls, vae_calls
 from pocketxl.kernels.sdxl_edges import edges
 
 SIZE: Final = 1024
@@ -22,6 +22,7 @@ def cases(*, quick: bool, ops: Sequence[str] = (), size: int = SIZE, batch: int 
     for precision in ("w8a8", "w4"):
         found += calls("base", height=size, width=size, batch=batch, precision=precision)
     beside = [Call(op=op, shape=shape, count=1) for op, shape in edges() if _side(shape) <= LARGEST]
+    beside += vae_calls(height=size, width=size)
     distinct = {name(call): call for call in (*beside, *alternatives(found), *found)}
     by_op: dict[str, list[Call]] = {}
     for call in sorted(distinct.values(), key=lambda call: -call.count):

@@ -414,7 +414,7 @@ def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
         ({"--refiner-config": "BASE"}, RequestError, "refiner"),
         ({"--target": "toaster"}, RequestError, "rtx-sm89"),
         ({"--recipe": "fp8"}, RequestError, "int8-weight"),
-        ({"--target": "rtx-sm89", "--recipe": "int8"}, RequestError, "fp16"),
+        ({"--target": "rtx-sm75", "--recipe": "int4-weight"}, RequestError, "fp16"),
         ({"--calibration-size": "0"}, RequestError, "multiple of 8"),
         ({"--calibration-size": "100000000"}, RequestError, "2048"),
         ({"-o": "occupied"}, StorageError, "not an engine folder"),
@@ -565,4 +565,4 @@ def test_the_help_names_the_default_recipe_of_each_target(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         run(capsys, "build", "--help")
     shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")  # lines may end at a hyphen
-    assert "(default: int8 for cpu; fp16 for onnx-fp16, rtx)" in shown
+    assert "(default: int8 for cpu, cuda; fp16 for onnx-fp16, rtx)" in shown
