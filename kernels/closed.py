@@ -72,7 +72,8 @@ def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architectur
 def _sizes(op: str, given: Fixed, limits: Sequence[int]) -> Iterator[Sizes]:
     """Sizes that between them lie in every interval of a table's `limits` in which nothing changes."""
     if op in ROW_OPS:
-        yield from ({"m": m} for m in _one_of_each(limits))
+        for m in _one_of_each(limits):
+            yield {"m": m}
     elif op in PICTURE_OPS:
         a_pixel = _whole(given, "c") if op == "quantize_per_image" else 1
         for pixels in _one_of_each(limit // a_pixel for limit in limits):

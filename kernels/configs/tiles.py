@@ -5,8 +5,8 @@ in nanoseconds: TILE_NS for its beginning and end, STEP_NS for BLOCK_K of depth.
 spends as much on each, whether at once or in turn. What all tiles have in common (2.7 us for the launch, 0.3 us for a
 megabyte of operands and result) is left out: it moves no choice.
 
-sm_90: fitted by least squares on relative errors to times of an H100 SXM over rotating inputs, 10 pairs of shape and
-epilogue of the SDXL base at 1024x1024, two pictures. Over the 36 times of the six tiles of `linear_w8a8` the model is
+sm_90: fitted by least squares on relative errors to times of an H100 SXM over rotating inputs, 8 pairs of shape and
+epilogue of the SDXL base at 1024x1024, two rows. Over the times of the six tiles of `linear_w8a8` the model is
 2.2 % off on average, 9 % at most, and chooses the fastest of the six at every shape. The two tiles of
 `geglu_linear_w8a8` were timed at two shapes each, which give their two numbers exactly.
 """
