@@ -9,36 +9,31 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import IncompatibleError, RequestError
+from ..errors import RequestError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..program.checks import check_files
 from ..program.launches import choose_binaries
 from ..program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_program
-from .base import Footprint, Held, Sizes, Value, Values, check_inputs
+from .base import Held, Value, Values, check_inputs
 from .cuda_edges import check_edges
 from .cuda_held import HeldValues
 from .cuda_kernels import Kernels
 from .cuda_program import LoadedProgram
 from .cuda_weights import upload_file
 from .device import CudaDevice
+from .gpu_runner import GpuRunner
 
 __all__ = ["CudaDevice", "CudaRunner"]
 
 
-class CudaRunner:
+class CudaRunner(GpuRunner):
     """Runs `program.json`, `weights.bin` and `kernels.bin` of a component on the first GPU.
 
-    Both sides of guidance go into one call of two rows. Outputs are always host arrays.
+    Outputs are always host arrays.
     """
 
-    rows = 2
-
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
-        self.name = name
-        self.spec = entry.spec
-        self.device = device
-        self._folder = folder
-        self._entry = entry
+        super().__init__(folder, name, entry, device)
         self._loaded: LoadedProgram | None = None
         device.closing.append(self.release)
 
@@ -46,13 +41,6 @@ class CudaRunner:
     def loaded(self) -> bool:
         """True between `load` and `release`."""
         return self._loaded is not None
-
-    def footprint(self, sizes: Sizes) -> Footprint:
-        """See `Runner`. The working memory is the device's one scratch."""
-        working = self._entry.activation.bytes_at(
-            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
-        )
-        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, scratch=True)
 
     def load(self) -> None:
         """Check the hashes, then bring the weights in. `IntegrityError`, `IncompatibleError`, `MemoryBudgetError`."""
@@ -67,13 +55,6 @@ class CudaRunner:
         self.device.driver.synchronize()  # an exception may have left a call running
         loaded.release()
         self.device.drop_scratch()
-
-    def leave_behind(self) -> None:
-        """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""
-        raise IncompatibleError(
-            f"{self.name} was loaded before this process was forked, and a GPU cannot be used across a fork; "
-            "load the pipeline in the child, or fork before the first picture"
-        )
 
     def hold(self, inputs: Values) -> Held:
         """Copy them to the GPU as the program has them. They are checked here, and not again at a call."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import IncompatibleError
 from ..folder.manifest import ComponentEntry, checked_file
-from .base import Footprint, Held, Sizes, Value, Values, check_inputs
+from .base import Held, Value, Values, check_inputs
 from .buffers import Buffers, CudaHeld
 from .device import CudaArray, CudaDevice
+from .gpu_runner import GpuRunner
 from .tensorrt_bindings import Bindings
 from .tensorrt_engine import TensorRTEngine
 from .tensorrt_library import import_tensorrt
@@ -35,20 +35,11 @@ class _Loaded:
     dtypes: dict[str, np.dtype]
 
 
-class TensorRTRunner:
-    """Runs `<component>/model.engine` of an engine folder on the first GPU.
-
-    Both sides of guidance go into one call of two rows.
-    """
-
-    rows = 2
+class TensorRTRunner(GpuRunner):
+    """Runs `<component>/model.engine` of an engine folder on the first GPU."""
 
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
-        self.name = name
-        self.spec = entry.spec
-        self.device = device
-        self._folder = folder
-        self._entry = entry
+        super().__init__(folder, name, entry, device)
         self._engine: TensorRTEngine | None = None
         self._loaded: _Loaded | None = None
         device.closing.append(self._close)
@@ -57,13 +48,6 @@ class TensorRTRunner:
     def loaded(self) -> bool:
         """True between `load` and `release`."""
         return self._loaded is not None
-
-    def footprint(self, sizes: Sizes) -> Footprint:
-        """See `Runner`. The working memory is the device's one scratch."""
-        working = self._entry.activation.bytes_at(
-            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
-        )
-        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, scratch=True)
 
     def load(self) -> None:
         """Check the hash, then bring the engine in. `IntegrityError`, `IncompatibleError`, `MemoryBudgetError`."""
@@ -79,13 +63,6 @@ class TensorRTRunner:
         loaded.buffers.release()
         self._engine.unload()
         self.device.drop_scratch()
-
-    def leave_behind(self) -> None:
-        """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""
-        raise IncompatibleError(
-            f"{self.name} was loaded before this process was forked, and a GPU cannot be used across a fork; "
-            "load the pipeline in the child, or fork before the first picture"
-        )
 
     def hold(self, inputs: Values) -> Held:
         """Copy them to the GPU in the engine's types; what is there already in its type is taken as it is."""

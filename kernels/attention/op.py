@@ -8,6 +8,7 @@ from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
 from .plan import HEAD_DIM, plan_attention, plan_attention_int8
 from .reference import dequantized, join_heads, split_heads
+from .rows import rows_in_place
 
 
 @torch.library.triton_op("pocketxl::attention", mutates_args={})
@@ -30,7 +31,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False)
     _check("attention", q, k, v, heads)
     if not runs_kernels(q):
         return _plain(q, k, v, heads, causal)
-    (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
+    (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_attention(
         batch=q.shape[0],
         m=q.shape[1],
@@ -75,7 +76,7 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     if not runs_kernels(q):
         query, key = dequantized(q, k, heads)
         return _plain(query, key, v.float(), heads).to(q.dtype)
-    (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
+    (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_attention_int8(
         batch=q.shape[0],
         m=q.shape[1],
@@ -99,23 +100,6 @@ def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False
 def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     query, key, value = (split_heads(x, heads) for x in (q, k, v))
     return join_heads(scaled_dot_product_attention(query, key, value, is_causal=causal))
-
-
-def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """The tensor and its row stride where a kernel can read it in place; else a contiguous copy and the copy's."""
-    batch, tokens, channels = x.shape
-    if not x.is_contiguous():
-        stride = x.stride(1)
-        in_place = (
-            x.stride(2) == 1
-            and stride % 16 == 0
-            and stride >= channels
-            and (batch == 1 or x.stride(0) == tokens * stride)
-            and x.storage_offset() % 8 == 0
-        )
-        if in_place:
-            return x, stride
-    return x.contiguous(), channels
 
 
 def _check(op: str, q: Tensor, k: Tensor, v: Tensor, heads: int) -> None:

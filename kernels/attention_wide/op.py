@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..attention.rows import rows_in_place
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
 from .plan import plan_attention_wide
@@ -29,7 +30,7 @@ def attention_wide(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     _check(q, k, v)
     if not runs_kernels(q):
         return scaled_dot_product_attention(q, k, v)
-    (q, q_stride), (k, k_stride), (v, v_stride) = _rows(q), _rows(k), _rows(v)
+    (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_attention_wide(
         batch=q.shape[0],
         m=q.shape[1],
@@ -47,23 +48,6 @@ def attention_wide(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @attention_wide.register_fake  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return q.new_empty(q.shape)
-
-
-def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """The tensor and its row stride where a kernel can read it in place; else a contiguous copy and the copy's."""
-    batch, tokens, channels = x.shape
-    if not x.is_contiguous():
-        stride = x.stride(1)
-        in_place = (
-            x.stride(2) == 1
-            and stride % 16 == 0
-            and stride >= channels
-            and (batch == 1 or x.stride(0) == tokens * stride)
-            and x.storage_offset() % 8 == 0
-        )
-        if in_place:
-            return x, stride
-    return x.contiguous(), channels
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:

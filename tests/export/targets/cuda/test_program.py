@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pocketxl.engine.architecture import UNetArchitecture
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.program.prepare import prepare
 from pocketxl.engine.program.program import Program
@@ -25,23 +24,10 @@ from pocketxl.kernels.closed import all_variants
 from ....fixtures.cuda_programs import binaries_of, fake_device
 from ....fixtures.onnx_run import StateDict
 from ....fixtures.small_programs import places, write_component
+from ....fixtures.smallest import SMALLEST
 from ....tolerances import HALF_RELATIVE
 from .lowering import call, inputs_for, run
 
-SMALLEST = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_out_channels=(64, 128),
-    transformer_layers=(0, 1),
-    up_transformer_layers=(1, 0),
-    mid_transformer_layers=1,
-    layers_per_block=1,
-    heads=(1, 2),
-    cross_attention_dim=48,
-    addition_time_embed_dim=16,
-    projection_class_embeddings_input_dim=136,
-    norm_num_groups=8,
-)
 AT = Sizes(batch=2, height=7, width=6, tokens=77)
 # The same roundings in another order: sums of float32 in tiles, norms in chunks.
 SAME = 2e-3

@@ -25,8 +25,9 @@ from pocketxl.export.targets.check import fitted
 
 from ....fixtures.calibration import observe
 from ....fixtures.onnx_run import StateDict
+from ....fixtures.smallest import SMALLEST
 from ..cpu.lowering import noise
-from .lowering import SMALLEST, Built, build
+from .lowering import Built, build
 
 SPEC = SMALLEST.unet()
 KINDS: dict[type[nn.Module], Kind] = {nn.Linear: Kind.LINEAR, nn.Conv2d: Kind.CONV}

@@ -5,7 +5,8 @@ import torch
 
 from pocketxl.engine.models.unet import UNet
 
-from .lowering import SMALLEST, Built, build
+from ....fixtures.smallest import SMALLEST
+from .lowering import Built, build
 
 
 @pytest.fixture(scope="session")

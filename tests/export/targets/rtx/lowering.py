@@ -9,7 +9,6 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from pocketxl.engine.architecture import UNetArchitecture
 from pocketxl.engine.compiled.program import Compiled
 from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.specs import ComponentSpec
@@ -21,22 +20,6 @@ from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import fitted
 
 from ....fixtures.onnx_run import StateDict
-
-# Building takes a fraction of a second for each block, so there are as few as a U-Net can have.
-SMALLEST = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_out_channels=(64, 128),
-    transformer_layers=(0, 1),
-    up_transformer_layers=(1, 0),
-    mid_transformer_layers=1,
-    layers_per_block=1,
-    heads=(1, 2),
-    cross_attention_dim=48,
-    addition_time_embed_dim=16,
-    projection_class_embeddings_input_dim=136,
-    norm_num_groups=8,
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pocketxl.export.targets.rtx.edges import half_edges
 from ....fixtures.compare import relative_error
 from ....fixtures.networks import unet_pair
 from ....fixtures.onnx_run import StateDict
+from ....fixtures.smallest import SMALLEST
 from ....tolerances import HALF_RELATIVE
-from .lowering import SMALLEST
 
 HALF = ir.DataType.FLOAT16
 

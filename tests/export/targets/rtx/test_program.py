@@ -20,7 +20,8 @@ from pocketxl.export.targets.rtx.profiles import profiles
 from pocketxl.export.targets.rtx.target import ARCHITECTURES, COMPILED_FILE, TOGETHER
 
 from ....fixtures.networks import clip_pair, unet_pair, vae_pair
-from .lowering import SMALLEST, Built, build
+from ....fixtures.smallest import SMALLEST
+from .lowering import Built, build
 
 trt = pytest.importorskip("tensorrt_rtx")
 UNET = SMALLEST.unet()

@@ -16,7 +16,8 @@ from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.target import ARCHITECTURES
 
 from ....fixtures.networks import clip_pair, unet_pair, vae_pair
-from .lowering import SMALLEST, Built, build, lower_master
+from ....fixtures.smallest import SMALLEST
+from .lowering import Built, build, lower_master
 
 pytest.importorskip("tensorrt_rtx")
 

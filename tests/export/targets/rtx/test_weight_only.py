@@ -14,9 +14,10 @@ from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.quantize.formats import W8
 from pocketxl.export.quantize.rounding import round_weight
 
+from ....fixtures.smallest import SMALLEST
 from ....tolerances import HALF_RELATIVE
 from ..cpu.lowering import Single, token_spec
-from .lowering import SMALLEST, build
+from .lowering import build
 
 pytest.importorskip("tensorrt_rtx")
 WIDTH, OUT = 64, 48

@@ -1,0 +1,35 @@
+"""What runners of components on the first GPU have in common, whatever computes there."""
+
+from pathlib import Path
+
+from ..errors import IncompatibleError
+from ..folder.manifest import ComponentEntry
+from .base import Footprint, Sizes
+from .device import CudaDevice
+
+
+class GpuRunner:
+    """A component of an engine folder on a GPU. Both sides of guidance go into one call of two rows."""
+
+    rows = 2
+
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
+        self.name = name
+        self.spec = entry.spec
+        self.device = device
+        self._folder = folder
+        self._entry = entry
+
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """See `Runner`. The working memory is the device's one scratch."""
+        working = self._entry.activation.bytes_at(
+            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
+        )
+        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, scratch=True)
+
+    def leave_behind(self) -> None:
+        """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""
+        raise IncompatibleError(
+            f"{self.name} was loaded before this process was forked, and a GPU cannot be used across a fork; "
+            "load the pipeline in the child, or fork before the first picture"
+        )
