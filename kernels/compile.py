@@ -98,19 +98,25 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
 
 
 def faults(binary: Binary) -> list[str]:
-    """What is wrong with a binary; empty for one that may ship."""
+    """What is wrong with a binary; empty for one of the widths that the tables are made for."""
+    found = unusable(binary)
+    if binary.spilled:
+        found.append(f"spills {binary.spilled} bytes a thread")
+    operand = binary.variant.instruction
+    if operand and not re.search(matrix_instruction(operand, binary.arch), binary.ptx):
+        found.append(f"has no matrix instruction on {operand}")
+    return found
+
+
+def unusable(binary: Binary) -> list[str]:
+    """Why a binary cannot run at all; what else is wrong with it costs time only."""
     found = []
     if binary.shared > binary.arch.shared_memory:
         found.append(
             f"needs {binary.shared} bytes of shared memory, sm_{binary.arch.sm} has {binary.arch.shared_memory}"
         )
-    if binary.spilled:
-        found.append(f"spills {binary.spilled} bytes a thread")
     if binary.scratch:
         found.append(f"wants {binary.scratch} bytes of global scratch")
-    operand = binary.variant.instruction
-    if operand and not re.search(matrix_instruction(operand, binary.arch), binary.ptx):
-        found.append(f"has no matrix instruction on {operand}")
     return found
 
 

@@ -19,6 +19,8 @@ def binaries(
 ) -> dict[int, list["Result"]]:
     """Compile every variant that the calls can ask for, by compute capability; needs no GPU.
 
+    Widths that are not SDXL's may have kernels that are slower than they could be, since tiles were chosen for SDXL's.
+
     Raises `IncompatibleError` for a kernel that does not compile as it must, which is a fault of ours.
     """
     from ....kernels.architecture import architecture
@@ -30,7 +32,7 @@ def binaries(
         wanted = variants(calls, sm)
         tell(f"compile {len(wanted)} kernels for sm_{sm}")
         results = compile_all(wanted, architecture(sm), jobs=jobs)
-        if bad := [f"{result.variant.name}: {', '.join(result.faults)}" for result in results if result.faults]:
+        if bad := [f"{result.variant.name}: {why}" for result in results if (why := _unusable(result)) is not None]:
             raise IncompatibleError(f"{len(bad)} kernels for sm_{sm} may not be used: {'; '.join(bad[:3])}")
         found[sm] = results
     return found
@@ -44,3 +46,11 @@ def variants(calls: Iterable[Call], sm: int) -> list["Variant"]:
     arch = architecture(sm)
     asked = {(call.op, tuple(sorted((k, str(v), v) for k, v in call.shape.items()))): call for call in calls}
     return list(dict.fromkeys(v for call in asked.values() for v in all_variants(call.op, call.shape, arch)))
+
+
+def _unusable(result: "Result") -> str | None:
+    from ....kernels.compile import unusable
+
+    if result.binary is None:
+        return ", ".join(result.faults)
+    return ", ".join(unusable(result.binary)) or None
