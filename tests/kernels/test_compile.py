@@ -14,7 +14,7 @@ import pytest
 
 from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.binaries import Result, write_folder
-from pocketxl.kernels.compile import Binary, CompileError, compile_variant, faults
+from pocketxl.kernels.compile import Binary, CompileError, compile_variant, faults, unusable
 from pocketxl.kernels.launch import Variant
 from pocketxl.kernels.linear.plan import plan_linear_w8a8
 
@@ -184,3 +184,12 @@ def test_a_variant_is_named_after_its_kernel_and_contents() -> None:
     assert VARIANT.name.startswith("linear_w8a8_kernel-")
     assert isinstance(VARIANT, Variant)
     assert replace(VARIANT, num_warps=2).name != VARIANT.name
+
+
+def test_what_only_costs_time_is_a_fault_but_runs() -> None:
+    assert not faults(GOOD)
+    for binary in (replace(GOOD, spilled=8), replace(GOOD, ptx="")):
+        assert faults(binary)
+        assert not unusable(binary)
+    for binary in (replace(GOOD, shared=GOOD.arch.shared_memory + 1), replace(GOOD, scratch=1)):
+        assert faults(binary) == unusable(binary) != []
