@@ -64,7 +64,9 @@ class Memory:
         torch.cuda.reset_peak_memory_stats()
         result = work()
         torch.cuda.synchronize()
-        used = self._driver() - self._used
+        more = self._driver() - self._used
+        # What a system before had may have been given back meanwhile; then it is not known what this one took.
+        used = more if more >= 0 else None
         peak = max(torch.cuda.max_memory_allocated(), kept) - self._allocated if torchs else used
         return result, peak, used
 
