@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 COMPILED_FOR = (80, 86, 89, 90, 120)
 """Compute capabilities that binaries are made for; newer minors run those of the major before them."""
 
+_TOLD = 3
+"""Reasons in an error."""
+
 
 def binaries(
     calls: Iterable[Call], architectures: Sequence[int], *, jobs: int, tell: Callable[[str], None]
@@ -32,8 +35,11 @@ def binaries(
         wanted = variants(calls, sm)
         tell(f"compile {len(wanted)} kernels for sm_{sm}")
         results = compile_all(wanted, architecture(sm), jobs=jobs)
-        if bad := [f"{result.variant.name}: {why}" for result in results if (why := _unusable(result)) is not None]:
-            raise IncompatibleError(f"{len(bad)} kernels for sm_{sm} may not be used: {'; '.join(bad[:3])}")
+        bad = {result.variant.name: why for result in results if (why := _unusable(result)) is not None}
+        if bad:
+            reasons = {why: name for name, why in reversed(bad.items())}  # each once, with the first that has it
+            told = "; ".join(f"{name}: {why}" for why, name in list(reversed(reasons.items()))[:_TOLD])
+            raise IncompatibleError(f"{len(bad)} kernels for sm_{sm} may not be used: {told}")
         found[sm] = results
     return found
 

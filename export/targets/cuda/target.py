@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.specs import Role
 from ...quantize.formats import (
@@ -26,6 +25,7 @@ from ...quantize.formats import (
 from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
+from ..onnx.files import save
 from .binaries import COMPILED_FOR
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ class CudaTarget:
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
         """See `Target.lower`; writes `program.json`, `weights.bin` and `kernels.bin`."""
-        import onnx_ir as ir
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         from ...graph.master import attach
@@ -109,15 +108,8 @@ class CudaTarget:
         attach(model, weights)
         stand_in(model.graph, quantization)
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
-        try:
-            ir.save(model, aside / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {error.filename or aside}: {error.strerror or error}; "
-                "free some space or choose another folder"
-            ) from error
-        memory = working_memory(program, spec, self.architectures)
-        return Lowered(activation=replace(memory, dequantized_bytes=0), stand_in=aside / MODEL_FILE)
+        save(model, aside)
+        return Lowered(activation=working_memory(program, spec, self.architectures), stand_in=aside / MODEL_FILE)
 
 
 CUDA_TARGETS = (

@@ -45,4 +45,5 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(re
             pixels = 64 * side * (side + 3)
             model = components[name].activation
             if components[name].spec.role is Role.VAE_DECODER or side >= 16:
+                # The model is fitted to sampled sizes, above each; between them and at longer prompts it may be under.
                 assert model.bytes_at(pixels, batch=batch, tokens=tokens) >= 0.9 * at.arena.size, (name, side)
