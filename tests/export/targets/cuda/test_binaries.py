@@ -3,13 +3,13 @@
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError
-from pocketxl.engine.program.program import Call
+from pocketxl.engine.program.program import Call, Option
 from pocketxl.export.targets.cuda.binaries import binaries
 
 
 def test_a_reason_that_kernels_share_is_told_once() -> None:
     """Here Triton interprets kernels, so none can be compiled."""
-    shape = {"m": "rows0", "c": 64, "eps": 1e-5}
+    shape: dict[str, Option] = {"m": "rows0", "c": 64, "eps": 1e-5}
     calls = [
         Call(op="layer_norm", layer="a", shape=shape, inputs={}, outputs={}),
         Call(op="quantize_per_token", layer="b", shape={"m": "rows0", "c": 64}, inputs={}, outputs={}),
