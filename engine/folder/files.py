@@ -3,6 +3,7 @@
 import hashlib
 import os
 import reprlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ OnBytes = Callable[[int], None]
 KERNELS_SUFFIX = ".kernels"
 """Of what a runtime has compiled for the GPU at hand, beside the engine's own files; see `runners.kernel_cache`."""
 _CHUNK = 4 << 20
+_SETTLED = 100_000_000
+"""Nanoseconds: what changes a file later than that after it was last written gives it another time."""
 # (path, size, mtime_ns, inode) → sha256 of the files that this process has hashed.
 _hashed: dict[tuple[str, int, int, int], str] = {}
 
@@ -28,10 +31,14 @@ class FileEntry:
 
 
 def entry_of(folder: Path, path: str) -> FileEntry:
-    """Hash `folder`/`path`."""
+    """Hash `folder`/`path`, unless this process has hashed it and nobody has written to it since."""
     file = lexical_path(folder, path)
-    digest = _sha256(file, None)
-    return FileEntry(path=path, sha256=digest, size=file.stat().st_size)
+    status = file.stat()
+    identity = _identity(file, status)
+    digest = _hashed.get(identity) or _sha256(file, None)
+    if time.time_ns() - status.st_mtime_ns > _SETTLED:
+        _hashed[identity] = digest
+    return FileEntry(path=path, sha256=digest, size=status.st_size)
 
 
 def lexical_path(folder: Path, path: str) -> Path:

@@ -46,7 +46,7 @@ class Watch:
                 self._sample(module, x, output),
                 _range(x, channel_axis),
                 _range(output, channel_axis),
-                output_energy=float(output.square().mean()),
+                output_energy=_energy(output),
                 count=output.numel() // output.shape[channel_axis],
             )
             old = self._layers.get(name)
@@ -58,7 +58,7 @@ class Watch:
         """A forward hook for a normalisation layer."""
 
         def hook(_: Any, inputs: tuple[Any, ...], __: Any) -> None:
-            self._streams.setdefault(name, []).append(float(inputs[0].square().mean()))
+            self._streams.setdefault(name, []).append(_energy(inputs[0]))
 
         return hook
 
@@ -101,6 +101,13 @@ def _range(x: Any, channel_axis: int) -> tuple[np.ndarray, np.ndarray]:
     return channels.amin(0).numpy().copy(), channels.amax(0).numpy().copy()
 
 
+def _energy(x: Any) -> float:
+    """The mean square, without a second tensor of that size."""
+    import torch
+
+    return float(torch.linalg.vector_norm(x)) ** 2 / x.numel()
+
+
 def _chosen(highest: Any, lowest: Any, rows: int) -> Any:
     """Indices of rows: evenly spread, and those that hold the largest and the smallest number."""
     import torch
@@ -117,9 +124,7 @@ def _patches(conv: Any, x: Any, output: Any, rows: int) -> np.ndarray:
     import torch
     import torch.nn.functional as F
 
-    top, left = conv.padding
-    padded = F.pad(x, (left, left, top, top))
-    (height, width), (down, right) = conv.kernel_size, conv.stride
+    (height, width), (down, right), (top, left) = conv.kernel_size, conv.stride, conv.padding
     across = output.shape[3]
     per_picture = output.shape[2] * across
     # The pixels where the input is largest and smallest lie in the patches around them.
@@ -129,6 +134,15 @@ def _patches(conv: Any, x: Any, output: Any, rows: int) -> np.ndarray:
     for index in _chosen(highest, lowest, rows).tolist():
         picture, place = divmod(index, per_picture)
         row, column = divmod(place, across)
-        found.append(padded[picture, :, row * down : row * down + height, column * right : column * right + width])
+        found.append(_patch(x[picture], row * down - top, column * right - left, height, width))
     patches: np.ndarray = torch.stack(found).flatten(1).numpy().copy()
     return patches
+
+
+def _patch(x: Any, top: int, left: int, height: int, width: int) -> Any:
+    """The part of `x [channels, H, W]` at that place, zeros beyond its edge."""
+    import torch.nn.functional as F
+
+    bottom, right = top + height, left + width
+    inside = x[:, max(top, 0) : bottom, max(left, 0) : right]
+    return F.pad(inside, (max(-left, 0), max(right - x.shape[2], 0), max(-top, 0), max(bottom - x.shape[1], 0)))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,29 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / entry.path
     path.write_bytes(path.read_bytes().upper())
     os.utime(path, ns=(1, 1))
+    with pytest.raises(IntegrityError, match="altered"):
+        checked_path(tmp_path, entry)
+
+
+def test_a_file_that_a_build_hashed_is_not_hashed_again_to_load_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"some")
+    os.utime(path, ns=(1, 1))  # as if it had been written long ago
+    entry = entry_of(tmp_path, "weights")
+    monkeypatch.setattr(files, "_sha256", None)
+    assert entry_of(tmp_path, "weights") == entry
+    assert checked_path(tmp_path, entry) == path
+
+
+def test_a_file_written_just_now_is_hashed_again_lest_the_next_write_has_the_same_time(tmp_path: Path) -> None:
+    path, now = tmp_path / "weights", time.time_ns()
+    path.write_bytes(b"some")
+    os.utime(path, ns=(now, now))
+    entry = entry_of(tmp_path, "weights")
+    path.write_bytes(b"evil")
+    os.utime(path, ns=(now, now))
     with pytest.raises(IntegrityError, match="altered"):
         checked_path(tmp_path, entry)
 
