@@ -4,7 +4,7 @@ The parts of a checkpoint that two components share (a U-Net and its conditioner
 of the two is made. Behind smoothing, a VAE that a target computes in half precision is brought into its range.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from .components import Component
 from .job import Job, possible_recipes
 from .keep import layers_of
 from .progress import Counted
-from .quantize.calibration import Calibration
+from .quantize.calibration import Calibration, LayerStatistics
 from .quantize.choose import Layer, Measured, choose, measure_layers
 from .quantize.formats import KEEP, Format
 from .quantize.half_places import find_places
@@ -209,5 +209,20 @@ class Lowering:
 
 def _behind(smoothing: Smoothing, seen: Calibration) -> Calibration:
     """What layers would have shown in the smoothed network."""
-    layers = {name: smoothing.statistics(name, layer) for name, layer in seen.layers.items()}
-    return Calibration(layers=layers, streams=seen.streams)
+    return Calibration(layers=_Behind(smoothing, seen.layers), streams=seen.streams)
+
+
+class _Behind(Mapping[str, LayerStatistics]):
+    """Statistics behind smoothing, made when they are asked for: all at once, a full-size U-Net's take a gigabyte."""
+
+    def __init__(self, smoothing: Smoothing, layers: Mapping[str, LayerStatistics]) -> None:
+        self._smoothing, self._layers = smoothing, layers
+
+    def __getitem__(self, name: str) -> LayerStatistics:
+        return self._smoothing.statistics(name, self._layers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ROWS = 128
 """Of inputs, kept of each layer over all calls: enough to tell formats and rules apart. Base and refiner of SDXL have a
 gigabyte of them."""
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Watch:
@@ -22,6 +23,8 @@ class Watch:
     def __init__(self, rows: int) -> None:
         """`rows`: sampled inputs of a layer in each call."""
         self.rows = rows
+        self.before = 0
+        """Calls, or rows of them, before the next: each looks at other places than those before it."""
         self._layers: dict[str, LayerStatistics] = {}
         self._streams: dict[str, list[float]] = {}
         self._sampled: list[tuple[Any, Any]] = []
@@ -67,12 +70,12 @@ class Watch:
         import torch
 
         if isinstance(module, torch.nn.Conv2d):
-            return _patches(module, x, output, self.rows)
+            return _patches(module, x, output, self.rows, self.before)
         for tensor, rows in self._sampled:
             if tensor is x:
                 return rows  # type: ignore[no-any-return]
         flat = x.reshape(-1, x.shape[-1])
-        rows = flat[_chosen(flat.amax(1), flat.amin(1), self.rows)].numpy().copy()
+        rows = flat[_chosen(flat.amax(1), flat.amin(1), self.rows, self.before)].numpy().copy()
         self._sampled = [*self._sampled[-3:], (x, rows)]
         return rows  # type: ignore[no-any-return]
 
@@ -108,18 +111,30 @@ def _energy(x: Any) -> float:
     return float(torch.linalg.vector_norm(x)) ** 2 / x.numel()
 
 
-def _chosen(highest: Any, lowest: Any, rows: int) -> Any:
-    """Indices of rows: evenly spread, and those that hold the largest and the smallest number."""
+def _chosen(highest: Any, lowest: Any, rows: int, before: int) -> Any:
+    """Indices of rows: spread by the golden ratio, and one of those that hold the largest number, and the smallest.
+
+    Evenly spaced ones would be the same in every call, and of the four places of a pixel in a picture of twice the size
+    some more often than others: what a convolution behind such a resizing reads differs from one to the next.
+    """
     import torch
 
     count = len(highest)
     if count <= rows:
         return torch.arange(count)
-    spread = torch.linspace(0, count - 1, max(rows - 2, 1)).round().long()
-    return torch.cat([spread, highest.argmax()[None], lowest.argmin()[None]])[:rows]
+    steps = torch.arange(max(rows - 2, 1), dtype=torch.float64) + before * rows
+    spread = (steps * _GOLDEN % 1 * count).long()
+    extremes = [_one_of(highest == highest.amax(), before), _one_of(lowest == lowest.amin(), before)]
+    return torch.cat([spread, *extremes])[:rows]
 
 
-def _patches(conv: Any, x: Any, output: Any, rows: int) -> np.ndarray:
+def _one_of(alike: Any, before: int) -> Any:
+    """The index of one that is true, another one in other calls; the first of all if none is, as among NaN."""
+    found = alike.nonzero()[:, 0]
+    return found[int(before * _GOLDEN % 1 * len(found))][None] if len(found) else found.new_zeros(1)
+
+
+def _patches(conv: Any, x: Any, output: Any, rows: int, before: int) -> np.ndarray:
     """Sampled patches of a convolution's input `[rows, in · height · width]`, as `weight.flatten(1)` takes them."""
     import torch
     import torch.nn.functional as F
@@ -131,7 +146,7 @@ def _patches(conv: Any, x: Any, output: Any, rows: int) -> np.ndarray:
     highest = F.adaptive_max_pool2d(x.amax(1), output.shape[2:]).flatten()
     lowest = -F.adaptive_max_pool2d(-x.amin(1), output.shape[2:]).flatten()
     found = []
-    for index in _chosen(highest, lowest, rows).tolist():
+    for index in _chosen(highest, lowest, rows, before).tolist():
         picture, place = divmod(index, per_picture)
         row, column = divmod(place, across)
         found.append(_patch(x[picture], row * down - top, column * right - left, height, width))

@@ -104,6 +104,7 @@ class ReferenceRunner:
         if kept is not None:
             self.shown.append(kept.calibration)
             return kept.outputs
+        self.watch.before = self.seen
         outputs = self.module(arrays)
         self.shown.append(self.watch.take())
         if self.calls is not None:

@@ -76,6 +76,19 @@ def test_behind_an_upsampling_products_are_far_better_on_unseen_rows(weight: Flo
     assert product_error(weight, chosen.dequantized(), unseen) < 0.87 * nearest
 
 
+def test_columns_make_up_for_each_other_where_8_bits_are_too_coarse_for_a_layer() -> None:
+    """Of inputs whose channels hang together, which taps know nothing of: measured 0.12 of what taps leave."""
+    mix = normal(24, 256 * TAPS, seed=3)
+    seen, unseen = normal(96, 24, seed=1) @ mix, normal(300, 24, seed=2) @ mix
+    coarse, fine = heavy(64, 256 * TAPS), normal(64, 256 * TAPS)
+    chosen, alone = (round_weight(coarse, INT8, inputs=seen, taps=TAPS).dequantized(), tapped(coarse, seen)[2])
+    assert product_error(coarse, round_weight(coarse, INT8).dequantized(), unseen) > 0.02
+    assert product_error(coarse, chosen, unseen) < 0.2 * product_error(coarse, alone, unseen)
+    quick = round_weight(fine, INT8, inputs=seen, taps=TAPS).dequantized()
+    rules = (tapped(fine, seen)[2], round_weight(fine, INT8).dequantized())
+    assert any(np.array_equal(quick, rule) for rule in rules), "where they are fine, minutes are not spent"
+
+
 @pytest.mark.parametrize("rows", [16, 40, 192])
 def test_where_taps_have_nothing_in_common_it_is_not_worse_than_the_nearest(rows: int) -> None:
     weight, unseen = normal(64, 40 * TAPS), normal(300, 40 * TAPS, seed=2)

@@ -90,3 +90,30 @@ def test_what_was_taken_is_forgotten_and_nothing_is_watched_afterwards(streamed:
         assert len(seen.take().streams["norm"]) == 1
     streamed(SAMPLES[0])
     assert not seen.take().layers
+
+
+class Doubled(nn.Module):
+    """A convolution behind an upsampling, as a U-Net has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return y
+
+
+@pytest.mark.parametrize("side", [12, 16, 24, 32])
+def test_places_of_every_kind_are_looked_at_equally_often(side: int) -> None:
+    """Behind an upsampling a patch has its first two rows alike, or its last two; columns likewise."""
+    streamed = StreamedModule(Doubled, image_spec(3, 3), StateDict(Doubled().state_dict()))
+    inputs = (
+        observe(streamed, [{"x": noise(2, 3, side, side, seed=i)} for i in range(16)], rows=8).layers["conv"].inputs
+    )
+    patches = inputs.reshape(-1, 3, 3, 3)
+    upper = (patches[:, :, 0] == patches[:, :, 1]).all((1, 2))
+    left = (patches[:, :, :, 0] == patches[:, :, :, 1]).all((1, 2))
+    for rows in (upper, ~upper):
+        for columns in (left, ~left):
+            assert 0.15 < np.mean(rows & columns) < 0.35
