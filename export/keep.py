@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from ..engine.architecture import UNetArchitecture
 from ..engine.errors import RequestError
 from .components import Component
+from .quantize.attention_places import has_tokens
 from .quantize.formats import Kind
 from .quantize.recipes import Recipe
 
@@ -66,7 +67,6 @@ def heads_of(component: Component) -> dict[str, int]:
     import torch
 
     from ..engine.models.blocks import SelfAttention
-    from .quantize.attention_error import has_tokens
 
     if not isinstance(unet := component.configuration, UNetArchitecture):
         return {}

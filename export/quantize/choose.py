@@ -7,7 +7,8 @@ from typing import Protocol
 
 from ...engine.specs import Role
 from .assign import Option, assign
-from .attention_error import PROJECTIONS, Steps, attention_error, attention_steps
+from .attention_error import attention_error, attention_steps
+from .attention_places import PROJECTIONS, Steps
 from .calibration import Calibration, LayerStatistics
 from .formats import Format, Kind
 from .layer_error import layer_error, some_outputs

@@ -17,8 +17,8 @@ from typing import Any
 from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt_library import error_log, import_tensorrt
 from .attention import FUSED_HEADS
-from .fp8_attention import round_shares
 from .profiles import Profile
+from .rounded_shares import round_shares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 TensorRT for RTX makes one kernel of it (`_gemm_mha_v2` on `fp8_e4m3`), from Ada on, and rounds in the kernels that
 bring queries, keys and values into the order of heads, which are there in any case. That takes more than the ONNX file
 can say: with `QuantizeLinear` and `DequantizeLinear` alone it rounds, makes halves of it again, and attends in those.
-ONNX has nothing for the shares' type either. So the file has the one, in nodes of a name that `round_shares` knows
+ONNX has nothing for the shares' type either. So the file has the one, in nodes of a name that `rounded_shares` knows
 again in the network that the parser has made of it; there it asks for the other. There are no such kernels for fewer
 than 32 tokens, so that the range of sizes begins higher than for halves.
 
@@ -19,12 +19,12 @@ import onnx_ir as ir
 
 from ....engine.specs import ComponentSpec
 from ...graph.layers import find_layers
-from ...quantize.attention_error import PROJECTIONS, SHARE_STEP, Steps, least_side
+from ...quantize.attention_places import PROJECTIONS, SHARE_STEP, Steps, least_side
 from .eight_bits import LEAST_STEP, constant, rounded
 from .fp8 import E4M3
 from .profiles import Profile
+from .rounded_shares import MARK
 
-_MARK: Final = "/e4m3"
 _SIDES: Final = ("height", "width")
 
 
@@ -49,12 +49,12 @@ def fp8_attention(graph: ir.Graph, attentions: Mapping[str, Steps]) -> dict[str,
             nodes = rounded(graph, layer.output, E4M3, scale, f"{layer.name}/output")
             graph.insert_before(node, nodes)
             node.replace_input_with(index, nodes[-1].outputs[0])
-        node.name = f"{name}{_MARK}"
+        node.name = f"{name}{MARK}"
         weight = read[0].weight.shape
         assert weight is not None
         found[node.name] = int(weight[0]) // node.attributes.get_int("q_num_heads", 1)
-    if missing := sorted({f"{name}{_MARK}" for name in attentions} - set(found)):
-        raise ValueError(f"the graph has no attention {', '.join(missing).replace(_MARK, '')}")
+    if missing := sorted({f"{name}{MARK}" for name in attentions} - set(found)):
+        raise ValueError(f"the graph has no attention {', '.join(missing).replace(MARK, '')}")
     return found
 
 
@@ -112,18 +112,3 @@ def _steps(graph: ir.Graph, node: ir.Node, width: int) -> Iterable[ir.Node]:
     mixed = add("MatMul", [rounding[-1].outputs[0], sides[2]], "mixed")
     turned = add("Transpose", [mixed.outputs[0]], "tokens", perm=[0, 2, 1, 3])
     yield from (scores, shares, *rounding, mixed, turned, add("Reshape", [turned.outputs[0], joined], "joined"))
-
-
-_SHARE_STEP_DATA: Final = np.array(SHARE_STEP, np.float32)
-"""Networks keep no copy of it."""
-
-
-def round_shares(trt: Any, network: Any, layer: Any) -> None:
-    """Ask for rounded shares in the attention of that input layer, if its node is one of `fp8_attention`'s.
-
-    What the attention cannot say by itself must not be asked of it: the library takes that for an error.
-    """
-    if layer.name.split("_AttentionInput")[0].endswith(_MARK):
-        layer.attention.normalization_quantize_to_type = trt.DataType.FP8
-        step = network.add_constant((), trt.Weights(_SHARE_STEP_DATA))
-        layer.attention.normalization_quantize_scale = step.get_output(0)

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.attention_error import (
-    SHARE_STEP,
-    attention_error,
-    attention_steps,
-    has_tokens,
-    least_side,
-)
+from pocketxl.export.quantize.attention_error import attention_error, attention_steps
+from pocketxl.export.quantize.attention_places import SHARE_STEP, has_tokens, least_side
 from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
 from pocketxl.export.quantize.formats import FLOAT16, FP8_TENSOR, Kind

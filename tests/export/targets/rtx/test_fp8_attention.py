@@ -15,7 +15,7 @@ from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.blocks import SelfAttention
 from pocketxl.export.graph.master import attach, export_master
-from pocketxl.export.quantize.attention_error import FEWEST_TOKENS, SHARE_STEP
+from pocketxl.export.quantize.attention_places import FEWEST_TOKENS, SHARE_STEP
 from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.fp8_attention import fp8_attention, opened, with_tokens
 from pocketxl.export.targets.rtx.profiles import profiles

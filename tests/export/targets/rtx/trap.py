@@ -18,7 +18,7 @@ def trap(folder: Path, numbers: np.ndarray) -> Compiled:
         "step": np.array(0.02, np.float16),
         "zero": np.array(0, numbers.dtype),
         "w": numbers,
-        "scales": np.random.default_rng(0).uniform(0.01, 0.02, out).astype(np.float16),
+        "scales": np.random.default_rng(0).uniform(0.01, 0.02, (out,)).astype(np.float16),
     }
     values = {
         name: ir.Value(
