@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from ..engine.architecture import UNetArchitecture
 from ..engine.errors import RequestError
 from .components import Component
+from .quantize.attention_places import has_tokens
 from .quantize.formats import Kind
 from .quantize.recipes import Recipe
 
@@ -43,18 +45,38 @@ def keeping(recipe: Recipe, patterns: Sequence[str], components: Mapping[str, Co
 
 
 def layers_of(component: Component) -> dict[str, Kind]:
-    """The component's layers that hold a weight matrix, by their names in the checkpoint's form."""
+    """The component's layers that hold a weight matrix, and self-attentions, by names in the checkpoint's form."""
     import torch
     from torch import nn
+
+    from ..engine.models.blocks import SelfAttention
 
     kinds: dict[type[nn.Module], Kind] = {
         nn.Linear: Kind.LINEAR,
         nn.Conv2d: Kind.CONV,
         nn.Embedding: Kind.EMBEDDING,
+        SelfAttention: Kind.ATTENTION,
     }
     with torch.device("meta"):
         module = component.module()
     return {name: kinds[type(layer)] for name, layer in module.named_modules() if type(layer) in kinds}
+
+
+def heads_of(component: Component) -> dict[str, int]:
+    """The self-attentions that may be in 8 bits, since they have enough tokens, and how many heads each has."""
+    import torch
+
+    from ..engine.models.blocks import SelfAttention
+
+    if not isinstance(unet := component.configuration, UNetArchitecture):
+        return {}
+    with torch.device("meta"):
+        module = component.module()
+    return {
+        name: layer.heads
+        for name, layer in module.named_modules()
+        if isinstance(layer, SelfAttention) and has_tokens(name, len(unet.block_out_channels), unet.sample_size)
+    }
 
 
 def _close(pattern: str, names: list[str]) -> str:

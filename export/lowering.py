@@ -15,11 +15,11 @@ from ..engine.folder.samples import Sample
 from ..engine.specs import Role
 from .components import Component
 from .job import Job, possible_recipes
-from .keep import layers_of
+from .keep import heads_of, layers_of
 from .progress import Counted
 from .quantize.calibration import Calibration, LayerStatistics
 from .quantize.choose import Layer, Measured, choose, measure_layers
-from .quantize.formats import KEEP, Format
+from .quantize.formats import KEEP, Format, Kind
 from .quantize.half_places import find_places
 from .quantize.half_range import HalfRange, find_exponents, largest_outputs, scaled_places
 from .quantize.quantization import Quantization
@@ -158,10 +158,13 @@ class Lowering:
         if not recipe.quantizes(role):
             return Measured(options={}, ranges={}), Calibration()
         seen, weights = self._shown(component), self.weights(component)
+        heads = heads_of(component)
         layers = [
             Layer(name=name, kind=kind, shape=component.weights.shape(f"{name}.weight"))
             for name, kind in layers_of(component).items()
+            if kind is not Kind.ATTENTION
         ]
+        layers += [Layer(name=name, kind=Kind.ATTENTION, shape=(count,)) for name, count in heads.items()]
 
         def read(name: str) -> Floats | None:
             if name not in component.weights:
@@ -203,7 +206,8 @@ class Lowering:
         """Format → the layers that have it, sorted."""
         found: dict[str, list[str]] = {}
         for name, kind in layers_of(component).items():
-            found.setdefault(str(numbers.format(kind, name)), []).append(name)
+            if kind is not Kind.ATTENTION or name in numbers.attentions:  # in floats it has no numbers of its own
+                found.setdefault(str(numbers.format(kind, name)), []).append(name)
         return {format: tuple(sorted(names)) for format, names in sorted(found.items())}
 
 

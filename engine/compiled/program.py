@@ -16,7 +16,7 @@ _PRODUCTS = (_CONVOLUTION, "fully_connected")
 _ATTENTION = "_gemm_mha"
 _BYTES = {
     "double": 8, "int64": 8, "float": 4, "int32": 4, "half": 2, "bfloat16": 2, "bf16": 2, "int8": 1, "uint8": 1,
-    "bool": 1, "fp8": 1, "fp8e4m3": 1, "int4": 0.5, "fp4": 0.5,
+    "bool": 1, "fp8_e4m3": 1, "int4": 0.5, "fp4": 0.5,
 }  # fmt: skip
 UNKNOWN = "?"
 """The type of a value that the program does not describe."""
@@ -159,6 +159,13 @@ class Compiled:
     def attentions(self) -> int:
         """Attentions that are one kernel."""
         return sum(count for name, count in self.kernels.items() if name.startswith(_ATTENTION))
+
+    @cached_property
+    def attention_factors(self) -> Counter[tuple[str, ...]]:
+        """Types of queries, keys and values → how many attentions that are one kernel have them."""
+        return Counter(
+            p.types(o.inputs[:3]) for p in self.programs for o in p.operations if o.name.startswith(_ATTENTION)
+        )
 
     @cached_property
     def products(self) -> tuple[Product, ...]:

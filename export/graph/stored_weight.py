@@ -71,6 +71,11 @@ class StoredWeight:
 
         return self.tensor("int8", ir.DataType.INT8, shape, compute)
 
+    def bits(self, part: str, dtype: ir.DataType, *, transposed: bool = False) -> ir.LazyTensor:
+        """The same numbers as that type of 8 bits: `int8`, or what e4m3's bits stand for."""
+        stored = self.int8(transposed=transposed)
+        return self.tensor(part, dtype, tuple(stored.shape.numpy()), lambda: stored.numpy().view(dtype.numpy()))
+
     def scale(self, *, divided_by: Floats | None = None) -> ir.LazyTensor:
         """Scales `[out]`, or `[out, groups]`; `divided_by` `[out]` is how much a step of the output is worth."""
         shape = (self.shape[0],) if self.how.group is None else (self.shape[0], self.groups)

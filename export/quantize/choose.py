@@ -7,6 +7,8 @@ from typing import Protocol
 
 from ...engine.specs import Role
 from .assign import Option, assign
+from .attention_error import attention_error, attention_steps
+from .attention_places import PROJECTIONS, Steps
 from .calibration import Calibration, LayerStatistics
 from .formats import Format, Kind
 from .layer_error import layer_error, some_outputs
@@ -20,6 +22,8 @@ from .signed_ranges import fit_signed, signed_error
 Read = Callable[[str], Floats | None]
 """A parameter by its name, in float32; None: there is none."""
 
+_TOKENS = 2048
+"""That a token attends to, where the price of its bits is estimated: between SDXL's 1,024 and 4,096 of 1024² pixels."""
 HEADROOM = 0.8
 """The share of the goal that the estimate is to reach."""
 
@@ -43,6 +47,7 @@ class Layer:
     name: str
     kind: Kind
     shape: tuple[int, ...]
+    """Of its weight; of an attention, which has none: how many heads it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,7 @@ class Measured:
     options: Mapping[str, tuple[Option, ...]]
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
     input_scales: Mapping[tuple[str, Format], Floats] = field(default_factory=dict)
+    attentions: Mapping[str, Steps] = field(default_factory=dict)
     budget: float | None = None
     """Bytes that all of their weights together may have."""
     apart: bool = False
@@ -128,8 +134,14 @@ def measure_layers(
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
     scales: dict[tuple[str, Format], Floats] = {}
+    attentions: dict[str, Steps] = {}
     numbers = spent = 0.0
     for layer in layers:
+        if layer.kind is Kind.ATTENTION:
+            if recipe.format(role, layer.kind, layer.name).quantized and (steps := attention_steps(layer.name, seen)):
+                attentions[layer.name] = steps
+                options[layer.name] = _attention(layer, recipe, role, read, seen, target, steps, ladder=ladder)
+            continue
         shown, format = seen.layers.get(layer.name), recipe.format(role, layer.kind, layer.name)
         numbers += math.prod(layer.shape)
         if not format.quantized or shown is None:
@@ -143,7 +155,7 @@ def measure_layers(
         for one in (format, *after):
             if one.signed:
                 scale = fit_signed(layer.name, weight, shown, one)
-                scales[layer.name, one], error = scale, signed_error(weight, shown, scale)
+                scales[layer.name, one], error = scale, signed_error(weight, shown, scale, one)
             elif one.ranged:
                 ranges[layer.name] = fit_ranges(weight, bias, shown)
                 error = static_error(weight, bias, shown, ranges[layer.name])
@@ -154,7 +166,9 @@ def measure_layers(
         options[layer.name] = tuple(found)
     budget = recipe.bits[role] / 8 * numbers - spent if role in recipe.bits else None
     apart = role is Role.CONDITIONER
-    return Measured(options=options, ranges=ranges, input_scales=scales, budget=budget, apart=apart)
+    return Measured(
+        options=options, ranges=ranges, input_scales=scales, attentions=attentions, budget=budget, apart=apart
+    )
 
 
 def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *, goal: float) -> Quantization:
@@ -173,13 +187,46 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
         assigned={name: option.format for name, option in chosen.items()},
         ranges={name: found for name, found in measured.ranges.items() if chosen[name].format.ranged},
         input_scales={
-            name: measured.input_scales[name, option.format] for name, option in chosen.items() if option.format.signed
+            name: measured.input_scales[name, option.format]
+            for name, option in chosen.items()
+            if (name, option.format) in measured.input_scales
         },
+        attentions={name: steps for name, steps in measured.attentions.items() if chosen[name].format.quantized},
         inputs={
             name: seen.layers[name].inputs
             for name, option in chosen.items()
-            if _compensates(option.format, seen.layers[name])
+            if name in seen.layers and _compensates(option.format, seen.layers[name])
         },
+    )
+
+
+def _attention(
+    layer: Layer,
+    recipe: Recipe,
+    role: Role,
+    read: Read,
+    seen: Calibration,
+    target: Abilities,
+    steps: Steps,
+    *,
+    ladder: bool,
+) -> tuple[Option, ...]:
+    """In 8 bits, and in floats if there is a `ladder` to them."""
+    first = recipe.format(role, layer.kind, layer.name)
+    shown = seen.layers[f"{layer.name}.{PROJECTIONS[0]}"]
+    weights = [read(f"{layer.name}.{part}.weight") for part in PROJECTIONS]
+    error = attention_error([w for w in weights if w is not None], shown.inputs, layer.shape[0], steps)
+    weighs = share(f"{layer.name}.{PROJECTIONS[0]}", seen)
+    products = 2 * _TOKENS * shown.inputs.shape[1] * shown.count
+    after = [one for one in recipe.after(layer.kind, first) if one in target.formats[layer.kind]] if ladder else []
+    return tuple(
+        Option(
+            format=one,
+            error=weighs * error if one.quantized else 0.0,
+            seconds=products * target.pace.get(one, 1.0),
+            bytes=0.0,
+        )
+        for one in (first, *after)
     )
 
 

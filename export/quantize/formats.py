@@ -9,11 +9,14 @@ from typing import Literal
 
 
 class Kind(StrEnum):
-    """A kind of layer that holds a weight matrix."""
+    """A kind of layer: those that hold a weight matrix, and attention, which multiplies what was computed."""
 
     LINEAR = "linear"
     CONV = "conv"
     EMBEDDING = "embedding"
+    ATTENTION = "attention"
+    """Of a token's queries to the keys and values of the same picture. In a format, what stands for the weight is keys
+    and values, and shares; no target rounds it but by one scale each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +117,13 @@ class Format:
     @property
     def ranged(self) -> bool:
         """True where every channel has a static range, before and behind the layer: a `StaticRange`."""
-        return self.static and not self.signed and self.activation is not None and self.activation.kind == "int"
+        how = self.activation
+        return how is not None and self.static and how.kind == "int" and not how.signed
 
     @property
     def signed(self) -> bool:
-        """True where the input has static scales, `[in channels]` of them, and the output none."""
-        return self.activation is not None and self.activation.signed
+        """True where the input has static scales, `[in channels]` of them, around 0, and the output none."""
+        return self.static and not self.ranged
 
     def __str__(self) -> str:
         return f"{self.weight or 'keep'}{self.activation or ''}"

@@ -28,8 +28,8 @@ def round_inputs(
     Integers by the tensor's own range are uint8 with a zero point, as ONNX's DynamicQuantizeLinear has them; by token
     or `group`, int8 with scale = amax / 127, as our kernels and ONNX Runtime's MatMulNBits (accuracy level 4) do;
     static ones uint8 with the given `scale` (one, or `[in]`) and `zero`, or, where they are signed, int8 with `scale`
-    alone. Floats are e4m3 with scale = amax / 448, of the given `amax` where they are static; what lies outside becomes
-    the end of the range.
+    alone. Floats are e4m3 with scale = amax / 448, or static with the given `scale` or that of the given `amax`; what
+    lies outside becomes the end of the range.
 
     Raises `ValueError` for bits other than 8 and for a missing `group`, `amax`, or `scale` and `zero`.
     """
@@ -54,8 +54,10 @@ def rounded_inputs(
             return _own_uint8_range(x)
         return _symmetric(x, how, group)
     if how.kind == "float":
+        if scale is not None:
+            return _e4m3(x, scale)
         if amax is None:
-            raise ValueError(f"{how} needs the calibrated amax of the inputs")
+            raise ValueError(f"{how} needs the calibrated amax or scale of the inputs")
         return _e4m3(x, torch.tensor(max(amax, LEAST) / LARGEST_E4M3))
     if how.signed and scale is not None:
         return (x / scale).round_().clamp_(-128, 127).mul_(scale)

@@ -36,7 +36,9 @@ class Quantization:
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
     """Of the layers with static ranges."""
     input_scales: Mapping[str, Floats] = field(default_factory=dict)
-    """`[in channels]` of the layers with signed inputs: `int8 = round(x / scale[channel])`."""
+    """`[in channels]` of the layers with signed inputs: `x / scale[channel]` is rounded to 8 bits."""
+    attentions: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Of attentions in 8 bits: what queries, keys and values are rounded in steps of."""
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
 

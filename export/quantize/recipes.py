@@ -12,7 +12,20 @@ from typing import Self
 from ...engine.errors import RequestError
 from ...engine.specs import Role
 from ...kernels.sensitive import Stands, sensitive_pattern
-from .formats import FLOAT16, FLOAT32, KEEP, W4, W8, W8A8_DYNAMIC, W8A8_GROUP, W8A8_STATIC, W8A8_TOKEN, Format, Kind
+from .formats import (
+    FLOAT16,
+    FLOAT32,
+    FP8_TENSOR,
+    KEEP,
+    W4,
+    W8,
+    W8A8_DYNAMIC,
+    W8A8_GROUP,
+    W8A8_STATIC,
+    W8A8_TOKEN,
+    Format,
+    Kind,
+)
 
 Instead = Mapping[Kind, Mapping[Format, Format | tuple[Format, ...]]]
 """What is done in place of a format, by kind of layer; several are steps of a ladder, the cheapest first."""
@@ -118,7 +131,10 @@ class Recipe:
     def formats(self, role: Role) -> dict[Kind, tuple[Format, ...]]:
         """Every format that a layer of each kind may get in such a component, each once."""
         rules = [rule for rule in self.rules.get(role, ()) if rule.format != KEEP]
-        return {kind: tuple(dict.fromkeys([self.kept, *(r.format for r in rules if r.kind is kind)])) for kind in Kind}
+        found = {kind: [self.kept, *(r.format for r in rules if r.kind is kind)] for kind in Kind}
+        if len(found[Kind.ATTENTION]) == 1:  # it is in floats wherever nobody speaks of it
+            del found[Kind.ATTENTION]
+        return {kind: tuple(dict.fromkeys(formats)) for kind, formats in found.items()}
 
 
 def _rule(kind: Kind, pattern: str, format: Format) -> Rule:
@@ -138,6 +154,11 @@ _VAE_INNER = (
 )
 _VAE_WEIGHTS = (_rule(Kind.CONV, r".*\.conv\d", W8), _rule(Kind.LINEAR, r".*", W8))
 _LADDER = {Kind.LINEAR: (W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32), Kind.CONV: (W8A8_STATIC, W8, FLOAT32)}
+_LADDER_OF_FLOATS = {
+    Kind.LINEAR: (FP8_TENSOR, W8, FLOAT32),
+    Kind.CONV: (FP8_TENSOR, W8, FLOAT32),
+    Kind.ATTENTION: (FP8_TENSOR, FLOAT32),
+}
 _LADDER_OF_WEIGHTS = {Kind.LINEAR: (W4, W8, FLOAT32), Kind.CONV: (W4, W8, FLOAT32)}
 
 RECIPES: dict[str, Recipe] = {
@@ -176,6 +197,29 @@ RECIPES: dict[str, Recipe] = {
                 Role.VAE_DECODER: 0.02,
             },
             min_psnr_db=30.0,
+        ),
+        Recipe(
+            name="fp8",
+            kept=FLOAT32,
+            rules={
+                Role.UNET: (
+                    _KEEP_FROM_STATIC,
+                    _rule(Kind.CONV, r".*", FP8_TENSOR),
+                    _rule(Kind.LINEAR, r".*", FP8_TENSOR),
+                    _rule(Kind.ATTENTION, r".*", FP8_TENSOR),
+                ),
+                Role.CONDITIONER: _CONDITIONER,
+                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
+                Role.VAE_DECODER: _VAE_WEIGHTS,
+            },
+            ladder=_LADDER_OF_FLOATS,
+            max_relative_error={
+                Role.UNET: 0.06,
+                Role.CONDITIONER: 0.02,
+                Role.TEXT_ENCODER: 0.03,
+                Role.VAE_DECODER: 0.01,
+            },
+            min_psnr_db=33.0,
         ),
         Recipe(
             name="int8-weight",

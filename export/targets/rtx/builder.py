@@ -18,6 +18,7 @@ from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt_library import error_log, import_tensorrt
 from .attention import FUSED_HEADS
 from .profiles import Profile
+from .rounded_shares import round_shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ def _allow_decomposition(trt: Any, network: Any) -> None:
             query = layer.attention.get_input(0)
             half = query.dtype == trt.DataType.HALF
             layer.attention.decomposable = not half or int(query.shape[-1]) not in FUSED_HEADS
+            round_shares(trt, network, layer)
 
 
 def _parser_error(parser: Any) -> str:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Self
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
+from ....engine.specs import Role
 from ...quantize.formats import (
     FLOAT16,
+    FP8_TENSOR,
     W4,
     W4_HALVES,
     W8,
@@ -27,9 +29,10 @@ from .profiles import profiles
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ....engine.specs import ComponentSpec, Role
+    from ....engine.specs import ComponentSpec
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
+    from ...quantize.recipes import Recipe
 
 # GPU generations that TensorRT for RTX builds for (by its own list there is no SM90, so Hopper is not among them).
 ARCHITECTURES = {
@@ -44,10 +47,15 @@ TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
 """Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
 and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
 
+ONLY: Mapping[Format, tuple[str, ...]] = {FP8_TENSOR: ("sm89", "sm120", "sm121")}
+"""Formats that not all of `TOGETHER` multiply in, and those that do."""
+
 _SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
+_ANYWHERE = frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED})
 FORMATS: Mapping[Kind, frozenset[Format]] = {
-    Kind.LINEAR: frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED}),
-    Kind.CONV: frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED}),
+    Kind.LINEAR: _ANYWHERE | {*ONLY},
+    Kind.CONV: _ANYWHERE | {*ONLY},
+    Kind.ATTENTION: frozenset({FLOAT16, FP8_TENSOR}),
     Kind.EMBEDDING: frozenset({FLOAT16}),
 }
 INSTEAD: Instead = {
@@ -61,6 +69,7 @@ TURING_INSTEAD: Instead = {Kind.LINEAR: {W8A8_DYNAMIC: _SIGNED}, Kind.CONV: {W8A
 # more over the input, and halves read more memory. Not measured.
 PACE: Mapping[Format, float] = {
     W8A8_SIGNED: 1.0,
+    FP8_TENSOR: 1.0,
     W8A8_SIGNED_CHANNEL: 1.2,
     W4_HALVES: 2.0,
     W8: 2.0,
@@ -115,6 +124,8 @@ class RtxTarget:
         from ...graph.master import attach
         from .builder import Order
         from .edges import half_edges
+        from .fp8 import fp8
+        from .fp8_attention import fp8_attention, opened, with_tokens
         from .int8 import int8
         from .memory import working_memory
         from .process import build_aside
@@ -123,14 +134,16 @@ class RtxTarget:
 
         rewrite(model)
         attach(model, weights)
-        for rewrite_layers in (int8, weight_groups, weight_only):
+        sizes = with_tokens(profiles(component, spec), spec, model.graph, quantization.attentions)
+        attentions = fp8_attention(model.graph, quantization.attentions)
+        for rewrite_layers in (int8, fp8, weight_groups, weight_only):
             rewrite_layers(model.graph, quantization)
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         order = Order(
             component=component,
             onnx=aside / COMPILED_FILE,
-            profiles=profiles(component, spec),
-            architectures=self.architectures,
+            profiles=sizes,
+            architectures=able(self.architectures, quantization.recipe),
             engine=out / ENGINE_FILE,
         )
         try:
@@ -138,6 +151,10 @@ class RtxTarget:
             halves = ir.load(aside / MODEL_FILE)
             half_edges(halves.graph)
             ir.save(halves, order.onnx)
+            if attentions:
+                stand_in = ir.load(aside / MODEL_FILE)
+                opened(stand_in.graph, attentions)
+                ir.save(stand_in, aside / MODEL_FILE)
         except OSError as error:
             raise StorageError(
                 f"cannot write {error.filename or aside}: {error.strerror or error}; "
@@ -146,6 +163,18 @@ class RtxTarget:
         build_aside(order, tell)
         memory = working_memory(order.engine, spec) or activation_model(component, model, spec)
         return Lowered(activation=memory, stand_in=aside / MODEL_FILE)
+
+
+def able(architectures: tuple[str, ...], recipe: "Recipe") -> tuple[str, ...]:
+    """Those that can do all that the recipe asks for; all components of an engine are for the same ones."""
+    asked = {format for role in Role for formats in recipe.formats(role).values() for format in formats}
+    return tuple(name for name in architectures if all(name in ONLY.get(format, architectures) for format in asked))
+
+
+def formats_of(architecture: str) -> Mapping[Kind, frozenset[Format]]:
+    """What one of `TOGETHER` can do with each kind of layer."""
+    lacking = frozenset(format for format, those in ONLY.items() if architecture not in those)
+    return {kind: formats - lacking for kind, formats in FORMATS.items()}
 
 
 def rewrite(model: "ir.Model") -> None:
@@ -163,5 +192,5 @@ def rewrite(model: "ir.Model") -> None:
 RTX_TARGETS = (
     RtxTarget(name="rtx", architectures=TOGETHER),
     RtxTarget(name="rtx-sm75", architectures=("sm75",), formats=TURING_FORMATS, instead=TURING_INSTEAD),
-    *(RtxTarget(name=f"rtx-{name}", architectures=(name,)) for name in TOGETHER),
+    *(RtxTarget(name=f"rtx-{name}", architectures=(name,), formats=formats_of(name)) for name in TOGETHER),
 )

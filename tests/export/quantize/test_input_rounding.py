@@ -1,5 +1,8 @@
 """Inputs after rounding and back, held to the operators and kernels that will do it."""
 
+from functools import cache
+
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
@@ -7,7 +10,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from pocketxl.export.quantize.formats import (
     FP8_TENSOR,
@@ -93,6 +98,39 @@ def test_static_channels_share_a_zero_point_and_clip_at_the_ends() -> None:
     scale = np.array([0.1, 0.5, 1.0], np.float32)
     kept = round_inputs(x, how(W8A8_STATIC), scale=scale, zero=20)
     np.testing.assert_allclose(kept, [[-1.0, 0.5, 100.0], [0.0, -10.0, 3.0]], rtol=1e-6)
+
+
+@given(
+    rows=arrays(np.float16, (2, 16), elements=st.floats(-65504, 65504, width=16)),
+    exponent=st.integers(-14, 6),  # beyond it the ends of the range are beyond half's
+)
+def test_static_e4m3_is_what_onnx_runtime_and_ml_dtypes_make_of_it(rows: np.ndarray, exponent: int) -> None:
+    """Of halves in steps that are powers of two, as `rtx` has them; what lies outside becomes the end of the range."""
+    step = 2.0**exponent
+    kept = round_inputs(rows.astype(np.float32), how(FP8_TENSOR), scale=step)
+    within = (rows.astype(np.float32) / np.float32(step)).clip(-448, 448)
+    assert np.array_equal(kept, within.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * np.float32(step))
+    assert np.array_equal(
+        kept.astype(np.float16), _onnx_e4m3().run(None, {"x": rows, "step": np.array(step, np.float16)})[0]
+    )
+
+
+@cache
+def _onnx_e4m3() -> onnxruntime.InferenceSession:
+    half, float8 = TensorProto.FLOAT16, TensorProto.FLOAT8E4M3FN
+    zero = helper.make_tensor("zero", float8, [], [0.0])
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["numbers"]),
+            helper.make_node("DequantizeLinear", ["numbers", "step", "zero"], ["y"]),
+        ],
+        "main",
+        [helper.make_tensor_value_info("x", half, [2, 16]), helper.make_tensor_value_info("step", half, [])],
+        [helper.make_tensor_value_info("y", half, [2, 16])],
+        [zero],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def test_static_e4m3_saturates_at_its_amax() -> None:

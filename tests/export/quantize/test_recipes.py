@@ -7,6 +7,7 @@ from pocketxl.engine.specs import Role
 from pocketxl.export.quantize.formats import (
     FLOAT16,
     FLOAT32,
+    FP8_TENSOR,
     KEEP,
     W8,
     W8A8_DYNAMIC,
@@ -95,7 +96,9 @@ def test_unknown_recipe_lists_those_that_there_are() -> None:
 
 
 def test_what_a_recipe_asks_of_a_target() -> None:
-    assert all(RECIPES["fp16"].formats(role) == dict.fromkeys(Kind, (FLOAT16,)) for role in Role)
+    stored = [kind for kind in Kind if kind is not Kind.ATTENTION]
+    assert all(RECIPES["fp16"].formats(role) == dict.fromkeys(stored, (FLOAT16,)) for role in Role)
+    assert RECIPES["fp8"].formats(Role.UNET)[Kind.ATTENTION] == (FLOAT32, FP8_TENSOR)
     assert RECIPES["int8"].formats(Role.UNET) == {
         Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC),
         Kind.CONV: (FLOAT32, W8A8_STATIC),

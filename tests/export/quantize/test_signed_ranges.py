@@ -24,7 +24,7 @@ def test_channels_that_are_alike_have_one_range_that_holds_them() -> None:
     found = fit_signed(NAME, weight, seen, W8A8_SIGNED)
     assert np.ptp(found) == 0, "no product is needed to tell channels apart"
     assert float(found[0]) == pytest.approx(np.abs(inputs).max() / 127, rel=1e-5)
-    assert signed_error(weight, seen, found) < 0.02**2
+    assert signed_error(weight, seen, found, W8A8_SIGNED) < 0.02**2
 
 
 def test_channels_that_differ_much_have_scales_of_their_own_and_lose_no_more() -> None:
@@ -36,8 +36,8 @@ def test_channels_that_differ_much_have_scales_of_their_own_and_lose_no_more() -
     assert (np.abs(inputs) <= 127.5 * found).all()
     tame, calm = linear(np.ones(64, np.float32))
     alike = run(tame, calm[:, :, None])
-    assert signed_error(weight, seen, found) < 1.5 * signed_error(
-        tame, alike, fit_signed(NAME, tame, alike, W8A8_SIGNED_CHANNEL)
+    assert signed_error(weight, seen, found, W8A8_SIGNED) < 1.5 * signed_error(
+        tame, alike, fit_signed(NAME, tame, alike, W8A8_SIGNED_CHANNEL), W8A8_SIGNED
     )
 
 

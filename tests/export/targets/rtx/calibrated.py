@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from pocketxl.engine.models.blocks import SelfAttention
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.engine.specs import Role
@@ -30,7 +31,11 @@ from ..cpu.lowering import noise
 from .lowering import Built, build
 
 SPEC = SMALLEST.unet()
-KINDS: dict[type[nn.Module], Kind] = {nn.Linear: Kind.LINEAR, nn.Conv2d: Kind.CONV}
+KINDS: dict[type[nn.Module], Kind] = {
+    nn.Linear: Kind.LINEAR,
+    nn.Conv2d: Kind.CONV,
+    SelfAttention: Kind.ATTENTION,
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +71,11 @@ def chosen(module: nn.Module, reference: StreamedModule, recipe: str, target: st
     row = fitted(RECIPES[recipe], TARGETS[target])
     seen = observe(reference, [sample(seed) for seed in range(2)])
     layers = [
-        Layer(name=name, kind=KINDS[type(layer)], shape=tuple(layer.weight.shape))
+        Layer(
+            name=name,
+            kind=KINDS[type(layer)],
+            shape=(layer.heads,) if isinstance(layer, SelfAttention) else tuple(layer.weight.shape),
+        )
         for name, layer in module.named_modules()
         if type(layer) in KINDS
     ]

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from pocketxl.engine.compiled.program import Compiled
-from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.quantize.formats import FLOAT16, W8A8_SIGNED, Kind
 from pocketxl.export.quantize.rounding import round_weight
-from pocketxl.export.targets.rtx.builder import Order, build_engine
-from pocketxl.export.targets.rtx.int8 import LARGEST_SUM, int8, weight_scale
+from pocketxl.export.targets.rtx.eight_bits import weight_scale
+from pocketxl.export.targets.rtx.int8 import INT8, int8
 
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import HALF_RELATIVE, RECIPE_RELATIVE
 from ..cpu.lowering import all_as, image_spec, operators, token_spec
 from .calibrated import Measured, measured_unet
 from .test_weight_only import Cast
+from .trap import trap
 
 WIDTH, OUT = 64, 48
 HALF_MAX = 65504
@@ -92,12 +92,12 @@ def test_every_channel_has_the_format_s_numbers(kind: Kind, apart: bool) -> None
 @pytest.mark.parametrize("width", [4, 64, 640, 1280, 5120, 11520, 23040])
 @pytest.mark.parametrize("step", [2.0**-14, 0.01, 1.0, HALF_MAX / 127])
 def test_no_numbers_make_a_sum_that_halves_do_not_hold(width: int, step: float) -> None:
-    scale = weight_scale(width, step)
+    scale = weight_scale(INT8, width, step)
     assert np.float16(scale) == scale > 0, "exact in half precision"
     largest = 128 * 127 * width * step * scale
     assert largest < HALF_MAX / 4
     if 2.0**-24 < scale < 2.0**15:
-        assert LARGEST_SUM / 2 < largest <= LARGEST_SUM
+        assert INT8.largest_sum / 2 < largest <= INT8.largest_sum
 
 
 def test_a_layer_that_was_not_watched_is_named() -> None:
@@ -185,49 +185,8 @@ def test_no_product_writes_raw_sums(unet: Measured) -> None:
 def test_scales_for_channels_would_be_seen(tmp_path: Path) -> None:
     """The trap itself: what the other tests would say of a lowering that fell into it."""
     pytest.importorskip("tensorrt_rtx")
-    x = ir.Value(name="x", shape=ir.Shape(("rows", WIDTH)), type=ir.TensorType(ir.DataType.FLOAT16))
-    random = np.random.default_rng(0)
-    tensors: dict[str, np.ndarray] = {
-        "step": np.array(0.02, np.float16),
-        "zero": np.array(0, np.int8),
-        "w": random.integers(-127, 127, (WIDTH, OUT)).astype(np.int8),
-        "scales": random.uniform(0.01, 0.02, OUT).astype(np.float16),
-    }
-    values = {
-        name: ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            const_value=ir.Tensor(array, name=name),
-        )
-        for name, array in tensors.items()
-    }
-    edges = [values["step"], values["zero"]]
-    quantize = ir.node("QuantizeLinear", [x, *edges])
-    rounded = ir.node("DequantizeLinear", [quantize.outputs[0], *edges])
-    weight = ir.node("DequantizeLinear", [values["w"], values["scales"]], attributes={"axis": 1})
-    product = ir.node("MatMul", [rounded.outputs[0], weight.outputs[0]], name="trap")
-    product.outputs[0].name, product.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT16)
-    graph = ir.Graph(
-        [x],
-        product.outputs,
-        nodes=[quantize, rounded, weight, product],
-        initializers=list(values.values()),
-        opset_imports={"": 23},
-        name="main",
-    )
-    ir.save(ir.Model(graph, ir_version=11), tmp_path / "model.onnx")
-    order = Order(
-        component="trap",
-        onnx=tmp_path / "model.onnx",
-        profiles={"x": ((1, WIDTH), (64, WIDTH), (64, WIDTH))},
-        architectures=("sm89",),
-        engine=tmp_path / "model.engine",
-    )
-    build_engine(order)
-    compiled = read_compiled(order.engine)
-    assert compiled is not None
-    assert overflowing(compiled) == ["trap"]
+    numbers = np.random.default_rng(0).integers(-127, 127, (WIDTH, OUT)).astype(np.int8)
+    assert overflowing(trap(tmp_path, numbers)) == ["trap"]
 
 
 def test_the_stand_in_is_within_the_recipe_s_limit(unet: Measured) -> None:

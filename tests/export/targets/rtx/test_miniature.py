@@ -31,8 +31,13 @@ PRODUCTS = {
         "text_encoder_2": {("int8", "int8")},
         "vae_decoder": {("int8", "int8"), ("half", "half")},
     },
+    "fp8": {
+        "base/unet": {("fp8_e4m3", "fp8_e4m3"), ("half", "half")},
+        "refiner/unet": {("fp8_e4m3", "fp8_e4m3"), ("half", "half")},
+    },
     "int4-weight": {},
 }
+CARDS = {"fp8": ("sm89", "sm120", "sm121")}
 
 
 @pytest.mark.slow
@@ -50,8 +55,10 @@ def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, tmp
     for name, entry in made.manifest.components.items():
         compiled = read_compiled(tmp_path / "engine" / name / "model.engine")
         assert compiled is not None, name
-        assert compiled.architectures == TOGETHER, name
+        assert compiled.architectures == CARDS.get(recipe, TOGETHER), name
         assert compiled.attentions == WANTED[name][0], name
+        rounded = compiled.attention_factors[("fp8_e4m3",) * 3]
+        assert rounded == sum(layer.endswith(".attn1") for layers in entry.formats.values() for layer in layers), name
         assert {p.factors for p in compiled.products} == PRODUCTS[recipe].get(name, {("half", "half")}), name
         quantized = sum(len(layers) for format, layers in entry.formats.items() if not format.startswith("wf"))
         assert quantized > 0.3 * sum(map(len, entry.formats.values())), name

@@ -1,0 +1,142 @@
+"""Attention of 8-bit floats: where there are enough tokens, its steps, what it costs, and when it stays in floats."""
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from pocketxl.engine.specs import Role
+from pocketxl.export.quantize.attention_error import attention_error, attention_steps
+from pocketxl.export.quantize.attention_places import SHARE_STEP, has_tokens, least_side
+from pocketxl.export.quantize.calibration import Calibration
+from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
+from pocketxl.export.quantize.formats import FLOAT16, FP8_TENSOR, Kind
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.check import fitted
+
+from ...fixtures.calibration import shown
+
+WIDTH, HEADS, TOKENS = 128, 2, 96
+NAME = "mid_block.attentions.0.transformer_blocks.0.attn1"
+PARTS = ("to_q", "to_k", "to_v")
+
+
+def block(name: str) -> str:
+    return f"{name}.attentions.0.transformer_blocks.1.attn1"
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "side"),
+    [
+        (block("down_blocks.1"), 3, 12),  # SDXL's base: 640 channels, half the latents' side
+        (block("down_blocks.2"), 3, 24),
+        (block("mid_block"), 3, 24),
+        (block("up_blocks.0"), 3, 24),
+        (block("up_blocks.1"), 3, 12),
+        (block("mid_block"), 4, 48),  # the refiner's
+        (block("up_blocks.2"), 4, 12),
+    ],
+)
+def test_the_least_picture_has_32_tokens(name: str, levels: int, side: int) -> None:
+    assert least_side([name], levels) == side
+    assert least_side([name, block("down_blocks.1")], levels) == max(side, 12)
+    assert has_tokens(name, levels, 128), "of pictures of 1024 pixels, however small a part is asked for"
+    assert has_tokens(name, levels, 16) == (side == 12), "the miniature's"
+    assert least_side([], levels) == 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attention:
+    """Weights of queries, keys and values, and what they have shown."""
+
+    weights: dict[str, np.ndarray]
+    seen: Calibration
+    inputs: np.ndarray
+
+
+def attention(scores: float = 1.0) -> Attention:
+    """Scores are of that order."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((TOKENS, WIDTH), np.float32)
+    sizes = (scores**0.5, scores**0.5, 1.0)
+    weights = {
+        f"{NAME}.{part}.weight": random.standard_normal((WIDTH, WIDTH), np.float32) * np.float32(size / WIDTH**0.5)
+        for part, size in zip(PARTS, sizes, strict=True)
+    }
+    layers = {name.removesuffix(".weight"): shown(x, x @ weight.T) for name, weight in weights.items()}
+    return Attention(weights=weights, seen=Calibration(layers=layers), inputs=x)
+
+
+def test_steps_are_powers_of_two_that_hold_two_to_four_times_what_was_seen() -> None:
+    made = attention()
+    steps = attention_steps(NAME, made.seen)
+    assert steps is not None
+    for part, step in zip(PARTS, steps, strict=True):
+        assert np.frexp(step)[0] == 0.5
+        assert 2 <= 448 * step / made.seen.layers[f"{NAME}.{part}"].output_size.max() < 4
+    assert attention_steps("mid_block.attn9", made.seen) is None
+
+
+def e4m3(x: np.ndarray, step: float) -> np.ndarray:
+    return (x / step).clip(-448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * np.float32(step)
+
+
+def mixed(parts: list[np.ndarray], steps: tuple[float, ...] | None) -> np.ndarray:
+    """Attention head by head, by another library's 8-bit floats."""
+    found = []
+    for head in range(HEADS):
+        columns = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
+        query, key, value = (
+            part[:, columns] if steps is None else e4m3(part[:, columns], steps[index])
+            for index, part in enumerate(parts)
+        )
+        powers = np.exp(query @ key.T / (WIDTH // HEADS) ** 0.5)
+        shares = powers / powers.sum(1, keepdims=True)
+        found.append((shares if steps is None else e4m3(shares, SHARE_STEP)) @ value)
+    return np.concatenate(found, 1)
+
+
+def test_the_error_is_that_of_the_rounded_products() -> None:
+    made = attention()
+    steps = attention_steps(NAME, made.seen)
+    assert steps is not None
+    weights = list(made.weights.values())
+    parts = [made.inputs @ weight.T for weight in weights]
+    exact = mixed(parts, None)
+    expected = np.square(mixed(parts, steps) - exact).sum() / np.square(exact).sum()
+    assert attention_error(weights, made.inputs, HEADS, steps) == pytest.approx(expected, rel=1e-2)
+    assert 0.02**2 < expected < 0.1**2
+
+
+def measured(made: Attention, *, ladder: bool = True) -> Measured:
+    layer = Layer(name=NAME, kind=Kind.ATTENTION, shape=(HEADS,))
+    target = TARGETS["rtx"]
+    recipe = fitted(RECIPES["fp8"], target)
+    return measure_layers([layer], recipe, Role.UNET, made.weights.get, made.seen, target, ladder=ladder)
+
+
+def test_sharp_attention_loses_more() -> None:
+    small, large = (measured(attention(scores)).options[NAME][0].error for scores in (1.0, 40.0))
+    assert large > 2 * small
+
+
+def test_attention_is_in_8_bits_until_a_goal_asks_for_more() -> None:
+    made = attention()
+    found, recipe = measured(made), fitted(RECIPES["fp8"], TARGETS["rtx"])
+    numbers = choose(found, recipe, Role.UNET, made.seen, goal=1.0)
+    assert numbers.format(Kind.ATTENTION, NAME) == FP8_TENSOR
+    assert numbers.attentions == {NAME: attention_steps(NAME, made.seen)}
+    exact = choose(found, recipe, Role.UNET, made.seen, goal=1e-3)
+    assert exact.format(Kind.ATTENTION, NAME) == FLOAT16
+    assert not exact.attentions
+    assert found.more_bits(exact)["bytes"] == 0
+    assert found.more_bits(exact)["time"] == pytest.approx(1.2)
+    assert len(measured(made, ladder=False).options[NAME]) == 1
+
+
+def test_no_other_recipe_speaks_of_attention() -> None:
+    for recipe in ("fp32", "fp16", "int8", "int8-weight", "int4-weight"):
+        assert not RECIPES[recipe].format(Role.UNET, Kind.ATTENTION, NAME).quantized
+        assert Kind.ATTENTION not in RECIPES[recipe].formats(Role.UNET)
