@@ -26,6 +26,11 @@ class FileEntry:
     sha256: str
     size: int
 
+    @property
+    def name(self) -> str:
+        """Its name in its folder."""
+        return PurePosixPath(self.path).name
+
 
 def entry_of(folder: Path, path: str) -> FileEntry:
     """Hash `folder`/`path`."""

@@ -46,6 +46,13 @@ def range_of(role: Role, symbol: str) -> Range | None:
     return _ALONE if symbol == "batch" and role in SINGLE else RANGES.get(symbol)
 
 
+def ranges(spec: ComponentSpec) -> dict[str, tuple[int, ...]]:
+    """Symbol → least and most, of those that a component's inputs have."""
+    inputs = dict.fromkeys(dim for tensor in spec.inputs for dim in tensor.shape if isinstance(dim, str))
+    found = {symbol: range_of(spec.role, symbol) for symbol in inputs}
+    return {symbol: (r.least, r.most) for symbol, r in found.items() if r is not None}
+
+
 def dimensions(value: "ir.Value") -> tuple[Dim, ...]:
     """Numbers and symbols of one input of a master."""
     assert value.shape is not None, f"input {value.name} has no shape"
