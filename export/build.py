@@ -135,8 +135,9 @@ def build(
         with track(progress, "publish", total=1, unit="folder") as advance:
             space.publish(manifest)
             advance()
-    taken = tuple(name for name, done in intact.items() if manifest.components[name].files == done.files)
-    return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=found.reasons, taken=taken)
+    return BuildReport(
+        folder=destination, manifest=manifest, cached=False, reasons=found.reasons, taken=tuple(space.taken)
+    )
 
 
 _ATTEMPTS = 3

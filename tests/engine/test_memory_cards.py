@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,12 @@ from pocketxl.engine.memory.cards import MOST, STEP, TAKEN, Card, OnCard, on_car
 from pocketxl.engine.memory.plan import LEAST, MemoryPlan, make_plan
 from pocketxl.engine.memory.sizes import GiB
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.runners.base import Range
+from pocketxl.engine.runners.base import Range, Runner
 
 from ..fixtures.rtx_on_host import rtx_engine
+from ..fixtures.watched import Wrapped
 
-CALL = {"width": 512, "height": 512, "num_inference_steps": 10}
+CALL: dict[str, Any] = {"width": 512, "height": 512, "num_inference_steps": 10}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,9 @@ def test_the_largest_picture_fits_and_the_next_does_not(on_rtx: Pipeline) -> Non
 
 def test_what_the_engine_was_compiled_for_bounds_sizes_and_prompts(on_rtx: Pipeline) -> None:
     runners = dict(on_rtx.runners)
-    runners["base/unet"] = Compiled(on_rtx, {"height": (8, 96), "width": (8, 128), "tokens": (77, 154)})
+    runners["base/unet"] = Compiled(
+        on_rtx.runners["base/unet"], {"height": (8, 96), "width": (8, 128), "tokens": (77, 154)}
+    )
     workload = plan(on_rtx, 1 << 40).workload
     (found,) = on_cards(on_rtx.models, runners, workload, [Card(name="", memory=0, free=1 << 50)])
     assert found.largest == 768
@@ -74,16 +78,15 @@ def test_what_the_engine_was_compiled_for_bounds_sizes_and_prompts(on_rtx: Pipel
         ({"prompt_tokens": (77, 231)}, "the prompt's tokens are 231, this engine takes 77 to 154; shorten the prompt"),
     ):
         with pytest.raises(RequestError, match=says):
-            make_plan(on_rtx.models, runners, replace(workload, **changes))  # type: ignore[arg-type]
+            make_plan(on_rtx.models, runners, replace(workload, **changes))
 
 
-class Compiled:
-    """The base's U-Net, compiled for a range."""
+class Compiled(Wrapped):
+    """Compiled for a range."""
 
-    def __init__(self, pipe: Pipeline, ranges: Mapping[str, Range]) -> None:
-        inner = pipe.runners["base/unet"]
-        self.name, self.spec, self.rows, self.device = inner.name, inner.spec, inner.rows, inner.device
-        self.footprint, self.ranges = inner.footprint, ranges
+    def __init__(self, inner: Runner, ranges: Mapping[str, Range]) -> None:
+        super().__init__(inner)
+        self.ranges = ranges
 
 
 def test_usual_cards_have_the_memory_they_are_sold_with_less_what_others_take() -> None:

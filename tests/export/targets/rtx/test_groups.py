@@ -12,7 +12,7 @@ from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.folder.manifest import ActivationModel
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.runners.ort_session import session_options
-from pocketxl.engine.specs import Role
+from pocketxl.engine.specs import Arrays, Role
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.formats import W4_HALVES, W8, W8A8_SIGNED, Kind
 from pocketxl.export.quantize.quantization import Quantization
@@ -123,7 +123,7 @@ def test_a_group_is_no_further_from_the_reference_than_the_form_that_is_measured
         content = ir.to_proto(kept[architectures]).SerializeToString()
         session = onnxruntime.InferenceSession(content, session_options(onnxruntime, 1, patterns=True))
 
-        def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def run(inputs: Arrays) -> dict[str, np.ndarray]:
             return {"prediction": session.run(None, inputs)[0]}
 
         return compare(reference, run, [sample(7), sample(8)]).relative_error
