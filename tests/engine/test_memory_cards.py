@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from pocketxl.engine.errors import MemoryBudgetError, RequestError
+from pocketxl.engine.folder.manifest import FILE_NAME, read_manifest
 from pocketxl.engine.memory.cards import MOST, STEP, TAKEN, Card, OnCard, on_cards, usual_cards
 from pocketxl.engine.memory.plan import LEAST, MemoryPlan, make_plan
 from pocketxl.engine.memory.sizes import GiB
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners.base import Range, Runner
+from pocketxl.engine.specs import Role
 
 from ..fixtures.rtx_on_host import rtx_engine
 from ..fixtures.watched import Wrapped
@@ -87,6 +89,24 @@ class Compiled(Wrapped):
     def __init__(self, inner: Runner, ranges: Mapping[str, Range]) -> None:
         super().__init__(inner)
         self.ranges = ranges
+
+
+def test_what_an_engine_has_on_the_processor_takes_nothing_of_a_card(tiny_engine: Path, tmp_path: Path) -> None:
+    """As engines of our own kernels have their text encoders."""
+    folder = rtx_engine(tiny_engine, tmp_path / "cuda")
+    manifest = read_manifest(folder)
+    on_gpu = {Role.UNET, Role.VAE_DECODER}
+    components = {
+        name: replace(entry, runner="cuda" if entry.spec.role in on_gpu else "ort")
+        for name, entry in manifest.components.items()
+    }
+    (folder / FILE_NAME).write_text(replace(manifest, target="cuda", components=components).to_json(), encoding="utf-8")
+    pipe = Pipeline.load(folder)
+    whole = ask(pipe, 1 << 40)
+    weights = sum(entry.weight_bytes for entry in components.values() if entry.runner == "cuda")
+    assert (whole.unets, whole.plan.pool) == ("together", "device")
+    assert {whole.plan.weight_bytes(i, "device") for i in range(len(whole.plan.phases))} == {weights}
+    assert ask(pipe, whole.plan.peak_bytes - 1).plan.keep < whole.plan.keep
 
 
 def test_usual_cards_have_the_memory_they_are_sold_with_less_what_others_take() -> None:
