@@ -17,6 +17,7 @@ from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
 from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
+from ..engine.folder.variants import loaded_bytes
 from ..engine.memory.plan import LEAST
 from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
@@ -56,12 +57,17 @@ _FORCED = "everything was to be built again"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did. `reasons`: why it could not leave what was there; empty if it could (`cached`)."""
+    """What a build did. `reasons`: why it could not leave what was there; empty if it could (`cached`).
+
+    `taken`: the components that are those of the engine which it replaced, since nothing that they depend on has
+    changed.
+    """
 
     folder: Path
     manifest: Manifest
     cached: bool
     reasons: tuple[str, ...]
+    taken: tuple[str, ...] = ()
 
 
 def build(
@@ -129,7 +135,9 @@ def build(
         with track(progress, "publish", total=1, unit="folder") as advance:
             space.publish(manifest)
             advance()
-    return BuildReport(folder=destination, manifest=manifest, cached=False, reasons=found.reasons)
+    return BuildReport(
+        folder=destination, manifest=manifest, cached=False, reasons=found.reasons, taken=tuple(space.taken)
+    )
 
 
 _ATTEMPTS = 3
@@ -211,7 +219,8 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
         spec=component.spec,
         runner=target.runner,
         files=done.files,
-        weight_bytes=sum(file.size for file in done.files),
+        key=done.key,
+        weight_bytes=loaded_bytes(done.files, facts["architectures"]),
         **facts,
         quality_of="engine" if target.runs_here else "stand_in",
     )

@@ -95,8 +95,8 @@ def _run(args: argparse.Namespace) -> int:
     size = sum(file.size for file in manifest.files)
     if args.json:
         emit(
-            "built", engine=str(report.folder), cached=report.cached, reasons=report.reasons, size_bytes=size,
-            quality=manifest.quality,
+            "built", engine=str(report.folder), cached=report.cached, reasons=report.reasons, taken=report.taken,
+            size_bytes=size, quality=manifest.quality,
             components={n: {**c.quality, "quality_of": c.quality_of} for n, c in manifest.components.items()},
         )  # fmt: skip
         return 0
@@ -105,6 +105,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     for reason in () if args.quiet else report.reasons:
         say(f"built because: {reason}")
+    if report.taken and not args.quiet:
+        say(f"taken over, since none of it touches them: {', '.join(report.taken)}")
     for name, entry in () if args.quiet else manifest.components.items():
         where = ", of its stand-in in ONNX" if entry.quality_of == "stand_in" else ""
         error = f"relative error {entry.quality['relative_error']:.2g}"

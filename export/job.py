@@ -173,8 +173,11 @@ def possible_recipes(job: Job) -> list[Recipe]:
 
 def bytes_needed(job: Job) -> int:
     """An upper estimate of the finished engine, and of the largest stand-in where there are any."""
-    sizes = [engine_bytes(c.weights, job.recipes[n], c.spec.role) for n, c in job.assembly.components.items()]
-    return sum(sizes) + (0 if job.target.runs_here else max(sizes))
+    sizes = []
+    for name, one in job.assembly.components.items():
+        recipes = job.target.of(one.spec.role).files(job.recipes[name])
+        sizes.append([engine_bytes(one.weights, recipe, one.spec.role) for recipe in recipes])
+    return sum(map(sum, sizes)) + (0 if job.target.runs_here else max(map(max, sizes)))
 
 
 def expected_stages(job: Job) -> dict[str, Share]:

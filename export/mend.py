@@ -1,4 +1,4 @@
-"""A damaged engine: what of it is used again, and when its description holds again."""
+"""A damaged or outdated engine: what of it is used again, and when its description holds again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,17 @@ from .target import FACTS, FOUND
 
 
 def intact_components(found: Existing, keys: Mapping[str, str]) -> dict[str, Finished]:
-    """The components of a damaged engine, built from the same parts, that can be taken over as they are."""
-    entries = {} if found.manifest is None else found.manifest.components
+    """The components of a damaged engine, or of one built from other parts, that can be taken over as they are.
+
+    Of the latter those that depend on nothing that has changed.
+    """
+    there = found.manifest or found.outdated
     return {
         name: Finished(key=keys[name], files=entry.files, facts=encode(_facts(entry)))
-        for name, entry in entries.items()
-        if name in keys and not found.damaged & {file.path for file in entry.files}
+        for name, entry in ({} if there is None else there.components).items()
+        if name in keys
+        and (entry.key == keys[name] or (found.manifest is not None and not entry.key))
+        and not found.damaged & {file.path for file in entry.files}
     }
 
 

@@ -1,7 +1,7 @@
 """What a target is: it says what it can do, and turns the ONNX master of a component into the files of one runner."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..engine.specs import ComponentSpec, Role
     from .graph.master import WeightSource
     from .quantize.quantization import Quantization
-    from .quantize.recipes import Instead
+    from .quantize.recipes import Instead, Recipe
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
 """The distributions that every build depends on."""
@@ -28,6 +28,10 @@ class Lowered:
     """Working memory of a call."""
     int8_bytes: int = 0
     exact_threads: int | None = None
+    """See `ComponentEntry`."""
+    architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """See `ComponentEntry`."""
+    ranges: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """See `ComponentEntry`."""
     stand_in: Path | None = None
     """Where this machine cannot run the files: the same component as ONNX for ONNX Runtime's CPU provider."""
@@ -87,6 +91,9 @@ class Target(Protocol):
     @property
     def libraries(self) -> tuple[str, ...]:
         """The distributions that shape what it builds."""
+
+    def files(self, recipe: "Recipe") -> "tuple[Recipe, ...]":
+        """What each file of a component's weights is made by: the recipe, where there is one file for all machines."""
 
     def of(self, role: "Role") -> "Target":
         """What makes the components of that role: itself, or another where it leaves them to the processor."""

@@ -1,13 +1,13 @@
 """ONNX Runtime's own quantization of our float graphs, as its documentation has it: the U-Nets, the rest in floats."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pocketxl.engine.runners.base import Device, Footprint, Held, HostHeld, Runner, Sizes, Value, Values
+from pocketxl.engine.runners.base import Device, Footprint, Held, HostHeld, Range, Runner, Sizes, Value, Values
 from pocketxl.engine.runners.ort import MODEL_FILE
 from pocketxl.engine.specs import ComponentSpec, Role
 
@@ -27,6 +27,7 @@ class SessionRunner:
     device: Device
     session: Any
     rows: int = 1
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     loaded: bool = True
 
     def footprint(self, sizes: Sizes) -> Footprint:

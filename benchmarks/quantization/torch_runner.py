@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pocketxl.engine.runners.base import Device, Footprint, Held, HostHeld, Sizes, Value, Values
+from pocketxl.engine.runners.base import Device, Footprint, Held, HostHeld, Range, Sizes, Value, Values
 from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.engine.specs import Arrays, ComponentSpec
 from pocketxl.export.components import Component
@@ -22,6 +22,7 @@ class TorchRunner:
     spec: ComponentSpec
     module: nn.Module
     rows: int = 1
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     loaded: bool = True
     device: Device = field(default_factory=OrtDevice)
     seen: list[dict[str, np.ndarray]] | None = None

@@ -57,6 +57,7 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
                     "weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality),
                     "formats": {format: list(names) for format, names in entry.formats.items()},
                     "more_bits": dict(entry.more_bits), "halvings": dict(entry.halvings),
+                    "architectures": {file: list(names) for file, names in entry.architectures.items()},
                 }
                 for name, entry in manifest.components.items()
             },
@@ -66,6 +67,9 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
     say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
         f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}, "
         f"model hash {manifest.digest[:HASH_DIGITS]}")  # fmt: skip
+    found = [names for entry in manifest.components.values() for names in entry.architectures.values()]
+    if found:
+        say(f"for GPUs of the generations {', '.join(sorted({a for names in found for a in names}, key=_number))}")
     for name, entry in manifest.components.items():
         error = f"relative error {entry.quality['relative_error']:.2g}" if entry.quality else "no figures"
         say(f"  {name:<20} {entry.runner:<9} {format_bytes(entry.weight_bytes):>10}  {error}")
@@ -80,6 +84,11 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
             + (f", SSIM {manifest.quality['ssim']:.3f}" if "ssim" in manifest.quality else "")
         )
     say(f"made by {manifest.created_by} with " + ", ".join(f"{n} {v}" for n, v in sorted(manifest.tools.items())))
+
+
+def _number(architecture: str) -> int:
+    """`sm89` → 89."""
+    return int(architecture.removeprefix("sm"))
 
 
 command = Command(

@@ -1,9 +1,11 @@
-"""`pocketxl plan`: what would be in memory when, without loading weights."""
+"""`pocketxl plan`: what would be in memory when, and on which cards it fits, without loading weights."""
 
 import argparse
 from typing import Any
 
-from ..memory.plan import format_table
+from ..errors import RequestError
+from ..memory.cards import ASSUMPTION, TAKEN, Card, OnCard, cards_data, format_cards, on_cards, usual_cards
+from ..memory.plan import MemoryPlan, format_table
 from ..memory.sizes import format_bytes, parse_bytes
 from ..pipeline import Pipeline
 from ..request.prompt import escape
@@ -16,30 +18,68 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
+    parser.add_argument(
+        "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
+    )
     add_provider(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _run(args: argparse.Namespace) -> int:
     pipe = Pipeline.load(args.engine, provider=args.provider)
-    budget = None if args.budget is None else parse_bytes(args.budget)
+    budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
+    if budget is not None and device is not None:
+        raise RequestError("--device-memory is a budget too, of the card; give one or the other")
     options: dict[str, Any] = options_of(args, pipe.models)
     prompts = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
     pipe.request(prompts, **options)
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
-    plan = pipe.plan(prompts, budget=budget, **{**options, "num_images_per_prompt": 1})
+    one = {**options, "num_images_per_prompt": 1}
+    plan = pipe.plan(prompts, budget=budget, **one)
+    cards = _cards(pipe, plan, device)
+    if device is not None:
+        plan = cards[0].plan
     workload = plan.workload
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
              prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
-             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
+             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, cards=cards_data(cards),
+             assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
         return 0
     say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
+    if device is not None and not cards[0].fits:
+        fits = f", more than the {format_bytes(device)} that are free"
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
+    if cards:
+        say(f"\n{format_cards(cards)}", lines=True)
+        say(
+            "peak: what this program takes on the card; largest picture: or another shape of as many pixels"
+            + (f"\n{ASSUMPTION}" if device is None else ""),
+            lines=True,
+        )
     return 0
+
+
+def _cards(pipe: Pipeline, plan: MemoryPlan, device: int | None) -> tuple[OnCard, ...]:
+    """What becomes of the call on cards: on one with so much free memory, or else on this machine's and usual ones.
+
+    None for an engine that computes in the machine's own memory.
+    """
+    if plan.pool == "host":
+        if device is not None:
+            raise RequestError(
+                "--device-memory is of a card, but this engine computes in the machine's own memory; give --budget"
+            )
+        return ()
+    if device is not None:
+        cards: tuple[Card, ...] = (Card(name="the card", memory=0, free=device),)
+    else:
+        here = {one.name: one.room for one in (runner.device for runner in pipe.runners.values()) if one.room}
+        cards = (*(Card(name=name, memory=0, free=room) for name, room in here.items() if room), *usual_cards())
+    return on_cards(pipe.models, pipe.runners, plan.workload, cards)
 
 
 command = Command(

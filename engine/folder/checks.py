@@ -19,6 +19,7 @@ from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
 from .files import FileEntry, lexical_path
+from .variants import loaded_bytes
 
 if TYPE_CHECKING:
     from .manifest import ComponentEntry, Manifest
@@ -37,6 +38,9 @@ MOST_BYTES = 1 << 44
 MOST_THREADS = 1 << 16
 MOST_HALVINGS = 126  # float32 has no more
 MEASURED_ON = ("engine", "stand_in")
+MOST_LENGTH = 1 << 20
+"""Of a dimension."""
+_ARCHITECTURE = re.compile(r"sm\d{2,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -141,7 +145,8 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         for i, (tensor, other) in enumerate(zip_longest(getattr(entry.spec, side), getattr(wanted, side))):
             if tensor != other:
                 yield f"spec.{side}[{i}] is {reprlib.repr(tensor)}, of these models it is {other}"
-    held = sum(file.size for file in entry.files)
+    yield from _variants(entry)
+    held = loaded_bytes(entry.files, entry.architectures)
     if not entry.files or entry.weight_bytes != held:
         yield f"weight_bytes is {reprlib.repr(entry.weight_bytes)}, its {len(entry.files)} files have {held}"
     activation = entry.activation
@@ -162,6 +167,8 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         yield f"int8_bytes is {reprlib.repr(entry.int8_bytes)}, 0 to weight_bytes is allowed"
     if entry.exact_threads is not None and not 1 <= entry.exact_threads <= MOST_THREADS:
         yield f"exact_threads is {reprlib.repr(entry.exact_threads)}, 1 to {MOST_THREADS} is allowed"
+    if entry.key and not _SHA256.fullmatch(entry.key):
+        yield f"key is {reprlib.repr(entry.key)}, a sha256 is allowed"
     names = [name for listed in entry.formats.values() for name in listed]
     if len(set(names)) != len(names) or any(len(text) > MOST_CHARACTERS for text in (*names, *entry.formats)):
         yield f"formats name {len(names)} layers; each once, in {MOST_CHARACTERS} characters at most, is allowed"
@@ -173,6 +180,26 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         yield f"halvings are {reprlib.repr(dict(entry.halvings))}, at most {MOST_HALVINGS} are allowed"
     if entry.quality_of not in MEASURED_ON:
         yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
+
+
+def _variants(entry: "ComponentEntry") -> Iterator[str]:
+    """What is wrong with the GPU generations of its files, and with the sizes that they take."""
+    files = {file.name for file in entry.files}
+    for name, found in entry.architectures.items():
+        if name not in files:
+            yield f"architectures name {reprlib.repr(name)}, which is none of its files"
+        if not found or not all(map(_ARCHITECTURE.fullmatch, found)):
+            yield f"architectures of {reprlib.repr(name)} are {reprlib.repr(found)}, names like sm89 are allowed"
+    everywhere = [name for found in entry.architectures.values() for name in found]
+    if len(set(everywhere)) != len(everywhere):
+        yield f"architectures are {reprlib.repr(sorted(everywhere))}, each may stand once"
+    symbols = entry.spec.symbols()
+    for symbol, range_ in entry.ranges.items():
+        if symbol not in symbols or len(range_) != 2 or not 1 <= range_[0] <= range_[1] <= MOST_LENGTH:
+            yield (
+                f"ranges have {reprlib.repr(symbol)}: {reprlib.repr(range_)}; a least and a most of one of "
+                f"{', '.join(symbols)} are allowed"
+            )
 
 
 def _files(manifest: "Manifest") -> Iterator[str]:

@@ -29,6 +29,11 @@ class FileEntry:
     sha256: str
     size: int
 
+    @property
+    def name(self) -> str:
+        """Its name in its folder."""
+        return PurePosixPath(self.path).name
+
 
 def entry_of(folder: Path, path: str) -> FileEntry:
     """Hash `folder`/`path`, unless this process has hashed it and nobody has written to it since."""

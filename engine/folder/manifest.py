@@ -21,7 +21,7 @@ from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
 from .checks import check
 from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
-from .schema import decode, encode
+from .schema import SPARSE, decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 3
@@ -58,6 +58,7 @@ class ComponentEntry:
     """`ort`, `tensorrt` or `cuda`."""
     files: tuple[FileEntry, ...]
     weight_bytes: int
+    """Of the files that are loaded: all of them, but of those for other GPU generations the largest alone."""
     activation: ActivationModel
     quality: Mapping[str, float] = field(default_factory=dict)
     """Against the unquantized reference: `relative_error`, `psnr_db`, …"""
@@ -78,6 +79,13 @@ class ComponentEntry:
     """Of those that needed more than the recipe's own format: `layers`, `bytes` and `time` (a share) that it cost."""
     halvings: Mapping[str, int] = field(default_factory=dict)
     """Layer → how often its outputs are halved to stay in float16's range, and those that are added to them."""
+    architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=SPARSE)
+    """Name of a file → GPU generations (`sm89`) that it was compiled for. Of those files one is loaded; see
+    `folder.variants`."""
+    ranges: Mapping[str, tuple[int, ...]] = field(default_factory=dict, metadata=SPARSE)
+    """Symbol of the spec → the least and the most that its files take; what is not named has no such bounds."""
+    key: str = field(default="", metadata=SPARSE)
+    """What it was built from, as one digest (`export.job.component_keys`): another build takes it over by that."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from ..errors import IntegrityError, NumericError
 
 T = TypeVar("T")
+SPARSE = {"sparse": True}
+"""A field's metadata: left out of the text while it is empty. For what few descriptions have."""
 # JSON has no infinity, and a lossless component has an infinite PSNR.
 _INFINITY = {"inf": math.inf, "-inf": -math.inf}
 _MOST = int(sys.float_info.max)
@@ -26,7 +28,8 @@ _MOST = int(sys.float_info.max)
 def encode(value: Any) -> Any:
     """Dataclasses, mappings and tuples → dicts and lists that `json` writes. NaN is a `NumericError`."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        found = {f.name: (getattr(value, f.name), f.metadata) for f in fields(value)}
+        return {name: encode(item) for name, (item, how) in found.items() if "sparse" not in how or item}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

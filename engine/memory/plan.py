@@ -13,6 +13,7 @@ from ..errors import MemoryBudgetError
 from ..runners.base import Footprint, Pool, Runner, Sizes
 from ..specs import Role
 from ..text.cache import CHUNKS
+from .ranges import check_ranges
 from .sizes import format_bytes
 from .workload import Workload
 
@@ -129,10 +130,12 @@ def make_plan(
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
-    Raises `MemoryBudgetError` that names the least budget that works.
+    Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
+    not compiled for.
     """
     phases = _phases(models, workload)
     used = {phase.component: runners[phase.component] for phase in phases}
+    check_ranges(models, used, workload)
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
     overhead = _overhead(used)
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}

@@ -75,6 +75,10 @@ class Footprint:
     it was last given back, and is given back with every component that is released."""
 
 
+Range = tuple[int, int]
+"""The least and the most that there may be, ends included."""
+
+
 class Device(Protocol):
     """What the runners of one engine share: a stream, streams' memory, threads. Opened when first needed."""
 
@@ -120,6 +124,10 @@ class Runner(Protocol):
     @property
     def rows(self) -> int:
         """How many rows a call should have where there are as many: 2 takes both sides of guidance in one call."""
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Symbol of the spec → the lengths that it takes, where it was compiled for a range; others are free."""
 
     @property
     def loaded(self) -> bool:

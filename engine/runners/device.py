@@ -116,6 +116,15 @@ class CudaDevice:
         except IncompatibleError:
             return ""
 
+    @property
+    def architecture(self) -> str:
+        """The GPU's generation, as engines name those that they are for (`sm89`); empty on a machine without one."""
+        try:
+            major, minor = self.driver.compute_capability()
+        except IncompatibleError:
+            return ""
+        return f"sm{major}{minor}"
+
     @cached_property
     def room(self) -> int | None:
         """Bytes that were free before this process took any; None on a machine without a GPU."""

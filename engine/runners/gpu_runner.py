@@ -1,10 +1,12 @@
 """What runners of components on the first GPU have in common, whatever computes there."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import IncompatibleError
 from ..folder.manifest import ComponentEntry
-from .base import Footprint, Sizes
+from ..folder.variants import file_for
+from .base import Footprint, Range, Sizes
 from .device import CudaDevice
 
 
@@ -20,12 +22,21 @@ class GpuRunner:
         self._folder = folder
         self._entry = entry
 
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """What the component was compiled for, as its build has noted it."""
+        return {symbol: (least, most) for symbol, (least, most) in self._entry.ranges.items()}
+
     def footprint(self, sizes: Sizes) -> Footprint:
-        """See `Runner`. The working memory is the device's one scratch."""
-        working = self._entry.activation.bytes_at(
-            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
-        )
-        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, scratch=True)
+        """See `Runner`. The working memory is the device's one scratch.
+
+        Weights are those of the file for the card at hand; on a machine without one, of the largest.
+        """
+        entry = self._entry
+        here = file_for(entry, self.device.architecture) if entry.architectures else None
+        weights = entry.weight_bytes if here is None else here.size
+        working = entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
+        return Footprint(pool="device", weights=weights, working=working, scratch=True)
 
     def leave_behind(self) -> None:
         """Refuse: a GPU's driver does not survive a fork. Raises `IncompatibleError`."""

@@ -12,7 +12,7 @@ from ..ending import Ended
 from ..errors import IncompatibleError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..specs import Role
-from .base import Footprint, Held, HostHeld, Pool, Sizes, Value, Values, check_inputs
+from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_providers import CPU, HALF, Provider
@@ -102,6 +102,11 @@ class OrtRunner:
         self._folder = folder
         self._entry = entry
         self._session: Any = None
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """It takes every size."""
+        return {}
 
     @property
     def loaded(self) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.files import FileEntry
+from ..folder.manifest import ComponentEntry, checked_path
+from ..folder.variants import chosen_file
 from .base import Held, Value, Values, check_inputs
 from .buffers import Buffers, CudaHeld
 from .device import CudaArray, CudaDevice
@@ -23,6 +25,7 @@ from .tensorrt_refusal import run_refusal
 __all__ = ["ENGINE_FILE", "CudaDevice", "TensorRTRunner", "import_tensorrt"]
 
 ENGINE_FILE = "model.engine"
+"""Of a component; where it has others for other GPU generations, these are `model.sm75.engine` and so on."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +39,7 @@ class _Loaded:
 
 
 class TensorRTRunner(GpuRunner):
-    """Runs `<component>/model.engine` of an engine folder on the first GPU."""
+    """Runs `<component>/model.engine` of an engine folder, or the one for its generation, on the first GPU."""
 
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
         super().__init__(folder, name, entry, device)
@@ -92,12 +95,12 @@ class TensorRTRunner(GpuRunner):
         if self._loaded is None:
             if self.device.forked:
                 self.leave_behind()
-            path = checked_file(self._folder, self._entry, ENGINE_FILE)
+            file = self._file()
+            path = checked_path(self._folder, file)
             if self._engine is None:
                 trt = import_tensorrt()
                 self.device.driver.enter()
-                digest = next(file.sha256 for file in self._entry.files if file.path.endswith(ENGINE_FILE))
-                self._engine = TensorRTEngine(trt, path, self.device, size=self._entry.weight_bytes, digest=digest)
+                self._engine = TensorRTEngine(trt, path, self.device, size=file.size, digest=file.sha256)
             self.device.driver.enter()
             try:
                 self._engine.load()
@@ -111,6 +114,13 @@ class TensorRTRunner(GpuRunner):
                 self._engine.close()
                 raise
         return self._loaded
+
+    def _file(self) -> FileEntry:
+        """The file for the card at hand: of several, which it is says the driver, before any of them is read."""
+        if len(self._entry.files) == 1:
+            return self._entry.files[0]
+        driver = self.device.driver
+        return chosen_file(self._entry, self.device.architecture, folder=self._folder, gpu=driver.device_name())
 
     def _input(self, name: str, value: Value, loaded: _Loaded) -> CudaArray:
         """The value on the GPU: where it is already in the engine's type, or on its way into the tensor's buffer."""

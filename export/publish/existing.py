@@ -23,6 +23,8 @@ class Existing:
 
     manifest: Manifest | None = None
     """Of an engine that was built from the same parts, whole or damaged."""
+    outdated: Manifest | None = None
+    """Of one that was built from others. What of it is used again is hashed when it is."""
     damaged: frozenset[str] = frozenset()
     """Its files that are missing or altered."""
     reasons: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ def find_engine(destination: Path, parts: Mapping[str, str], progress: Progress 
     except PocketXLError as error:
         return Existing(reasons=(str(error),))
     if changed := explain_miss(manifest.build_key, parts):
-        return Existing(reasons=tuple(changed))
+        return Existing(outdated=manifest, reasons=tuple(changed))
     damage = _damage(destination, manifest, progress or Silent())
     if not damage:
         tidy(destination, clear_published)

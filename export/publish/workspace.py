@@ -57,6 +57,8 @@ class Workspace:
         self._bytes_needed = bytes_needed
         self._keys = keys
         self._intact = intact
+        self.taken: list[str] = []
+        """Components that were taken over from the engine that is to be replaced."""
         self._state = self._read_state()
         self._remove_unfinished()
         shutil.rmtree(self.aside, ignore_errors=True)
@@ -168,7 +170,10 @@ class Workspace:
 
     def _brought(self, name: str) -> Finished | None:
         found = self._intact.get(name)
-        return found if found is not None and all(self.bring(entry) for entry in found.files) else None
+        if found is None or not all(self.bring(entry) for entry in found.files):
+            return None
+        self.taken.append(name)
+        return found
 
     def _matches(self, found: Finished) -> bool:
         try:

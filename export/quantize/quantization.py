@@ -42,13 +42,20 @@ class Quantization:
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
 
+    instead: Mapping[Kind, Mapping[Format, Format]] = field(default_factory=dict)
+    """What layers have in place of such a format, in a file for machines that lack it: more bits, never fewer."""
+
     def format(self, kind: Kind, name: str) -> Format:
         """The format of layer `name`, or of a part that a pass cut it into (`ff.net.0.proj.1`); never `KEEP`."""
+        found = self._assigned(name) or self.recipe.format(self.role, kind, name)
+        return self.instead.get(kind, {}).get(found, found)
+
+    def _assigned(self, name: str) -> Format | None:
         for known in (name, re.sub(r"\.\d+$", "", name)):
             if known in self.assigned:
                 format = self.assigned[known]
                 return self.recipe.kept if format == KEEP else format
-        return self.recipe.format(self.role, kind, name)
+        return None
 
     def sampled(self, name: str) -> Floats | None:
         """Sampled inputs of that layer or of the layer that it is a part of; None: there are none."""

@@ -19,7 +19,7 @@ from ...engine.generation import Prepared
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress, track
 from ...engine.request.resolve import resolve
-from ...engine.runners.base import Device, Footprint, Held, HostHeld, Sizes, Value, Values
+from ...engine.runners.base import Device, Footprint, Held, HostHeld, Range, Sizes, Value, Values
 from ...engine.runners.ort import OrtDevice
 from ...engine.specs import Arrays, ComponentSpec, Role, TensorSpec
 from ...engine.text.tokenizer import Tokenizer
@@ -65,6 +65,7 @@ class ReferenceRunner:
     samples: list[Sample] = field(default_factory=list)
     rows: int = 2
     device: Device = field(default_factory=OrtDevice)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     loaded: bool = True
     seen: int = 0
     """Rows so far."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -542,8 +543,13 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
     assert not list(tmp_path.glob(".engine.building/aside"))
 
     assert run(capsys, "verify", out).status == 0
-    assert "fp16 for rtx" in run(capsys, "inspect", out).out
-    assert "predicted peak for 64x64" in run(capsys, "plan", out).out
+    shown = run(capsys, "inspect", out)
+    assert "fp16 for rtx" in shown.out
+    assert "for GPUs of the generations sm80, sm86, sm89, sm120, sm121" in shown.out
+    shown = run(capsys, "plan", out)
+    assert "predicted peak for 64x64" in shown.out
+    assert re.search(r"6 GB +5\.25 GiB +yes +stays .* 1536x1536", shown.out), "as large as it was compiled for"
+    assert "width is 1544, this engine takes 64 to 1536" in run(capsys, "plan", out, "--width", "1544").complaint()
     assert "tensorrt-rtx-cu12" in manifest.tools
     if ctypes.util.find_library("cuda") is None:
         shown = run(capsys, "generate", "a cat", "--engine", out, "-o", tmp_path / "x.png")

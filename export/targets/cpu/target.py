@@ -17,7 +17,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
 
@@ -62,6 +62,10 @@ class CpuTarget:
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES
+
+    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """One, by the recipe."""
+        return (recipe,)
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""

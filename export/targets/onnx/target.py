@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
-from ...quantize.recipes import Instead
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from .files import save
 
@@ -47,6 +47,10 @@ class OnnxHalfTarget:
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES
+
+    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """One, by the recipe."""
+        return (recipe,)
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""

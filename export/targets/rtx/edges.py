@@ -3,6 +3,11 @@
 What goes from one component to the next, above all the conditioner's keys and values, is then half as large on the GPU,
 is not converted again at every step, and is the same numbers: the master rounds them to halves first of all, and makes
 floats of halves last of all.
+
+Their layout stays that of all targets, `[batch, tokens, width]`, and a kernel of the U-Net turns each into attention's
+at every step. Read from the smallest U-Net's program at 1024², batch 2, that is 8 launches and 0.06 % of the bytes that
+all kernels read and write. With `[batch, heads, tokens, 64]` at the edge values are read where they lie, but keys are
+copied all the same, so 4 of the launches go; for that, this target's components would have an edge of their own.
 """
 
 import onnx_ir as ir

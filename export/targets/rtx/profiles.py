@@ -5,6 +5,7 @@ where the runner asks for working memory by the sizes of the call. Not in it: pi
 than four chunks, until an option asks for them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,16 @@ head and no size that varies has no fused kernel."""
 def range_of(role: Role, symbol: str) -> Range | None:
     """What a symbol may be in a component of that role; None if no range is known."""
     return _ALONE if symbol == "batch" and role in SINGLE else RANGES.get(symbol)
+
+
+def ranges(spec: ComponentSpec, sizes: Mapping[str, Profile]) -> dict[str, tuple[int, ...]]:
+    """Symbol → least and most, of those that a component's inputs have, by their profiles."""
+    found: dict[str, tuple[int, ...]] = {}
+    for tensor in spec.inputs:
+        least, _, most = sizes[tensor.name]
+        edges = zip(tensor.shape, least, most, strict=True)
+        found |= {dim: (low, high) for dim, low, high in edges if isinstance(dim, str)}
+    return found
 
 
 def dimensions(value: "ir.Value") -> tuple[Dim, ...]:

@@ -1,14 +1,14 @@
 """The `rtx` targets: TensorRT for RTX engines, built on any machine, for all GPU generations or for one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
-from ....engine.specs import Role
 from ...quantize.formats import (
     FLOAT16,
     FP8_TENSOR,
@@ -22,33 +22,19 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
-from .profiles import profiles
+from .groups import ARCHITECTURES, ONLY, TOGETHER, TURING, Group, able, lacked, most
+from .profiles import profiles, ranges
+
+__all__ = ["ARCHITECTURES", "RTX_TARGETS", "TOGETHER", "RtxTarget"]
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ....engine.specs import ComponentSpec
+    from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
-    from ...quantize.recipes import Recipe
-
-# GPU generations that TensorRT for RTX builds for (by its own list there is no SM90, so Hopper is not among them).
-ARCHITECTURES = {
-    "sm75": "Turing",
-    "sm80": "A100",
-    "sm86": "Ampere",
-    "sm89": "Ada",
-    "sm120": "Blackwell",
-    "sm121": "GB10",
-}
-TOGETHER = tuple(name for name in ARCHITECTURES if name != "sm75")
-"""Those that share an engine, whose program is the same as for each of them alone. With Turing among them many biases
-and residuals would be added behind the matrix products instead of in them, and each result read and written again."""
-
-ONLY: Mapping[Format, tuple[str, ...]] = {FP8_TENSOR: ("sm89", "sm120", "sm121")}
-"""Formats that not all of `TOGETHER` multiply in, and those that do."""
 
 _SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
 _ANYWHERE = frozenset({FLOAT16, W4_HALVES, W8, *_SIGNED})
@@ -62,7 +48,7 @@ INSTEAD: Instead = {
     Kind.LINEAR: {W4: W4_HALVES, W8A8_DYNAMIC: _SIGNED},
     Kind.CONV: {W4: W4_HALVES, W8A8_STATIC: _SIGNED},
 }
-# Turing multiplies matrices in int8; its convolutions would become halves with rounded inputs. It has no 4 bits.
+# As an engine of its own Turing's are refused what it lacks, and int8 convolutions are chosen as what they become.
 TURING_FORMATS = {**FORMATS, Kind.LINEAR: frozenset({FLOAT16, W8, *_SIGNED}), Kind.CONV: frozenset({FLOAT16, W8})}
 TURING_INSTEAD: Instead = {Kind.LINEAR: {W8A8_DYNAMIC: _SIGNED}, Kind.CONV: {W8A8_STATIC: W8}}
 # By the units that multiply, of which 8-bit ones are twice as fast on every generation; scales for channels are a pass
@@ -78,14 +64,17 @@ PACE: Mapping[Format, float] = {
 
 COMPILED_FILE = "compiled.onnx"
 """What the compiler reads, beside the stand-in, whose weights it has."""
+_LESS_COMMON = "others"
+"""Folder for what files other than the first are made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RtxTarget:
-    """TensorRT for RTX on some GPU generations; an engine for several has one program, the least common one."""
+    """TensorRT for RTX on some GPU generations; `others` have a file of their own in each component."""
 
     name: str
     architectures: tuple[str, ...]
+    others: tuple[Group, ...] = ()
     runner: str = "tensorrt"
     dtype: str = "float16"
     runs_here: bool = False
@@ -95,6 +84,10 @@ class RtxTarget:
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
+
+    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """One by the recipe, and one for each of the others, by what they do instead."""
+        return (recipe, *(recipe.with_formats(group.instead) for group in self.others))
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""
@@ -111,70 +104,90 @@ class RtxTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.engine`. The stand-in has its weights, and the edge that the spec declares.
+        """See `Target.lower`; writes `model.engine`, and `model.sm75.engine` and so on for the others.
 
-        The compiler reads a second ONNX file, which shares the first one's weights and has halves at its edge.
-        The builder names temporaries in an order that changes from run to run, so engines built twice from the same
-        inputs are of equal size but differ in some bytes.
+        The stand-in is of the first, has its weights, and the edge that the spec declares. The compiler reads a second
+        ONNX file, which shares the first one's weights and has halves at its edge. The builder names temporaries in an
+        order that changes from run to run, so engines built twice from the same inputs are of equal size but differ in
+        some bytes.
         """
-        import onnx_ir as ir
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
-
         from ...graph.activations import activation_model
-        from ...graph.master import attach
         from .builder import Order
-        from .edges import half_edges
-        from .fp8 import fp8
-        from .fp8_attention import fp8_attention, opened, with_tokens
-        from .int8 import int8
+        from .fp8_attention import with_tokens
         from .memory import working_memory
         from .process import build_aside
-        from .weight_groups import weight_groups
-        from .weight_only import weight_only
 
-        rewrite(model)
-        attach(model, weights)
+        masters = [model, *(model.clone() for _ in self.others)]
+        groups = (Group(architectures=able(self.architectures, quantization.recipe)), *self.others)
         sizes = with_tokens(profiles(component, spec), spec, model.graph, quantization.attentions)
-        attentions = fp8_attention(model.graph, quantization.attentions)
-        for rewrite_layers in (int8, fp8, weight_groups, weight_only):
-            rewrite_layers(model.graph, quantization)
-        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
-        order = Order(
-            component=component,
-            onnx=aside / COMPILED_FILE,
-            profiles=sizes,
-            architectures=able(self.architectures, quantization.recipe),
-            engine=out / ENGINE_FILE,
+        memory, architectures = [], {}
+        for master, group in zip(masters, groups, strict=True):
+            first = master is model
+            name, beside = (ENGINE_FILE, aside) if first else (group.file(ENGINE_FILE), aside / _LESS_COMMON)
+            beside.mkdir(exist_ok=True)
+            numbers = quantization if first else replace(quantization, instead=group.instead)
+            order = Order(
+                component=component,
+                onnx=beside / COMPILED_FILE,
+                profiles=sizes,
+                architectures=group.architectures,
+                engine=out / name,
+            )
+            write_onnx(master, weights, numbers, beside)
+            build_aside(order, tell)
+            memory.append(working_memory(order.engine, spec) or activation_model(component, master, spec))
+            architectures[name] = group.architectures
+            if not first:
+                rmtree(beside)
+        return Lowered(
+            activation=most(memory),
+            architectures=architectures,
+            ranges=ranges(spec, sizes),
+            stand_in=aside / MODEL_FILE,
         )
-        try:
-            ir.save(model, aside / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
-            halves = ir.load(aside / MODEL_FILE)
-            half_edges(halves.graph)
-            ir.save(halves, order.onnx)
-            if attentions:
-                stand_in = ir.load(aside / MODEL_FILE)
-                opened(stand_in.graph, attentions)
-                ir.save(stand_in, aside / MODEL_FILE)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {error.filename or aside}: {error.strerror or error}; "
-                "free some space or choose another folder"
-            ) from error
-        build_aside(order, tell)
-        memory = working_memory(order.engine, spec) or activation_model(component, model, spec)
-        return Lowered(activation=memory, stand_in=aside / MODEL_FILE)
 
 
-def able(architectures: tuple[str, ...], recipe: "Recipe") -> tuple[str, ...]:
-    """Those that can do all that the recipe asks for; all components of an engine are for the same ones."""
-    asked = {format for role in Role for formats in recipe.formats(role).values() for format in formats}
-    return tuple(name for name in architectures if all(name in ONLY.get(format, architectures) for format in asked))
+def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quantization", folder: Path) -> None:
+    """A master with its weights as the stand-in and as what the compiler reads; the master has the weights then.
+
+    Raises `StorageError` when writing fails.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from ...graph.master import attach
+    from .edges import half_edges
+    from .fp8 import fp8
+    from .fp8_attention import fp8_attention, opened
+    from .int8 import int8
+    from .weight_groups import weight_groups
+    from .weight_only import weight_only
+
+    rewrite(model)
+    attach(model, weights)
+    attentions = fp8_attention(model.graph, quantization.attentions)
+    for rewrite_layers in (int8, fp8, weight_groups, weight_only):
+        rewrite_layers(model.graph, quantization)
+    RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
+    try:
+        ir.save(model, folder / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
+        halves = ir.load(folder / MODEL_FILE)
+        half_edges(halves.graph)
+        ir.save(halves, folder / COMPILED_FILE)
+        if attentions:
+            stand_in = ir.load(folder / MODEL_FILE)
+            opened(stand_in.graph, attentions)
+            ir.save(stand_in, folder / MODEL_FILE)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {error.filename or folder}: {error.strerror or error}; "
+            "free some space or choose another folder"
+        ) from error
 
 
-def formats_of(architecture: str) -> Mapping[Kind, frozenset[Format]]:
-    """What one of `TOGETHER` can do with each kind of layer."""
-    lacking = frozenset(format for format, those in ONLY.items() if architecture not in those)
-    return {kind: formats - lacking for kind, formats in FORMATS.items()}
+def without(lacking: Iterable[Format]) -> Mapping[Kind, frozenset[Format]]:
+    """What can be done with each kind of layer where these formats are lacking."""
+    return {kind: formats - {*lacking} for kind, formats in FORMATS.items()}
 
 
 def rewrite(model: "ir.Model") -> None:
@@ -191,6 +204,7 @@ def rewrite(model: "ir.Model") -> None:
 
 RTX_TARGETS = (
     RtxTarget(name="rtx", architectures=TOGETHER),
+    RtxTarget(name="rtx-all", architectures=TOGETHER, others=(TURING,), formats=without(ONLY)),
     RtxTarget(name="rtx-sm75", architectures=("sm75",), formats=TURING_FORMATS, instead=TURING_INSTEAD),
-    *(RtxTarget(name=f"rtx-{name}", architectures=(name,), formats=formats_of(name)) for name in TOGETHER),
+    *(RtxTarget(name=f"rtx-{name}", architectures=(name,), formats=without(lacked(name))) for name in TOGETHER),
 )

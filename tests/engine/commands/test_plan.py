@@ -1,4 +1,4 @@
-"""`pocketxl plan`: the same limits as `generate`, nothing loaded, and the peak that the planner says."""
+"""`pocketxl plan`: the same limits as `generate`, nothing loaded, the peak that the planner says, and cards it fits."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 from pocketxl.engine.pipeline import Pipeline
 
 from ...fixtures.command_line import run
+from ...fixtures.rtx_on_host import rtx_engine
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,52 @@ def test_it_takes_what_a_call_takes(tiny_engine: Path, capsys: pytest.CaptureFix
     refused = {("--sampler", "magic"): "euler_a", ("--prompt", "(a:99)"): "weight", ("--eta", "1"): "ddim"}
     for wrong, says in refused.items():
         assert says in run(capsys, "plan", tiny_engine, *wrong).complaint()
+
+
+@pytest.fixture(scope="module")
+def for_cards(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rtx_engine(tiny_engine, tmp_path_factory.mktemp("rtx"))
+
+
+def test_an_engine_for_cards_says_what_becomes_of_it_on_usual_ones(
+    for_cards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "plan", for_cards, "--width", "128").out
+    for card in ("4 GB", "6 GB", "8 GB", "12 GB"):
+        (line,) = (line for line in shown.splitlines() if line.startswith(card))
+        assert line.split()[4:6] == ["yes", "together"]
+    assert "assumed: driver, desktop and browser take 768 MiB" in shown
+    (event,) = run(capsys, "plan", for_cards, "--width", "128", "--json").events()
+    assert event["assumed_taken_bytes"] == 768 << 20
+    assert [card["free_bytes"] for card in event["cards"]] == [(size << 30) - (768 << 20) for size in (4, 6, 8, 12)]
+    assert {(card["fits"], card["unets"], card["peak_bytes"]) for card in event["cards"]} == {
+        (True, "together", event["peak_bytes"])
+    }
+
+
+def test_a_card_s_free_memory_is_planned_for(for_cards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (least,) = run(capsys, "plan", for_cards, "--device-memory", "1", "--json").events()
+    (card,) = least["cards"]
+    assert (card["fits"], card["unets"], card["largest"]) == (False, "in turns", None)
+    assert least["keep"] == card["keep"] == []
+    assert least["peak_bytes"] == card["peak_bytes"] > 300 << 20
+    shown = run(capsys, "plan", for_cards, "--device-memory", "1MiB").out
+    assert "more than the 1 MiB that are free" in shown
+    assert "assumed" not in shown
+    (whole,) = run(capsys, "plan", for_cards, "--device-memory", "6GiB", "--json").events()
+    assert (whole["cards"][0]["fits"], whole["assumed_taken_bytes"]) == (True, None)
+
+
+def test_cards_are_asked_of_engines_for_cards_alone(
+    tiny_engine: Path, for_cards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (event,) = run(capsys, "plan", tiny_engine, "--json").events()
+    assert event["cards"] == []
+    refused = {
+        (tiny_engine, "--device-memory", "6GiB"): "give --budget",
+        (for_cards, "--device-memory", "6GiB", "--budget", "4GiB"): "give one or the other",
+        (for_cards, "--device-memory", "six"): "4GiB",
+    }
+    for arguments, says in refused.items():
+        shown = run(capsys, "plan", *arguments)
+        assert (shown.status, says in shown.complaint()) == (2, True)

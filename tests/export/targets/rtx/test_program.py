@@ -5,12 +5,13 @@ then change the version here.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from pocketxl.engine.compiled.arena import arena_at
+from pocketxl.engine.compiled.arena import _symbols, arena_at
 from pocketxl.engine.compiled.program import UNKNOWN
 from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.models.unet import UNet
@@ -25,6 +26,8 @@ from .lowering import Built, build
 
 trt = pytest.importorskip("tensorrt_rtx")
 UNET = SMALLEST.unet()
+TURNED = "ReshTranReshMove"
+"""What brings a key or a value into the layout of attention's kernel."""
 
 
 def test_the_version_whose_form_is_known() -> None:
@@ -68,6 +71,26 @@ def test_halves_go_in_and_out_and_keys_and_values_are_not_converted(unet_for_all
     edge = [t.name for t in (*UNET.inputs, *UNET.outputs)]
     assert {program.tensors[f"{name}.1"].type for name in edge} == {"half"}
     assert not [name for name in unet_for_all.compiled.kernels if name.startswith("CastReshTran")]
+
+
+def test_turning_keys_and_values_to_attention_s_layout_is_not_a_thousandth_of_a_step_s_traffic(
+    unet_for_all: Built,
+) -> None:
+    """So they are left in the layout that all targets have."""
+    (program,) = (p for p in unet_for_all.compiled.programs if not p.fusion)
+    lengths = {"batch": 2, "tokens": 77, "height": 128, "width": 128}
+    symbols = _symbols(
+        program, {t.name: tuple(d if isinstance(d, int) else lengths[d] for d in t.shape) for t in UNET.inputs}
+    )
+    traffic: Counter[str] = Counter()
+    for operation in program.operations:
+        for name in (*operation.inputs, *operation.outputs):
+            if name in program.tensors:
+                traffic[operation.name] += program.tensors[name].bytes_at(symbols) or 0
+    assert unet_for_all.compiled.kernels[TURNED] == len(SMALLEST.key_values()) == 8
+    numbers = sum(lengths["batch"] * lengths["tokens"] * int(t.shape[-1]) for t in SMALLEST.key_values())
+    assert traffic[TURNED] == pytest.approx(2 * 2 * numbers, rel=0.01), "halves, read and written"
+    assert traffic[TURNED] < 1e-3 * sum(traffic.values())
 
 
 def test_every_attention_is_one_kernel(unet_for_all: Built) -> None:
