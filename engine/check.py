@@ -82,7 +82,8 @@ def check_engine(
 def advice(path: str | Path | None = None, *, provider: str | None = None) -> str | None:
     """What to tell somebody who runs this engine for the first time on a device that it was not measured on.
 
-    `provider`: the one that it was run with. Said once for each engine and device: None from then on, and after a check that passed.
+    `provider`: the one that it was run with. Said once for each engine and device: None from then on, and after a check
+    that passed.
     """
     folder = engine_folder(path)
     manifest = read_manifest(folder)

@@ -13,10 +13,11 @@ from .base import Device, Runner
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
+    "tensorrt_full": (".tensorrt", "CudaDevice", "FullTensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
-"""Kind → module, and in it the class of the device that an engine's runners share, and that of the runners; imported
-only when an engine asks for it."""
+"""Kind (`tensorrt` is TensorRT for RTX, `tensorrt_full` TensorRT) → module, and in it the class of the device that an
+engine's runners share, and that of the runners; imported only when an engine asks for it."""
 
 
 def open_runners(
