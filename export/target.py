@@ -88,6 +88,12 @@ class Target(Protocol):
     def libraries(self) -> tuple[str, ...]:
         """The distributions that shape what it builds."""
 
+    def machine(self) -> Mapping[str, str]:
+        """What of this machine decides what it builds, for the build key; empty where every machine builds the same.
+
+        Asked before anything else is done. Raises `IncompatibleError` where it cannot build here.
+        """
+
     def of(self, role: "Role") -> "Target":
         """What makes the components of that role: itself, or another where it leaves them to the processor."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -11,8 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from pocketxl.engine.runners import BACK_ENDS
-from pocketxl.engine.runners import __name__ as runners_package
+from pocketxl.engine.runners import BACK_ENDS, back_end
 from pocketxl.engine.runners.base import Runner, call
 
 from .component import build_component, parts_of
@@ -30,12 +28,8 @@ def cuda_runner(network: Network, folder: Path, *, recipe: str) -> Runner:
     """The component of that recipe, built in `folder` for the GPU at hand."""
     major, minor = torch.cuda.get_device_capability()
     entry = build_component(network, recipe, folder, (10 * major + minor,))
-    module, device, runner = BACK_ENDS["cuda"]
-    back_end = import_module(module, runners_package)
-    made: Runner = getattr(back_end, runner)(
-        folder, parts_of(network).name, entry, getattr(back_end, device)(threads=None)
-    )
-    return made
+    device, runner = back_end("cuda")
+    return runner(folder, parts_of(network).name, entry, device(threads=None))
 
 
 def module_runner(network: Network, folder: Path) -> Runner:

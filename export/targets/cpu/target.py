@@ -63,6 +63,10 @@ class CpuTarget:
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES
 
+    def machine(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""
         return self

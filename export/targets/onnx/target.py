@@ -48,6 +48,10 @@ class OnnxHalfTarget:
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES
 
+    def machine(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
+from ....engine.runners.tensorrt_library import RTX, TensorRTLibrary, import_tensorrt
 from ...quantize.formats import (
     FLOAT16,
     W4,
@@ -27,6 +28,7 @@ from .profiles import profiles
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ....engine.folder.manifest import ActivationModel
     from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
@@ -86,6 +88,12 @@ class RtxTarget:
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
+    library: TensorRTLibrary = RTX
+
+    def machine(self) -> Mapping[str, str]:
+        """Nothing. Raises `IncompatibleError` where the library is not here."""
+        import_tensorrt(self.library)
+        return {}
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""
@@ -116,7 +124,6 @@ class RtxTarget:
         from .builder import Order
         from .edges import half_edges
         from .int8 import int8
-        from .memory import working_memory
         from .process import build_aside
         from .weight_groups import weight_groups
         from .weight_only import weight_only
@@ -132,6 +139,7 @@ class RtxTarget:
             profiles=profiles(component, spec),
             architectures=self.architectures,
             engine=out / ENGINE_FILE,
+            library=self.library.extra,
         )
         try:
             ir.save(model, aside / MODEL_FILE, external_data=f"{MODEL_FILE}.data")
@@ -144,8 +152,14 @@ class RtxTarget:
                 "free some space or choose another folder"
             ) from error
         build_aside(order, tell)
-        memory = working_memory(order.engine, spec) or activation_model(component, model, spec)
-        return Lowered(activation=memory, stand_in=aside / MODEL_FILE)
+        memory = self.memory(order.engine, spec) or activation_model(component, model, spec)
+        return Lowered(activation=memory, stand_in=None if self.runs_here else aside / MODEL_FILE)
+
+    def memory(self, engine: Path, spec: "ComponentSpec") -> "ActivationModel | None":
+        """The working memory of an engine that was built, or None where it does not tell."""
+        from .memory import working_memory
+
+        return working_memory(engine, spec)
 
 
 def rewrite(model: "ir.Model") -> None:
