@@ -108,6 +108,10 @@ def _case(
 def _write(
     case: Case, system: System, journal: Journal, measured: Measured, made_ready: float, expected: Tensor | None
 ) -> None:
+    if not bool(measured.result.isfinite().all()):
+        journal.note(f"{case.name} {system.name}: its result is not finite")
+    elif expected is not None:
+        journal.add(case.name, system.name, "relative_error", relative_error(measured.result, expected), "1")
     journal.add(case.name, system.name, "seconds", measured.seconds, "s")
     if system.compiles:
         journal.add(case.name, system.name, "compile_seconds", made_ready + measured.start, "s")
@@ -117,10 +121,6 @@ def _write(
         journal.add(case.name, system.name, "peak_device_bytes", measured.peak_device_bytes, "B")
     if measured.device_used_bytes is not None:
         journal.add(case.name, system.name, "device_used_bytes", measured.device_used_bytes, "B")
-    if not bool(measured.result.isfinite().all()):
-        journal.note(f"{case.name} {system.name}: its result is not finite")
-    elif expected is not None:
-        journal.add(case.name, system.name, "relative_error", relative_error(measured.result, expected), "1")
 
 
 def _line(error: Exception) -> str:
