@@ -22,6 +22,10 @@ PACKAGES = (
     "torchao",
     "openvino",
     "triton",
+    "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu13",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
     "numpy",
 )
 

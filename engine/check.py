@@ -53,17 +53,20 @@ class ComponentCheck:
         return self.relative_error <= self.limit  # false for NaN
 
 
-def check_engine(path: str | Path | None = None, *, threads: int | None = None) -> Iterator[ComponentCheck]:
+def check_engine(
+    path: str | Path | None = None, *, threads: int | None = None, provider: str | None = None
+) -> Iterator[ComponentCheck]:
     """Check every component of an engine folder (None: the bundled miniature), one in memory at a time.
 
-    Raises `IncompatibleError` for an engine that carries no samples, and what loading and calling raise. Once every
-    component has passed, `advice` says no more on this machine.
+    `provider`: as `Pipeline.load` takes it. Raises `IncompatibleError` for an engine that carries no samples, what
+    `open_runners` raises for a provider, and what loading and calling raise. Once every component has passed, `advice`
+    says no more on this machine.
     """
     folder = engine_folder(path)
     manifest = read_manifest(folder)
     if not all(entry.sample is not None for entry in manifest.components.values()):
         raise IncompatibleError(f"{folder} carries no reference samples; build it again with `pocketxl build`")
-    runners = open_runners(folder, manifest, threads=threads)
+    runners = open_runners(folder, manifest, threads=threads, provider=provider)
     found = []
     try:
         for name, runner in runners.items():
@@ -76,21 +79,22 @@ def check_engine(path: str | Path | None = None, *, threads: int | None = None) 
         _remember(folder, device)
 
 
-def advice(path: str | Path | None = None) -> str | None:
+def advice(path: str | Path | None = None, *, provider: str | None = None) -> str | None:
     """What to tell somebody who runs this engine for the first time on a device that it was not measured on.
 
-    Said once for each engine and device: None from then on, and after a check that passed.
+    `provider`: the one that it was run with. Said once for each engine and device: None from then on, and after a check
+    that passed.
     """
     folder = engine_folder(path)
     manifest = read_manifest(folder)
-    runners = open_runners(folder, manifest)
+    runners = open_runners(folder, manifest, provider=provider)
     device = _device(runners)
     Residency(runners).release_all()
     if device == manifest.measured_on or _marker(folder, device).exists():
         return None
     _remember(folder, device)
     where = f"was measured on {manifest.measured_on}" if manifest.measured_on else "has not run where it was built"
-    shown = "" if path is None else f" {path}"
+    shown = ("" if path is None else f" {path}") + ("" if provider is None else f" --provider {provider}")
     return f"this engine {where}; `pocketxl check{shown}` shows what {device or 'this machine'} makes of it"
 
 

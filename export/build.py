@@ -111,10 +111,12 @@ def build(
     if strict:
         asked = replace(asked, ladder={})
     check(chosen, asked)
+    machine = chosen.machine()
     job = prepare(
         open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae),
         None if refiner is None else open_as(refiner, "refiner", refiner_config, vae=vae),
         target=chosen,
+        machine=machine,
         recipe=asked,
         keep=keep,
         calibration_size=calibration_size,
@@ -251,7 +253,8 @@ def _gate(
     others, settings = possible_recipes(job), job.recipe.calibration
     runners = open_runners(space.folder, manifest, threads=threads)
     store = ReferenceStore(space.gate, digest_of([job.parts, manifest.files]))
-    pipe = Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST)
-    pictures = short_run(pipe, settings, job.size, store, progress)
+    with Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST) as pipe:
+        pictures = short_run(pipe, settings, job.size, store, progress)
+        measured_on = next(iter(runners.values())).device.name
     quality = check_pictures(job.recipe, others, reference.pictures, pictures)
-    return replace(manifest, quality=quality, measured_on=next(iter(runners.values())).device.name)
+    return replace(manifest, quality=quality, measured_on=measured_on)

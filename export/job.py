@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..engine.architecture import Models
@@ -34,6 +35,7 @@ cores and four times that at 1024², and ranges of activations behind normalisat
 
 MOST_CALIBRATION_PIXELS = 2048
 _KEPT = "kept layers"
+_MACHINE = "machine's"
 # Components and the reference depend on what a recipe does with them, not on these parts of the whole.
 _OF_THE_RECIPE = ("recipe", "recipe content", _KEPT)
 
@@ -57,12 +59,13 @@ def prepare(
     refiner: Checkpoint | None,
     *,
     target: Target,
+    machine: Mapping[str, str] = MappingProxyType({}),
     recipe: Recipe,
     keep: Sequence[str] = (),
     calibration_size: int | None,
     progress: Progress,
 ) -> Job:
-    """Digest the weights and list the components.
+    """Digest the weights and list the components. `machine`: as the target has told it.
 
     Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
     """
@@ -87,6 +90,7 @@ def prepare(
         ],
         libraries=target.libraries,
     )
+    parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
     plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
         parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
@@ -156,7 +160,11 @@ def component_keys(job: Job) -> dict[str, str]:
 
 def reference_key(job: Job) -> str:
     """The key of the reference run, in which target and recipe have no say, but for how long it is."""
-    parts = {name: value for name, value in job.parts.items() if name not in (*_OF_THE_RECIPE, "target")}
+    parts = {
+        name: value
+        for name, value in job.parts.items()
+        if name not in (*_OF_THE_RECIPE, "target") and not name.startswith(_MACHINE)
+    }
     return component_key(
         parts,
         job.assembly.digests,

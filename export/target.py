@@ -95,6 +95,12 @@ class Target(Protocol):
     def files(self, recipe: "Recipe") -> "tuple[Recipe, ...]":
         """What each file of a component's weights is made by: the recipe, where there is one file for all machines."""
 
+    def machine(self) -> Mapping[str, str]:
+        """What of this machine decides what it builds, for the build key; empty where every machine builds the same.
+
+        Asked before anything else is done. Raises `IncompatibleError` where it cannot build here.
+        """
+
     def of(self, role: "Role") -> "Target":
         """What makes the components of that role: itself, or another where it leaves them to the processor."""
 

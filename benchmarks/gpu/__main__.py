@@ -9,6 +9,7 @@ With `--tiny` narrow networks run on the processor instead, in seconds; their ti
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -18,11 +19,17 @@ from .cases import CASES, cases
 from .journal import Journal
 
 SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
-"""Systems that are not measured unless they are named: minutes go by before their first call."""
+COMPILED_APART = ("pocketxl-rtx", "tensorrt")
+"""Systems that are not measured unless they are named, these by how their names begin: minutes go by before their first
+call."""
 
 
-def main() -> int:
-    """Measure; the JSON object is the last line, also of a run that is told to end. 2: there is no GPU."""
+def main(benchmark: str = "gpu", systems: Sequence[str] = (), seconds: float = 540) -> int:
+    """Measure; the JSON object is the last line, also of a run that is told to end. 2: there is no GPU.
+
+    `systems` are measured if the command line names none: None of them is all that take seconds to begin. After
+    `seconds` no further case begins.
+    """
     import torch
 
     from .ours import ours
@@ -31,11 +38,11 @@ def main() -> int:
     from .table import table
 
     names = [system.name for system in (*PEERS, *ours())]
-    usual = [name for name in names if name not in SLOW]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    usual = systems or [name for name in names if name not in SLOW and not name.startswith(COMPILED_APART)]
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}", description=__doc__)
     parser.add_argument("--cases", nargs="+", default=[], choices=[c.name for c in CASES], help="only these")
     parser.add_argument("--systems", nargs="+", default=usual, choices=names, help="these, in this order")
-    parser.add_argument("--seconds", type=float, default=540, help="after so long no further case begins")
+    parser.add_argument("--seconds", type=float, default=seconds, help="after so long no further case begins")
     parser.add_argument("--out", type=Path, help="file that holds the records at any time")
     parser.add_argument(
         "--work", type=Path, help="folder that keeps float32's results and our built components for the next run"
@@ -47,12 +54,12 @@ def main() -> int:
         sys.stderr.write("error: no GPU here; --tiny runs narrow networks on the processor\n")
         return 2
     signal.signal(signal.SIGTERM, _end)
-    systems = {system.name: system for system in (*PEERS, *ours(options.work))}
-    journal = Journal(options.out, {} if options.tiny else gpu_environment())
+    known = {system.name: system for system in (*PEERS, *ours(options.work))}
+    journal = Journal(options.out, {} if options.tiny else gpu_environment(), benchmark)
     try:
         run(
             cases(options.cases, tiny=options.tiny),
-            [systems[name] for name in options.systems],
+            [known[name] for name in options.systems],
             journal,
             device=device,
             tiny=options.tiny,
@@ -61,7 +68,7 @@ def main() -> int:
         )
     finally:
         sys.stderr.write(table(journal.records))
-        finish("gpu", journal.records, extra=journal.extra)
+        finish(benchmark, journal.records, extra=journal.extra)
     return 0
 
 

@@ -11,11 +11,11 @@ from ..report import Record, document
 class Journal:
     """Holds the records; after each, `path` is the whole JSON object so far. `extra`: of its environment."""
 
-    def __init__(self, path: Path | None, extra: Mapping[str, object]) -> None:
+    def __init__(self, path: Path | None, extra: Mapping[str, object], benchmark: str = "gpu") -> None:
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.extra = {**extra, "notes": self.notes}
-        self._path = path
+        self._path, self._benchmark = path, benchmark
 
     def add(self, case: str, system: str, metric: str, value: float, unit: str) -> None:
         """One figure."""
@@ -32,5 +32,7 @@ class Journal:
     def _keep(self) -> None:
         if self._path is not None:
             aside = self._path.with_name(f"{self._path.name}.part")
-            aside.write_text(json.dumps(document("gpu", self.records, extra=self.extra)) + "\n", encoding="utf-8")
+            aside.write_text(
+                json.dumps(document(self._benchmark, self.records, extra=self.extra)) + "\n", encoding="utf-8"
+            )
             aside.replace(self._path)

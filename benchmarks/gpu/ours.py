@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -11,9 +10,15 @@ from typing import Final
 import numpy as np
 import torch
 
-from pocketxl.engine.runners import BACK_ENDS
-from pocketxl.engine.runners import __name__ as runners_package
+from pocketxl.engine.errors import IncompatibleError, PocketXLError
+from pocketxl.engine.runners import back_end
 from pocketxl.engine.runners.base import Runner, call
+from pocketxl.engine.runners.cuda import CudaRunner
+from pocketxl.export.quantize.recipes import RECIPES as RECIPES_OF_ALL
+from pocketxl.export.target import Target
+from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.check import check
+from pocketxl.export.targets.cuda.target import CudaTarget
 
 from .component import build_component, parts_of
 from .conditions import conditions
@@ -24,18 +29,30 @@ from .systems import EVERY, Opened, Ready, System
 
 RECIPES: Final = ("int8", "fp16", "int8-weight", "int4-weight")
 MakeRunner = Callable[[Network, Path], Runner]
+FindTarget = Callable[[], Target]
+"""Finds the one for the GPU at hand; raises `IncompatibleError` where there is none."""
 
 
-def cuda_runner(network: Network, folder: Path, *, recipe: str) -> Runner:
-    """The component of that recipe, built in `folder` for the GPU at hand."""
+def cuda_target() -> Target:
+    """Our kernels."""
     major, minor = torch.cuda.get_device_capability()
-    entry = build_component(network, recipe, folder, (10 * major + minor,))
-    module, device, runner = BACK_ENDS["cuda"]
-    back_end = import_module(module, runners_package)
-    made: Runner = getattr(back_end, runner)(
-        folder, parts_of(network).name, entry, getattr(back_end, device)(threads=None)
-    )
-    return made
+    return CudaTarget(name="cuda", architectures=(10 * major + minor,))
+
+
+def rtx_target() -> Target:
+    """TensorRT for RTX."""
+    major, minor = torch.cuda.get_device_capability()
+    if (name := f"rtx-sm{major}{minor}") not in TARGETS:
+        raise IncompatibleError(f"TensorRT for RTX builds nothing for compute capability {major}.{minor}")
+    return TARGETS[name]
+
+
+def built_runner(network: Network, folder: Path, *, recipe: str, target: FindTarget) -> Runner:
+    """The component of that recipe, built in `folder` for the GPU at hand."""
+    found = target()
+    entry = build_component(network, recipe, folder, found)
+    device, runner = back_end(found.runner)
+    return runner(folder, parts_of(network).name, entry, device(threads=None))
 
 
 def module_runner(network: Network, folder: Path) -> Runner:
@@ -52,14 +69,18 @@ def module_runner(network: Network, folder: Path) -> Runner:
 
 @contextmanager
 def opened(network: Network, *, make: MakeRunner, kept: Path | None) -> Iterator[Opened]:
-    """A runner of the network. `kept`: folder for the component's files, which a later run finds; None: they go."""
+    """A runner of the network. `kept`: folder for the component's files, which a later run finds; None: they go.
+
+    The GPU's own time is told of runners that replay our graphs.
+    """
     with TemporaryDirectory(prefix="pocketxl-") as aside:
         folder = Path(aside) if kept is None else kept / network.name
         folder.mkdir(parents=True, exist_ok=True)
         runner = make(network, folder)
         try:
             runner.load()
-            yield partial(_ready, network, runner, device_clock(runner.device))
+            clock = device_clock(runner.device) if isinstance(runner, CudaRunner) else None
+            yield partial(_ready, network, runner, clock)
         finally:
             runner.release()
             runner.device.close()
@@ -95,25 +116,37 @@ def _ready(network: Network, runner: Runner, clock: Callable[[], float] | None, 
 def ours(work: Path | None = None) -> tuple[System, ...]:
     """Our systems. `work`: folder that keeps built components; remove it once exporter or kernels have changed."""
 
-    def system(recipe: str) -> System:
-        name = f"pocketxl-{recipe}"
+    def system(name: str, recipe: str, target: FindTarget, *, compiles: bool = True) -> System:
         kept = None if work is None else work / name
-        make = partial(cuda_runner, recipe=recipe)
         return System(
             name=name,
             networks=EVERY,
-            open=partial(opened, make=make, kept=kept),
+            open=partial(opened, make=partial(built_runner, recipe=recipe, target=target), kept=kept),
+            compiles=compiles,
             on_the_host=True,
-            reason=_no_runner,
+            reason=partial(reason, recipe, target),
         )
 
-    return (*map(system, RECIPES), *([] if torch.cuda.is_available() else [STAND_IN]))
+    return (
+        *(system(f"pocketxl-{recipe}", recipe, cuda_target, compiles=False) for recipe in RECIPES),
+        *(system(f"pocketxl-rtx-{recipe}", recipe, rtx_target) for recipe in RECIPES),
+        # Nobody else's: our ONNX of diffusers' network, through TensorRT's own builder.
+        system("tensorrt-fp16", "fp16", lambda: TARGETS["tensorrt"]),
+        *([] if torch.cuda.is_available() else [STAND_IN]),
+    )
 
 
-def _no_runner() -> str | None:
-    if "cuda" not in BACK_ENDS:
-        return "this release has no cuda runner"
-    return None if torch.cuda.is_available() else "there is no GPU"
+def reason(recipe: str, target: FindTarget) -> str | None:
+    """Why a recipe cannot be measured on this machine; None if it can."""
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    try:
+        found = target()
+        check(found, RECIPES_OF_ALL[recipe])
+        found.machine()
+    except PocketXLError as error:
+        return str(error)
+    return None
 
 
 STAND_IN: Final = System(

@@ -7,17 +7,19 @@ from ..check import ComponentCheck, check_engine
 from ..errors import QualityError
 from ..memory.sizes import format_bytes
 from .base import Command, emit, say
+from .options import add_provider
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    add_provider(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _run(args: argparse.Namespace) -> int:
     missed, first = [], ""
-    for index, found in enumerate(check_engine(args.engine, threads=args.threads)):
+    for index, found in enumerate(check_engine(args.engine, threads=args.threads, provider=args.provider)):
         if args.json:
             emit("checked", **asdict(found), passed=found.passed)
         else:

@@ -42,10 +42,15 @@ def _run(args: argparse.Namespace) -> int:
     _line("gpu", _card(card))
     _line("packages", _installed(known.values()))
     say("")
+    said: dict[str, str] = {}
     for ability in able:
-        _line(f"{ability.target} {ability.deed}", _able(ability, card))
+        name = f"{ability.target} {ability.deed}"
+        before = " and ".join(dict.fromkeys(said[fix] for fix in ability.fixes if fix in said))
+        _line(name, _able(ability, card) + (f", as for {before}" if before else ""))
         for fix in ability.fixes:
-            _line("", fix)
+            if fix not in said:
+                _line("", fix)
+                said[fix] = name
     return 0
 
 

@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt(
                 f"interrupted; {written} of {images} pictures written, nothing half-written was left"
             ) from interrupted
-    if not (args.json or args.quiet) and (hint := advice(args.engine)) is not None:
+    if not (args.json or args.quiet) and (hint := advice(args.engine, provider=args.provider)) is not None:
         note(hint)
     return 0
 

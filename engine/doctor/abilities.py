@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from ...kernels.architecture import GPU_ARCHITECTURES
 from ..errors import IncompatibleError
 from ..install import install_advice
-from ..runners.tensorrt_library import import_tensorrt
+from ..runners.tensorrt_library import FULL, RTX, TENSORRT_LIBRARIES, driver_too_old, import_tensorrt
+from ..runners.tensorrt_refusal import other_target
 from .machine import Gpu
 from .packages import Package, packages
 
-# target → deed → the extra that brings all its packages; `run` of what is in `CARDS` needs a card besides.
+# target → deed → the extra that brings all its packages; what is in `CARDS` needs a card besides.
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "cpu": {"run": ("cpu",), "build": ("export",)},
     "onnx-fp16": {"run": ("cpu",), "build": ("export",)},
     "rtx": {"run": ("rtx",), "build": ("export", "rtx")},
+    "tensorrt": {"run": ("tensorrt",), "build": ("export", "tensorrt")},
     "cuda": {"run": ("cpu",), "build": ("export", "cuda")},
 }
-X86 = {"x86_64", "amd64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +48,16 @@ def abilities(gpu: Gpu | str) -> tuple[Ability, ...]:
 
 
 def _fixes(target: str, deed: str, extras: Sequence[str], gpu: Gpu | str) -> list[str]:
-    x86 = platform.system() in ("Linux", "Windows") and platform.machine().lower() in X86
-    if target == "rtx" and not x86:
-        return ["TensorRT for RTX is for Linux and Windows on x86-64; use another machine"]
+    if target in TENSORRT_LIBRARIES and (reason := TENSORRT_LIBRARIES[target].no_machine) is not None:
+        return [reason]
     if (target, deed) == ("cuda", "build") and platform.system() != "Linux":
         return ["its kernels are compiled by Triton, which is for Linux; build there, the engine runs on Windows too"]
     fixes = [fix for extra in extras if (fix := _install(extra, packages(extra))) is not None]
-    if target in CARDS and deed == "run":
+    if (target, deed) in CARDS:
         if isinstance(gpu, str):
             fixes.append(gpu)
-        elif (unknown := CARDS[target](gpu)) is not None:
-            fixes.append(unknown)
+        elif (unsuited := CARDS[target, deed](gpu)) is not None:
+            fixes.append(unsuited)
     return fixes
 
 
@@ -69,8 +69,10 @@ def _install(extra: str, wanted: Sequence[Package]) -> str | None:
     return f"{', '.join(problems[:3])}{more}; {install_advice(extra)}"
 
 
-def _unknown_to_tensorrt(gpu: Gpu) -> str | None:
+def _not_for_rtx(gpu: Gpu) -> str | None:
     """What the library says of the card, where the library is here."""
+    if problem := driver_too_old(RTX, _versions(gpu.cuda)):
+        return problem
     try:
         trt = import_tensorrt()
     except IncompatibleError:
@@ -79,13 +81,23 @@ def _unknown_to_tensorrt(gpu: Gpu) -> str | None:
         return None
     return (
         f"TensorRT for RTX {trt.__version__} has no kernels for compute capability {gpu.compute_capability}; "
-        "build with --target cpu"
+        f"{other_target(_versions(gpu.compute_capability))}"
     )
+
+
+def _not_for_tensorrt(gpu: Gpu) -> str | None:
+    """TensorRT 11 is documented for Turing and later."""
+    if _versions(gpu.compute_capability) < OLDEST_FOR_TENSORRT:
+        return (
+            f"TensorRT is for compute capability 7.5 and later, and this is {gpu.compute_capability}; "
+            f"{other_target(_versions(gpu.compute_capability))}"
+        )
+    return driver_too_old(FULL, _versions(gpu.cuda))
 
 
 def _without_kernels(gpu: Gpu) -> str | None:
     """What the library of kernels says of the card: binaries run on the same or a later minor of their major."""
-    major, minor = (int(number) for number in gpu.compute_capability.split("."))
+    major, minor = _versions(gpu.compute_capability)
     if any(sm // 10 == major and sm % 10 <= minor for sm in GPU_ARCHITECTURES):
         return None
     known = ", ".join(item.examples for item in GPU_ARCHITECTURES.values())
@@ -95,5 +107,17 @@ def _without_kernels(gpu: Gpu) -> str | None:
     )
 
 
-CARDS: Mapping[str, Callable[[Gpu], str | None]] = {"rtx": _unknown_to_tensorrt, "cuda": _without_kernels}
-"""What runs on a card only, and what is wrong with one."""
+def _versions(text: str) -> tuple[int, int]:
+    """`8.9` → (8, 9)."""
+    major, minor = (int(number) for number in text.split("."))
+    return major, minor
+
+
+OLDEST_FOR_TENSORRT = (7, 5)
+CARDS: Mapping[tuple[str, str], Callable[[Gpu], str | None]] = {
+    ("rtx", "run"): _not_for_rtx,
+    ("tensorrt", "run"): _not_for_tensorrt,
+    ("tensorrt", "build"): _not_for_tensorrt,
+    ("cuda", "run"): _without_kernels,
+}
+"""What is done on a card only, and what is wrong with one."""

@@ -12,11 +12,16 @@ IMPORTED = {
     "tokenizers": "tokenizers",
     "pillow": "PIL",
     "tensorrt-rtx-cu12": "tensorrt_rtx",
+    "tensorrt-cu12": "tensorrt",
 }
 
 
 # Packages that take another one's place, and bring the same module.
-INSTEAD = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml")}
+INSTEAD = {
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml"),
+    "tensorrt-rtx-cu12": ("tensorrt-rtx-cu13",),
+    "tensorrt-cu12": ("tensorrt-cu13",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

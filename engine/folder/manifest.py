@@ -55,7 +55,7 @@ class ComponentEntry:
 
     spec: ComponentSpec
     runner: str
-    """`ort`, `tensorrt` or `cuda`."""
+    """A kind in `engine.runners.BACK_ENDS`."""
     files: tuple[FileEntry, ...]
     weight_bytes: int
     """Of the files that are loaded: all of them, but of those for other GPU generations the largest alone."""

@@ -13,10 +13,11 @@ from .base import Device, Runner
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
+    "tensorrt_full": (".tensorrt", "CudaDevice", "FullTensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
-"""Kind → module, and in it the class of the device that an engine's runners share, and that of the runners; imported
-only when an engine asks for it."""
+"""Kind (`tensorrt` is TensorRT for RTX, `tensorrt_full` TensorRT) → module, and in it the class of the device that an
+engine's runners share, and that of the runners; imported only when an engine asks for it."""
 
 
 def open_runners(
@@ -38,14 +39,18 @@ def open_runners(
                 f"{name} needs the runner {show(entry.runner)}, this release has {', '.join(BACK_ENDS)}; "
                 "install a newer pocketxl"
             )
-        module, device_class, runner_class = BACK_ENDS[entry.runner]
-        back_end = import_module(module, __name__)
+        device, runner = back_end(entry.runner)
         if entry.runner not in devices:
-            chosen = _choice(entry.runner, manifest, provider)
-            devices[entry.runner] = getattr(back_end, device_class)(threads=threads, **chosen)
-        make: Callable[..., Any] = getattr(back_end, runner_class)
-        runners[name] = make(folder, name, entry, devices[entry.runner])
+            devices[entry.runner] = device(threads=threads, **_choice(entry.runner, manifest, provider))
+        runners[name] = runner(folder, name, entry, devices[entry.runner])
     return runners
+
+
+def back_end(kind: str) -> tuple[Callable[..., Device], Callable[..., Runner]]:
+    """What makes the device of a kind, and its runners: `device(threads=…)`, `runner(folder, name, entry, device)`."""
+    module, device, runner = BACK_ENDS[kind]
+    imported = import_module(module, __name__)
+    return getattr(imported, device), getattr(imported, runner)
 
 
 def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Components on TensorRT for RTX.
+"""Components on TensorRT for RTX, or on TensorRT.
 
 Written to the documented API and not yet run on a GPU; its test is marked `gpu`.
 """
@@ -6,7 +6,7 @@ Written to the documented API and not yet run on a GPU; its test is marked `gpu`
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from .tensorrt_bindings import Bindings
 from .tensorrt_engine import TensorRTEngine
 from .tensorrt_library import import_tensorrt
 from .tensorrt_refusal import run_refusal
+from .tensorrt_rtx_engine import RtxEngine
 
-__all__ = ["ENGINE_FILE", "CudaDevice", "TensorRTRunner", "import_tensorrt"]
+__all__ = ["ENGINE_FILE", "CudaDevice", "FullTensorRTRunner", "TensorRTRunner", "import_tensorrt"]
 
 ENGINE_FILE = "model.engine"
 """Of a component; where it has others for other GPU generations, these are `model.sm75.engine` and so on."""
@@ -39,7 +40,10 @@ class _Loaded:
 
 
 class TensorRTRunner(GpuRunner):
-    """Runs `<component>/model.engine` of an engine folder, or the one for its generation, on the first GPU."""
+    """Runs `<component>/model.engine` of an engine folder, or the file for its generation, on the first GPU, by
+    TensorRT for RTX."""
+
+    kind: ClassVar[type[TensorRTEngine]] = RtxEngine
 
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
         super().__init__(folder, name, entry, device)
@@ -98,9 +102,9 @@ class TensorRTRunner(GpuRunner):
             file = self._file()
             path = checked_path(self._folder, file)
             if self._engine is None:
-                trt = import_tensorrt()
+                trt = import_tensorrt(self.kind.library)
                 self.device.driver.enter()
-                self._engine = TensorRTEngine(trt, path, self.device, size=file.size, digest=file.sha256)
+                self._engine = self.kind(trt, path, self.device, size=file.size, digest=file.sha256)
             self.device.driver.enter()
             try:
                 self._engine.load()
@@ -140,7 +144,7 @@ class TensorRTRunner(GpuRunner):
         assert self._engine is not None
         self._engine.log.forget()
         if not loaded.context.execute_async_v3(self.device.driver.stream):
-            raise run_refusal(self.name, self._engine.log)
+            raise run_refusal(self.name, self.kind.library, self._engine.log)
 
     def _fetched(self, outputs: dict[str, CudaArray], keep: Collection[str], loaded: _Loaded) -> dict[str, Value]:
         """Wait for the call's end; fresh host arrays in the places of those that are not to stay."""
@@ -158,3 +162,9 @@ class TensorRTRunner(GpuRunner):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+class FullTensorRTRunner(TensorRTRunner):
+    """The same by TensorRT."""
+
+    kind = TensorRTEngine

@@ -1,28 +1,32 @@
-"""One engine of TensorRT for RTX: opened once, its weights brought to the GPU and taken away as the plan asks.
+"""One engine of TensorRT: opened once, its weights brought to the GPU and taken away as the plan asks.
 
-How it is opened follows the library's guide (1.7.1): activation memory is given by us for the shapes that run, kernels
-are specialised to the shapes of a call before it runs (with general ones serving meanwhile, the first picture of a size
-might differ from the next in its last bits), the whole call is captured in a CUDA graph from the second time on, and
-what was compiled is kept.
+Activation memory is given by us for the shapes that run. That is all that TensorRT and TensorRT for RTX have in common
+here; what the second adds is in `tensorrt_rtx_engine`.
 """
 
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, MemoryBudgetError
 from .device import CudaDevice
-from .kernel_cache import KernelCache
-from .tensorrt_library import error_log
-from .tensorrt_refusal import refusal
+from .tensorrt_library import FULL, TensorRTLibrary, driver_too_old, error_log
+from .tensorrt_refusal import told_refusal
 
 
 class TensorRTEngine:
-    """`engine` and `context` of one file; `size` are its weights' bytes, `digest` tells it from others."""
+    """`engine` and `context` of one file; `size` are its weights' bytes, `digest` tells it from others.
+
+    TensorRT has no way to take weights off the GPU and keep the rest, so an engine is opened and closed whole. Calls go
+    to the stream as they are: a CUDA graph would have to be captured anew for every size and address, and the starting
+    of kernels, which it saves, is done while the GPU computes.
+    """
+
+    library: ClassVar[TensorRTLibrary] = FULL
 
     def __init__(self, trt: Any, path: Path, device: CudaDevice, *, size: int, digest: str) -> None:
         """Raises `IncompatibleError` where the library has no runtime to offer."""
@@ -33,18 +37,16 @@ class TensorRTEngine:
         self._path = path
         self._device = device
         self._size = size
-        # The config does not keep the cache alive, nor the context the config: a lost one ends the process.
-        self._config: Any = None
-        self._cache: Any = None
+        self._digest = digest
+        self._config: Any = None  # the context does not keep it alive
+        if problem := driver_too_old(self.library, device.driver.cuda_version()):
+            raise IncompatibleError(problem)
         try:
             self._runtime = trt.Runtime(self.log)
         except (RuntimeError, TypeError) as error:
             raise IncompatibleError(
-                f"TensorRT for RTX {trt.__version__} cannot start ({self.log.summary()}); update the NVIDIA driver"
+                f"{self.library.name} {trt.__version__} cannot start ({self.log.summary()}); update the NVIDIA driver"
             ) from error
-        driver = device.driver
-        facts = (driver.device_name(), driver.compute_capability(), driver.cuda_version(), trt.__version__, digest)
-        self._kernels = KernelCache(path, repr(facts))
 
     @property
     def dtypes(self) -> dict[str, np.dtype]:
@@ -53,76 +55,51 @@ class TensorRTEngine:
         return {name: np.dtype(self._trt.nptype(self.engine.get_tensor_dtype(name))) for name in names}
 
     def load(self) -> None:
-        """Bring the weights to the GPU. Raises `IncompatibleError` or `MemoryBudgetError`.
-
-        The engine without its weights stays between two loads where the library can do that: it cannot for one that
-        was built for streaming, which is opened whole.
-        """
+        """Bring the weights to the GPU. Raises `IncompatibleError` or `MemoryBudgetError`."""
         self.log.forget()
         with _mapped(self._path) as content:
-            if self.context is not None and self.engine.load_weights(content):
+            if self._loaded(content):
                 return
-            for deferred in (True, False):
-                self.close()
-                try:
-                    opened = self._open(content, deferred=deferred)
-                except RuntimeError:  # how the bindings say that a setting was not taken; the log has the reason
-                    opened = False
-                if opened:
-                    self._keep_kernels()  # many programs end without closing anything
-                    return
             self.close()
-            header = content[: int(self._runtime.engine_header_size)]
-        raise refusal(self._trt, self._runtime, self.log, header, self._path, self._device, self._size)
+            refused = self._refusal(content)
+        raise refused
 
     def unload(self) -> None:
-        """Take the weights off the GPU, and keep what was compiled. No call may be running."""
-        try:
-            self._keep_kernels()
-        finally:
-            if not self.engine.unload_weights():
-                self.close()
+        """Take the weights off the GPU. No call may be running."""
+        self.close()
 
     def close(self) -> None:
         """Let go of everything; the order matters to the library."""
         self.context = None
         self.engine = None
         self._config = None
-        self._cache = None
 
-    def _open(self, content: mmap.mmap, *, deferred: bool) -> bool:
-        trt = self._trt
-        self._runtime.defer_weights_loading = deferred
+    def _loaded(self, content: mmap.mmap) -> bool:
+        """Whether the weights are there now."""
+        return self._opened(content)
+
+    def _opened(self, content: mmap.mmap) -> bool:
+        self.close()
+        try:
+            return self._open(content)
+        except RuntimeError:  # how the bindings say that a setting was not taken; the log has the reason
+            return False
+
+    def _open(self, content: mmap.mmap) -> bool:
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             return False
-        if not deferred:
-            self._stream_what_does_not_fit()
-        self._config = config = self.engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        self._cache = config.create_runtime_cache()
-        if (kernels := self._kernels.read()) is not None:
-            self._cache.deserialize(kernels)  # False for what it does not take; it then compiles anew
-        config.set_runtime_cache(self._cache)
-        self.context = self.engine.create_execution_context(config)
-        return self.context is not None and (not deferred or bool(self.engine.load_weights(content)))
+        self._config = self.engine.create_runtime_config()
+        self._configure(self._config)
+        self.context = self.engine.create_execution_context(self._config)
+        return self.context is not None
 
-    def _keep_kernels(self) -> None:
-        kernels = self._cache.serialize()
-        if kernels is not None:
-            self._kernels.write(bytes(kernels))
+    def _configure(self, config: Any) -> None:
+        strategies = self._trt.ExecutionContextAllocationStrategy
+        config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
 
-    def _stream_what_does_not_fit(self) -> None:
-        """Keep all weights of a streamable engine on the GPU, or as many as the library sees room for."""
-        whole = int(self.engine.streamable_weights_size)
-        if not whole:
-            return
-        free, _ = self._device.driver.memory()
-        fits = whole + int(self.engine.device_memory_size_v2) <= free
-        budget = whole if fits else min(whole, int(self.engine.get_weight_streaming_automatic_budget()))
-        self.engine.weight_streaming_budget_v2 = budget  # before any context is made
+    def _refusal(self, content: mmap.mmap) -> IncompatibleError | MemoryBudgetError:
+        return told_refusal(self.library, self._trt.__version__, self.log, self._path, self._device, self._size)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
-"""Why TensorRT for RTX refuses an engine, in one sentence with the fix.
+"""Why TensorRT refuses an engine, in one sentence with the fix.
 
-The library's own check looks at an engine's header only. It is asked when an engine could not be opened, never before:
-on GPUs outside the library's list it is reported to call engines invalid that then run.
+TensorRT for RTX has a check of its own, which looks at an engine's header only. It is asked when an engine could not be
+opened, never before: on GPUs outside the library's list it is reported to call engines invalid that then run. TensorRT
+has none; what is known of it is what it logs.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from ..errors import IncompatibleError, MemoryBudgetError
 from .device import CudaDevice
+from .tensorrt_library import RTX, TensorRTLibrary
 
 _NOTHING_ELSE = "give a smaller --budget, close other programs that use the GPU, or build with a smaller recipe"
 
@@ -38,9 +41,17 @@ class Refused:
 def _other_card(refused: Refused) -> str:
     here = f"this {refused.gpu} (compute capability {refused.capability[0]}.{refused.capability[1]})"
     if refused.architecture not in refused.architectures:
-        return f"TensorRT for RTX {refused.version} has no kernels for {here}; build with --target cpu"
+        return f"TensorRT for RTX {refused.version} has no kernels for {here}; {other_target(refused.capability)}"
     target = f"rtx-{refused.architecture.lower()}"
     return f"{refused.path} was built for other GPUs than {here}; build it with --target {target}"
+
+
+def other_target(capability: tuple[int, int]) -> str:
+    """What to do with a card that TensorRT for RTX has no kernels for."""
+    if capability < (7, 5):
+        return "build with --target onnx-fp16 or cpu"
+    ours = "" if capability >= (10, 0) else "with --target cuda, or "
+    return f"build {ours}on this machine with --target tensorrt"
 
 
 # Diagnostic → sentence; what must be mended first comes first, because several can hold at once.
@@ -69,7 +80,6 @@ def refusal(
 ) -> IncompatibleError | MemoryBudgetError:
     """The error for an engine that could not be opened; `weights` are the bytes that it needs at least."""
     driver = device.driver
-    free, _ = driver.memory()
     refused = Refused(
         path=path,
         version=trt.__version__,
@@ -83,24 +93,57 @@ def refusal(
         for name, sentence in SENTENCES.items():
             if int(found) & int(getattr(trt.EngineInvalidityDiagnostics, name)):
                 return IncompatibleError(sentence(refused))
-    short_of_memory = int(found) & int(trt.EngineInvalidityDiagnostics.INSUFFICIENT_GPU_MEMORY)
-    if short_of_memory or free < weights or out_of_memory(log):
-        return MemoryBudgetError(
-            f"{path} needs {weights / 1e9:.2f} GB of GPU memory for its weights and room to run, and {refused.gpu} has "
-            f"{free / 1e9:.2f} GB free; {_NOTHING_ELSE}"
-        )
+    if int(found) & int(trt.EngineInvalidityDiagnostics.INSUFFICIENT_GPU_MEMORY):
+        return _too_large(path, device, weights)
+    return _unexplained(RTX, refused.version, log, path, device, weights)
+
+
+# What TensorRT logs → sentence. From reports to github.com/NVIDIA/TensorRT of versions up to 10.8; not seen here.
+SAID: dict[str, str] = {
+    "not compatible with this version": "{path} was built with another version of TensorRT than the {version} that is "
+    "installed; install the version that `pocketxl inspect` names, or build the engine again",
+    "incompatible device|incompatible platform": "{path} was built on another GPU or system than this {gpu}, and runs "
+    "there alone; build it again on this machine",
+}
+
+
+def told_refusal(
+    library: TensorRTLibrary, version: str, log: Any, path: Path, device: CudaDevice, weights: int
+) -> IncompatibleError | MemoryBudgetError:
+    """The same where all that is known is what the library has logged."""
+    told = log.summary()
+    for pattern, sentence in SAID.items():
+        if re.search(pattern, told, re.IGNORECASE):
+            gpu = device.driver.device_name()
+            return IncompatibleError(sentence.format(path=path, version=version, gpu=gpu))
+    return _unexplained(library, version, log, path, device, weights)
+
+
+def _unexplained(
+    library: TensorRTLibrary, version: str, log: Any, path: Path, device: CudaDevice, weights: int
+) -> IncompatibleError | MemoryBudgetError:
+    if device.driver.memory()[0] < weights or out_of_memory(log):
+        return _too_large(path, device, weights)
     return IncompatibleError(
-        f"TensorRT for RTX {refused.version} cannot open {path} on this {refused.gpu}: {log.summary()}; update the "
-        "NVIDIA driver, or build the engine again"
+        f"{library.name} {version} cannot open {path} on this {device.driver.device_name()}: {log.summary()}; "
+        "update the NVIDIA driver, or build the engine again"
     )
 
 
-def run_refusal(name: str, log: Any) -> IncompatibleError | MemoryBudgetError:
+def _too_large(path: Path, device: CudaDevice, weights: int) -> MemoryBudgetError:
+    free, _ = device.driver.memory()
+    return MemoryBudgetError(
+        f"{path} needs {weights / 1e9:.2f} GB of GPU memory for its weights and room to run, and "
+        f"{device.driver.device_name()} has {free / 1e9:.2f} GB free; {_NOTHING_ELSE}"
+    )
+
+
+def run_refusal(name: str, library: TensorRTLibrary, log: Any) -> IncompatibleError | MemoryBudgetError:
     """The error for a call that the library did not take."""
     if out_of_memory(log):
         return MemoryBudgetError(f"{name}: the GPU is out of memory; make a smaller picture, or {_NOTHING_ELSE}")
     return IncompatibleError(
-        f"{name}: TensorRT for RTX could not run the engine: {log.summary()}; update the NVIDIA driver, or build the "
+        f"{name}: {library.name} could not run the engine: {log.summary()}; update the NVIDIA driver, or build the "
         "engine again"
     )
 

@@ -1,11 +1,12 @@
-"""Figures of a component's ONNX file, on this machine, against the samples of the reference.
+"""Figures of a component's files, on this machine, against the samples of the reference.
 
-Where the target's own files cannot run here, the file is their stand-in. ONNX Runtime's CPU provider runs a
+Where the target's own files cannot run here, they are their stand-in's. ONNX Runtime's CPU provider runs a
 half-precision graph partly in float32, between casts. So the figures are then those of the graph and its rounded
 weights; what the back end itself adds is only found on the device.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import numpy as np
 from ...engine.folder.files import entry_of
 from ...engine.folder.manifest import ActivationModel, ComponentEntry
 from ...engine.folder.samples import Sample
+from ...engine.runners import back_end
 from ...engine.runners.base import Loaded, call
-from ...engine.runners.ort import OrtDevice, OrtRunner
 from ...engine.specs import Arrays
 from ..components import Component
 from ..target import Lowered
@@ -23,24 +24,31 @@ from .parity import Figures, compare
 
 
 def figures_of(
-    folder: Path, component: Component, made: Lowered, samples: Sequence[Sample], *, threads: int | None = None
+    folder: Path,
+    component: Component,
+    made: Lowered,
+    samples: Sequence[Sample],
+    *,
+    kind: str = "ort",
+    threads: int | None = None,
 ) -> Figures:
-    """Figures of the model in `folder`, alone there with its data.
+    """Figures of the model in `folder`, alone there with its data; `kind` of runner.
 
-    Raises `IncompatibleError` if ONNX Runtime cannot run it. Memory: the model, with its weights in float32 where a
-    kernel for half precision lacks.
+    Raises `IncompatibleError` if the runner cannot run it. Memory of ONNX Runtime: the model, with its weights in
+    float32 where a kernel for half precision lacks.
     """
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
     entry = ComponentEntry(
         spec=component.spec,
-        runner="ort",
+        runner=kind,
         files=files,
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
         exact_threads=made.exact_threads,
     )
-    runner = OrtRunner(folder, component.name, entry, OrtDevice(threads=threads))
-    with Loaded(runner):
+    make_device, make_runner = back_end(kind)
+    runner = make_runner(folder, component.name, entry, make_device(threads=threads))
+    with closing(runner.device), Loaded(runner):
         return compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
 
 

@@ -81,6 +81,10 @@ class CudaTarget:
         """One, by the recipe."""
         return (recipe,)
 
+    def machine(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
     def of(self, role: Role) -> Target:
         """Itself for U-Nets and the VAE; the processor makes the rest, once a picture."""
         return self if role in ON_THE_GPU else HostTarget()

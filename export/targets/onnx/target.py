@@ -52,6 +52,10 @@ class OnnxHalfTarget:
         """One, by the recipe."""
         return (recipe,)
 
+    def machine(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""
         return self

@@ -1,4 +1,8 @@
-"""TensorRT for RTX's builder: an ONNX file → an engine for one or several GPU generations, with or without a GPU.
+"""TensorRT's builders: an ONNX file → an engine.
+
+That of TensorRT for RTX builds for one or several GPU generations, with or without a GPU. That of TensorRT times
+kernels on the GPU at hand and builds for it alone; which attention it has fused kernels for was not seen, so it may
+compose any.
 
 Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed only; a timing cache or the REFIT and
 STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
@@ -15,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ....engine.errors import IncompatibleError
-from ....engine.runners.tensorrt_library import error_log, import_tensorrt
+from ....engine.runners.tensorrt_library import RTX, TENSORRT_LIBRARIES, error_log, import_tensorrt
 from .attention import FUSED_HEADS
 from .profiles import Profile
 from .rounded_shares import round_shares
@@ -23,13 +27,17 @@ from .rounded_shares import round_shares
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is to be built: an ONNX file, for these architectures (`sm89`), with its inputs' profiles, and where to."""
+    """What is to be built: an ONNX file, for these architectures (`sm89`), with its inputs' profiles, and where to.
+
+    `library`: by its key in `TENSORRT_LIBRARIES`; for TensorRT's there are no architectures but the GPU's own.
+    """
 
     component: str
     onnx: Path
     profiles: Mapping[str, Profile]
     architectures: tuple[str, ...]
     engine: Path
+    library: str = RTX.extra
 
 
 def build_engine(order: Order) -> None:
@@ -38,18 +46,22 @@ def build_engine(order: Order) -> None:
     Raises `IncompatibleError` that names the first node that cannot be translated, and `OSError` when the file cannot
     be written.
     """
-    trt = import_tensorrt()
+    library = TENSORRT_LIBRARIES[order.library]
+    trt = import_tensorrt(library)
     log = error_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(order.onnx)):
-        raise IncompatibleError(f"{order.component}: {_parser_error(parser)}")
-    _allow_decomposition(trt, network)
+        raise IncompatibleError(f"{order.component}: {_parser_error(parser, library.name)}")
+    _allow_decomposition(trt, network, always=library is not RTX)
     config = builder.create_builder_config()
-    config.num_compute_capabilities = len(order.architectures)
-    for index, architecture in enumerate(order.architectures):
-        config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), index)
+    if library is RTX:
+        config.num_compute_capabilities = len(order.architectures)
+        for index, architecture in enumerate(order.architectures):
+            config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), index)
+    else:  # or activation memory is that of the profile's end whatever runs
+        config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
     sizes = builder.create_optimization_profile()
     for name, shapes in order.profiles.items():
         sizes.set_shape(name, *shapes)
@@ -61,29 +73,30 @@ def build_engine(order: Order) -> None:
         raise writer.failure
     if not built:
         raise IncompatibleError(
-            f"{order.component}: TensorRT for RTX cannot build it for {', '.join(order.architectures)}: {log.summary()}"
+            f"{order.component}: {library.name} cannot build it for {', '.join(order.architectures) or 'this GPU'}: "
+            f"{log.summary()}"
         )
 
 
-def _allow_decomposition(trt: Any, network: Any) -> None:
-    """Let attention with heads that no fused kernel takes be built of matrix products; refuse it for all others."""
+def _allow_decomposition(trt: Any, network: Any, *, always: bool) -> None:
+    """Let attention with heads that no fused kernel takes be built of matrix products; refuse it for others."""
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to cast, as in NVIDIA's own samples
             query = layer.attention.get_input(0)
             half = query.dtype == trt.DataType.HALF
-            layer.attention.decomposable = not half or int(query.shape[-1]) not in FUSED_HEADS
+            layer.attention.decomposable = always or not half or int(query.shape[-1]) not in FUSED_HEADS
             round_shares(trt, network, layer)
 
 
-def _parser_error(parser: Any) -> str:
+def _parser_error(parser: Any, library: str) -> str:
     if not parser.num_errors:
-        return "TensorRT for RTX cannot read the ONNX file and does not say why"
+        return f"{library} cannot read the ONNX file and does not say why"
     error = parser.get_error(0)
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     where = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_name() else "the ONNX file"
-    return f"TensorRT for RTX cannot translate {where}: {' '.join(error.desc().split())[:300]}{more}"
+    return f"{library} cannot translate {where}: {' '.join(error.desc().split())[:300]}{more}"
 
 
 def _writer(trt: Any, file: Any) -> Any:

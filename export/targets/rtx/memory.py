@@ -1,6 +1,6 @@
 """The working memory of an engine, from its own program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from ....engine.compiled.read import read_compiled
 from ....engine.folder.manifest import ActivationModel
 from ....engine.specs import ComponentSpec, TensorSpec
 from ...graph.activations import fit
+from .profiles import SINGLE
 
+Shape = tuple[int, ...]
 # From the least to the most of the profiles, since memory is fixed up to some size and grows from there on.
 _SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50, 1000), "side": (8, 64, 128, 192)}
 _LATENT = 8
@@ -24,16 +26,22 @@ def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
     if compiled is None:
         return None
 
+    return fitted_memory(spec, lambda shapes: arena_at(compiled, shapes))
+
+
+def fitted_memory(spec: ComponentSpec, arena: Callable[[Mapping[str, Shape]], int | None]) -> ActivationModel | None:
+    """The outputs and what `arena` tells for inputs of some shapes, fitted over the sizes of a call."""
+
     def measure(sizes: Mapping[str, int]) -> int | None:
-        shapes = {tensor.name: _shape(tensor, sizes) for tensor in spec.inputs}
-        arena = arena_at(compiled, shapes)
+        found = arena({tensor.name: _shape(tensor, sizes) for tensor in spec.inputs})
         outputs = sum(prod(_shape(t, sizes)) * np.dtype(t.dtype).itemsize for t in spec.outputs)
-        return None if arena is None else arena + outputs
+        return None if found is None else found + outputs
 
-    return fit(spec, measure, samples=_SAMPLES, squares=False)
+    single = {"batch": (1,)} if spec.role in SINGLE else {}
+    return fit(spec, measure, samples={**_SAMPLES, **single}, squares=False)
 
 
-def _shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def _shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> Shape:
     pixels = {f"image_{side}": _LATENT * sizes[side] for side in ("height", "width") if side in sizes}
     known = {**sizes, **pixels}
     return tuple(dim if isinstance(dim, int) else known[dim] for dim in tensor.shape)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ....engine.errors import IncompatibleError, MemoryBudgetError, PocketXLError, StorageError
+from ....engine.runners.tensorrt_library import TENSORRT_LIBRARIES
 from .builder import Order, build_engine
 
 _TELL_EVERY = 1.0
@@ -71,7 +72,8 @@ def _raise(order: Order, status: int, answer: str) -> None:
         )
     lines = answer.splitlines()
     if status or not lines:
-        raise IncompatibleError(f"{order.component}: TensorRT for RTX's builder crashed (exit status {status})")
+        name = TENSORRT_LIBRARIES[order.library].name
+        raise IncompatibleError(f"{order.component}: {name}'s builder crashed (exit status {status})")
     result = json.loads(lines[-1])
     if result["error"]:
         raise _ERRORS[result["error"]](result["message"])
@@ -91,6 +93,7 @@ def serve() -> None:
                 engine=Path(order["engine"]),
                 profiles=order["profiles"],
                 architectures=tuple(order["architectures"]),
+                library=order["library"],
             )
         )
     except IncompatibleError as error:

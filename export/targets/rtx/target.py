@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
+from ....engine.runners.tensorrt_library import RTX, TensorRTLibrary, import_tensorrt
 from ...quantize.formats import (
     FLOAT16,
     FP8_TENSOR,
@@ -32,6 +33,7 @@ __all__ = ["ARCHITECTURES", "RTX_TARGETS", "TOGETHER", "RtxTarget"]
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ....engine.folder.manifest import ActivationModel
     from ....engine.specs import ComponentSpec, Role
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
@@ -84,6 +86,12 @@ class RtxTarget:
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
+    library: TensorRTLibrary = RTX
+
+    def machine(self) -> Mapping[str, str]:
+        """Nothing. Raises `IncompatibleError` where the library is not here."""
+        import_tensorrt(self.library)
+        return {}
 
     def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """One by the recipe, and one for each of the others, by what they do instead."""
@@ -114,7 +122,6 @@ class RtxTarget:
         from ...graph.activations import activation_model
         from .builder import Order
         from .fp8_attention import with_tokens
-        from .memory import working_memory
         from .process import build_aside
 
         masters = [model, *(model.clone() for _ in self.others)]
@@ -132,19 +139,27 @@ class RtxTarget:
                 profiles=sizes,
                 architectures=group.architectures,
                 engine=out / name,
+                library=self.library.extra,
             )
             write_onnx(master, weights, numbers, beside)
             build_aside(order, tell)
-            memory.append(working_memory(order.engine, spec) or activation_model(component, master, spec))
-            architectures[name] = group.architectures
+            memory.append(self.memory(order.engine, spec) or activation_model(component, master, spec))
+            if group.architectures:
+                architectures[name] = group.architectures
             if not first:
                 rmtree(beside)
         return Lowered(
             activation=most(memory),
             architectures=architectures,
             ranges=ranges(spec, sizes),
-            stand_in=aside / MODEL_FILE,
+            stand_in=None if self.runs_here else aside / MODEL_FILE,
         )
+
+    def memory(self, engine: Path, spec: "ComponentSpec") -> "ActivationModel | None":
+        """The working memory of an engine that was built, or None where it does not tell."""
+        from .memory import working_memory
+
+        return working_memory(engine, spec)
 
 
 def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quantization", folder: Path) -> None:

@@ -20,11 +20,13 @@ from pocketxl.engine.runners.base import Runner
 from pocketxl.engine.runners.cuda import CudaRunner
 from pocketxl.export.targets.cuda import component as exporting
 from pocketxl.export.targets.cuda.binaries import variants
+from pocketxl.export.targets.cuda.target import CudaTarget
 
 from ...fixtures.cuda_programs import binaries_of, fake_device
 from ...tolerances import INT8_NARROW_UNET_RELATIVE
 
 SM = 89
+CUDA = CudaTarget(name="cuda", architectures=(SM,))
 
 
 def test_a_component_is_built_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +35,10 @@ def test_a_component_is_built_once_and_found_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(exporting, "binaries", uncompiled)
     network = Network("vae", "cpu", tiny=True)
-    first = build_component(network, "fp16", tmp_path, (SM,))
+    first = build_component(network, "fp16", tmp_path, CUDA)
     assert {file.path.rsplit("/", 1)[1] for file in first.files} == {"program.json", "weights.bin", "kernels.bin"}
     monkeypatch.setattr(exporting, "lowered", None)  # nothing is exported now
-    assert build_component(network, "fp16", tmp_path, (SM,)) == first
+    assert build_component(network, "fp16", tmp_path, CUDA) == first
 
 
 @pytest.mark.slow
@@ -52,7 +54,7 @@ def test_the_runner_gives_the_networks_prediction(tmp_path: Path, monkeypatch: p
         return {str(SM): specs}
 
     def make(network: Network, folder: Path) -> Runner:
-        entry = build_component(network, "int8", folder, (SM,))
+        entry = build_component(network, "int8", folder, CUDA)
         return CudaRunner(folder, parts_of(network).name, entry, fake_device())
 
     monkeypatch.setattr(exporting, "binaries", uncompiled)

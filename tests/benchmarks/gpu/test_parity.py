@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.cases import Case, Name, cases
 from benchmarks.gpu.inputs import inputs_of
 from benchmarks.gpu.networks import Network
@@ -39,6 +40,16 @@ def test_and_at_every_step_of_a_loop() -> None:
 @pytest.mark.parametrize("name", ["base", "refiner", "vae"])
 def test_a_peer_in_half_precision_is_near_it_and_not_the_same(name: Name) -> None:
     assert MODEL_RELATIVE < error_of(PEER["diffusers-fp16"], name) < HALF_RELATIVE
+
+
+@pytest.mark.parametrize("name", ["base", "vae"])
+def test_the_truth_is_that_of_a_module_in_float32(name: Name) -> None:
+    network = Network(name, "cpu", tiny=True)
+    case = Case(name="case", network=name, size=64, batch=2)
+    inputs = inputs_of(case, network)
+    with torch.no_grad():
+        expected = Calls(network.module(torch.float32), inputs, torch.float32)(inputs.latents, 0)
+    assert torch.equal(references(network, [case])["case"], expected)
 
 
 def test_the_truth_is_found_again_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

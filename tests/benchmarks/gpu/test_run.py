@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import measure as measuring
+from benchmarks.gpu import run as running
 from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.cases import cases
 from benchmarks.gpu.inputs import Inputs
@@ -76,6 +77,21 @@ def test_a_result_that_is_no_number_is_no_record() -> None:
     journal = Journal(None, {})
     run(VAE, [system("nan", lambda x: x * float("nan"))], journal, device="cpu", tiny=True)
     assert journal.notes == ["vae_1024_b1 nan: its result is not finite"]
+    assert not figures(journal, "relative_error")
+
+
+def test_without_the_truth_time_is_told_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(running, "references", full)
+    journal = Journal(None, {})
+    run(VAE, [system("exact"), system("nan", lambda x: x * float("nan"))], journal, device="cpu", tiny=True)
+    assert journal.notes == [
+        "vae: no error is told, since float32 fails: OutOfMemoryError: CUDA out of memory.",
+        "vae_1024_b1 nan: its result is not finite",
+    ]
+    assert set(figures(journal, "seconds")) == {"exact", "nan"}
     assert not figures(journal, "relative_error")
 
 

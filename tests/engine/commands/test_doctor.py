@@ -32,7 +32,9 @@ def test_one_screen_without_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "gpu              none that can be used" in lines
     assert "cpu run          yes" in lines
     assert "rtx run          no" in lines
-    assert "install the driver" in " ".join(shown.out.split())
+    said = " ".join(shown.out.split())
+    assert said.count("install the driver") == 1, "what is missing for several is said once"
+    assert "cuda run no, as for rtx run" in said
 
 
 def test_a_card_is_told_with_the_target_for_it(

@@ -1,7 +1,12 @@
-"""What somebody meets who makes a picture with an engine for a card: a picture, or one line with the fix."""
+"""What somebody meets who makes a picture with an engine for a card: a picture, or one line with the fix.
 
+`check` meets the same, since it opens an engine likewise.
+"""
+
+import platform
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -83,3 +88,84 @@ def test_no_library(
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     shown = generate(capsys, folder, tmp_path)
     assert (shown.status, "pip install -e '.[rtx]'" in shown.complaint()) == (3, True)
+
+
+def test_a_library_that_is_not_for_this_machine(
+    folder: Path, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    shown = generate(capsys, folder, tmp_path)
+    assert shown.status == 3
+    assert "TensorRT for RTX is for Linux and Windows on x86-64; use another machine" in shown.complaint()
+
+
+@pytest.mark.parametrize("command", ["generate", "check"])
+def test_a_library_for_a_later_cuda_than_the_driver_s(
+    folder: Path,
+    library: Library,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    def version(name: str) -> str:
+        if name in ("pocketxl", "tensorrt-rtx-cu13"):
+            return "1"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    shown = generate(capsys, folder, tmp_path) if command == "generate" else run(capsys, "check", folder)
+    assert shown.status == 3
+    assert "tensorrt-rtx-cu13 needs an NVIDIA driver that serves CUDA 13, and this one serves 12.9" in shown.complaint()
+    assert "pip install tensorrt-rtx-cu12" in shown.complaint()
+    assert not library.driver.memory_now
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "says"),
+    [
+        ("cuInit", 35, "the NVIDIA driver is too old; update it"),
+        ("cuInit", 803, "the driver was updated while the machine ran; start the machine again"),
+        ("cuInit", 999, "the driver cannot start; start the machine again"),
+        ("cuDevicePrimaryCtxRetain", 46, "another process has the GPU for itself"),
+        ("cuDevicePrimaryCtxRetain", 2, "the GPU is out of memory"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "check"])
+def test_a_driver_or_card_that_does_not_start(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    call: str,
+    status: int,
+    says: str,
+) -> None:
+    cuda = CudaLibrary()
+    cuda.fails[call] = status
+    monkeypatch.setattr(tensorrt, "import_tensorrt", Library(HostDriver()).module)
+    monkeypatch.setattr("pocketxl.engine.runners.cuda_driver._library", lambda: cuda)
+    shown = generate(capsys, folder, tmp_path) if command == "generate" else run(capsys, "check", folder)
+    assert shown.status == (4 if status == 2 else 3)
+    assert says in shown.complaint()
+
+
+def test_an_old_driver_that_lacks_a_call(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = CudaLibrary()
+    cuda.lacks.add("cuDevicePrimaryCtxRetain")
+    monkeypatch.setattr("pocketxl.engine.runners.cuda_driver._library", lambda: cuda)
+    shown = generate(capsys, folder, tmp_path)
+    assert (shown.status, "is too old; update it" in shown.complaint()) == (3, True)
+
+
+def test_what_it_would_take_is_told_without_a_card(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CudaLibrary, "cuInit", lambda *_: 100, raising=False)
+    monkeypatch.setattr("pocketxl.engine.runners.cuda_driver._library", CudaLibrary)
+    assert run(capsys, "plan", folder).status == 0

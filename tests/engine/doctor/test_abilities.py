@@ -2,6 +2,8 @@
 
 import platform
 import sys
+from dataclasses import replace
+from importlib import metadata
 
 import pytest
 
@@ -13,7 +15,7 @@ from pocketxl.export.targets import TARGETS
 
 CARD = Gpu(
     name="NVIDIA GeForce RTX 4060", compute_capability="8.9", memory_bytes=8 << 30, free_bytes=7 << 30,
-    driver="", cuda="",
+    driver="", cuda="12.9",
 )  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[s
     missing.add("export")
     found = by_name(CARD)
     lacking = {name for name, ability in found.items() if not ability.possible}
-    assert lacking == {"cpu build", "onnx-fp16 build", "rtx build", "cuda build"}
+    assert lacking == {"cpu build", "onnx-fp16 build", "rtx build", "tensorrt build", "cuda build"}
     for name in ("cpu build", "rtx build"):
         (fix,) = found[name].fixes
         assert fix.startswith("export-package is not installed; install it")
@@ -58,20 +60,39 @@ def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[s
 def test_without_a_card_engines_for_it_can_be_built_and_not_run(missing: set[str]) -> None:
     found = by_name("no card; buy one")
     assert found["rtx build"].possible
-    assert found["rtx run"].fixes == ("no card; buy one",)
+    for name in ("rtx run", "tensorrt run", "tensorrt build", "cuda run"):
+        assert found[name].fixes == ("no card; buy one",)
 
 
 def test_a_card_that_the_library_has_no_kernels_for_is_told(missing: set[str]) -> None:
     pytest.importorskip("tensorrt_rtx")
-    hopper = Gpu(name="H", compute_capability="9.0", memory_bytes=1, free_bytes=1, driver="", cuda="")
+    hopper = replace(CARD, compute_capability="9.0")
     (fix,) = by_name(hopper)["rtx run"].fixes
-    assert "no kernels for compute capability 9.0; build with --target cpu" in fix
+    assert "no kernels for compute capability 9.0; build with --target cuda, or on this machine with" in fix
     assert by_name(hopper)["cuda run"].possible
+    assert by_name(hopper)["tensorrt build"].possible
+    for name in ("tensorrt run", "tensorrt build"):
+        (fix,) = by_name(replace(CARD, compute_capability="6.1"))[name].fixes
+        assert fix.endswith("7.5 and later, and this is 6.1; build with --target onnx-fp16 or cpu")
+
+
+@pytest.mark.parametrize(("target", "package"), [("rtx", "tensorrt-rtx-cu13"), ("tensorrt", "tensorrt-cu13")])
+def test_a_package_for_a_later_cuda_than_the_driver_s_is_told(
+    missing: set[str], monkeypatch: pytest.MonkeyPatch, target: str, package: str
+) -> None:
+    def version(name: str) -> str:
+        if name == package:
+            return "1"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (fix,) = by_name(CARD)[f"{target} run"].fixes
+    assert fix.startswith(f"{package} needs an NVIDIA driver that serves CUDA 13, and this one serves 12.9; update")
 
 
 @pytest.mark.parametrize(("capability", "possible"), [("7.5", False), ("8.7", True), ("10.0", False), ("12.1", True)])
 def test_a_card_runs_kernels_of_its_major(missing: set[str], capability: str, possible: bool) -> None:
-    card = Gpu(name="", compute_capability=capability, memory_bytes=1, free_bytes=1, driver="", cuda="")
+    card = replace(CARD, compute_capability=capability)
     found = by_name(card)["cuda run"]
     assert found.possible is possible
     assert possible or "build with --target rtx or cpu" in found.fixes[0]

@@ -104,7 +104,7 @@ def test_kernels_of_another_card_driver_or_library_are_not_taken(
     else:
         module = library.module()
         module.__version__ = "1.8.0"
-        monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda: module)
+        monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda *_: module)
     make_runner().load()
     assert library.kernels_taken == [b"kernels:", b"kernels:"]
 

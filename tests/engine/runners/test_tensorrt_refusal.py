@@ -50,12 +50,20 @@ def test_of_several_the_first_thing_to_mend_is_said(make_runner: MakeRunner, lib
     assert "update the driver" in str(refused(make_runner))
 
 
-def test_a_card_that_the_library_does_not_know_is_sent_to_the_processor(
-    make_runner: MakeRunner, library: Library, driver: HostDriver
+@pytest.mark.parametrize(
+    ("capability", "advice"),
+    [
+        ((6, 1), "build with --target onnx-fp16 or cpu"),
+        ((9, 0), "build with --target cuda, or on this machine with --target tensorrt"),
+        ((10, 0), "build on this machine with --target tensorrt"),
+    ],
+)
+def test_a_card_that_the_library_does_not_know_is_sent_to_what_does(
+    make_runner: MakeRunner, library: Library, driver: HostDriver, capability: tuple[int, int], advice: str
 ) -> None:
-    library.diagnostics, driver.capability = EngineInvalidityDiagnostics.UNSUPPORTED_CC, (9, 0)
-    assert re.search(r"no kernels for this host memory \(compute capability 9\.0\); build with --target cpu",
-                     str(refused(make_runner)))  # fmt: skip
+    library.diagnostics, driver.capability = EngineInvalidityDiagnostics.UNSUPPORTED_CC, capability
+    number = "{}.{}".format(*capability)
+    assert f"no kernels for this host memory (compute capability {number}); {advice}" in str(refused(make_runner))
 
 
 def test_too_little_memory_is_said_with_the_figures(
@@ -94,7 +102,7 @@ def test_a_runtime_that_does_not_start_is_told_with_the_fix(
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     module.Runtime = broken
-    monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda: module)
+    monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda *_: module)
     assert "cannot start" in (message := str(refused(make_runner)))
     assert message.endswith("update the NVIDIA driver")
 
@@ -104,7 +112,7 @@ def test_the_real_library_without_a_driver_is_refused_in_its_own_words(
     make_runner: MakeRunner, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda: trt)
+    monkeypatch.setattr("pocketxl.engine.runners.tensorrt.import_tensorrt", lambda *_: trt)
     error = refused(make_runner)
     assert isinstance(error, IncompatibleError)
     assert "is no engine of TensorRT for RTX" in str(error)  # the bytes are the stand-in's, too short for a header

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from pocketxl.engine.check import advice, check_engine
 from pocketxl.engine.folder.manifest import Manifest, read_manifest
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners import ort_providers
@@ -90,12 +91,38 @@ def test_the_manifest_says_what_was_measured(manifest: Manifest, half_engine: Pa
     assert sizes[0] < 0.75 * sizes[1], "half, but for graphs and norms, which weigh in so small a model"
 
 
-def test_plan_and_generate_take_a_provider(
+def test_plan_check_and_generate_take_a_provider(
     half_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(capsys, "plan", half_engine, "--provider", "cpu").status == 0
+    for name in ("plan", "check"):
+        assert run(capsys, name, half_engine, "--provider", "cpu").status == 0
+        assert "provider is 'abacus'" in run(capsys, name, half_engine, "--provider", "abacus").complaint()
     out = tmp_path / "apple.png"
     command = ("generate", "an apple", "--engine", half_engine, "-o", out, "--width", "64", "--height", "64")
     assert "provider is 'abacus'" in run(capsys, *command, "--provider", "abacus").complaint()
     assert run(capsys, *command, "--provider", "cpu", "--quiet").status == 0
     assert out.exists()
+
+
+def test_a_check_is_of_the_provider_that_was_asked_for(
+    half_engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its name is told as the device, and what passed on one provider says nothing of another."""
+    monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path))
+    other = replace(ort_providers.CPU, name="other", identifier="OtherProvider", pool="host")
+    monkeypatch.setattr(ort_providers, "PROVIDERS", {**ort_providers.PROVIDERS, "other": other})
+    monkeypatch.setattr(ort_providers, "_available", lambda: ["CPUExecutionProvider", other.identifier])
+    made = onnxruntime.InferenceSession
+
+    def session(model: str, options: Any, *, providers: list[Any], enable_fallback: int) -> Any:
+        found = made(model, options, providers=["CPUExecutionProvider"], enable_fallback=enable_fallback)
+        monkeypatch.setattr(found, "get_providers", lambda: [other.identifier, "CPUExecutionProvider"])
+        return found
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    hint = advice(half_engine, provider="other")
+    assert hint is not None
+    assert hint.startswith("this engine was measured on ")
+    assert f"`pocketxl check {half_engine} --provider other` shows what other of ONNX Runtime" in hint
+    found = list(check_engine(half_engine, threads=1, provider="other"))
+    assert all(check.passed and check.device.startswith("other of ONNX Runtime") for check in found)

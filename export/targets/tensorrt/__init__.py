@@ -1,0 +1,1 @@
+"""Engines for TensorRT, built on the GPU that they are for."""
