@@ -26,6 +26,8 @@ class Lowered:
 
     activation: ActivationModel
     """Working memory of a call."""
+    runner: str = ""
+    """The kind of runner that runs it; the target's own if empty."""
     int8_bytes: int = 0
     exact_threads: int | None = None
     """See `ComponentEntry`."""

@@ -12,11 +12,14 @@ from .base import Device, Runner
 
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
+    "ort_bands": (".ort_bands", "OrtDevice", "BandsRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
 """Kind → module, and in it the class of the device that an engine's runners share, and that of the runners; imported
 only when an engine asks for it."""
+SHARES = {"ort_bands": "ort"}
+"""Kinds whose runners share another one's device."""
 
 
 def open_runners(
@@ -40,11 +43,12 @@ def open_runners(
             )
         module, device_class, runner_class = BACK_ENDS[entry.runner]
         back_end = import_module(module, __name__)
-        if entry.runner not in devices:
-            chosen = _choice(entry.runner, manifest, provider)
-            devices[entry.runner] = getattr(back_end, device_class)(threads=threads, **chosen)
+        kind = SHARES.get(entry.runner, entry.runner)
+        if kind not in devices:
+            chosen = _choice(kind, manifest, provider)
+            devices[kind] = getattr(back_end, device_class)(threads=threads, **chosen)
         make: Callable[..., Any] = getattr(back_end, runner_class)
-        runners[name] = make(folder, name, entry, devices[entry.runner])
+        runners[name] = make(folder, name, entry, devices[kind])
     return runners
 
 
@@ -53,10 +57,10 @@ def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, 
     if runner == "ort":
         from .ort_providers import choose_provider
 
-        entries = [entry for entry in manifest.components.values() if entry.runner == runner]
+        entries = [entry for entry in manifest.components.values() if SHARES.get(entry.runner, entry.runner) == runner]
         formats = {format for entry in entries for format in entry.formats}
         return {"provider": choose_provider(provider, formats)}
-    if provider is not None and all(entry.runner != "ort" for entry in manifest.components.values()):
+    if provider is not None and all(SHARES.get(entry.runner, entry.runner) != "ort" for entry in manifest.components.values()):
         raise RequestError(
             f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
             "leave the provider out"

@@ -16,6 +16,7 @@ from ...engine.folder.manifest import ActivationModel, ComponentEntry
 from ...engine.folder.samples import Sample
 from ...engine.runners.base import Loaded, call
 from ...engine.runners.ort import OrtDevice, OrtRunner
+from ...engine.runners.ort_bands import BandsRunner
 from ...engine.specs import Arrays
 from ..components import Component
 from ..target import Lowered
@@ -33,13 +34,14 @@ def figures_of(
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
     entry = ComponentEntry(
         spec=component.spec,
-        runner="ort",
+        runner=made.runner,
         files=files,
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
         exact_threads=made.exact_threads,
     )
-    runner = OrtRunner(folder, component.name, entry, OrtDevice(threads=threads))
+    runs = BandsRunner if made.runner == "ort_bands" else OrtRunner
+    runner = runs(folder, component.name, entry, OrtDevice(threads=threads))
     with Loaded(runner):
         return compare(_Recorded(samples), partial(call, runner), [inputs for inputs, _ in samples])
 

@@ -78,7 +78,13 @@ class CpuTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, a VAE's as segments that run over bands.
+
+        Memory: the graph and one layer at a time.
+        """
+        from ....engine.runners.ort import MODEL_FILE
+        from ....engine.specs import Role
+        from ...bands.write import write_bands
         from ...graph.activations import activation_model
         from ...graph.master import attach
         from .linear_int8 import int8_bytes
@@ -89,7 +95,11 @@ class CpuTarget:
         attach(model, weights)
         rewrite(model, quantization)
         save(model, out)
+        banded = spec.role is Role.VAE_DECODER
+        if banded:
+            write_bands(out / MODEL_FILE)
         return Lowered(
+            runner="ort_bands" if banded else self.runner,
             activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),

@@ -1,0 +1,166 @@
+"""Where the values of a whole picture lie: bands of rows in memory, and beyond a limit in a temporary file.
+
+The file has no name, so it is gone with the process whatever happens. Its pages belong to the system's cache, which
+gives them up when others need them.
+"""
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import StorageError
+from .program import BandValue
+
+_DISK = Path("/var/tmp")  # noqa: S108 — an anonymous file; /tmp is memory on many systems
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """Rows of a value from `first`: an array, or where in the file they are."""
+
+    first: int
+    rows: int
+    shape: tuple[int, ...]
+    size: int
+    array: np.ndarray | None
+    at: int = -1
+
+
+class BandStore:
+    """Values of pictures of `columns` latent columns; `limit` bytes of them are in memory. Close it."""
+
+    def __init__(self, columns: int, limit: int) -> None:
+        self._columns = columns
+        self._limit = limit
+        self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
+        self._whole: dict[str, np.ndarray] = {}
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._holes: dict[int, list[int]] = {}
+        self.held = 0
+        """Bytes in memory now."""
+
+    def begin(self, name: str, value: BandValue, rows: int) -> None:
+        """A value of so many rows, which come in order from the top."""
+        self._values[name] = (value, [])
+        if value.tokens:  # attention wants them in one piece
+            self._whole[name] = _blank((1, rows * value.scale * self._columns, value.channels), value.dtype)
+            self.held += self._whole[name].nbytes
+
+    def room(self, name: str, first: int, rows: int) -> np.ndarray:
+        """An array for rows of the value, to be filled and given to `put`."""
+        value, _ = self._values[name]
+        columns = value.scale * self._columns
+        if value.tokens:
+            return self._whole[name][:, first * columns : (first + rows) * columns]
+        return _blank((1, value.channels, rows, columns), value.dtype)
+
+    def put(self, name: str, first: int, array: np.ndarray) -> None:
+        """Keep the rows from `first`, the next ones; the array is the store's from now on."""
+        value, bands = self._values[name]
+        if value.tokens:
+            return
+        fits = self.held + array.nbytes <= self._limit
+        at = -1 if fits else self._write(array)
+        bands.append(
+            _Band(
+                first=first, rows=array.shape[2], shape=array.shape, size=array.nbytes,
+                array=array if fits else None, at=at,
+            )
+        )  # fmt: skip
+        self.held += array.nbytes if fits else 0
+
+    def read(self, name: str, first: int, rows: int) -> np.ndarray:
+        """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all."""
+        value, bands = self._values[name]
+        if value.tokens:
+            return self._whole[name]
+        for band in bands:
+            if (band.first, band.rows) == (first, rows):
+                return self._array(value, band)
+        found = np.empty((1, value.channels, rows, value.scale * self._columns), value.dtype)
+        filled = np.zeros(rows, bool)
+        for band in bands:
+            low, high = max(first, band.first), min(first + rows, band.first + band.rows)
+            if low < high:
+                found[:, :, low - first : high - first] = self._array(value, band)[:, :, low - band.first : high - band.first]
+                filled[low - first : high - first] = True
+        found[:, :, ~filled] = value.zero
+        return found
+
+    def free(self, name: str, before: int | None = None) -> None:
+        """Forget the rows above `before`, or the whole value."""
+        value, bands = self._values[name]
+        kept = [] if before is None else [band for band in bands if band.first + band.rows > before]
+        for band in bands[: len(bands) - len(kept)]:
+            if band.array is None:
+                self._holes.setdefault(band.size, []).append(band.at)
+            else:
+                self.held -= band.size
+        self._values[name] = (value, kept)
+        if before is None:
+            del self._values[name]
+            if name in self._whole:
+                self.held -= self._whole.pop(name).nbytes
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._values, self._whole, self.held = {}, {}, 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _array(self, value: BandValue, band: _Band) -> np.ndarray:
+        if band.array is not None:
+            return band.array
+        assert self._file is not None
+        found = np.empty(band.shape, value.dtype)
+        try:
+            self._file.seek(band.at)
+            got = self._file.readinto(memoryview(found).cast("B"))  # type: ignore[attr-defined]
+        except OSError as error:
+            raise _storage(error) from error
+        if got != band.size:
+            raise StorageError(f"a temporary file gave {got} of {band.size} bytes back; try again")
+        return found
+
+    def _write(self, array: np.ndarray) -> int:
+        free = self._holes.get(array.nbytes)
+        at = free.pop() if free else self._end
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())
+            self._file.seek(at)
+            data = memoryview(np.ascontiguousarray(array)).cast("B")
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise _storage(error) from error
+        self._end = max(self._end, at + array.nbytes)
+        return at
+
+
+def _blank(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Pages of its own, which go back to the system at once when it is dropped; the heap's would be left in pieces."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape))
+    memory: Any = mmap.mmap(-1, max(1, count * kind.itemsize))
+    return np.frombuffer(memory, kind, count).reshape(shape)
+
+
+def _folder() -> str | None:
+    """Where temporary files are on a disk; None: the system's own choice, and what TMPDIR names."""
+    chosen = "TMPDIR" in os.environ or not os.access(_DISK, os.W_OK)
+    return None if chosen else str(_DISK)
+
+
+def _storage(error: OSError) -> StorageError:
+    return StorageError(
+        f"a temporary file for a picture of this size cannot be used: {error.strerror or error}; free some space, name "
+        "another folder with the environment variable TMPDIR, or make a smaller picture"
+    )
