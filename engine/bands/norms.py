@@ -1,7 +1,7 @@
 """Group norms of a whole picture from what its bands tell.
 
-Each band tells the mean of a channel and the sum of squared deviations *from that mean*, both small numbers of a good
-precision however far from zero the channel is; they are joined in float64 (Chan, Golub and LeVeque 1979).
+Each band tells the mean of a channel and the mean squared deviation *from that mean*, which has a good precision
+however far from zero the channel is; they are joined in float64 (Chan, Golub and LeVeque 1979).
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ class Statistics:
         self._squares: Doubles = np.zeros(channels)
 
     def add(self, count: int, mean: np.ndarray, squares: np.ndarray) -> None:
-        """A band's `count` numbers of each channel, their mean `[channels]` and squared deviations `[channels]`."""
+        """A band's `count` numbers of each channel, their mean and their mean squared deviation, both `[channels]`."""
         total = self._count + count
         apart = mean.astype(np.float64) - self._mean
         self._mean = self._mean + apart * (count / total)
-        self._squares = self._squares + squares + apart**2 * (self._count * count / total)
+        self._squares = self._squares + count * squares.astype(np.float64) + apart**2 * (self._count * count / total)
         self._count = total
 
     def of(self, norm: Norm) -> tuple[np.ndarray, np.ndarray]:

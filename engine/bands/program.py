@@ -2,7 +2,7 @@
 
 A segment computes one value from others, for a band of rows at a time: at most one 3 × 3 convolution, and what is done
 to single numbers before and after. What a group norm needs of the whole picture is known when the next segment begins,
-because every band tells the mean and the squared deviations of its channels.
+because every band tells the mean and the variance of its channels.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MEAN, DEVIATION, ROWS = "norm.mean", "norm.deviation", "norm.rows"
 """A segment's inputs beside values: of each channel its group's mean, and the group's reciprocal standard deviation;
 and 1 for a row inside the picture, 0 for one outside."""
 SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
-"""A segment's outputs beside its value: of each channel the mean over the band, and the squared deviations from it."""
+"""A segment's outputs beside its value: of each channel the mean over the band, and the mean squared deviation from it."""
 
 
 @dataclass(frozen=True, kw_only=True)

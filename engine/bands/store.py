@@ -39,6 +39,7 @@ class BandStore:
         self._limit = limit
         self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
         self._whole: dict[str, np.ndarray] = {}
+        self._scratch: dict[str, np.ndarray] = {}
         self._file: IO[bytes] | None = None
         self._end = 0
         self._holes: dict[int, list[int]] = {}
@@ -76,19 +77,26 @@ class BandStore:
         self.held += array.nbytes if fits else 0
 
     def read(self, name: str, first: int, rows: int) -> np.ndarray:
-        """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all."""
+        """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all.
+
+        Valid until rows of the same value are read again.
+        """
         value, bands = self._values[name]
         if value.tokens:
             return self._whole[name]
         for band in bands:
-            if (band.first, band.rows) == (first, rows):
-                return self._array(value, band)
-        found = np.empty((1, value.channels, rows, value.scale * self._columns), value.dtype)
+            if (band.first, band.rows) == (first, rows) and band.array is not None:
+                return band.array
+        found = self._scratch_for(name, (1, value.channels, rows, value.scale * self._columns), value.dtype)
         filled = np.zeros(rows, bool)
         for band in bands:
             low, high = max(first, band.first), min(first + rows, band.first + band.rows)
             if low < high:
-                found[:, :, low - first : high - first] = self._array(value, band)[:, :, low - band.first : high - band.first]
+                part = found[:, :, low - first : high - first]
+                if band.array is None:
+                    self._read_file(band, low - band.first, part)
+                else:
+                    part[:] = band.array[:, :, low - band.first : high - band.first]
                 filled[low - first : high - first] = True
         found[:, :, ~filled] = value.zero
         return found
@@ -105,29 +113,39 @@ class BandStore:
         self._values[name] = (value, kept)
         if before is None:
             del self._values[name]
+            self._scratch.pop(name, None)
             if name in self._whole:
                 self.held -= self._whole.pop(name).nbytes
 
     def close(self) -> None:
         """Forget everything."""
-        self._values, self._whole, self.held = {}, {}, 0
+        self._values, self._whole, self._scratch, self.held = {}, {}, {}, 0
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _array(self, value: BandValue, band: _Band) -> np.ndarray:
-        if band.array is not None:
-            return band.array
+    def _scratch_for(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """The same memory from band to band."""
+        count = int(np.prod(shape))
+        if name not in self._scratch or self._scratch[name].size < count:
+            self._scratch[name] = _blank((count,), dtype)
+        return self._scratch[name][:count].reshape(shape)
+
+    def _read_file(self, band: _Band, row: int, part: np.ndarray) -> None:
+        """A band's rows from `row` on, as many as `part` has."""
         assert self._file is not None
-        found = np.empty(band.shape, value.dtype)
+        rows, columns = part.shape[2:]
+        step = columns * part.itemsize
+        whole = rows == band.rows
+        piece = self._scratch_for(part.dtype.name, (band.shape[1] if whole else 1, rows, columns), part.dtype.name)
         try:
-            self._file.seek(band.at)
-            got = self._file.readinto(memoryview(found).cast("B"))  # type: ignore[attr-defined]
+            for channel in range(0, band.shape[1], len(piece)):
+                self._file.seek(band.at + (channel * band.rows + row) * step)
+                if self._file.readinto(memoryview(piece).cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
+                    raise StorageError("a temporary file gave less back than was written to it; try again")
+                part[0, channel : channel + len(piece)] = piece
         except OSError as error:
             raise _storage(error) from error
-        if got != band.size:
-            raise StorageError(f"a temporary file gave {got} of {band.size} bytes back; try again")
-        return found
 
     def _write(self, array: np.ndarray) -> int:
         free = self._holes.get(array.nbytes)

@@ -17,9 +17,11 @@ from .store import BandStore
 
 BAND_NUMBERS = 1 << 21
 """Of the widest value that a segment reads or gives, in one band: 8 MiB as floats."""
+SCORES = 1 << 22
+"""Of attention in one band: its pixels times all."""
 
 Sums = tuple[np.ndarray, np.ndarray]
-"""Of a band and each channel `[channels]`: the mean, and the squared deviations from it."""
+"""Of a band and each channel `[channels]`: the mean, and the mean squared deviation from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,10 @@ def bands(program: BandProgram, segment: Segment, rows: int, columns: int) -> It
     widest = max(value.channels * value.scale**2 * columns / base for value in values)
     total = rows * base
     height = ceil(total / ceil(total * widest / BAND_NUMBERS))
+    tokens = [program.values[read.value] for read in segment.reads if program.values[read.value].tokens]
+    if tokens:
+        pixels = tokens[0].scale ** 2 * rows * columns
+        height = max(1, min(height, SCORES // (pixels * columns * base)))
     for first in range(0, total, height):
         yield first, min(height, total - first)
 

@@ -95,6 +95,9 @@ class OrtDevice:
 class OrtRunner:
     """Runs `<component>/model.onnx` of an engine folder."""
 
+    _shared_arena = False
+    """Whether its sessions have one arena of the process together."""
+
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: OrtDevice) -> None:
         self.name = name
         self.spec = entry.spec
@@ -165,7 +168,7 @@ class OrtRunner:
         """A session of a file whose hash has matched."""
         try:
             if self.device.provider.processor:
-                return open_session(model, self.threads, patterns=not self._shrinks)
+                return open_session(model, self.threads, patterns=not self._shrinks, shared=self._shared_arena)
             return start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
         except PocketXLError:
             raise

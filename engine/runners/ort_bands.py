@@ -27,6 +27,7 @@ __all__ = ["BandsRunner", "OrtDevice"]
 class BandsRunner(OrtRunner):
     """Runs `bands.json` of a component and the segments that it names."""
 
+    _shared_arena = True
     _program: BandProgram | None = None
 
     def footprint(self, sizes: Sizes) -> Footprint:
