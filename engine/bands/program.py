@@ -13,7 +13,7 @@ MEAN, DEVIATION, ROWS = "norm.mean", "norm.deviation", "norm.rows"
 """A segment's inputs beside values: of each channel its group's mean, and the group's reciprocal standard deviation;
 and 1 for a row inside the picture, 0 for one outside."""
 SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
-"""A segment's outputs beside its value: of each channel the mean over the band, and the mean squared deviation from it."""
+"""A segment's outputs beside its value: of each channel the mean over the band, and the mean square around it."""
 
 
 @dataclass(frozen=True, kw_only=True)

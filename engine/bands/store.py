@@ -152,7 +152,7 @@ class BandStore:
         at = free.pop() if free else self._end
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())
+                self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
             self._file.seek(at)
             data = memoryview(np.ascontiguousarray(array)).cast("B")
             while data:

@@ -26,20 +26,20 @@ Sums = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """One call of a segment: what goes in by the graph's names, where its value is to lie, and whether it is the
-    segment's last."""
+    """One call of a segment."""
 
     segment: Segment
     inputs: Mapping[str, np.ndarray]
+    """By the graph's names."""
     output: np.ndarray
+    """Where its value is to lie."""
     channels: int
     """Of the output."""
     last: bool
+    """Whether the segment has no other band below."""
 
 
-def walk(
-    program: BandProgram, given: np.ndarray, run: Callable[[Band], Sums | None], *, limit: int
-) -> np.ndarray:
+def walk(program: BandProgram, given: np.ndarray, run: Callable[[Band], Sums | None], *, limit: int) -> np.ndarray:
     """`given [1, channels, h, w]` → the component's output `[1, channels, scale · h, scale · w]`.
 
     `run` fills a band's output, and returns its sums where the value has a norm. `limit`: bytes of values in memory.

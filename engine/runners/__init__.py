@@ -60,7 +60,8 @@ def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, 
         entries = [entry for entry in manifest.components.values() if SHARES.get(entry.runner, entry.runner) == runner]
         formats = {format for entry in entries for format in entry.formats}
         return {"provider": choose_provider(provider, formats)}
-    if provider is not None and all(SHARES.get(entry.runner, entry.runner) != "ort" for entry in manifest.components.values()):
+    kinds = {SHARES.get(entry.runner, entry.runner) for entry in manifest.components.values()}
+    if provider is not None and "ort" not in kinds:
         raise RequestError(
             f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
             "leave the provider out"

@@ -46,7 +46,12 @@ def _share_arena(ort: Any) -> None:
         return
     _shared = True
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    settings = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    settings = {
+        "max_mem": 0,
+        "arena_extend_strategy": 0,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
     with suppress(RuntimeError):  # the program that we are part of has made one
         ort.create_and_register_allocator(memory, ort.OrtArenaCfg(settings))
 

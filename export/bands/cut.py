@@ -1,7 +1,7 @@
 """Where a lowered graph is cut: which of its values are kept for the whole picture, and which are computed on the way.
 
-Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, since
-every pixel sees all of them; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
+Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
+every pixel sees; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
 one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
 zeros. Of what `DequantizeLinear` makes, its bytes are kept.
 """

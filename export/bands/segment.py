@@ -161,7 +161,9 @@ class _Builder:
         mean = self._emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
         apart = self._emit("Sub", [floats, mean])
         # `ReduceSumSquare` takes twice as long as these two.
-        squares = self._emit("ReduceMean", [self._emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0))
+        squares = self._emit(
+            "ReduceMean", [self._emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
+        )
         found = []
         for name, sums in (
             (SUM_MEAN, self._emit("Reshape", [mean, self._number("sum.flat", [-1])])),

@@ -90,7 +90,8 @@ def _zero(value: ir.Value) -> int:
     if producer is None or not _bytes(value):
         return 0
     point = producer.inputs[7 if producer.op_type == "QLinearConv" else 2]
-    assert point is not None and point.const_value is not None
+    assert point is not None
+    assert point.const_value is not None
     numbers = np.unique(point.const_value.numpy())
     if numbers.size != 1:
         raise ValueError(f"{value.name} has {numbers.size} zero points, its channels must share one")
