@@ -41,10 +41,11 @@ class BandStore:
         self._whole: dict[str, np.ndarray] = {}
         self._scratch: dict[str, np.ndarray] = {}
         self._file: IO[bytes] | None = None
-        self._end = 0
         self._holes: dict[int, list[int]] = {}
         self.held = 0
         """Bytes in memory now."""
+        self.spilled = 0
+        """How long the file has become."""
 
     def begin(self, name: str, value: BandValue, rows: int) -> None:
         """A value of so many rows, which come in order from the top."""
@@ -149,7 +150,7 @@ class BandStore:
 
     def _write(self, array: np.ndarray) -> int:
         free = self._holes.get(array.nbytes)
-        at = free.pop() if free else self._end
+        at = free.pop() if free else self.spilled
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
@@ -159,7 +160,7 @@ class BandStore:
                 data = data[self._file.write(data) :]
         except OSError as error:
             raise _storage(error) from error
-        self._end = max(self._end, at + array.nbytes)
+        self.spilled = max(self.spilled, at + array.nbytes)
         return at
 
 
