@@ -5,11 +5,12 @@ from math import ceil, isqrt
 from .program import BandProgram
 from .walk import BAND_NUMBERS, bands
 
-STORE_BYTES = 448 << 20
+STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
 FLOAT = 4
-# Tensors as large as the widest of a band that a segment's call takes: what it reads and gives, and what is between.
-BAND_COPIES = 8
+# Tensors as large as the widest of a band that calls take: what is read, given and between, and what ONNX Runtime's
+# arena, which all segments share, has beyond that, since its regions double. Full-size SDXL in int8 had 24 to 31.
+BAND_COPIES = 32
 
 
 def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES) -> int:

@@ -91,7 +91,7 @@ def test_a_full_disk_is_a_storage_error_that_says_what_to_do(monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(StorageError, match="No space left on device.*TMPDIR"):
+    with pytest.raises(StorageError, match=r"No space left on device.*TMPDIR"):
         fill(BandStore(COLUMNS, 0), FLOATS, [2])
 
 
