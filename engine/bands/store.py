@@ -142,7 +142,7 @@ class BandStore:
         try:
             for channel in range(0, band.shape[1], len(piece)):
                 self._file.seek(band.at + (channel * band.rows + row) * step)
-                if self._file.readinto(memoryview(piece).cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
+                if self._file.readinto(piece.data.cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
                     raise StorageError("a temporary file gave less back than was written to it; try again")
                 part[0, channel : channel + len(piece)] = piece
         except OSError as error:
@@ -155,7 +155,7 @@ class BandStore:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
             self._file.seek(at)
-            data = memoryview(np.ascontiguousarray(array)).cast("B")
+            data = np.ascontiguousarray(array).data.cast("B")
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:

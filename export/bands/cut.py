@@ -68,7 +68,7 @@ def spread(node: ir.Node) -> int:
         ([3, 3], [1] * 4),
     ):
         raise ValueError(f"{node.name} is a convolution of {kernel} with pads {pads}, which has no bands")
-    return pads[0]
+    return int(pads[0])
 
 
 def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:
