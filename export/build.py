@@ -217,9 +217,9 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     facts = {name: done.facts[name] for name in (*FACTS, *FOUND)}
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
     target = job.target.of(component.spec.role)
+    facts["runner"] = facts["runner"] or target.runner
     return ComponentEntry(
         spec=component.spec,
-        runner=target.runner,
         files=done.files,
         key=done.key,
         weight_bytes=loaded_bytes(done.files, facts["architectures"]),

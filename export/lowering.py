@@ -87,7 +87,9 @@ class Lowering:
             numbers = choose(measured, recipe, role, seen, goal=0.0 if last else goal / correction)
             with TemporaryDirectory(dir=aside) as beside:
                 made = self._lowered(component, numbers, counted, folder, Path(beside), tell)
-                where, kind = (folder, target.runner) if made.stand_in is None else (made.stand_in.parent, "ort")
+                where, kind = folder, made.runner or target.runner
+                if made.stand_in is not None:
+                    where, kind = made.stand_in.parent, "ort"
                 samples = self.samples(component)
                 figures = measure.figures_of(where, component, made, samples, kind=kind, threads=self._threads)
             if figures.relative_error <= goal:

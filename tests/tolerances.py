@@ -154,3 +154,9 @@ SMALL_PROGRAM_RELATIVE = 0.03
 # A narrow U-Net of the GPU benchmark, whose residual branches add little, in int8 on the kernels' own sources, against
 # diffusers in float32. Measured 8.6e-3.
 INT8_NARROW_UNET_RELATIVE = 0.02
+
+# A VAE run over bands against its uncut graph: sums in another order. Measured 3e-6 and less.
+BANDS_RELATIVE = 2e-5
+# The same in 8 bits, where the last bit of a float decides to which side a number is rounded: measured 9e-3 on random
+# weights, half of what rounding itself costs there.
+BANDS_ROUNDED = 2e-2

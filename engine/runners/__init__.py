@@ -12,12 +12,15 @@ from .base import Device, Runner
 
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
+    "ort_bands": (".ort_bands", "OrtDevice", "BandsRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
     "tensorrt_full": (".tensorrt", "CudaDevice", "FullTensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
 """Kind (`tensorrt` is TensorRT for RTX, `tensorrt_full` TensorRT) → module, and in it the class of the device that an
 engine's runners share, and that of the runners; imported only when an engine asks for it."""
+SHARES = {"ort_bands": "ort"}
+"""Kinds whose runners share another one's device."""
 
 
 def open_runners(
@@ -40,9 +43,10 @@ def open_runners(
                 "install a newer pocketxl"
             )
         device, runner = back_end(entry.runner)
-        if entry.runner not in devices:
-            devices[entry.runner] = device(threads=threads, **_choice(entry.runner, manifest, provider))
-        runners[name] = runner(folder, name, entry, devices[entry.runner])
+        kind = SHARES.get(entry.runner, entry.runner)
+        if kind not in devices:
+            devices[kind] = device(threads=threads, **_choice(kind, manifest, provider))
+        runners[name] = runner(folder, name, entry, devices[kind])
     return runners
 
 
@@ -58,10 +62,11 @@ def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, 
     if runner == "ort":
         from .ort_providers import choose_provider
 
-        entries = [entry for entry in manifest.components.values() if entry.runner == runner]
+        entries = [entry for entry in manifest.components.values() if SHARES.get(entry.runner, entry.runner) == runner]
         formats = {format for entry in entries for format in entry.formats}
         return {"provider": choose_provider(provider, formats)}
-    if provider is not None and all(entry.runner != "ort" for entry in manifest.components.values()):
+    kinds = {SHARES.get(entry.runner, entry.runner) for entry in manifest.components.values()}
+    if provider is not None and "ort" not in kinds:
         raise RequestError(
             f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
             "leave the provider out"

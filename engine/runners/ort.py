@@ -95,6 +95,9 @@ class OrtDevice:
 class OrtRunner:
     """Runs `<component>/model.onnx` of an engine folder."""
 
+    _shared_arena = False
+    """Whether its sessions have one arena of the process together."""
+
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: OrtDevice) -> None:
         self.name = name
         self.spec = entry.spec
@@ -137,15 +140,19 @@ class OrtRunner:
         working = arena_bytes(2 * alive if self._half else alive)
         if role is not Role.CONDITIONER:
             working += int(DEQUANTIZED_AHEAD * activation.dequantized_bytes)
+        retained = working if role is Role.UNET else 0
+        return Footprint(pool="host", weights=self._weights(), working=working, retained=retained)
+
+    def _weights(self) -> int:
+        """Bytes from load to release."""
         if self._half:
-            overhead = HALF_WEIGHTS.get(role, OTHER_HALF_WEIGHTS)
+            overhead = HALF_WEIGHTS.get(self.spec.role, OTHER_HALF_WEIGHTS)
         else:
-            overhead = WEIGHT_OVERHEAD.get(role, OTHER_WEIGHT_OVERHEAD)
+            overhead = WEIGHT_OVERHEAD.get(self.spec.role, OTHER_WEIGHT_OVERHEAD)
         weights = int(overhead * self._entry.weight_bytes)
         if adds_in_16_bits():
             weights += int(UNSIGNED_COPIES * self._entry.int8_bytes)
-        retained = working if role is Role.UNET else 0
-        return Footprint(pool="host", weights=weights, working=working, retained=retained)
+        return weights
 
     def load(self) -> None:
         """Check every file's hash, then create the session. Raises `IntegrityError` or `IncompatibleError`."""
@@ -154,20 +161,26 @@ class OrtRunner:
         import_onnxruntime()
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
         trim_heap()
-        model = checked_file(self._folder, self._entry, MODEL_FILE)
+        self._session = self._open()
+
+    def _open(self) -> Any:
+        """What `load` makes."""
+        session = self._open_one(checked_file(self._folder, self._entry, MODEL_FILE))
+        check_edge(self.name, session, self.spec)
+        return session
+
+    def _open_one(self, model: Path) -> Any:
+        """A session of a file whose hash has matched."""
         try:
             if self.device.provider.processor:
-                session = open_session(model, self.threads, patterns=not self._shrinks)
-            else:
-                session = start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
+                return open_session(model, self.threads, patterns=not self._shrinks, shared=self._shared_arena)
+            return start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
         except PocketXLError:
             raise
         except Exception as error:
             if not (self.device.provider.processor or lacks_memory(error)):
                 raise cannot_start(self.device.provider, str(error)) from error
             raise load_error(error, self.name, model, self._entry.weight_bytes / 1e9, self._place) from error
-        check_edge(self.name, session, self.spec)
-        self._session = session
 
     def release(self) -> None:
         """Drop the session and give its memory back to the system."""

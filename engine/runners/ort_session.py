@@ -1,5 +1,6 @@
 """ONNX Runtime's own side of a component: how its sessions are set, and what its errors mean."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,37 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path, threads: int, *, patterns: bool) -> Any:
-    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises."""
+def open_session(model: Path, threads: int, *, patterns: bool, shared: bool = False) -> Any:
+    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
+
+    `shared`: it has its working memory from one arena of the process, for sessions that run one after another.
+    """
     ort = import_onnxruntime()
     options = session_options(ort, threads, patterns=patterns)
+    if shared:
+        _share_arena(ort)
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+_shared = False
+
+
+def _share_arena(ort: Any) -> None:
+    """Make the process's arena, once. Sessions do not use it unless they are told to."""
+    global _shared
+    if _shared:
+        return
+    _shared = True
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    settings = {
+        "max_mem": 0,
+        "arena_extend_strategy": 0,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    with suppress(RuntimeError):  # the program that we are part of has made one
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg(settings))
 
 
 def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:

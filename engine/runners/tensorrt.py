@@ -40,8 +40,7 @@ class _Loaded:
 
 
 class TensorRTRunner(GpuRunner):
-    """Runs `<component>/model.engine` of an engine folder, or the file for its generation, on the first GPU, by
-    TensorRT for RTX."""
+    """Runs `<component>/model.engine`, or the file for the GPU's generation, on the first GPU, by TensorRT for RTX."""
 
     kind: ClassVar[type[TensorRTEngine]] = RtxEngine
 

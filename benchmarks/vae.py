@@ -1,0 +1,67 @@
+"""The VAE decoder of full-size SDXL with random weights: `python -m benchmarks.vae [--sizes 512 1024 2048]`.
+
+PocketXL's recipes beside diffusers in float32 and bfloat16, and bfloat16 with diffusers' tiles, in one run: seconds
+of a decode, what it adds to the resident set of a process that has the weights, and the error against diffusers in
+float32. Each system has a process of its own; sizes are gone through in turn by all of them (`--rounds` times), and
+the least time counts, so that what else runs on the machine troubles all alike. An error on random weights says
+little of pictures: quality is judged on the miniature.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .report import Record, finish
+
+SYSTEMS = ("diffusers-fp32", "diffusers-bf16", "diffusers-bf16-tiles", "pocketxl-int8", "pocketxl-int8-weight",
+           "pocketxl-fp32")  # fmt: skip
+REFERENCE = "diffusers-fp32"
+
+
+def main() -> None:
+    """Measure and print; the last line is JSON."""
+    parser = argparse.ArgumentParser(prog="benchmarks.vae", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--work", type=Path, default=None, help="where engines are kept for the next run")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as beside:
+        work = arguments.work or Path(beside)
+        found: dict[tuple[str, int], dict[str, float]] = {}
+        for _ in range(arguments.rounds):
+            for size in arguments.sizes:
+                for system in sorted(arguments.systems, key=lambda name: name != REFERENCE):
+                    new = _measured(system, size, work, arguments.threads)
+                    old = found.setdefault((system, size), new)
+                    found[system, size] = {name: min(old[name], value) for name, value in new.items()}
+    finish("vae", list(_records(found)), extra={"threads": arguments.threads})
+
+
+def _measured(system: str, size: int, work: Path, threads: int | None) -> dict[str, float]:
+    """One decode in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.vae_child", system, str(size), str(work)]
+    if threads is not None:
+        command.append(str(threads))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    sys.stderr.write(f"{system} {size}: {found}\n")
+    return found
+
+
+_UNITS = {"seconds": "s", "cpu_seconds": "s", "peak_rss_bytes": "B", "planned_bytes": "B", "relative_error": "1"}
+
+
+def _records(found: dict[tuple[str, int], dict[str, float]]) -> Iterator[Record]:
+    for (system, size), values in found.items():
+        for metric, value in values.items():
+            yield Record(case=f"vae_decode_{size}", system=system, metric=metric, value=value, unit=_UNITS[metric])
+
+
+if __name__ == "__main__":
+    main()

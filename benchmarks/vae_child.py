@@ -1,0 +1,105 @@
+"""One decode of `benchmarks.vae` in a process of its own; prints one JSON object as its last line."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .random_checkpoint import CONFIGS, component_shapes, random_tensor
+
+SEED = 7
+CALIBRATED = 24
+"""Latents' side from which the ranges of int8 are taken: the variance of random layers does not depend on it."""
+
+
+def main() -> None:
+    """`SYSTEM SIZE WORK [THREADS]`."""
+    system, size, work = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    threads = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    latents = np.random.default_rng(SEED).standard_normal((1, 4, size // 8, size // 8), dtype=np.float32)
+    decode, planned = (_pocketxl if system.startswith("pocketxl-") else _diffusers)(system, work, threads, size)
+    decode(latents[:, :, :8, :8])  # weights are in memory, and packed
+    from pocketxl.engine.memory.resident import forget_resident_peak, resident_peak
+
+    forget_resident_peak()
+    before, started, busy = resident_peak(), time.perf_counter(), time.process_time()
+    image = decode(latents)
+    found = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy, **planned}
+    after = resident_peak()
+    if before is not None and after is not None:
+        found["peak_rss_bytes"] = float(after - before)
+    kept = work / f"reference-{size}.npy"
+    if system == "diffusers-fp32":
+        work.mkdir(parents=True, exist_ok=True)
+        np.save(kept, image)
+    elif kept.is_file():
+        expected = np.load(kept)
+        found["relative_error"] = float(np.linalg.norm(image - expected) / np.linalg.norm(expected))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+Decode = Callable[[np.ndarray], np.ndarray]
+
+
+def _weights() -> dict[str, Any]:
+    import torch
+
+    shapes = component_shapes("vae", json.loads((CONFIGS / "base/vae/config.json").read_text(encoding="utf-8")))
+    return {name: torch.from_numpy(random_tensor(name, shape)) for name, shape in shapes.items()}
+
+
+def _diffusers(system: str, _: Path, threads: int | None, __: int) -> tuple[Decode, dict[str, float]]:
+    import torch
+    from diffusers import AutoencoderKL
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with torch.device("meta"):
+        vae: Any = AutoencoderKL.from_config(json.loads((CONFIGS / "base/vae/config.json").read_text(encoding="utf-8")))
+    vae.load_state_dict(_weights(), assign=True)
+    dtype = torch.bfloat16 if "bf16" in system else torch.float32
+    vae = vae.to(dtype).eval()
+    if system.endswith("tiles"):
+        vae.enable_tiling()
+        vae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64  # by its own setting 1024 x 1024 is one tile
+
+    def decode(latents: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = vae.decode(torch.from_numpy(latents).to(dtype)).sample.float().numpy()
+        return found
+
+    return decode, {}
+
+
+def _pocketxl(system: str, work: Path, threads: int | None, size: int) -> tuple[Decode, dict[str, float]]:
+    from pocketxl.engine.architecture import VaeArchitecture
+    from pocketxl.engine.folder.files import entry_of
+    from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
+    from pocketxl.engine.runners.base import Sizes
+    from pocketxl.engine.runners.ort import OrtDevice
+    from pocketxl.engine.runners.ort_bands import BandsRunner
+
+    spec, folder = VaeArchitecture().decoder(), work / system
+    if not (folder / "bands.json").is_file():
+        from .vae_engine import lower_vae
+
+        lower_vae(folder, system.removeprefix("pocketxl-"), _weights(), CALIBRATED)
+    files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
+    entry = ComponentEntry(
+        spec=spec,
+        runner="ort_bands",
+        files=files,
+        weight_bytes=sum(file.size for file in files),
+        activation=ActivationModel(terms={}),
+    )
+    runner = BandsRunner(folder, "vae_decoder", entry, OrtDevice(threads=threads))
+    planned = runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=size * size)).working
+    return lambda latents: np.asarray(runner({"latents": latents})["image"]), {"planned_bytes": float(planned)}
+
+
+if __name__ == "__main__":
+    main()

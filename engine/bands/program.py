@@ -1,0 +1,84 @@
+"""What a banded component consists of: segments, and the values of the whole picture that stand between them.
+
+A segment computes one value from others, for a band of rows at a time: at most one 3 × 3 convolution, and what is done
+to single numbers before and after. What a group norm needs of the whole picture is known when the next segment begins,
+because every band tells the mean and the variance of its channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+FORMAT = 1
+MEAN, DEVIATION, ROWS = "norm.mean", "norm.deviation", "norm.rows"
+"""A segment's inputs beside values: of each channel its group's mean, and the group's reciprocal standard deviation;
+and 1 for a row inside the picture, 0 for one outside."""
+SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
+"""A segment's outputs beside its value: of each channel the mean over the band, and the mean square around it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A group norm of a value: `groups` of neighbouring channels, `epsilon` added to the variance."""
+
+    groups: int
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandValue:
+    """A tensor of the whole picture, `[1, channels, rows, columns]`, or `[1, rows · columns, channels]` as `tokens`."""
+
+    dtype: str
+    """`float32` or `uint8`."""
+    channels: int
+    scale: int
+    """Rows of it per row of latents; columns likewise."""
+    zero: int = 0
+    """What stands for 0: a row outside the picture is full of it."""
+    tokens: bool = False
+    """Read as a whole by every band: attention's keys and values."""
+    norm: Norm | None = None
+    """The norm that the next segment applies to it."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes at one of its own positions."""
+        return self.channels * (1 if self.dtype == "uint8" else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A segment's input: the rows of `value` at its band, and `halo` rows on either side."""
+
+    value: str
+    halo: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One graph: `file` computes `value` from what it reads."""
+
+    file: str
+    value: str
+    reads: tuple[Read, ...]
+    norm: str = ""
+    """The value whose norm it applies; none if empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandProgram:
+    """Segments in running order, and the values they read and give, among them the component's input and output."""
+
+    format: int = FORMAT
+    input: str
+    output: str
+    values: Mapping[str, BandValue]
+    segments: tuple[Segment, ...]
+
+    def last_reader(self) -> dict[str, int]:
+        """Value → index of the segment that reads it last."""
+        return {read.value: index for index, segment in enumerate(self.segments) for read in segment.reads}
+
+    def scale(self, segment: Segment) -> int:
+        """In whose rows a segment's bands are counted: the coarsest of what it reads and gives, per row of latents."""
+        return min(self.values[name].scale for name in (segment.value, *(read.value for read in segment.reads)))

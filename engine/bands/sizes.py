@@ -1,0 +1,53 @@
+"""How much memory a banded component takes for a picture, from its program alone."""
+
+from math import ceil, isqrt
+
+from .program import BandProgram
+from .walk import BAND_NUMBERS, bands
+
+STORE_BYTES = 352 << 20
+"""Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
+FLOAT = 4
+# Tensors as large as the widest of a band that calls take: what is read, given and between, and what ONNX Runtime's
+# arena, which all segments share, has beyond that, since its regions double. Full-size SDXL in int8 had 24 to 31.
+BAND_COPIES = 32
+
+
+def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES) -> int:
+    """The most bytes at once for a picture of so many pixels: values, one band's call, and the output.
+
+    A picture that is not square has bands of about the same size, and the same values.
+    """
+    out = program.values[program.output]
+    side = max(1, isqrt(max(1, pixels)) // out.scale)
+    return min(limit, _stored(program, side)) + _one_band(program, side) + out.pixel_bytes * pixels
+
+
+def _stored(program: BandProgram, side: int) -> int:
+    """The most bytes of values alive at once; what a segment reads last shrinks while what it gives grows."""
+    last = program.last_reader()
+    alive: dict[str, int] = {program.input: 0}
+    most = 0
+    for index, segment in enumerate(program.segments):
+        value = program.values[segment.value]
+        size = 0 if segment.value == program.output else value.pixel_bytes * (value.scale * side) ** 2
+        done = [read.value for read in segment.reads if last[read.value] == index]
+        shrinking = sum(alive[name] for name in done if not program.values[name].tokens)
+        held = sum(alive.values())
+        most = max(most, held, held - shrinking + size)
+        alive[segment.value] = size
+        for name in done:
+            del alive[name]
+    return most
+
+
+def _one_band(program: BandProgram, side: int) -> int:
+    found = 0
+    for segment in program.segments:
+        base = program.scale(segment)
+        _, height = next(iter(bands(program, segment, side, side)))
+        names = (segment.value, *(read.value for read in segment.reads))
+        values = [program.values[name] for name in names if not program.values[name].tokens]
+        rows = max(ceil((height + 2) * value.scale / base) * value.scale * value.channels for value in values)
+        found = max(found, rows * side * FLOAT)
+    return BAND_COPIES * min(found, 2 * FLOAT * BAND_NUMBERS)

@@ -1,0 +1,185 @@
+"""Where the values of a whole picture lie: bands of rows in memory, and beyond a limit in a temporary file.
+
+The file has no name, so it is gone with the process whatever happens. Its pages belong to the system's cache, which
+gives them up when others need them.
+"""
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import StorageError
+from .program import BandValue
+
+_DISK = Path("/var/tmp")  # noqa: S108 — an anonymous file; /tmp is memory on many systems
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """Rows of a value from `first`: an array, or where in the file they are."""
+
+    first: int
+    rows: int
+    shape: tuple[int, ...]
+    size: int
+    array: np.ndarray | None
+    at: int = -1
+
+
+class BandStore:
+    """Values of pictures of `columns` latent columns; `limit` bytes of them are in memory. Close it."""
+
+    def __init__(self, columns: int, limit: int) -> None:
+        self._columns = columns
+        self._limit = limit
+        self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
+        self._whole: dict[str, np.ndarray] = {}
+        self._scratch: dict[str, np.ndarray] = {}
+        self._file: IO[bytes] | None = None
+        self._holes: dict[int, list[int]] = {}
+        self.held = 0
+        """Bytes in memory now."""
+        self.spilled = 0
+        """How long the file has become."""
+
+    def begin(self, name: str, value: BandValue, rows: int) -> None:
+        """A value of so many rows, which come in order from the top."""
+        self._values[name] = (value, [])
+        if value.tokens:  # attention wants them in one piece
+            self._whole[name] = _blank((1, rows * value.scale * self._columns, value.channels), value.dtype)
+            self.held += self._whole[name].nbytes
+
+    def room(self, name: str, first: int, rows: int) -> np.ndarray:
+        """An array for rows of the value, to be filled and given to `put`."""
+        value, _ = self._values[name]
+        columns = value.scale * self._columns
+        if value.tokens:
+            return self._whole[name][:, first * columns : (first + rows) * columns]
+        return _blank((1, value.channels, rows, columns), value.dtype)
+
+    def put(self, name: str, first: int, array: np.ndarray) -> None:
+        """Keep the rows from `first`, the next ones; the array is the store's from now on."""
+        value, bands = self._values[name]
+        if value.tokens:
+            return
+        fits = self.held + array.nbytes <= self._limit
+        at = -1 if fits else self._write(array)
+        bands.append(
+            _Band(
+                first=first, rows=array.shape[2], shape=array.shape, size=array.nbytes,
+                array=array if fits else None, at=at,
+            )
+        )  # fmt: skip
+        self.held += array.nbytes if fits else 0
+
+    def read(self, name: str, first: int, rows: int) -> np.ndarray:
+        """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all.
+
+        Valid until rows of the same value are read again.
+        """
+        value, bands = self._values[name]
+        if value.tokens:
+            return self._whole[name]
+        for band in bands:
+            if (band.first, band.rows) == (first, rows) and band.array is not None:
+                return band.array
+        found = self._scratch_for(name, (1, value.channels, rows, value.scale * self._columns), value.dtype)
+        filled = np.zeros(rows, bool)
+        for band in bands:
+            low, high = max(first, band.first), min(first + rows, band.first + band.rows)
+            if low < high:
+                part = found[:, :, low - first : high - first]
+                if band.array is None:
+                    self._read_file(band, low - band.first, part)
+                else:
+                    part[:] = band.array[:, :, low - band.first : high - band.first]
+                filled[low - first : high - first] = True
+        found[:, :, ~filled] = value.zero
+        return found
+
+    def free(self, name: str, before: int | None = None) -> None:
+        """Forget the rows above `before`, or the whole value."""
+        value, bands = self._values[name]
+        kept = [] if before is None else [band for band in bands if band.first + band.rows > before]
+        for band in bands[: len(bands) - len(kept)]:
+            if band.array is None:
+                self._holes.setdefault(band.size, []).append(band.at)
+            else:
+                self.held -= band.size
+        self._values[name] = (value, kept)
+        if before is None:
+            del self._values[name]
+            self._scratch.pop(name, None)
+            if name in self._whole:
+                self.held -= self._whole.pop(name).nbytes
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._values, self._whole, self._scratch, self.held = {}, {}, {}, 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _scratch_for(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """The same memory from band to band."""
+        count = int(np.prod(shape))
+        if name not in self._scratch or self._scratch[name].size < count:
+            self._scratch[name] = _blank((count,), dtype)
+        return self._scratch[name][:count].reshape(shape)
+
+    def _read_file(self, band: _Band, row: int, part: np.ndarray) -> None:
+        """A band's rows from `row` on, as many as `part` has."""
+        assert self._file is not None
+        rows, columns = part.shape[2:]
+        step = columns * part.itemsize
+        whole = rows == band.rows
+        piece = self._scratch_for(part.dtype.name, (band.shape[1] if whole else 1, rows, columns), part.dtype.name)
+        try:
+            for channel in range(0, band.shape[1], len(piece)):
+                self._file.seek(band.at + (channel * band.rows + row) * step)
+                if self._file.readinto(piece.data.cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
+                    raise StorageError("a temporary file gave less back than was written to it; try again")
+                part[0, channel : channel + len(piece)] = piece
+        except OSError as error:
+            raise _storage(error) from error
+
+    def _write(self, array: np.ndarray) -> int:
+        free = self._holes.get(array.nbytes)
+        at = free.pop() if free else self.spilled
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
+            self._file.seek(at)
+            data = np.ascontiguousarray(array).data.cast("B")
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise _storage(error) from error
+        self.spilled = max(self.spilled, at + array.nbytes)
+        return at
+
+
+def _blank(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Pages of its own, which go back to the system at once when it is dropped; the heap's would be left in pieces."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape))
+    memory: Any = mmap.mmap(-1, max(1, count * kind.itemsize))
+    return np.frombuffer(memory, kind, count).reshape(shape)
+
+
+def _folder() -> str | None:
+    """Where temporary files are on a disk; None: the system's own choice, and what TMPDIR names."""
+    chosen = "TMPDIR" in os.environ or not os.access(_DISK, os.W_OK)
+    return None if chosen else str(_DISK)
+
+
+def _storage(error: OSError) -> StorageError:
+    return StorageError(
+        f"a temporary file for a picture of this size cannot be used: {error.strerror or error}; free some space, name "
+        "another folder with the environment variable TMPDIR, or make a smaller picture"
+    )

@@ -1,0 +1,141 @@
+"""The order in which segments run over bands, whatever runs them.
+
+A segment is run over all bands of the picture before the next one begins, since that one's group norm is of the whole
+picture. How high bands are follows from the picture's size alone, never from threads or memory, so that the same
+picture comes about everywhere.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from .norms import Statistics
+from .program import DEVIATION, MEAN, ROWS, BandProgram, Read, Segment
+from .store import BandStore
+
+BAND_NUMBERS = 1 << 21
+"""Of the widest value that a segment reads or gives, in one band: 8 MiB as floats."""
+SCORES = 1 << 22
+"""Of attention in one band: its pixels times all."""
+
+Sums = tuple[np.ndarray, np.ndarray]
+"""Of a band and each channel `[channels]`: the mean, and the mean squared deviation from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """One call of a segment."""
+
+    segment: Segment
+    inputs: Mapping[str, np.ndarray]
+    """By the graph's names."""
+    output: np.ndarray
+    """Where its value is to lie."""
+    channels: int
+    """Of the output."""
+    last: bool
+    """Whether the segment has no other band below."""
+
+
+def walk(program: BandProgram, given: np.ndarray, run: Callable[[Band], Sums | None], *, limit: int) -> np.ndarray:
+    """`given [1, channels, h, w]` → the component's output `[1, channels, scale · h, scale · w]`.
+
+    `run` fills a band's output, and returns its sums where the value has a norm. `limit`: bytes of values in memory.
+    Raises `StorageError` where there is no room for the rest, and what `run` raises.
+    """
+    rows, columns = given.shape[2:]
+    store = BandStore(columns, limit)
+    try:
+        store.begin(program.input, program.values[program.input], rows)
+        store.put(program.input, 0, given)
+        return _Walk(program, store, rows, columns, run).result()
+    finally:
+        store.close()
+
+
+def bands(program: BandProgram, segment: Segment, rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each band, in rows of the segment's coarsest value; all about equally high."""
+    base = program.scale(segment)
+    names = (segment.value, *(read.value for read in segment.reads if not program.values[read.value].tokens))
+    values = [program.values[name] for name in names]
+    widest = max(value.channels * value.scale**2 * columns / base for value in values)
+    total = rows * base
+    height = ceil(total / ceil(total * widest / BAND_NUMBERS))
+    tokens = [program.values[read.value] for read in segment.reads if program.values[read.value].tokens]
+    if tokens:
+        pixels = tokens[0].scale ** 2 * rows * columns
+        height = max(1, min(height, SCORES // (pixels * columns * base)))
+    for first in range(0, total, height):
+        yield first, min(height, total - first)
+
+
+class _Walk:
+    def __init__(
+        self, program: BandProgram, store: BandStore, rows: int, columns: int, run: Callable[[Band], Sums | None]
+    ) -> None:
+        self._program, self._store, self._run = program, store, run
+        self._rows, self._columns = rows, columns
+        self._seen: dict[str, Statistics] = {}
+
+    def result(self) -> np.ndarray:
+        program, last = self._program, self._program.last_reader()
+        out = program.values[program.output]
+        found = np.empty((1, out.channels, self._rows * out.scale, self._columns * out.scale), out.dtype)
+        for index, segment in enumerate(program.segments):
+            done = [read for read in segment.reads if last[read.value] == index]
+            for first, output in self._segment(segment, done):
+                if segment.value == program.output:
+                    found[:, :, first : first + output.shape[2]] = output
+                else:
+                    self._store.put(segment.value, first, output)
+            for read in done:
+                self._store.free(read.value)
+        return found
+
+    def _segment(self, segment: Segment, done: list[Read]) -> Iterator[tuple[int, np.ndarray]]:
+        """Row and content of each band of the segment's value."""
+        program, store, base = self._program, self._store, self._program.scale(segment)
+        value = program.values[segment.value]
+        factor = value.scale // base
+        store.begin(segment.value, value, self._rows * value.scale)
+        norm = self._norm(segment)
+        if value.norm:
+            self._seen[segment.value] = Statistics(value.channels)
+        for first, height in bands(program, segment, self._rows, self._columns):
+            inputs = {read.value: self._read(read, base, first, height) for read in segment.reads}
+            output = store.room(segment.value, first * factor, height * factor)
+            last = first + height == self._rows * base
+            band = Band(
+                segment=segment, inputs={**inputs, **norm, **self._inside(segment, base, first, height)},
+                output=output, channels=value.channels, last=last,
+            )  # fmt: skip
+            sums = self._run(band)
+            if sums is not None:
+                self._seen[segment.value].add(output.size // value.channels, *sums)
+            for read in done:
+                scale = program.values[read.value].scale // base
+                store.free(read.value, (first + height) * scale - read.halo) if not last else None
+            yield first * factor, output
+
+    def _read(self, read: Read, base: int, first: int, height: int) -> np.ndarray:
+        factor = self._program.values[read.value].scale // base
+        return self._store.read(read.value, first * factor - read.halo, height * factor + 2 * read.halo)
+
+    def _norm(self, segment: Segment) -> dict[str, np.ndarray]:
+        if not segment.norm:
+            return {}
+        norm = self._program.values[segment.norm].norm
+        assert norm is not None  # `read` has looked
+        mean, deviation = self._seen[segment.norm].of(norm)
+        return {MEAN: mean, DEVIATION: deviation}
+
+    def _inside(self, segment: Segment, base: int, first: int, height: int) -> dict[str, np.ndarray]:
+        """1 for the rows of what the norm is applied to that are in the picture, where some may not be."""
+        read = next((read for read in segment.reads if read.value == segment.norm and read.halo), None)
+        if read is None:
+            return {}
+        scale = self._program.values[read.value].scale
+        at = np.arange(first * scale // base - read.halo, (first + height) * scale // base + read.halo)
+        return {ROWS: ((at >= 0) & (at < self._rows * scale)).astype(np.float32).reshape(1, 1, -1, 1)}

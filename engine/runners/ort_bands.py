@@ -1,0 +1,107 @@
+"""Components that are run a band of rows at a time, on ONNX Runtime: one session a segment.
+
+What lies between segments is the walk's (`engine.bands`); a session writes a band's value straight to where it stays.
+"""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
+from ..bands.read import BANDS_FILE, read_bands
+from ..bands.sizes import STORE_BYTES, working_bytes
+from ..bands.walk import Band, Sums, walk
+from ..ending import Ended
+from ..errors import IntegrityError, PocketXLError
+from ..folder.manifest import checked_file
+from .base import Footprint, Held, HostHeld, Sizes, Value, Values, check_inputs
+from .interruptible import run_interruptibly
+from .ort import OrtDevice, OrtRunner
+from .ort_session import import_onnxruntime, run_error, run_options
+
+__all__ = ["BandsRunner", "OrtDevice"]
+
+
+class BandsRunner(OrtRunner):
+    """Runs `bands.json` of a component and the segments that it names."""
+
+    _shared_arena = True
+    _program: BandProgram | None = None
+
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """See `Runner`; the weights stay from load to release, a picture's values lie in memory up to a limit."""
+        working = working_bytes(self.program, sizes.pixels)
+        return Footprint(pool="host", weights=self._weights(), working=working)
+
+    @property
+    def program(self) -> BandProgram:
+        """Its segments. Raises `IntegrityError` where they do not fit what `engine.json` says."""
+        if self._program is None:
+            program = read_bands(checked_file(self._folder, self._entry, BANDS_FILE))
+            (given,), (made,) = self.spec.inputs, self.spec.outputs
+            edges = [(program.values[v], t.shape[1]) for v, t in ((program.input, given), (program.output, made))]
+            if (program.input, program.output) != (given.name, made.name) or any(
+                value.channels != channels or value.dtype != "float32" for value, channels in edges
+            ):
+                raise IntegrityError(
+                    f"{self.name}: engine.json and {BANDS_FILE} disagree on the edge; build the engine again with "
+                    "`pocketxl build`, or copy the folder again"
+                )
+            self._program = program
+        return self._program
+
+    def _open(self) -> Any:
+        """A session for each segment, by its value."""
+        return {
+            segment.value: self._open_one(checked_file(self._folder, self._entry, segment.file))
+            for segment in self.program.segments
+        }
+
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
+        """Run once, row after row; see `Runner`. Outputs are on the host, so `keep` changes nothing."""
+        feeds = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        if isinstance(held, HostHeld):
+            feeds |= held.inputs
+        check_inputs(self.name, self.spec, feeds)
+        self.load()
+        options = run_options(import_onnxruntime())
+        last = run_options(import_onnxruntime(), shrink=self.device.provider.arenas)
+        program, run = self.program, _Run(self._session, options, last)
+
+        def work() -> np.ndarray:
+            rows = [walk(program, row[None], run, limit=STORE_BYTES) for row in feeds[program.input]]
+            return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+        try:
+            return {program.output: run_interruptibly(work, run.stop)}
+        except (Ended, PocketXLError):
+            raise
+        except Exception as error:
+            raise run_error(error, self.name, self._place) from error
+
+
+class _Run:
+    """Calls sessions; `last`: options of a segment's last call, which gives its arena back."""
+
+    def __init__(self, sessions: dict[str, Any], options: Any, last: Any) -> None:
+        self._sessions, self._options, self._last = sessions, options, last
+
+    def stop(self) -> None:
+        """End the call that runs, and those that follow."""
+        for options in (self._options, self._last):
+            options.terminate = True
+
+    def __call__(self, band: Band) -> Sums | None:
+        session = self._sessions[band.segment.value]
+        binding = session.io_binding()
+        bind = partial(binding.bind_output, device_type="cpu", device_id=0)
+        for name, array in band.inputs.items():
+            binding.bind_cpu_input(name, array)
+        names = [output.name for output in session.get_outputs()]
+        sums = {name: np.empty(band.channels, np.float32) for name in names if name in (SUM_MEAN, SUM_SQUARES)}
+        for name, array in {band.segment.value: band.output, **sums}.items():
+            bind(name, element_type=array.dtype.type, shape=array.shape, buffer_ptr=array.ctypes.data)
+        session.run_with_iobinding(binding, self._last if band.last else self._options)
+        return (sums[SUM_MEAN], sums[SUM_SQUARES]) if sums else None

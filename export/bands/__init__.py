@@ -1,0 +1,1 @@
+"""Lowered graphs, cut into segments that run over bands of rows."""

@@ -1,0 +1,84 @@
+"""Where a lowered graph is cut: which of its values are kept for the whole picture, and which are computed on the way.
+
+Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
+every pixel sees; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
+one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
+zeros. Of what `DequantizeLinear` makes, its bytes are kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .norm import GroupNorm, group_norms
+
+CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
+"""Operator → which of its inputs is the weight."""
+# Zeros stay zeros, and numbers stay in their rows.
+_KEEPS_ZERO = {"QuickGelu", "QuantizeLinear", "Resize"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cuts:
+    """Kept values in running order, and the group norms by what they give."""
+
+    kept: tuple[ir.Value, ...]
+    norms: Mapping[ir.Value, GroupNorm]
+    whole: frozenset[ir.Value]
+    """Those of `kept` that every band reads as a whole."""
+
+    def norm_of(self, value: ir.Value) -> GroupNorm | None:
+        """The norm that is applied to a kept value."""
+        return next((norm for norm in self.norms.values() if stored(norm.input) is value), None)
+
+
+def find_cuts(graph: ir.Graph) -> Cuts:
+    """The cuts of a graph of convolutions, group norms and attention; `ValueError` for what cannot be cut."""
+    norms = {norm.output: norm for norm in group_norms(graph)}
+    kept = {stored(norm.input) for norm in norms.values()}
+    whole = set()
+    for node in graph:
+        if node.op_type == "MultiHeadAttention":
+            whole |= {value for value in node.inputs[1:3] if value is not None}
+        if node.op_type in CONVOLUTIONS and spread(node):
+            cut = _before(node, norms)
+            kept |= {cut} if cut is not None else set()
+    kept |= whole | set(graph.outputs)
+    ordered = [value for node in graph for value in node.outputs if value in kept]
+    return Cuts(kept=tuple(ordered), norms=norms, whole=frozenset(whole))
+
+
+def stored(value: ir.Value) -> ir.Value:
+    """What is kept of a value: the bytes that it is made of, if it is."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
+        return producer.inputs[0]
+    return value
+
+
+def spread(node: ir.Node) -> int:
+    """How many rows a convolution reaches beyond its own, 0 or 1; `ValueError` for one of another kind."""
+    weight = node.inputs[CONVOLUTIONS[node.op_type]]
+    assert weight is not None
+    kernel = list(node.attributes.get_ints("kernel_shape", []))
+    pads = list(node.attributes.get_ints("pads", [0] * 4))
+    if set(node.attributes.get_ints("strides", [1])) != {1} or (kernel, pads) not in (
+        ([1, 1], [0] * 4),
+        ([3, 3], [1] * 4),
+    ):
+        raise ValueError(f"{node.name} is a convolution of {kernel} with pads {pads}, which has no bands")
+    return int(pads[0])
+
+
+def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:
+    """Where to cut before a convolution: at its input's bytes, or its floats where it has none; None if a norm does."""
+    value, quantized = node.inputs[0], None
+    while value is not None and value not in norms and not value.is_graph_input():
+        producer = value.producer()
+        if producer is None or producer.op_type not in _KEEPS_ZERO:
+            return quantized or stored(value)
+        if producer.op_type == "QuantizeLinear":
+            quantized = value
+        value = producer.inputs[0]
+    return None

@@ -1,0 +1,98 @@
+"""A component's folder of segments: `bands.json`, a graph for each segment, and all their weights once in one file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ...engine.bands.program import BandProgram, BandValue
+from ...engine.bands.read import BANDS_FILE, from_json, to_json
+from ...engine.errors import StorageError
+from .cut import CONVOLUTIONS, Cuts, find_cuts
+from .segment import cut_segment
+
+
+def write_bands(path: Path) -> BandProgram:
+    """Cut the model at `path`, whose weights lie beside it, into segments there; the model's own file goes.
+
+    Raises `ValueError` for a graph that cannot be cut and `StorageError` when writing fails.
+    """
+    model = ir.load(path)
+    cuts = find_cuts(model.graph)
+    values = describe(model.graph, cuts)
+    made = [cut_segment(value, cuts, values, f"segment_{i:02}.onnx") for i, value in enumerate(cuts.kept)]
+    program = BandProgram(
+        input=str(model.graph.inputs[0].name),
+        output=str(model.graph.outputs[0].name),
+        values=values,
+        segments=tuple(cut.segment for cut in made),
+    )
+    from_json(to_json(program))  # what cannot be read should not be written
+    try:
+        for cut in made:
+            ir.save(cut.model, path.with_name(cut.segment.file))
+        path.with_name(BANDS_FILE).write_text(to_json(program), encoding="utf-8")
+        path.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write into {path.parent}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    return program
+
+
+def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
+    """What every kept value, and the graph's input, is like."""
+    given = graph.inputs[0]
+    assert given.shape is not None
+    found: dict[ir.Value, tuple[int, int]] = {given: (int(given.shape[1]), 1)}  # type: ignore[arg-type]
+    for node in graph:
+        for output in node.outputs:
+            found[output] = _channels(node, found)
+    return {
+        str(value.name): BandValue(
+            dtype="uint8" if value.producer() is not None and _bytes(value) else "float32",
+            channels=found[value][0],
+            scale=found[value][1],
+            zero=_zero(value),
+            tokens=value in cuts.whole,
+            norm=norm.norm if (norm := cuts.norm_of(value)) else None,
+        )
+        for value in (given, *cuts.kept)
+    }
+
+
+def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, int]]) -> tuple[int, int]:
+    """Channels and scale of what a node gives: a convolution changes the one, a resize doubles the other."""
+    channels, scale = next((found[x] for x in node.inputs if x in found), (0, 1))  # type: ignore[index]
+    if node.op_type in CONVOLUTIONS:
+        weight = node.inputs[CONVOLUTIONS[node.op_type]]
+        shape = None if weight is None else weight.shape or _dequantized(weight)
+        assert shape is not None
+        return int(shape[0]), scale  # type: ignore[arg-type]
+    return channels, 2 * scale if node.op_type == "Resize" else scale
+
+
+def _dequantized(weight: ir.Value) -> ir.Shape | None:
+    """Of a weight that is made floats when its layer runs."""
+    producer = weight.producer()
+    return producer.inputs[0].shape if producer is not None and producer.inputs[0] is not None else None
+
+
+def _bytes(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type in ("QLinearConv", "QuantizeLinear")
+
+
+def _zero(value: ir.Value) -> int:
+    """The zero point of bytes, which all channels share."""
+    producer = value.producer()
+    if producer is None or not _bytes(value):
+        return 0
+    point = producer.inputs[7 if producer.op_type == "QLinearConv" else 2]
+    assert point is not None
+    assert point.const_value is not None
+    numbers = np.unique(point.const_value.numpy())
+    if numbers.size != 1:
+        raise ValueError(f"{value.name} has {numbers.size} zero points, its channels must share one")
+    return int(numbers[0])

@@ -1,0 +1,70 @@
+"""The walk over bands, with segments in numpy: the same picture for every band height, edges and norms included."""
+
+import numpy as np
+import pytest
+
+from pocketxl.engine.bands import walk as walking
+from pocketxl.engine.bands.program import DEVIATION, MEAN, ROWS
+from pocketxl.engine.bands.sizes import working_bytes
+from pocketxl.engine.bands.walk import Band, Sums, bands, walk
+
+from .test_read import PROGRAM
+
+WIDE = 1 << 40
+
+
+def blurred(x: np.ndarray) -> np.ndarray:
+    """The sum of each row and its neighbours, without the first and the last row."""
+    summed: np.ndarray = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
+    return summed
+
+
+def run(band: Band) -> Sums | None:
+    """`y` is 128 and the rows' sums of `x`, twice; `z` the normed and blurred `y`, and `x`, both doubled."""
+    x = band.inputs["x"]
+    if band.segment.value == "y":
+        summed = blurred(x).repeat(2, axis=1)
+        band.output[:] = (summed + 128).astype(np.uint8)
+        numbers = band.output.astype(np.float64).reshape(8, -1) - 128
+        return numbers.mean(1), numbers.var(1)
+    mean, deviation = (band.inputs[name].reshape(1, -1, 1, 1) for name in (MEAN, DEVIATION))
+    normed = ((band.inputs["y"].astype(np.float32) - 128) - mean) * deviation * band.inputs[ROWS]
+    z = (blurred(normed)[:, :3] + x[:, :3]).repeat(2, axis=2).repeat(2, axis=3)
+    band.output[:] = z
+    return None
+
+
+def whole(x: np.ndarray) -> np.ndarray:
+    """The same without bands."""
+    y = blurred(np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))).repeat(2, axis=1)
+    groups = y.reshape(1, 4, -1)
+    normed = ((groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-6)).reshape(y.shape)
+    z = blurred(np.pad(normed, ((0, 0), (0, 0), (1, 1), (0, 0))))[:, :3] + x[:, :3]
+    return z.repeat(2, axis=2).repeat(2, axis=3)
+
+
+@pytest.mark.parametrize("numbers", [WIDE, 400, 200, 1])
+@pytest.mark.parametrize("limit", [0, WIDE])
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_every_band_height_gives_the_picture(
+    numbers: int, limit: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "BAND_NUMBERS", numbers)
+    x = np.random.default_rng(rows).integers(-9, 9, (1, 4, rows, 5)).astype(np.float32)
+    assert walk(PROGRAM, x, run, limit=limit) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (13, 64), (256, 40), (1, 1)])
+def test_bands_cover_every_row_once_and_are_about_equally_high(rows: int, columns: int) -> None:
+    for segment in PROGRAM.segments:
+        found = list(bands(PROGRAM, segment, rows, columns))
+        assert [first for first, _ in found] == [sum(h for _, h in found[:i]) for i in range(len(found))]
+        assert sum(height for _, height in found) == rows
+        assert len({height for _, height in found[:-1]}) <= 1
+
+
+def test_memory_is_limited_and_grows_with_the_picture() -> None:
+    sizes = [working_bytes(PROGRAM, side * side) for side in (8, 64, 512, 2048)]
+    assert sizes == sorted(sizes)
+    limited = [working_bytes(PROGRAM, 2048 * 2048, limit=limit) for limit in (0, 1 << 20)]
+    assert limited[1] - limited[0] == 1 << 20
