@@ -37,7 +37,7 @@ def test_by_default_there_is_one_file_and_rtx_all_has_another_for_turing() -> No
     assert isinstance(ALL, rtx.RtxTarget)
     assert {name for name, t in TARGETS.items() if isinstance(t, rtx.RtxTarget) and t.others} == {"rtx-all"}
     assert {*ALL.architectures, *(a for group in ALL.others for a in group.architectures)} == set(ARCHITECTURES)
-    assert recipes_for(ALL) == recipes_for(TARGETS["rtx"]), "nothing that is lacking somewhere is refused"
+    assert {*recipes_for(TARGETS["rtx"])} - {*recipes_for(ALL)} == {"fp8"}, "8-bit floats have no like on Turing"
     recipe = RECIPES["int8"]
     assert TARGETS["rtx"].files(recipe) == (recipe,)
     assert len(ALL.files(recipe)) == 2, "for the space that a build takes"
