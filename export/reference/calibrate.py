@@ -108,7 +108,8 @@ def _energy(x: Any) -> float:
     """The mean square, without a second tensor of that size."""
     import torch
 
-    return float(torch.linalg.vector_norm(x)) ** 2 / x.numel()
+    size = float(torch.linalg.vector_norm(x))
+    return size * size / int(x.numel())
 
 
 def _chosen(highest: Any, lowest: Any, rows: int, before: int) -> Any:

@@ -21,7 +21,7 @@ from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import check, fitted
 from pocketxl.export.targets.rtx.eight_bits import weight_scale
 from pocketxl.export.targets.rtx.fp8 import E4M3, fp8
-from pocketxl.export.targets.rtx.target import TOGETHER, able
+from pocketxl.export.targets.rtx.groups import TOGETHER, able
 
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import HALF_RELATIVE, RECIPE_RELATIVE
