@@ -46,6 +46,7 @@ class Measured:
     numbers: Quantization
     figures: Figures
     layers: Mapping[str, Kind]
+    """Those with a weight."""
     weights: int
     """Numbers of the network's weights."""
 
@@ -61,7 +62,8 @@ def measured_unet(recipe: str, out: Path, target: str = "rtx") -> Measured:
     session = onnxruntime.InferenceSession(built.onnx, session_options(onnxruntime, 1, patterns=True))
     unseen = [sample(7), sample(8, batch=2, height=8, width=24)]
     figures = compare(reference, lambda inputs: {"prediction": session.run(None, inputs)[0]}, unseen)
-    layers = {name: KINDS[type(layer)] for name, layer in module.named_modules() if type(layer) in KINDS}
+    kinds = {name: KINDS[type(layer)] for name, layer in module.named_modules() if type(layer) in KINDS}
+    layers = {name: kind for name, kind in kinds.items() if kind is not Kind.ATTENTION}
     weights = sum(p.numel() for p in module.parameters())
     return Measured(built=built, numbers=known, figures=figures, layers=layers, weights=weights)
 
