@@ -11,7 +11,7 @@ from .base import Command, emit, say
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
-    parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
