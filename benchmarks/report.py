@@ -21,6 +21,8 @@ PACKAGES = (
     "sdnq",
     "torchao",
     "openvino",
+    "nncf",
+    "cyllama",
     "triton",
     "numpy",
 )

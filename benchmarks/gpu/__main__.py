@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from ..gpu_environment import gpu_environment
+from ..journal import Journal
 from ..report import finish
 from .cases import CASES, cases
-from .journal import Journal
 
 SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
 """Systems that are not measured unless they are named: minutes go by before their first call."""
@@ -25,10 +25,10 @@ def main() -> int:
     """Measure; the JSON object is the last line, also of a run that is told to end. 2: there is no GPU."""
     import torch
 
+    from ..table import table
     from .ours import ours
     from .peers import PEERS
     from .run import run
-    from .table import table
 
     names = [system.name for system in (*PEERS, *ours())]
     usual = [name for name in names if name not in SLOW]
@@ -48,7 +48,7 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, _end)
     systems = {system.name: system for system in (*PEERS, *ours(options.work))}
-    journal = Journal(options.out, {} if options.tiny else gpu_environment())
+    journal = Journal("gpu", options.out, {} if options.tiny else gpu_environment())
     try:
         run(
             cases(options.cases, tiny=options.tiny),

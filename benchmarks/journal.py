@@ -5,13 +5,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..report import Record, document
+from .report import Record, document
 
 
 class Journal:
-    """Holds the records; after each, `path` is the whole JSON object so far. `extra`: of its environment."""
+    """Holds the records of a `benchmark`; after each, `path` is the whole JSON object so far.
 
-    def __init__(self, path: Path | None, extra: Mapping[str, object]) -> None:
+    `extra`: of its environment.
+    """
+
+    def __init__(self, benchmark: str, path: Path | None, extra: Mapping[str, object]) -> None:
+        self.benchmark = benchmark
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.extra = {**extra, "notes": self.notes}
@@ -32,5 +36,7 @@ class Journal:
     def _keep(self) -> None:
         if self._path is not None:
             aside = self._path.with_name(f"{self._path.name}.part")
-            aside.write_text(json.dumps(document("gpu", self.records, extra=self.extra)) + "\n", encoding="utf-8")
+            aside.write_text(
+                json.dumps(document(self.benchmark, self.records, extra=self.extra)) + "\n", encoding="utf-8"
+            )
             aside.replace(self._path)
