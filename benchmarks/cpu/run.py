@@ -54,7 +54,7 @@ def _measured(case: Case, system: System, model: Model, child: Child) -> Measure
     if reason := system.reason(case):
         return reason
     for deed in ("prepare", "run"):
-        found = child(Job(deed=deed, system=system.name, case=case.name, model=model))  # type: ignore[arg-type]
+        found = child(Job(deed=deed, system=system.name, case=case.name, model=model))
         if "absent" in found:
             return str(found["absent"])
     return Measured(**found)

@@ -86,9 +86,23 @@ def _ours(recipe: str) -> System:
     )
 
 
-def _torch(name: str, *, needs: tuple[str, ...] = (), bfloat16: bool = False, **settings: Any) -> System:
+def _torch(
+    name: str,
+    *,
+    needs: tuple[str, ...] = (),
+    bfloat16: bool = False,
+    kinds: frozenset[Kind] = ALL,
+    why: str = "",
+    **settings: Any,
+) -> System:
     return System(
-        name=name, module=".torch_modules", settings=settings, needs=("torch", "diffusers", *needs), bfloat16=bfloat16
+        name=name,
+        module=".torch_modules",
+        settings=settings,
+        needs=("torch", "diffusers", *needs),
+        bfloat16=bfloat16,
+        kinds=kinds,
+        why=why,
     )
 
 
@@ -108,7 +122,13 @@ SYSTEMS: Final = (
     _ours("int8"),
     _ours("fp32"),
     _torch("diffusers-bf16", dtype="bfloat16", bfloat16=True),
-    _torch("sdnq-int8", change="sdnq", needs=("sdnq",)),
+    _torch(
+        "sdnq-int8",
+        change="sdnq",
+        needs=("sdnq",),
+        kinds=frozenset({"unet", "picture"}),
+        why="sdnq quantizes the linear layers of U-Nets; its VAE is diffusers' own",
+    ),
     _openvino("fp32", "f32"),
     _openvino("bf16", "bf16"),
     _openvino("int8-weight", "fastest", "int8-weight", needs=("nncf",)),

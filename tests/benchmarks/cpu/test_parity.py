@@ -38,7 +38,6 @@ def both(case: str, model: Model) -> float:
 @pytest.mark.parametrize("case", ["unet_1024_b1", "vae_decode_1024", "picture_512_4"])
 def test_the_same_result(case: str, model: Model) -> None:
     found = both(case, model)
-    print("ERR", case, found)
     assert found < CPU_BENCHMARK
 
 
@@ -46,7 +45,6 @@ def test_the_same_guided_picture_of_base_and_refiner(model: Model, monkeypatch: 
     alone = np.load(_result("picture_512_4", model))
     monkeypatch.setattr(table, "GUIDED_STEPS", 4)
     found = both("picture_512_4", model)
-    print("ERR guided", found)
     assert found < CPU_BENCHMARK
     assert np.abs(np.load(_result("picture_512_4", model)) - alone).max() > 100 * CPU_BENCHMARK
 
