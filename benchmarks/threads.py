@@ -60,7 +60,9 @@ def inputs(side: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     sizes = {"batch": 1, "tokens": 77, "height": side // 8, "width": side // 8}
     return {
-        tensor.name: random.standard_normal([sizes.get(str(n), n) for n in tensor.shape]).astype(np.float32)
+        tensor.name: random.standard_normal([n if isinstance(n, int) else sizes[n] for n in tensor.shape]).astype(
+            np.float32
+        )
         for tensor in read_manifest(FOLDER).components[COMPONENT].spec.inputs
     }
 
