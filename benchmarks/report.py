@@ -21,6 +21,8 @@ PACKAGES = (
     "sdnq",
     "torchao",
     "openvino",
+    "nncf",
+    "cyllama",
     "triton",
     "tensorrt-rtx-cu12",
     "tensorrt-rtx-cu13",

@@ -97,7 +97,7 @@ class Pipeline:
 
         `memory_budget`: bytes, or text such as `"4GiB"`; components are then released between the phases as needed
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
-        `threads`: of each component, inside one operator (None: one per core that is ours). `provider`: of ONNX
+        `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
         `cpu`). `max_concurrent_calls`: that many at once share it all. Raises `IntegrityError`, `IncompatibleError`.
         """

@@ -160,3 +160,7 @@ BANDS_RELATIVE = 2e-5
 # The same in 8 bits, where the last bit of a float decides to which side a number is rounded: measured 9e-3 on random
 # weights, half of what rounding itself costs there.
 BANDS_ROUNDED = 2e-2
+
+# benchmarks.cpu: a tiny network's result and a picture of four steps, our fp32 engine against diffusers, relative L2.
+# Measured 2e-6 at most; a wrong timestep, size or hand-over is at 1e-3 and more.
+CPU_BENCHMARK = 1e-4

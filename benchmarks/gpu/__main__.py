@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from ..gpu_environment import gpu_environment
+from ..journal import Journal
 from ..report import finish
 from .cases import CASES, cases
-from .journal import Journal
 
 SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
 COMPILED_APART = ("pocketxl-rtx", "tensorrt")
@@ -32,10 +32,10 @@ def main(benchmark: str = "gpu", systems: Sequence[str] = (), seconds: float = 5
     """
     import torch
 
+    from ..table import table
     from .ours import ours
     from .peers import PEERS
     from .run import run
-    from .table import table
 
     names = [system.name for system in (*PEERS, *ours())]
     usual = systems or [name for name in names if name not in SLOW and not name.startswith(COMPILED_APART)]
@@ -55,7 +55,7 @@ def main(benchmark: str = "gpu", systems: Sequence[str] = (), seconds: float = 5
         return 2
     signal.signal(signal.SIGTERM, _end)
     known = {system.name: system for system in (*PEERS, *ours(options.work))}
-    journal = Journal(options.out, {} if options.tiny else gpu_environment(), benchmark)
+    journal = Journal(benchmark, options.out, {} if options.tiny else gpu_environment())
     try:
         run(
             cases(options.cases, tiny=options.tiny),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..journal import Journal
 from .cases import Case, Name
 from .inputs import inputs_of
-from .journal import Journal
 from .measure import Measured, Memory, measure
 from .networks import Network
 from .reference import references, relative_error

@@ -12,7 +12,7 @@ from .options import add_provider
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
-    parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 

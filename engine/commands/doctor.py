@@ -37,7 +37,8 @@ def _run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         return 0
     _line("pocketxl", f"{ours}, Python {platform.python_version()}, {platform.system()} on {platform.machine()}")
-    _line("processor", f"{machine.processor}, {machine.cores} core{'' if machine.cores == 1 else 's'}")
+    _line("processor", machine.processor)
+    _line("threads", f"{machine.cores} ({machine.cores_reason})")
     _line("memory", _memory(machine))
     _line("gpu", _card(card))
     _line("packages", _installed(known.values()))

@@ -39,7 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_options(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
-    parser.add_argument("--threads", type=int, help="threads inside one operator (default: one per core)")
+    parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings and hints")
     parser.add_argument("--json", action="store_true", help="progress and result as one JSON object per line")

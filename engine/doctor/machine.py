@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PocketXLError
+from ..runners.cores import processors
 from ..runners.cuda_driver import CudaDriver
-from ..runners.processor import available_cores, processor_name
+from ..runners.processor import processor_name
 
 _BUS = Path("/sys/bus/pci/devices")
 _MEMINFO = Path("/proc/meminfo")
@@ -27,7 +28,9 @@ class Host:
     processor: str
     """Its model, and the instructions that integer kernels differ by."""
     cores: int
-    """Those that this process may keep busy."""
+    """Those that this process may keep busy: threads inside one operator, unless it is told."""
+    cores_reason: str
+    """Why these, and no more."""
     memory_bytes: int | None
     """Of the machine, or of the container that this is; None where the system does not tell."""
     free_bytes: int | None
@@ -56,7 +59,14 @@ class Gpu:
 def host() -> Host:
     """The machine at hand."""
     total, free = _memory()
-    return Host(processor=processor_name(), cores=available_cores(), memory_bytes=total, free_bytes=free)
+    ours = processors()
+    return Host(
+        processor=processor_name(),
+        cores=ours.threads,
+        cores_reason=ours.reason,
+        memory_bytes=total,
+        free_bytes=free,
+    )
 
 
 def gpu() -> Gpu | str:

@@ -13,6 +13,7 @@ from ..errors import IncompatibleError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
+from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_providers import CPU, HALF, Provider
@@ -27,7 +28,7 @@ from .ort_session import (
     trim_heap,
 )
 from .ort_start import cannot_start, start_session
-from .processor import adds_in_16_bits, available_cores, processor_name
+from .processor import adds_in_16_bits, processor_name
 
 MODEL_FILE = "model.onnx"
 
@@ -62,7 +63,7 @@ _LEFT_BEHIND: list[Any] = []
 
 
 class OrtDevice:
-    """What computes: a `provider`, with `threads` inside one operator (None: one per core that is ours)."""
+    """What computes: a `provider`, with `threads` inside one operator (None: see `cores`)."""
 
     room = None  # ONNX Runtime tells neither of a GPU's
     in_use = None

@@ -69,7 +69,8 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     options.intra_op_num_threads = threads
     # Threads that wait do sleep, and work is cut into pieces that get smaller: a thread whose core somebody else has
     # taken does not hold up the others. The miniature's loop took 0.35 s instead of 0.42 on two idle cores, and 0.43
-    # instead of 0.58 with one of them taken.
+    # instead of 0.58 with one of them taken. Spinning, a forward takes twice the processor's time, and threads burn on
+    # after it; on cores that were all taken it took 1.8 to 2.7 times as long (`benchmarks.threads`).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.dynamic_block_base", "4")
     # Of weights behind `DequantizeLinear` ONNX Runtime makes products that round their inputs to 8 bits as well, unless

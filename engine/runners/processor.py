@@ -1,9 +1,7 @@
-"""The processor of this machine: what it is called, and how many of its cores are ours."""
+"""The processor of this machine: what it is called, and what its integer products are like."""
 
-import os
 import platform
 from functools import cache
-from math import ceil
 from pathlib import Path
 
 # Integer kernels, and so an int8 engine's rounding, differ by these.
@@ -39,36 +37,3 @@ def adds_in_16_bits() -> bool:
         return False
     flags = _flags()
     return not flags or not flags & {"avx_vnni", "avx512_vnni"}
-
-
-def available_cores() -> int:
-    """Cores that this process may keep busy: physical ones, no more than its affinity and its container allow."""
-    counts = [_physical_cores(), _allowed_processors(), _container_quota()]
-    return max(1, min(count for count in counts if count is not None))
-
-
-def _physical_cores() -> int:
-    """Two hyperthreads of one core count once where the system tells (Linux)."""
-    try:
-        blocks = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")
-    except OSError:
-        return os.cpu_count() or 1
-    cores = set()
-    for block in blocks:
-        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
-        if "core id" in facts:
-            cores.add((facts.get("physical id"), facts["core id"]))
-    return len(cores) or os.cpu_count() or 1
-
-
-def _allowed_processors() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-def _container_quota() -> int | None:
-    """Of a container (cgroup version 2), rounded up."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else max(1, ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return None

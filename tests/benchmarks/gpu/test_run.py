@@ -15,13 +15,13 @@ from benchmarks.gpu import run as running
 from benchmarks.gpu.calls import Calls
 from benchmarks.gpu.cases import cases
 from benchmarks.gpu.inputs import Inputs
-from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.measure import LEAST, Memory, measure
 from benchmarks.gpu.networks import Network
 from benchmarks.gpu.run import run
 from benchmarks.gpu.systems import EVERY, STRIDE, Opened, Ready, System, run_steps
-from benchmarks.gpu.table import table
+from benchmarks.journal import Journal
 from benchmarks.report import Record
+from benchmarks.table import table
 
 VAE = cases(["vae_1024_b1"], tiny=True)
 Change = Callable[[Tensor], Tensor]
@@ -58,7 +58,7 @@ def figures(journal: Journal, metric: str) -> dict[str, float]:
 
 
 def test_a_run_has_the_time_and_the_error_of_every_system() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("exact"), system("off", lambda x: 1.1 * x)], journal, device="cpu", tiny=True)
     assert set(figures(journal, "seconds")) == {"exact", "off"}
     assert all(seconds > 0 for seconds in figures(journal, "seconds").values())
@@ -67,14 +67,14 @@ def test_a_run_has_the_time_and_the_error_of_every_system() -> None:
 
 
 def test_who_fails_is_named_and_the_rest_goes_on() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("broken", broken), system("exact")], journal, device="cpu", tiny=True)
     assert journal.notes == ["vae_1024_b1 broken: absent, RuntimeError: no such kernel"]
     assert set(figures(journal, "seconds")) == {"exact"}
 
 
 def test_a_result_that_is_no_number_is_no_record() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("nan", lambda x: x * float("nan"))], journal, device="cpu", tiny=True)
     assert journal.notes == ["vae_1024_b1 nan: its result is not finite"]
     assert not figures(journal, "relative_error")
@@ -96,26 +96,26 @@ def test_without_the_truth_time_is_told_and_no_error(monkeypatch: pytest.MonkeyP
 
 
 def test_who_cannot_run_here_says_why() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("absent", reason=lambda: "it is not installed")], journal, device="cpu", tiny=True)
     assert journal.notes == ["absent: left out, it is not installed"]
     assert not journal.records
 
 
 def test_nothing_begins_once_the_time_is_up() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("late", broken)], journal, device="cpu", tiny=True, seconds=-1)
     assert journal.notes == ["time is up; not begun: vae_1024_b1"]
 
 
 def test_a_compiler_is_told_apart_from_what_it_makes() -> None:
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("compiled", compiles=True), system("eager")], journal, device="cpu", tiny=True)
     assert set(figures(journal, "compile_seconds")) == {"compiled"}
 
 
 def test_the_file_is_whole_after_every_record(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "gpu.json", {"gpu": "some card"})
+    journal = Journal("gpu", tmp_path / "gpu.json", {"gpu": "some card"})
     for count, metric in enumerate(("seconds", "relative_error"), start=1):
         journal.add("case", "system", metric, 2.0, "s")
         data = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ def test_one_screen_without_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     lines = shown.out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= WIDTH
-    assert [line.split()[0] for line in lines[:3]] == ["pocketxl", "processor", "memory"]
+    assert [line.split()[0] for line in lines[:4]] == ["pocketxl", "processor", "threads", "memory"]
     assert "gpu              none that can be used" in lines
     assert "cpu run          yes" in lines
     assert "rtx run          no" in lines
@@ -53,6 +53,8 @@ def test_the_same_as_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert event["gpu"]["compute_capability"] == "8.9"
     assert event["gpu_problem"] is None
     assert {(a["target"], a["deed"]): a["possible"] for a in event["abilities"]}[("cpu", "run")] is True
+    assert event["host"]["cores"] >= 1
+    assert "core" in event["host"]["cores_reason"]
     monkeypatch.setattr(doctor, "gpu", lambda: NO_CARD)
     (event,) = run(capsys, "doctor", "--json").events()
     assert event["gpu"] is None

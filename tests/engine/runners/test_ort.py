@@ -18,7 +18,6 @@ from pocketxl.engine.runners import processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.interruptible import run_interruptibly
 from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
-from pocketxl.engine.runners.processor import available_cores
 
 MANIFEST = read_manifest(FOLDER)
 
@@ -124,19 +123,6 @@ def test_extreme_sums_are_exact_on_every_processor() -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(onnxruntime, 1, patterns=True))
     (sums,) = session.run(None, {"x": np.full((1, 64), 255, np.uint8)})
     assert sums.tolist() == [[255 * 127 * 64] * 4]
-
-
-def test_cores_that_are_ours() -> None:
-    import os
-
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)
-    if hasattr(os, "sched_setaffinity"):
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
-            assert available_cores() == 1
-        finally:
-            os.sched_setaffinity(0, allowed)
 
 
 def test_unsigned_weights_are_in_the_plan_where_they_are_needed(

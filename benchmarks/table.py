@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..report import Record
+from .report import Record
 
 OURS = "pocketxl"
 """Names of our systems begin so."""
+
+
+STARTS = {"compile_seconds": "compiled in", "load_seconds": "loaded in"}
+MEMORY = ("peak_device_bytes", "peak_rss_bytes")
 
 
 def table(records: Sequence[Record]) -> str:
@@ -20,16 +24,16 @@ def table(records: Sequence[Record]) -> str:
         for system in dict.fromkeys(system for system, _ in found):
             seconds = found[system, "seconds"]
             parts = [f"  {system:36}{seconds * 1e3:10.2f} ms"]
-            parts.append(
-                f"{found[system, 'peak_device_bytes'] / 1e9:7.2f} GB"
-                if (system, "peak_device_bytes") in found
-                else " " * 10
-            )
+            memory = [found[system, metric] for metric in MEMORY if (system, metric) in found]
+            parts.append(f"{memory[0] / 1e9:7.2f} GB" if memory else " " * 10)
             parts.append(f"error {found[system, 'relative_error']:.2e}" if (system, "relative_error") in found else "")
             if ours is not None:
                 parts.append(f"{seconds / ours:6.2f} x ours")
-            if (system, "compile_seconds") in found:
-                parts.append(f"(compiled in {found[system, 'compile_seconds']:.0f} s)")
+            parts += [
+                f"({words} {found[system, metric]:.{0 if found[system, metric] > 10 else 1}f} s)"
+                for metric, words in STARTS.items()
+                if (system, metric) in found
+            ]
             lines.append("  ".join(parts))
     return "\n".join(lines) + "\n"
 

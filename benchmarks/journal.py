@@ -5,17 +5,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..report import Record, document
+from .report import Record, document
 
 
 class Journal:
-    """Holds the records; after each, `path` is the whole JSON object so far. `extra`: of its environment."""
+    """Holds the records of a `benchmark`; after each, `path` is the whole JSON object so far.
 
-    def __init__(self, path: Path | None, extra: Mapping[str, object], benchmark: str = "gpu") -> None:
+    `extra`: of its environment.
+    """
+
+    def __init__(self, benchmark: str, path: Path | None, extra: Mapping[str, object]) -> None:
+        self.benchmark = benchmark
         self.records: list[Record] = []
         self.notes: list[str] = []
         self.extra = {**extra, "notes": self.notes}
-        self._path, self._benchmark = path, benchmark
+        self._path = path
 
     def add(self, case: str, system: str, metric: str, value: float, unit: str) -> None:
         """One figure."""
@@ -33,6 +37,6 @@ class Journal:
         if self._path is not None:
             aside = self._path.with_name(f"{self._path.name}.part")
             aside.write_text(
-                json.dumps(document(self._benchmark, self.records, extra=self.extra)) + "\n", encoding="utf-8"
+                json.dumps(document(self.benchmark, self.records, extra=self.extra)) + "\n", encoding="utf-8"
             )
             aside.replace(self._path)

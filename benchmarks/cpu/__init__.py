@@ -1,0 +1,1 @@
+"""Networks and pictures on a processor, ours beside their peers in one run: `python -m benchmarks.cpu`."""
