@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
 from ..install import needing
 from ..specs import ComponentSpec, TensorSpec
-from .processor import adds_in_16_bits
+from .processor import adds_in_16_bits, multiplies_in_tiles
 
 FATAL = 4
 """Nothing below this is logged: what goes wrong comes as an error, and would be told twice."""
@@ -55,6 +55,10 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     # with AMX the bundled U-Net took 2.1 times as long for the same bits, a product of 1,024 x 1,280 x 5,120 7 times.
     if adds_in_16_bits():
         options.add_session_config_entry("session.x64quantprecision", "1")
+    # Zero points that it does not fold into constants make wide convolutions products of matrices, with the same bits,
+    # which pays where these use AMX; see `export/targets/cpu/conv_int8.py`. What else it would fold are some shapes.
+    if multiplies_in_tiles():
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
 
 

@@ -1,5 +1,6 @@
 """The processor of this machine: what it is called, and how many of its cores are ours."""
 
+import ctypes
 import os
 import platform
 from functools import cache
@@ -8,6 +9,9 @@ from pathlib import Path
 
 # Integer kernels, and so an int8 engine's rounding, differ by these.
 TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+# What Linux on x86-64 is asked before AMX may be used, with the numbers of its headers; ONNX Runtime asks the same.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
 def processor_name() -> str:
@@ -39,6 +43,17 @@ def adds_in_16_bits() -> bool:
         return False
     flags = _flags()
     return not flags or not flags & {"avx_vnni", "avx512_vnni"}
+
+
+@cache
+def multiplies_in_tiles() -> bool:
+    """Whether products of 8-bit matrices use AMX here: the processor has it, and Linux lets this process use it."""
+    if "amx_int8" not in _flags():
+        return False
+    try:
+        return ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+    except (OSError, AttributeError):
+        return False
 
 
 def available_cores() -> int:

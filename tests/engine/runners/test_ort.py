@@ -170,3 +170,23 @@ def test_which_processors_saturate(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
     assert processor.adds_in_16_bits() is expected
+
+
+@pytest.mark.parametrize(("flags", "answer", "expected"), [
+    ({"amx_int8"}, 0, True),
+    ({"amx_int8"}, -1, False),  # a container that forbids the system call
+    ({"avx512_vnni"}, 0, False),
+])  # fmt: skip
+def test_tiles_need_the_processor_and_the_system(
+    flags: set[str], answer: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def syscall(self, *numbers: int) -> int:
+            assert numbers == (158, 0x1023, 18)  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+            return answer
+
+    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    assert processor.multiplies_in_tiles.__wrapped__() is expected
