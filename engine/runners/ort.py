@@ -152,7 +152,8 @@ class OrtRunner:
         model = checked_file(self._folder, self._entry, MODEL_FILE)
         try:
             if self.device.provider.processor:
-                session = open_session(model, self.threads, patterns=not self._shrinks)
+                int8 = self._entry.int8_bytes > 0
+                session = open_session(model, self.threads, patterns=not self._shrinks, int8=int8)
             else:
                 session = start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
         except PocketXLError:

@@ -22,15 +22,21 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path, threads: int, *, patterns: bool) -> Any:
-    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises."""
+def open_session(model: Path, threads: int, *, patterns: bool, int8: bool) -> Any:
+    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
+
+    `int8`: whether it multiplies in int8 (see `session_options`).
+    """
     ort = import_onnxruntime()
-    options = session_options(ort, threads, patterns=patterns)
+    options = session_options(ort, threads, patterns=patterns, tiles=int8 and multiplies_in_tiles())
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
-    """How a session is set; `threads` inside one operator, `patterns` of memory kept from call to call."""
+def session_options(ort: Any, threads: int, *, patterns: bool, tiles: bool = False) -> Any:
+    """How a session is set; `threads` inside one operator, `patterns` of memory kept from call to call.
+
+    `tiles`: whether wide int8 convolutions become products of matrices.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -55,9 +61,10 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     # with AMX the bundled U-Net took 2.1 times as long for the same bits, a product of 1,024 x 1,280 x 5,120 7 times.
     if adds_in_16_bits():
         options.add_session_config_entry("session.x64quantprecision", "1")
-    # Zero points that it does not fold into constants make wide convolutions products of matrices, with the same bits,
-    # which pays where these use AMX; see `export/targets/cpu/conv_int8.py`. What else it would fold are some shapes.
-    if multiplies_in_tiles():
+    # Wide convolutions become products of matrices, with the same bits, by zero points that are not folded into
+    # constants; that pays where the products use AMX (`export/targets/cpu/conv_int8.py`). What else would be folded in
+    # an int8 graph are shapes of norms' parameters; in others it may be weights.
+    if tiles:
         options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.ending import Ended, Ending
-from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
+from pocketxl.engine.errors import IncompatibleError, IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
-from pocketxl.engine.runners import processor
+from pocketxl.engine.runners import ort_session, processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.interruptible import run_interruptibly
 from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
@@ -190,3 +190,27 @@ def test_tiles_need_the_processor_and_the_system(
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
     monkeypatch.setattr("ctypes.CDLL", Library)
     assert processor.multiplies_in_tiles.__wrapped__() is expected
+
+
+@pytest.mark.parametrize(("int8", "here", "expected"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_only_what_multiplies_in_int8_is_told_of_tiles(
+    int8: bool, here: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In other graphs, what is not folded into a constant may be weights, cast anew at every call."""
+    told = []
+
+    class StopError(Exception): ...
+
+    def settings(*_: object, tiles: bool, **__: object) -> object:
+        told.append(tiles)
+        raise StopError
+
+    monkeypatch.setattr(ort_session, "multiplies_in_tiles", lambda: here)
+    monkeypatch.setattr(ort_session, "session_options", settings)
+    entry = MANIFEST.components["base/unet"]
+    runner = OrtRunner(
+        FOLDER, "base/unet", replace(entry, int8_bytes=entry.int8_bytes if int8 else 0), OrtDevice(threads=1)
+    )
+    with pytest.raises(IncompatibleError):  # what `load` makes of an error it does not know
+        runner.load()
+    assert told == [expected]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketxl.engine.runners import ort_session
+from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.export.quantize.formats import W8A8_STATIC, Kind
 from pocketxl.export.quantize.quantization import Quantization, StaticRange
 from pocketxl.export.targets.cpu.conv_int8 import WIDE, conv_int8, patch_bytes
@@ -158,14 +158,13 @@ def wide(inputs: int = WIDE, outputs: int = WIDE) -> tuple[ir.Model, Quantizatio
 
 @pytest.mark.parametrize("tiles", [False, True])
 def test_onnx_runtime_does_not_know_wide_zero_points_beforehand_where_there_are_tiles(
-    tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiles: bool, tmp_path: Path
 ) -> None:
     """Which way it takes follows from that, on processors with AMX and without; its own optimized graph is read."""
     model, known, x = wide()
     conv_int8(model.graph, known)
-    monkeypatch.setattr(ort_session, "multiplies_in_tiles", lambda: tiles)
-    run(model, tmp_path, {"x": x})
-    options = ort_session.session_options(onnxruntime, 1, patterns=True)
+    run(model, tmp_path, {"x": x}, tiles=tiles)
+    options = session_options(onnxruntime, 1, patterns=True, tiles=tiles)
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
     (convolution,) = [n for n in ir.load(tmp_path / "optimized.onnx").graph if n.op_type == "QLinearConv"]
@@ -174,14 +173,14 @@ def test_onnx_runtime_does_not_know_wide_zero_points_beforehand_where_there_are_
     assert zero.is_initializer() is not tiles
 
 
-def test_both_ways_have_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_have_the_same_bits(tmp_path: Path) -> None:
+    """Alone and in a batch, with one thread and with two."""
+    model, known, x = wide()
+    conv_int8(model.graph, known)
     found = []
     for tiles in (False, True):
-        model, known, x = wide()
-        conv_int8(model.graph, known)
-        monkeypatch.setattr(ort_session, "multiplies_in_tiles", lambda tiles=tiles: tiles)
-        found += [run(model, tmp_path, {"x": x}, threads=threads) for threads in (1, 2)]
-        found.append(np.concatenate([run(model, tmp_path, {"x": row[None]}) for row in x]))
+        found += [run(model, tmp_path, {"x": x}, tiles=tiles, threads=threads) for threads in (1, 2)]
+        found.append(np.concatenate([run(model, tmp_path, {"x": row[None]}, tiles=tiles) for row in x]))
     assert np.abs(found[0]).max() > 0
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
