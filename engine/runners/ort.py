@@ -174,7 +174,8 @@ class OrtRunner:
         """A session of a file whose hash has matched."""
         try:
             if self.device.provider.processor:
-                return open_session(model, self.threads, patterns=not self._shrinks, shared=self._shared_arena)
+                shared, int8 = self._shared_arena, self._entry.int8_bytes > 0
+                return open_session(model, self.threads, patterns=not self._shrinks, shared=shared, int8=int8)
             return start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
         except PocketXLError:
             raise

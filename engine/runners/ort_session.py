@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
 from ..install import needing
 from ..specs import ComponentSpec, TensorSpec
-from .processor import adds_in_16_bits
+from .processor import adds_in_16_bits, multiplies_in_tiles
 
 FATAL = 4
 """Nothing below this is logged: what goes wrong comes as an error, and would be told twice."""
@@ -23,13 +23,14 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path, threads: int, *, patterns: bool, shared: bool = False) -> Any:
+def open_session(model: Path, threads: int, *, patterns: bool, int8: bool, shared: bool = False) -> Any:
     """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
 
-    `shared`: it has its working memory from one arena of the process, for sessions that run one after another.
+    `int8`: whether it multiplies in int8 (see `session_options`). `shared`: it has its working memory from one arena of
+    the process, for sessions that run one after another.
     """
     ort = import_onnxruntime()
-    options = session_options(ort, threads, patterns=patterns)
+    options = session_options(ort, threads, patterns=patterns, tiles=int8 and multiplies_in_tiles())
     if shared:
         _share_arena(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -56,8 +57,11 @@ def _share_arena(ort: Any) -> None:
         ort.create_and_register_allocator(memory, ort.OrtArenaCfg(settings))
 
 
-def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
-    """How a session is set; `threads` inside one operator, `patterns` of memory kept from call to call."""
+def session_options(ort: Any, threads: int, *, patterns: bool, tiles: bool = False) -> Any:
+    """How a session is set; `threads` inside one operator, `patterns` of memory kept from call to call.
+
+    `tiles`: whether wide int8 convolutions become products of matrices.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -83,6 +87,11 @@ def session_options(ort: Any, threads: int, *, patterns: bool) -> Any:
     # with AMX the bundled U-Net took 2.1 times as long for the same bits, a product of 1,024 x 1,280 x 5,120 7 times.
     if adds_in_16_bits():
         options.add_session_config_entry("session.x64quantprecision", "1")
+    # Wide convolutions become products of matrices, with the same bits, by zero points that are not folded into
+    # constants; that pays where the products use AMX (`export/targets/cpu/conv_int8.py`). What else would be folded in
+    # an int8 graph are shapes of norms' parameters; in others it may be weights.
+    if tiles:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     return options
 
 

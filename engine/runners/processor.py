@@ -1,11 +1,15 @@
 """The processor of this machine: what it is called, and what its integer products are like."""
 
+import ctypes
 import platform
 from functools import cache
 from pathlib import Path
 
 # Integer kernels, and so an int8 engine's rounding, differ by these.
 TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+# What Linux on x86-64 is asked before AMX may be used, with the numbers of its headers; ONNX Runtime asks the same.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
 def processor_name() -> str:
@@ -37,3 +41,14 @@ def adds_in_16_bits() -> bool:
         return False
     flags = _flags()
     return not flags or not flags & {"avx_vnni", "avx512_vnni"}
+
+
+@cache
+def multiplies_in_tiles() -> bool:
+    """Whether products of 8-bit matrices use AMX here: the processor has it, and Linux lets this process use it."""
+    if "amx_int8" not in _flags():
+        return False
+    try:
+        return ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+    except (OSError, AttributeError):
+        return False

@@ -27,17 +27,20 @@ _LATENT_PIXELS = 64
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
 # … and write these over an operand that nobody needs any more.
 _IN_PLACE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Relu", "Tanh", "Exp", "Sqrt", "Neg", "Erf"}
+_NO_SCRATCH: Mapping[str, float] = {}
 # Constants up to this many numbers are given to shape inference, because some of them are shapes.
 _SHAPE_NUMBERS = 64
 
 
-def activation_model(component: str, model: "ir.Model", spec: ComponentSpec) -> ActivationModel:
+def activation_model(
+    component: str, model: "ir.Model", spec: ComponentSpec, scratch: Mapping[str, float] = _NO_SCRATCH
+) -> ActivationModel:
     """Fit the peak of `live_bytes` over batch, tokens, steps and pixels, whichever of them the component has.
 
     The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
     `IncompatibleError` for a graph whose shapes cannot be inferred.
     """
-    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes))
+    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes, scratch))
     assert fitted is not None
     return fitted
 
@@ -72,11 +75,13 @@ def fit(
     return _fit(keys, found)
 
 
-def live_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> int:
+def live_bytes(
+    component: str, model: "ir.Model", sizes: Mapping[str, int], scratch: Mapping[str, float] = _NO_SCRATCH
+) -> int:
     """The most bytes alive at once in one call, for example at `{"batch": 2, "height": 64, "width": 64}`.
 
     Counted are outputs and everything between; not counted are weights, what is computed from weights alone, and the
-    inputs, which are the caller's.
+    inputs, which are the caller's. `scratch`: value → what its node needs while it runs, in bytes for each of its own.
     """
     size_of = _value_bytes(component, model, sizes)
     constants = {str(name) for name in model.graph.initializers}
@@ -106,7 +111,7 @@ def live_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> i
                 held[output] = size_of[output]
                 live += size_of[output]
             readers[buffers[output]] = readers.get(buffers[output], 0) + uses.get(output, 0)
-        peak = max(peak, live)
+        peak = max(peak, live + sum(int(scratch.get(str(v.name), 0) * size_of[str(v.name)]) for v in node.outputs))
         for name in variable:
             readers[buffers[name]] = readers.get(buffers[name], 0) - 1
         for buffer in {buffers[name] for name in (*variable, *(str(v.name) for v in node.outputs))}:

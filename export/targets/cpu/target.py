@@ -111,11 +111,12 @@ class CpuTarget:
         from ...bands.write import write_bands
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
-        activation = activation_model(component, model, spec)
+        activation = activation_model(component, model, spec, patch_bytes(model.graph, quantization))
         attach(model, weights)
         rewrite(model, quantization)
         save(model, out)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.ending import Ended, Ending
-from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
+from pocketxl.engine.errors import IncompatibleError, IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
-from pocketxl.engine.runners import processor
+from pocketxl.engine.runners import ort_session, processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.interruptible import run_interruptibly
 from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
@@ -156,3 +156,47 @@ def test_which_processors_saturate(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
     assert processor.adds_in_16_bits() is expected
+
+
+@pytest.mark.parametrize(("flags", "answer", "expected"), [
+    ({"amx_int8"}, 0, True),
+    ({"amx_int8"}, -1, False),  # a container that forbids the system call
+    ({"avx512_vnni"}, 0, False),
+])  # fmt: skip
+def test_tiles_need_the_processor_and_the_system(
+    flags: set[str], answer: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def syscall(self, *numbers: int) -> int:
+            assert numbers == (158, 0x1023, 18)  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+            return answer
+
+    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    assert processor.multiplies_in_tiles.__wrapped__() is expected
+
+
+@pytest.mark.parametrize(("int8", "here", "expected"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_only_what_multiplies_in_int8_is_told_of_tiles(
+    int8: bool, here: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In other graphs, what is not folded into a constant may be weights, cast anew at every call."""
+    told = []
+
+    class StopError(Exception): ...
+
+    def settings(*_: object, tiles: bool, **__: object) -> object:
+        told.append(tiles)
+        raise StopError
+
+    monkeypatch.setattr(ort_session, "multiplies_in_tiles", lambda: here)
+    monkeypatch.setattr(ort_session, "session_options", settings)
+    entry = MANIFEST.components["base/unet"]
+    runner = OrtRunner(
+        FOLDER, "base/unet", replace(entry, int8_bytes=entry.int8_bytes if int8 else 0), OrtDevice(threads=1)
+    )
+    with pytest.raises(IncompatibleError):  # what `load` makes of an error it does not know
+        runner.load()
+    assert told == [expected]

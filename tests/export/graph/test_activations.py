@@ -71,6 +71,13 @@ def test_live_bytes_counted_by_hand(nodes: list[tuple[str, list[str], str]], exp
     assert live_bytes("g", graph(*nodes), SIZES) == expected * X
 
 
+def test_what_a_node_needs_while_it_runs_counts_at_that_node_alone() -> None:
+    nodes = graph(("Softmax", ["x"], "a"), ("Softmax", ["a"], "b"), ("Relu", ["b"], "y"))
+    assert live_bytes("g", nodes, SIZES, {"a": 1.5}) == 2.5 * X
+    assert live_bytes("g", nodes, SIZES, {"b": 1.5}) == 3.5 * X
+    assert live_bytes("g", nodes, SIZES, {"a": 0.5}) == 2 * X, "the peak is elsewhere"
+
+
 def test_the_fit_finds_the_polynomial() -> None:
     model = activation_model("g", graph(("Softmax", ["x"], "a"), ("Softmax", ["a"], "y")), SPEC)
     # Two tensors of 4 channels in float32 at an eighth of the width and height.

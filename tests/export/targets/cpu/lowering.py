@@ -99,13 +99,13 @@ def run(model: ir.Model, folder: Path, inputs: Arrays, *, optimize: bool = True,
 
 
 def session(
-    path: Path, *, optimize: bool = True, threads: int = 1, unsigned: bool | None = None
+    path: Path, *, optimize: bool = True, threads: int = 1, unsigned: bool | None = None, tiles: bool = False
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime set as the runner sets it; `unsigned`: whether it makes unsigned weights of ours, whatever it does.
 
-    It can on every x86 processor, also where nothing overflows.
+    It can on every x86 processor, also where nothing overflows, and so it can make matrices of convolutions (`tiles`).
     """
-    options = session_options(onnxruntime, threads, patterns=True)
+    options = session_options(onnxruntime, threads, patterns=True, tiles=tiles)
     if unsigned is not None:
         options.add_session_config_entry("session.x64quantprecision", str(int(unsigned)))
     if not optimize:

@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pocketxl.engine.runners.ort_session import session_options
 from pocketxl.export.quantize.formats import W8A8_STATIC, Kind
 from pocketxl.export.quantize.quantization import Quantization, StaticRange
-from pocketxl.export.targets.cpu.conv_int8 import conv_int8
+from pocketxl.export.targets.cpu.conv_int8 import WIDE, conv_int8, patch_bytes
 
-from .lowering import all_as, answer, dequantized, image_spec, l2_error, master_of, noise, operators, run
+from .lowering import Single, all_as, answer, dequantized, image_spec, l2_error, master_of, noise, operators, run
 
 INPUTS, OUTPUTS = 6, 8
 
@@ -137,6 +140,66 @@ def test_numbers_outside_the_calibrated_range_are_clipped(tmp_path: Path) -> Non
     y = run(model, tmp_path, {"x": 100 * noise(1, INPUTS, 4, 4)})
     np.testing.assert_allclose(y.max(axis=(0, 2, 3)), 155 * scale, rtol=1e-6)
     np.testing.assert_allclose(y.min(axis=(0, 2, 3)), -100 * scale, rtol=1e-6)
+
+
+def wide(inputs: int = WIDE, outputs: int = WIDE) -> tuple[ir.Model, Quantization, np.ndarray]:
+    """A convolution of that many channels as master, its ranges, and an input."""
+    torch.manual_seed(7)
+    module = Single(nn.Conv2d(inputs, outputs, 3, padding=1))
+    x = noise(2, inputs, 5, 3)
+    y = answer(module, x)
+    static = StaticRange(
+        input_scale=np.full(inputs, 4 / 127, np.float32), input_zero=101,
+        output_scale=np.full(outputs, np.abs(y).max() / 127, np.float32), output_zero=128,
+    )  # fmt: skip
+    known = all_as(Kind.CONV, W8A8_STATIC, ranges={"layer": static})
+    return master_of(module, image_spec(inputs, outputs)), known, x
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_onnx_runtime_does_not_know_wide_zero_points_beforehand_where_there_are_tiles(
+    tiles: bool, tmp_path: Path
+) -> None:
+    """Which way it takes follows from that, on processors with AMX and without; its own optimized graph is read."""
+    model, known, x = wide()
+    conv_int8(model.graph, known)
+    run(model, tmp_path, {"x": x}, tiles=tiles)
+    options = session_options(onnxruntime, 1, patterns=True, tiles=tiles)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
+    (convolution,) = [n for n in ir.load(tmp_path / "optimized.onnx").graph if n.op_type == "QLinearConv"]
+    zero = convolution.inputs[2]
+    assert zero is not None
+    assert zero.is_initializer() is not tiles
+
+
+def test_both_ways_have_the_same_bits(tmp_path: Path) -> None:
+    """Alone and in a batch, with one thread and with two."""
+    model, known, x = wide()
+    conv_int8(model.graph, known)
+    found = []
+    for tiles in (False, True):
+        found += [run(model, tmp_path, {"x": x}, tiles=tiles, threads=threads) for threads in (1, 2)]
+        found.append(np.concatenate([run(model, tmp_path, {"x": row[None]}, tiles=tiles) for row in x]))
+    assert np.abs(found[0]).max() > 0
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_narrow_ones_have_constants() -> None:
+    for inputs, outputs in ((WIDE, WIDE // 2), (WIDE // 2, WIDE)):
+        model, known, _ = wide(inputs, outputs)
+        assert not patch_bytes(model.graph, known)
+        conv_int8(model.graph, known)
+        assert not operators(model)["Cast"]
+
+
+def test_patches_of_wide_ones_are_counted() -> None:
+    """A byte for every input of every output pixel's sum; outputs are 4 bytes each."""
+    model, known, x = wide(2 * WIDE, WIDE)
+    pixels = x[:, 0].size
+    (share,) = patch_bytes(model.graph, known).values()
+    assert share * (4 * WIDE * pixels) == pixels * 2 * WIDE * 9
 
 
 def test_uncalibrated_layer_is_an_error_that_names_it() -> None:
