@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..engine.folder.manifest import ActivationModel
+from ..engine.folder.manifest import ActivationModel, Streaming
 from .quantize.formats import Format, Kind
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Lowered:
     """Working memory of a call."""
     int8_bytes: int = 0
     exact_threads: int | None = None
+    streaming: Streaming | None = None
     """See `ComponentEntry`."""
     stand_in: Path | None = None
     """Where this machine cannot run the files: the same component as ONNX for ONNX Runtime's CPU provider."""

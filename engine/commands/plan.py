@@ -5,6 +5,8 @@ from typing import Any
 
 from ..memory.plan import format_table
 from ..memory.sizes import format_bytes, parse_bytes
+from ..memory.streaming import price
+from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from ..request.prompt import escape
 from .base import Command, emit, say
@@ -32,11 +34,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
              prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
-             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget)  # fmt: skip
+             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget, streamed=sorted(plan.streamed))  # fmt: skip
         return 0
     say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
+    if plan.streamed:
+        say(price(engine_folder(args.engine), plan))
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
     return 0

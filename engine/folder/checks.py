@@ -21,7 +21,7 @@ from ..specs import ComponentSpec
 from .files import FileEntry, lexical_path
 
 if TYPE_CHECKING:
-    from .manifest import ComponentEntry, Manifest
+    from .manifest import ActivationModel, ComponentEntry, Manifest, Streaming
 
 FAMILY = "sdxl"
 KINDS = ({"base"}, {"base", "refiner"})
@@ -144,17 +144,9 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
     held = sum(file.size for file in entry.files)
     if not entry.files or entry.weight_bytes != held:
         yield f"weight_bytes is {reprlib.repr(entry.weight_bytes)}, its {len(entry.files)} files have {held}"
-    activation = entry.activation
-    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
-        yield f"activation.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
-    if len(activation.terms) > MOST_TERMS:
-        yield f"activation.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
-    for key, coefficient in activation.terms.items():
-        factors = key.split("*")
-        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
-            yield f"activation.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
-        if not 0 <= coefficient <= MOST_BYTES:
-            yield f"activation.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
+    yield from _activation("activation", entry.activation)
+    if entry.streaming is not None:
+        yield from _streaming(entry.streaming, entry)
     limit = entry.max_relative_error
     if limit is not None and not 0 <= limit < math.inf:
         yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
@@ -173,6 +165,32 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
         yield f"halvings are {reprlib.repr(dict(entry.halvings))}, at most {MOST_HALVINGS} are allowed"
     if entry.quality_of not in MEASURED_ON:
         yield f"quality_of is {reprlib.repr(entry.quality_of)}, {' or '.join(MEASURED_ON)} is allowed"
+
+
+def _activation(where: str, activation: "ActivationModel") -> Iterator[str]:
+    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
+        yield f"{where}.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
+    if len(activation.terms) > MOST_TERMS:
+        yield f"{where}.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
+    for key, coefficient in activation.terms.items():
+        factors = key.split("*")
+        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
+            yield f"{where}.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
+        if not 0 <= coefficient <= MOST_BYTES:
+            yield f"{where}.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
+
+
+def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]:
+    """Every segment is a file of the component, once, and its weights lie within the component's."""
+    yield from _activation("streaming.activation", streaming.activation)
+    yield from _activation("streaming.carried", streaming.carried)
+    names = [segment.file for segment in streaming.segments]
+    known = {PurePosixPath(file.path).name for file in entry.files}
+    if not names or len(set(names)) != len(names) or not set(names) <= known:
+        yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"
+    for segment in streaming.segments:
+        if segment.start < 0 or segment.size < 0 or segment.start + segment.size > entry.weight_bytes:
+            yield f"streaming: {reprlib.repr(segment.file)} has weights at {segment.start}, {segment.size} bytes of them"
 
 
 def _files(manifest: "Manifest") -> Iterator[str]:

@@ -50,6 +50,30 @@ class ActivationModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a component's graph in a file of its own; its weights lie in one piece in the component's own file."""
+
+    file: str
+    """Its name, beside the component's other files."""
+    start: int
+    """Where its weights begin in the weights' file, in bytes."""
+    size: int
+    """From there to the end of its last weight, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """How a component runs with its weights coming from the disk: one segment after another."""
+
+    segments: tuple[Segment, ...]
+    """In running order; what one leaves and a later one takes has one name in both."""
+    activation: ActivationModel
+    """Working memory inside the segment that takes most, outputs included."""
+    carried: ActivationModel
+    """The most bytes that wait between two segments for later ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComponentEntry:
     """One component: its edge, the runner that loads it, its files, sizes in bytes, and its parity figures."""
 
@@ -78,6 +102,8 @@ class ComponentEntry:
     """Of those that needed more than the recipe's own format: `layers`, `bytes` and `time` (a share) that it cost."""
     halvings: Mapping[str, int] = field(default_factory=dict)
     """Layer → how often its outputs are halved to stay in float16's range, and those that are added to them."""
+    streaming: Streaming | None = None
+    """None: it runs as a whole only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Components on ONNX Runtime, by its CPU provider or another."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from math import ceil, log2
 from pathlib import Path
@@ -16,6 +16,7 @@ from .base import Footprint, Held, HostHeld, Pool, Sizes, Value, Values, check_i
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_providers import CPU, HALF, Provider
+from .ort_segments import Segments, bytes_of
 from .ort_session import (
     check_edge,
     import_onnxruntime,
@@ -30,6 +31,7 @@ from .ort_start import cannot_start, start_session
 from .processor import adds_in_16_bits, available_cores, processor_name
 
 MODEL_FILE = "model.onnx"
+DATA_FILE = f"{MODEL_FILE}.data"
 
 # Measured on full-size SDXL, component by component and as whole pictures
 # (benchmarks/results/2026-11-24-memory-epyc-2-cores.json).
@@ -55,6 +57,12 @@ BESIDE_ARENA = 1.08
 # ONNX Runtime's order of execution puts many `DequantizeLinear`s long before the products that they feed. Of all
 # dequantized weights 0.52 to 0.63 were alive at once in the large text encoder, none in the conditioners.
 DEQUANTIZED_AHEAD = 0.66
+
+
+# Of a component that is streamed: its graphs, and what small things leave in the C library's heap.
+STREAMED_BESIDE = 24 << 20
+# From this share of integer products on, segments use their weights as they lie in the file.
+PRODUCTS_OF_INT8 = 0.5
 
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
@@ -142,8 +150,30 @@ class OrtRunner:
         retained = working if role is Role.UNET else 0
         return Footprint(pool="host", weights=weights, working=working, retained=retained)
 
+    def streamed(self, sizes: Sizes) -> Footprint | None:
+        """See `Streams`. All of it is taken by a call: each has its own segments."""
+        streaming = self._entry.streaming
+        if streaming is None or not self.device.provider.processor:
+            return None
+        alive, carried = (
+            model.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
+            for model in (streaming.activation, streaming.carried)
+        )
+        weights = int(OTHER_WEIGHT_OVERHEAD * bytes_of(streaming.segments, together=2 if self._packs else 1))
+        if adds_in_16_bits():
+            share = self._entry.int8_bytes / self._entry.weight_bytes
+            weights += int(UNSIGNED_COPIES * share * bytes_of(streaming.segments, together=2))
+        return Footprint(pool="host", weights=0, working=STREAMED_BESIDE + weights + arena_bytes(alive) + carried)
+
     def load(self) -> None:
         """Check every file's hash, then create the session. Raises `IntegrityError` or `IncompatibleError`."""
+        self._load(self._whole)
+
+    def load_streamed(self) -> None:
+        """See `Streams`; raises as `load` does."""
+        self._load(self._segments)
+
+    def _load(self, make: Callable[[Path], Any]) -> None:
         if self.loaded:
             return
         import_onnxruntime()
@@ -151,18 +181,29 @@ class OrtRunner:
         trim_heap()
         model = checked_file(self._folder, self._entry, MODEL_FILE)
         try:
-            if self.device.provider.processor:
-                session = open_session(model, self.threads, patterns=not self._shrinks)
-            else:
-                session = start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
+            session = make(model)
         except PocketXLError:
             raise
         except Exception as error:
             if not (self.device.provider.processor or lacks_memory(error)):
                 raise cannot_start(self.device.provider, str(error)) from error
             raise load_error(error, self.name, model, self._entry.weight_bytes / 1e9, self._place) from error
-        check_edge(self.name, session, self.spec)
         self._session = session
+
+    def _whole(self, model: Path) -> Any:
+        """A session of the whole graph."""
+        if self.device.provider.processor:
+            session = open_session(model, self.threads, patterns=not self._shrinks)
+        else:
+            session = start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
+        check_edge(self.name, session, self.spec)
+        return session
+
+    def _segments(self, model: Path) -> Any:
+        """What runs like it, one segment after another."""
+        assert self._entry.streaming is not None, "the plan asks `streamed` first"
+        open = partial(open_session, threads=self.threads, patterns=False, packed=self._packs)
+        return Segments(self.name, self.spec, model.with_name(DATA_FILE), self._entry.streaming.segments, open)
 
     def release(self) -> None:
         """Drop the session and give its memory back to the system."""
@@ -237,6 +278,14 @@ class OrtRunner:
     def _half(self) -> bool:
         """Whether a processor computes in float32 what is stored in half of it."""
         return HALF in self._entry.formats
+
+    @property
+    def _packs(self) -> bool:
+        """Whether segments copy their weights for their kernels.
+
+        Integer products are the same without, to the bit. Float ones are not on every processor, and lose more time.
+        """
+        return self._entry.int8_bytes < PRODUCTS_OF_INT8 * self._entry.weight_bytes
 
     @property
     def _shrinks(self) -> bool:

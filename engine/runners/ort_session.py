@@ -22,10 +22,15 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path, threads: int, *, patterns: bool) -> Any:
-    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises."""
+def open_session(model: Path, threads: int, *, patterns: bool, packed: bool = True) -> Any:
+    """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
+
+    `packed`: whether weights are copied in the layouts that kernels want, or used as they lie in their file.
+    """
     ort = import_onnxruntime()
     options = session_options(ort, threads, patterns=patterns)
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 

@@ -20,6 +20,7 @@ from ...quantize.formats import (
 from ...quantize.recipes import Instead
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
+from .segments import MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -46,6 +47,8 @@ PACE: Mapping[Format, float] = {
 class CpuTarget:
     """ONNX Runtime on any x86-64 or Arm processor."""
 
+    segment_bytes: int = MOST_BYTES
+    """Weights of a segment at most; see `segments`."""
     name: str = "cpu"
     runner: str = "ort"
     dtype: str = "float32"
@@ -78,18 +81,33 @@ class CpuTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
-        from ...graph.activations import activation_model
+        """See `Target.lower`; writes `model.onnx`, `model.onnx.data`, and segments of both where they are large.
+
+        Memory: the graph and one layer at a time.
+        """
+        from ....engine.folder.manifest import Streaming
+        from ....engine.specs import Role
+        from ...graph.activations import Outline, activation_model
         from ...graph.master import attach
         from .linear_int8 import int8_bytes
+        from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         activation = activation_model(component, model, spec)
+        outline = Outline.of(component, model, spec)
         attach(model, weights)
         rewrite(model, quantization)
+        order_by_use(model.graph)
         save(model, out)
+        streaming = None
+        if spec.role is not Role.VAE_DECODER:  # whose weights are the least of what it takes
+            segments, cuts = write_segments(out, self.segment_bytes)
+            if segments:
+                inside, carried = outline.segments([cut.behind for cut in cuts], [cut.crossing for cut in cuts])
+                streaming = Streaming(segments=segments, activation=inside, carried=carried)
         return Lowered(
+            streaming=streaming,
             activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),
