@@ -190,7 +190,7 @@ def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]
         yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"
     for segment in streaming.segments:
         if segment.start < 0 or segment.size < 0 or segment.start + segment.size > entry.weight_bytes:
-            yield f"streaming: {reprlib.repr(segment.file)} has weights at {segment.start}, {segment.size} bytes of them"
+            yield f"streaming has {segment.size} bytes of weights at {segment.start}, beyond the component's"
 
 
 def _files(manifest: "Manifest") -> Iterator[str]:

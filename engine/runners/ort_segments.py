@@ -1,4 +1,4 @@
-"""A component in segments on ONNX Runtime: each has a session while it computes, and its weights are in memory no longer.
+"""A component in segments on ONNX Runtime: each has a session, and with it its weights in memory, while it computes.
 
 The weights are mapped from the engine's file and not laid out anew (`session.disable_prepacking`): a copy would cost
 more time than the products lose without it, at every call (docs/streaming.md). So a session is made in milliseconds,

@@ -38,7 +38,7 @@ class Cut:
 
 
 def order_by_use(graph: "ir.Graph") -> None:
-    """Let the weights lie in their file in the order in which they are used, so that segments read it piece by piece."""
+    """Let the weights lie in their file in the order of their use, so that segments read it piece by piece."""
     used = [value for node in graph for value in node.inputs if value is not None and value.is_initializer()]
     for value in dict.fromkeys(used):
         name = str(value.name)

@@ -161,7 +161,7 @@ def test_segments_that_are_not_the_component(folder: Path, fault: str) -> None:
     wrong = {"order": (second, first, *others), "first missing": (second, *others),
              "last missing": (first, second, *others[:-1])}[fault]  # fmt: skip
     unet = runner_of(folder, "base/unet", replace(entry, streaming=replace(entry.streaming, segments=wrong)))
-    with pytest.raises(IntegrityError, match="base/unet: engine.json and .* disagree on"):
+    with pytest.raises(IntegrityError, match=r"base/unet: engine.json and .* disagree on"):
         unet.load_streamed()
     assert not unet.loaded
 
