@@ -39,9 +39,7 @@ def activation_model(component: str, model: "ir.Model", spec: ComponentSpec) -> 
     The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
     `IncompatibleError` for a graph whose shapes cannot be inferred.
     """
-    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes))
-    assert fitted is not None
-    return fitted
+    return Outline.of(component, model, spec).whole()
 
 
 def fit(
@@ -101,15 +99,24 @@ class Outline:
     @classmethod
     def of(cls, component: str, model: "ir.Model", spec: ComponentSpec) -> Self:
         """The outline of a model, which may lack its weights."""
-        found: list[tuple[Mapping[str, int], Mapping[str, int]]] = []
-        fit(spec, lambda sizes: len(found.append((sizes, _value_bytes(component, model, sizes))) or found))
+        known: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {}
+
+        def measure(sizes: Mapping[str, int]) -> int:
+            known[tuple(sorted(sizes.items()))] = _value_bytes(component, model, sizes)
+            return 1
+
+        fit(spec, measure)  # which says at what sizes
         return cls(
             spec=spec,
             nodes=_nodes(model),
             constants=frozenset(str(name) for name in model.graph.initializers),
             outputs=tuple(str(value.name) for value in model.graph.outputs),
-            bytes_at=lambda sizes: next(values for known, values in found if known == sizes),
+            bytes_at=lambda sizes: known[tuple(sorted(sizes.items()))],
         )
+
+    def whole(self) -> ActivationModel:
+        """Working memory of a call of all of it; see `activation_model`."""
+        return self._fit(lambda sizes: _live(self.nodes, self.outputs, self.constants, self.bytes_at(sizes)))
 
     def segments(
         self, behind: Sequence[str], crossing: Sequence[Sequence[str]]
@@ -133,10 +140,12 @@ class Outline:
             bytes_of = self.bytes_at(sizes)
             return max((sum(bytes_of[name] for name in names) for names in crossing), default=0)
 
-        models = fit(self.spec, inside), fit(self.spec, carried)
-        assert models[0] is not None
-        assert models[1] is not None
-        return models[0], models[1]
+        return self._fit(inside), self._fit(carried)
+
+    def _fit(self, measure: Callable[[Mapping[str, int]], int]) -> ActivationModel:
+        fitted = fit(self.spec, measure)
+        assert fitted is not None
+        return fitted
 
 
 @dataclass(frozen=True, kw_only=True)

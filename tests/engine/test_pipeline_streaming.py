@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import MemoryBudgetError
+from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.memory.sizes import format_bytes
+from pocketxl.engine.memory.streaming import bytes_read, price
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners import ort
 
@@ -23,12 +25,17 @@ CALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segmented(tmp_path_factory.mktemp("streaming") / "engine")
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> Iterator[Pipeline]:
     """Made to look as if weights were all that counts, which they are at full size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ort, "arena_bytes", lambda alive: alive // 100)
+        patch.setattr(ort, "ARENA_GAPS", 0.01)
         patch.setattr(ort, "STREAMED_BESIDE", 1 << 10)
-        folder = segmented(tmp_path_factory.mktemp("streaming") / "engine")
         with Pipeline.load(folder, threads=1) as pipeline:
             yield pipeline
 
@@ -63,7 +70,7 @@ def test_only_what_does_not_fit_is_streamed(pipe: Pipeline) -> None:
     assert {first} < least_plan.streamed
 
 
-def test_the_picture_is_the_same_to_the_bit(pipe: Pipeline) -> None:
+def test_the_picture_is_the_same_to_the_bit(pipe: Pipeline, folder: Path) -> None:
     expected = pipe(**CALL).images
     for runner in pipe.runners.values():
         runner.release()
@@ -77,6 +84,12 @@ def test_the_picture_is_the_same_to_the_bit(pipe: Pipeline) -> None:
     assert loads == {("load_streamed" if n in plan.streamed else "load", n) for n in plan.footprints}
     assert all(len(resident) == 1 for _, _, resident in log.events), "one after another, each released before the next"
     assert not any(runner.loaded for runner in pipe.runners.values())
+    sizes = {name: entry.weight_bytes for name, entry in read_manifest(folder).components.items()}
+    read = sum(sizes[name] for event, name, _ in log.events if event == "call" and name in plan.streamed)
+    assert bytes_read(plan, {name: sizes[name] for name in plan.streamed}) == read
+    said = price(folder, plan)
+    assert ", ".join(sorted(plan.streamed)) in said
+    assert f"a picture reads {format_bytes(read)}" in said
 
 
 def test_what_was_loaded_whole_makes_room(pipe: Pipeline) -> None:

@@ -87,14 +87,13 @@ class CpuTarget:
         """
         from ....engine.folder.manifest import Streaming
         from ....engine.specs import Role
-        from ...graph.activations import Outline, activation_model
+        from ...graph.activations import Outline
         from ...graph.master import attach
         from .linear_int8 import int8_bytes
         from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
-        activation = activation_model(component, model, spec)
         outline = Outline.of(component, model, spec)
         attach(model, weights)
         rewrite(model, quantization)
@@ -108,7 +107,7 @@ class CpuTarget:
                 streaming = Streaming(segments=segments, activation=inside, carried=carried)
         return Lowered(
             streaming=streaming,
-            activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
+            activation=replace(outline.whole(), dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),
         )

@@ -33,6 +33,17 @@ def pair() -> UNetPair:
     return unet_pair("base")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the int8 engine that several tests only read."""
+    return tmp_path_factory.mktemp("segments")
+
+
+@pytest.fixture(scope="module")
+def made(pair: UNetPair, folder: Path) -> Lowered:
+    return lower(pair, "int8", folder)
+
+
 def lower(pair: UNetPair, recipe: str, out: Path, most: int = MOST) -> Lowered:
     """Into segments of `most` bytes; ranges of convolutions are made up."""
     convs = {n: m for n, m in pair.unet.named_modules() if isinstance(m, nn.Conv2d)}
@@ -92,10 +103,9 @@ def test_segments_are_the_whole_to_the_bit(recipe: str, pair: UNetPair, tmp_path
         assert np.array_equal(in_order(inputs, sessions)[0]["prediction"], expected)
 
 
-def test_what_is_carried_is_told_exactly(pair: UNetPair, tmp_path: Path) -> None:
-    made = lower(pair, "int8", tmp_path)
+def test_what_is_carried_is_told_exactly(pair: UNetPair, made: Lowered, folder: Path) -> None:
     assert made.streaming is not None
-    sessions = [session(tmp_path / segment.file) for segment in made.streaming.segments]
+    sessions = [session(folder / segment.file) for segment in made.streaming.segments]
     for batch, side in ((1, 32), (2, 32), (1, 64)):
         inputs = sample(pair, batch, side)
         _, carried = in_order(inputs, sessions)
@@ -106,11 +116,10 @@ def test_what_is_carried_is_told_exactly(pair: UNetPair, tmp_path: Path) -> None
         assert 0 < inside <= whole <= 1.001 * (inside + told), "the two are what the whole has at once"
 
 
-def test_every_node_is_in_one_segment_and_weights_come_in_order(pair: UNetPair, tmp_path: Path) -> None:
-    made = lower(pair, "int8", tmp_path)
+def test_every_node_is_in_one_segment_and_weights_come_in_order(made: Lowered, folder: Path) -> None:
     assert made.streaming is not None
-    whole = graph(tmp_path / "model.onnx")
-    parts = [graph(tmp_path / segment.file) for segment in made.streaming.segments]
+    whole = graph(folder / "model.onnx")
+    parts = [graph(folder / segment.file) for segment in made.streaming.segments]
     names = [node.name for part in parts for node in part.graph.node if node.op_type != "Split"]
     assert names == [node.name for node in whole.graph.node if node.op_type != "Split"]
     offsets = [int(external(t)["offset"]) for t in whole.graph.initializer if t.external_data]
@@ -135,12 +144,10 @@ def test_cuts_lie_behind_sums_of_the_network(pair: UNetPair, tmp_path: Path) -> 
     assert not any("norm" in cut.behind for cut in cuts)
 
 
-def test_the_same_bytes_twice(pair: UNetPair, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        lower(pair, "int8", tmp_path / name)
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+def test_the_same_bytes_twice(pair: UNetPair, made: Lowered, folder: Path, tmp_path: Path) -> None:
+    assert lower(pair, "int8", tmp_path) == made
+    for file in folder.iterdir():
+        assert file.read_bytes() == (tmp_path / file.name).read_bytes()
 
 
 def test_small_components_and_the_vae_stay_whole(pair: UNetPair, tmp_path: Path) -> None:
