@@ -125,7 +125,7 @@ def test_every_node_is_in_one_segment_and_weights_come_in_order(made: Lowered, f
     offsets = [int(external(t)["offset"]) for t in whole.graph.initializer if t.external_data]
     assert offsets == sorted(offsets)
     for segment, part in zip(made.streaming.segments, parts, strict=True):
-        assert segment.size <= 2 * MOST, "one stretch that cannot be cut is larger"
+        assert segment.size < 3 * MOST, "one stretch that cannot be cut is larger"
         inside = [external(t) for t in part.graph.initializer if t.external_data]
         assert {entry["location"] for entry in inside} <= {"model.onnx.data"}
         for entry in inside:
