@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..engine.errors import QualityError, RequestError
 from ..engine.folder.files import FileEntry
-from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest
+from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, Streaming
 from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
 from ..engine.folder.variants import loaded_bytes
@@ -216,6 +216,8 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
 def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     facts = {name: done.facts[name] for name in (*FACTS, *FOUND)}
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
+    if facts["streaming"] is not None:
+        facts["streaming"] = decode(Streaming, facts["streaming"], f"{component.name}: streaming")
     target = job.target.of(component.spec.role)
     facts["runner"] = facts["runner"] or target.runner
     return ComponentEntry(

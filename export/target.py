@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..engine.folder.manifest import ActivationModel
+from ..engine.folder.manifest import ActivationModel, Streaming
 from .quantize.formats import Format, Kind
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Lowered:
     """The kind of runner that runs it; the target's own if empty."""
     int8_bytes: int = 0
     exact_threads: int | None = None
+    streaming: Streaming | None = None
     """See `ComponentEntry`."""
     architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """See `ComponentEntry`."""

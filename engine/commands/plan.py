@@ -7,6 +7,8 @@ from ..errors import RequestError
 from ..memory.cards import ASSUMPTION, TAKEN, Card, OnCard, cards_data, format_cards, on_cards, usual_cards
 from ..memory.plan import MemoryPlan, format_table
 from ..memory.sizes import format_bytes, parse_bytes
+from ..memory.streaming import price
+from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from ..request.prompt import escape
 from .base import Command, emit, say
@@ -43,14 +45,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
              prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
-             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, cards=cards_data(cards),
-             assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
+             peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, streamed=sorted(plan.streamed),
+             cards=cards_data(cards), assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
         return 0
     say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
     if device is not None and not cards[0].fits:
         fits = f", more than the {format_bytes(device)} that are free"
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
+    if plan.streamed:
+        say(price(engine_folder(args.engine), plan))
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
     if cards:

@@ -22,7 +22,7 @@ from .files import FileEntry, lexical_path
 from .variants import loaded_bytes
 
 if TYPE_CHECKING:
-    from .manifest import ComponentEntry, Manifest
+    from .manifest import ActivationModel, ComponentEntry, Manifest, Streaming
 
 FAMILY = "sdxl"
 KINDS = ({"base"}, {"base", "refiner"})
@@ -149,17 +149,9 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
     held = loaded_bytes(entry.files, entry.architectures)
     if not entry.files or entry.weight_bytes != held:
         yield f"weight_bytes is {reprlib.repr(entry.weight_bytes)}, its {len(entry.files)} files have {held}"
-    activation = entry.activation
-    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
-        yield f"activation.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
-    if len(activation.terms) > MOST_TERMS:
-        yield f"activation.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
-    for key, coefficient in activation.terms.items():
-        factors = key.split("*")
-        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
-            yield f"activation.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
-        if not 0 <= coefficient <= MOST_BYTES:
-            yield f"activation.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
+    yield from _activation("activation", entry.activation)
+    if entry.streaming is not None:
+        yield from _streaming(entry.streaming, entry)
     limit = entry.max_relative_error
     if limit is not None and not 0 <= limit < math.inf:
         yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
@@ -200,6 +192,32 @@ def _variants(entry: "ComponentEntry") -> Iterator[str]:
                 f"ranges have {reprlib.repr(symbol)}: {reprlib.repr(range_)}; a least and a most of one of "
                 f"{', '.join(symbols)} are allowed"
             )
+
+
+def _activation(where: str, activation: "ActivationModel") -> Iterator[str]:
+    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
+        yield f"{where}.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
+    if len(activation.terms) > MOST_TERMS:
+        yield f"{where}.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
+    for key, coefficient in activation.terms.items():
+        factors = key.split("*")
+        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
+            yield f"{where}.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
+        if not 0 <= coefficient <= MOST_BYTES:
+            yield f"{where}.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
+
+
+def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]:
+    """Every segment is a file of the component, once, and its weights lie within the component's."""
+    yield from _activation("streaming.activation", streaming.activation)
+    yield from _activation("streaming.carried", streaming.carried)
+    names = [segment.file for segment in streaming.segments]
+    known = {PurePosixPath(file.path).name for file in entry.files}
+    if not names or len(set(names)) != len(names) or not set(names) <= known:
+        yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"
+    for segment in streaming.segments:
+        if segment.start < 0 or segment.size < 0 or segment.start + segment.size > entry.weight_bytes:
+            yield f"streaming has {segment.size} bytes of weights at {segment.start}, beyond the component's"
 
 
 def _files(manifest: "Manifest") -> Iterator[str]:

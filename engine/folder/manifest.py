@@ -50,6 +50,30 @@ class ActivationModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a component's graph in a file of its own; its weights lie in one piece in the component's own file."""
+
+    file: str
+    """Its name, beside the component's other files."""
+    start: int
+    """Where its weights begin in the weights' file, in bytes."""
+    size: int
+    """From there to the end of its last weight, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """How a component runs with its weights coming from the disk: one segment after another."""
+
+    segments: tuple[Segment, ...]
+    """In running order; what one leaves and a later one takes has one name in both."""
+    activation: ActivationModel
+    """Working memory inside the segment that takes most, outputs included."""
+    carried: ActivationModel
+    """The most bytes that wait between two segments for later ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComponentEntry:
     """One component: its edge, the runner that loads it, its files, sizes in bytes, and its parity figures."""
 
@@ -86,6 +110,8 @@ class ComponentEntry:
     """Symbol of the spec → the least and the most that its files take; what is not named has no such bounds."""
     key: str = field(default="", metadata=SPARSE)
     """What it was built from, as one digest (`export.job.component_keys`): another build takes it over by that."""
+    streaming: Streaming | None = None
+    """None: it runs as a whole only."""
 
 
 @dataclass(frozen=True, kw_only=True)

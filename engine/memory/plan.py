@@ -6,11 +6,11 @@ what they take (`Runner.footprint`); nothing is loaded for it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..architecture import Models
 from ..errors import MemoryBudgetError
-from ..runners.base import Footprint, Pool, Runner, Sizes
+from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
 from .ranges import check_ranges
@@ -54,6 +54,8 @@ class MemoryPlan:
     budget: int | None
     calls: int = 1
     """How many such calls may run at once."""
+    streamed: frozenset[str] = frozenset()
+    """Components whose weights stay on the disk and come piece by piece while they run."""
 
     @property
     def pool(self) -> Pool:
@@ -129,7 +131,8 @@ def make_plan(
     because what is predicted is a little more than what is taken.
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
-    shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap).
+    shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap). Those
+    that a budget has no place for even alone are streamed where they can be (`Streams`); `LEAST` asks for no such cost.
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
@@ -147,12 +150,28 @@ def make_plan(
             return plan
     if budget in (None, LEAST):
         return plan
+    plan = _streamed(plan, used, budget or 0)
+    if plan.peak_bytes <= (budget or 0):
+        return plan
     worst = max(range(len(phases)), key=lambda i: plan.phase_bytes(i, plan.pool))
     raise MemoryBudgetError(
         f"{workload.width}x{workload.height} needs at least {format_bytes(plan.peak_bytes)} (phase "
         f"'{phases[worst].name}'), the budget is {format_bytes(budget or 0)}; raise the budget or make a smaller "
         "picture, or fewer at once"
     )
+
+
+def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> MemoryPlan:
+    """A plan that keeps nothing, with every component streamed whose phase is too large and that takes less so."""
+    footprints = dict(plan.footprints)
+    for index, phase in enumerate(plan.phases):
+        name, runner = phase.component, runners[phase.component]
+        if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
+            found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
+            if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:
+                footprints[name] = found
+    streamed = {name for name, footprint in footprints.items() if footprint is not plan.footprints[name]}
+    return replace(plan, footprints=footprints, streamed=frozenset(streamed))
 
 
 def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:

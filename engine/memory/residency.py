@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ..progress import LOAD, Progress, track
-from ..runners.base import Runner
+from ..runners.base import Runner, Streams
 from .plan import MemoryPlan
 
 
@@ -39,7 +39,10 @@ class Residency:
                 if not runner.loaded:
                     size = plan.footprints[name].weights
                     with track(progress, LOAD, total=size, unit="B", detail=name) as advance:
-                        runner.load()
+                        if name in plan.streamed and isinstance(runner, Streams):
+                            runner.load_streamed()
+                        else:
+                            runner.load()
                         advance(size, name)
             yield
         finally:

@@ -8,7 +8,7 @@ pipeline and the memory plan know nothing else about a back end.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -154,6 +154,20 @@ class Runner(Protocol):
         Outputs are fresh host arrays that the caller owns; those named in `keep` may stay on the device until asked
         for, and are welcome in `hold` and `__call__` of the same engine's runners.
         """
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A runner that can also leave its weights on the disk, and have them come piece by piece while it computes.
+
+    The memory plan chooses that where the weights do not fit. What the runner gives is the same to the bit.
+    """
+
+    def streamed(self, sizes: Sizes) -> Footprint | None:
+        """What it takes then; None if it cannot: its engine was built without segments, or is no processor's."""
+
+    def load_streamed(self) -> None:
+        """Instead of `load`: get ready for that; a no-op if the runner is loaded in whichever way."""
 
 
 class HostHeld:

@@ -1,6 +1,6 @@
 """Components on ONNX Runtime, by its CPU provider or another."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from math import ceil, log2
 from pathlib import Path
@@ -17,6 +17,7 @@ from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_providers import CPU, HALF, Provider
+from .ort_segments import Segments, bytes_of
 from .ort_session import (
     check_edge,
     import_onnxruntime,
@@ -31,6 +32,7 @@ from .ort_start import cannot_start, start_session
 from .processor import adds_in_16_bits, processor_name
 
 MODEL_FILE = "model.onnx"
+DATA_FILE = f"{MODEL_FILE}.data"
 
 # Measured on full-size SDXL, component by component and as whole pictures
 # (benchmarks/results/2026-11-24-memory-epyc-2-cores.json).
@@ -56,6 +58,12 @@ BESIDE_ARENA = 1.08
 # ONNX Runtime's order of execution puts many `DequantizeLinear`s long before the products that they feed. Of all
 # dequantized weights 0.52 to 0.63 were alive at once in the large text encoder, none in the conditioners.
 DEQUANTIZED_AHEAD = 0.66
+
+
+# Of a component that is streamed: its graphs, and what small things leave in the C library's heap.
+STREAMED_BESIDE = 24 << 20
+# From this share of integer products on, segments use their weights as they lie in the file.
+PRODUCTS_OF_INT8 = 0.5
 
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
@@ -155,14 +163,38 @@ class OrtRunner:
             weights += int(UNSIGNED_COPIES * self._entry.int8_bytes)
         return weights
 
+    def streamed(self, sizes: Sizes) -> Footprint | None:
+        """See `Streams`. All of it is taken by a call: each has its own segments."""
+        streaming = self._entry.streaming
+        if streaming is None or not self.device.provider.processor:
+            return None
+        alive, carried = (
+            model.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
+            for model in (streaming.activation, streaming.carried)
+        )
+        weights = int(OTHER_WEIGHT_OVERHEAD * bytes_of(streaming.segments, together=2 if self._packs else 1))
+        if adds_in_16_bits():
+            share = self._entry.int8_bytes / self._entry.weight_bytes
+            weights += int(UNSIGNED_COPIES * share * bytes_of(streaming.segments, together=2))
+        # An arena that serves one run has not touched what it grew by too much.
+        working = STREAMED_BESIDE + weights + int(ARENA_GAPS * alive) + carried
+        return Footprint(pool="host", weights=0, working=working)
+
     def load(self) -> None:
         """Check every file's hash, then create the session. Raises `IntegrityError` or `IncompatibleError`."""
+        self._load(self._open)
+
+    def load_streamed(self) -> None:
+        """See `Streams`; raises as `load` does."""
+        self._load(self._open_segments)
+
+    def _load(self, make: Callable[[], Any]) -> None:
         if self.loaded:
             return
         import_onnxruntime()
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
         trim_heap()
-        self._session = self._open()
+        self._session = make()
 
     def _open(self) -> Any:
         """What `load` makes."""
@@ -170,13 +202,29 @@ class OrtRunner:
         check_edge(self.name, session, self.spec)
         return session
 
+    def _open_segments(self) -> Any:
+        """What runs like the whole, one segment after another."""
+        streaming = self._entry.streaming
+        assert streaming is not None, "the plan asks `streamed` first"
+        model = checked_file(self._folder, self._entry, MODEL_FILE)
+        int8 = self._entry.int8_bytes > 0
+        open = partial(open_session, threads=self.threads, patterns=False, int8=int8, packed=self._packs)
+        data = model.with_name(DATA_FILE)
+        return self._told(model, lambda: Segments(self.name, self.spec, data, streaming.segments, open))
+
     def _open_one(self, model: Path) -> Any:
         """A session of a file whose hash has matched."""
+        patterns = not self._shrinks
+        if not self.device.provider.processor:
+            provider = self.device.provider
+            return self._told(model, lambda: start_session(provider, model, self.threads, patterns=patterns))
+        shared, int8 = self._shared_arena, self._entry.int8_bytes > 0
+        return self._told(model, lambda: open_session(model, self.threads, patterns=patterns, shared=shared, int8=int8))
+
+    def _told(self, model: Path, make: Callable[[], Any]) -> Any:
+        """What `make` gives; its errors are told as ours."""
         try:
-            if self.device.provider.processor:
-                shared, int8 = self._shared_arena, self._entry.int8_bytes > 0
-                return open_session(model, self.threads, patterns=not self._shrinks, shared=shared, int8=int8)
-            return start_session(self.device.provider, model, self.threads, patterns=not self._shrinks)
+            return make()
         except PocketXLError:
             raise
         except Exception as error:
@@ -257,6 +305,14 @@ class OrtRunner:
     def _half(self) -> bool:
         """Whether a processor computes in float32 what is stored in half of it."""
         return HALF in self._entry.formats
+
+    @property
+    def _packs(self) -> bool:
+        """Whether segments copy their weights for their kernels.
+
+        Integer products are the same without, to the bit. Float ones are not on every processor, and lose more time.
+        """
+        return self._entry.int8_bytes < PRODUCTS_OF_INT8 * self._entry.weight_bytes
 
     @property
     def _shrinks(self) -> bool:

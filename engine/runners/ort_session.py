@@ -23,17 +23,22 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path, threads: int, *, patterns: bool, int8: bool, shared: bool = False) -> Any:
+def open_session(
+    model: Path, threads: int, *, patterns: bool, int8: bool, shared: bool = False, packed: bool = True
+) -> Any:
     """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
 
     `int8`: whether it multiplies in int8 (see `session_options`). `shared`: it has its working memory from one arena of
-    the process, for sessions that run one after another.
+    the process, for sessions that run one after another. `packed`: whether weights are copied in the layouts that
+    kernels want, or used as they lie in their file.
     """
     ort = import_onnxruntime()
     options = session_options(ort, threads, patterns=patterns, tiles=int8 and multiplies_in_tiles())
     if shared:
         _share_arena(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 

@@ -6,8 +6,10 @@ the last node that reads it, and the peaks are fitted by the sum of products in 
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -40,9 +42,7 @@ def activation_model(
     The model may lack its weights. A term in pixels² appears only for attention that is written out, not fused. Raises
     `IncompatibleError` for a graph whose shapes cannot be inferred.
     """
-    fitted = fit(spec, lambda sizes: live_bytes(component, model, sizes, scratch))
-    assert fitted is not None
-    return fitted
+    return Outline.of(component, model, spec, scratch).whole()
 
 
 def fit(
@@ -83,38 +83,134 @@ def live_bytes(
     Counted are outputs and everything between; not counted are weights, what is computed from weights alone, and the
     inputs, which are the caller's. `scratch`: value → what its node needs while it runs, in bytes for each of its own.
     """
-    size_of = _value_bytes(component, model, sizes)
     constants = {str(name) for name in model.graph.initializers}
-    uses: dict[str, int] = {}
-    for node in model.graph:
-        for value in node.inputs:
-            if value is not None:
-                uses[str(value.name)] = uses.get(str(value.name), 0) + 1
-    for value in model.graph.outputs:
-        uses[str(value.name)] = uses.get(str(value.name), 0) + 1
-    buffers: dict[str, str] = {
-        str(value.name): "" for value in model.graph.inputs
-    }  # value → its buffer, "" the caller's
+    outputs = [str(value.name) for value in model.graph.outputs]
+    return _live(_nodes(model), outputs, constants, _value_bytes(component, model, sizes), scratch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A graph's nodes and the bytes of its values at a few sizes: what tells the memory of its parts.
+
+    Made of the master; passes may then rewrite it, as long as what crosses a cut keeps its name.
+    """
+
+    spec: ComponentSpec
+    nodes: "tuple[_Node, ...]"
+    constants: frozenset[str]
+    outputs: tuple[str, ...]
+    bytes_at: Callable[[Mapping[str, int]], Mapping[str, int]]
+    scratch: Mapping[str, float]
+    """See `live_bytes`."""
+
+    @classmethod
+    def of(
+        cls, component: str, model: "ir.Model", spec: ComponentSpec, scratch: Mapping[str, float] = _NO_SCRATCH
+    ) -> Self:
+        """The outline of a model, which may lack its weights."""
+        known: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {}
+
+        def measure(sizes: Mapping[str, int]) -> int:
+            known[tuple(sorted(sizes.items()))] = _value_bytes(component, model, sizes)
+            return 1
+
+        fit(spec, measure)  # which says at what sizes
+        return cls(
+            spec=spec,
+            nodes=_nodes(model),
+            constants=frozenset(str(name) for name in model.graph.initializers),
+            outputs=tuple(str(value.name) for value in model.graph.outputs),
+            bytes_at=lambda sizes: known[tuple(sorted(sizes.items()))],
+            scratch=scratch,
+        )
+
+    def whole(self) -> ActivationModel:
+        """Working memory of a call of all of it; see `activation_model`."""
+        return self._fit(lambda sizes: self._alive(self.nodes, self.outputs, self.bytes_at(sizes)))
+
+    def segments(
+        self, behind: Sequence[str], crossing: Sequence[Sequence[str]]
+    ) -> tuple[ActivationModel, ActivationModel]:
+        """Working memory of the segment that takes most, and the most that is carried from one to the next.
+
+        `behind`: for each cut the value whose node it follows; `crossing`: the values that cross it.
+        """
+        at = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
+        ends = [*(at[name] + 1 for name in behind), len(self.nodes)]
+        parts = [self.nodes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        given = [*crossing, self.outputs]
+
+        def inside(sizes: Mapping[str, int]) -> int:
+            bytes_of = self.bytes_at(sizes)
+            return max(self._alive(part, outputs, bytes_of) for part, outputs in zip(parts, given, strict=True))
+
+        def carried(sizes: Mapping[str, int]) -> int:
+            bytes_of = self.bytes_at(sizes)
+            return max((sum(bytes_of[name] for name in names) for names in crossing), default=0)
+
+        return self._fit(inside), self._fit(carried)
+
+    def _alive(self, nodes: "Sequence[_Node]", outputs: Sequence[str], bytes_of: Mapping[str, int]) -> int:
+        return _live(nodes, outputs, self.constants, bytes_of, self.scratch)
+
+    def _fit(self, measure: Callable[[Mapping[str, int]], int]) -> ActivationModel:
+        fitted = fit(self.spec, measure)
+        assert fitted is not None
+        return fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    """A node by names."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _nodes(model: "ir.Model") -> tuple[_Node, ...]:
+    return tuple(
+        _Node(
+            op=node.op_type,
+            inputs=tuple(str(value.name) for value in node.inputs if value is not None),
+            outputs=tuple(str(value.name) for value in node.outputs),
+        )
+        for node in model.graph
+    )
+
+
+def _live(
+    nodes: Sequence[_Node],
+    outputs: Sequence[str],
+    constants: Iterable[str],
+    size_of: Mapping[str, int],
+    scratch: Mapping[str, float],
+) -> int:
+    """The most bytes alive at once while `nodes` run; what none of them makes is the caller's."""
+    constants = set(constants)
+    uses = Counter(name for node in nodes for name in node.inputs)
+    made = {name for node in nodes for name in node.outputs}
+    uses.update(name for name in outputs if name in made)
+    buffers: dict[str, str] = defaultdict(str)  # value → its buffer, "" the caller's
     held: dict[str, int] = {}  # buffer → bytes
     readers: dict[str, int] = {}  # buffer → reads still to come
     live = peak = 0
-    for node in model.graph:
-        inputs = [str(v.name) for v in node.inputs if v is not None]
-        if all(name in constants for name in inputs):
-            constants.update(str(v.name) for v in node.outputs)
+    for node in nodes:
+        if all(name in constants for name in node.inputs):
+            constants.update(node.outputs)
             continue
-        variable = [name for name in inputs if name not in constants]
-        for output in (str(v.name) for v in node.outputs):
-            buffer = _reused(node.op_type, output, variable, buffers, held, readers, size_of)
+        variable = [name for name in node.inputs if name not in constants]
+        for output in node.outputs:
+            buffer = _reused(node.op, output, variable, buffers, held, readers, size_of)
             buffers[output] = output if buffer is None else buffer
             if buffer is None:
                 held[output] = size_of[output]
                 live += size_of[output]
-            readers[buffers[output]] = readers.get(buffers[output], 0) + uses.get(output, 0)
-        peak = max(peak, live + sum(int(scratch.get(str(v.name), 0) * size_of[str(v.name)]) for v in node.outputs))
+            readers[buffers[output]] = readers.get(buffers[output], 0) + uses[output]
+        peak = max(peak, live + sum(int(scratch.get(name, 0) * size_of[name]) for name in node.outputs))
         for name in variable:
             readers[buffers[name]] = readers.get(buffers[name], 0) - 1
-        for buffer in {buffers[name] for name in (*variable, *(str(v.name) for v in node.outputs))}:
+        for buffer in {buffers[name] for name in (*variable, *node.outputs)}:
             if buffer and not readers[buffer]:
                 live -= held.pop(buffer, 0)
     return peak

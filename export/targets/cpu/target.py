@@ -21,6 +21,7 @@ from ...quantize.formats import (
 from ...quantize.recipes import Instead, Recipe, Rule
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
+from .segments import MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,6 +63,8 @@ RULES: Mapping[str, Mapping[Role, tuple[Rule, ...]]] = {
 class CpuTarget:
     """ONNX Runtime on any x86-64 or Arm processor."""
 
+    segment_bytes: int = MOST_BYTES
+    """Weights of a segment at most; see `segments`."""
     name: str = "cpu"
     runner: str = "ort"
     dtype: str = "float32"
@@ -103,29 +106,40 @@ class CpuTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, a VAE's as segments that run over bands.
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, of large components in segments beside.
 
+        A VAE's are segments that run over bands, the others' are streamed where a budget has no place for the whole.
         Memory: the graph and one layer at a time.
         """
+        from ....engine.folder.manifest import Streaming
         from ....engine.runners.ort import MODEL_FILE
         from ...bands.write import write_bands
-        from ...graph.activations import activation_model
+        from ...graph.activations import Outline
         from ...graph.master import attach
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
+        from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
-        activation = activation_model(component, model, spec, patch_bytes(model.graph, quantization))
+        outline = Outline.of(component, model, spec, patch_bytes(model.graph, quantization))
         attach(model, weights)
         rewrite(model, quantization)
+        order_by_use(model.graph)
         save(model, out)
-        banded = spec.role is Role.VAE_DECODER
+        streaming = None
+        banded = spec.role is Role.VAE_DECODER  # whose weights are the least of what it takes
         if banded:
             write_bands(out / MODEL_FILE)
+        else:
+            segments, cuts = write_segments(out, self.segment_bytes)
+            if segments:
+                inside, carried = outline.segments([cut.behind for cut in cuts], [cut.crossing for cut in cuts])
+                streaming = Streaming(segments=segments, activation=inside, carried=carried)
         return Lowered(
             runner="ort_bands" if banded else self.runner,
-            activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
+            streaming=streaming,
+            activation=replace(outline.whole(), dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),
         )

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....engine.errors import StorageError
-from ....engine.runners.ort import MODEL_FILE
+from ....engine.runners.ort import DATA_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-DATA_FILE = f"{MODEL_FILE}.data"
 # Weights start on page boundaries, so that the runtime maps each of them without a copy.
 ALIGNMENT = 4096
 ALIGN_FROM_BYTES = 1 << 16

@@ -49,6 +49,18 @@ def assign(outer: Any, key: Any, value: object) -> None:
     outer[key] = value
 
 
+def streaming(**changes: object) -> Data:
+    """What a component in segments says of itself, with something changed."""
+    segments = [{"file": "model.onnx", "start": 0, "size": 1}]
+    memory = {"terms": {"1": 1.0}, "dequantized_bytes": 0}
+    return {"segments": segments, "activation": memory, "carried": memory} | changes
+
+
+def segments(*found: tuple[str, int, int]) -> list[Data]:
+    """Segments by file, start and size."""
+    return [{"file": file, "start": start, "size": size} for file, start, size in found]
+
+
 REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "a depth of 10^9": (lambda d: assign(base(d)["unet"], "up_transformer_layers", [10**9, 1, 0]), "0 to 64"),
     "a width below 0": (lambda d: assign(base(d)["unet"]["block_out_channels"], 1, -128), "block_out_channels"),
@@ -108,8 +120,38 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "a layer with two formats": (lambda d: assign(part(d), "formats", {"w8": ["a"], "w4": ["a"]}), "formats name 2"),
     "half of what bits cost": (lambda d: assign(part(d), "more_bits", {"layers": 1.0}), "more_bits is"),
     "halved without end": (lambda d: assign(part(d), "halvings", {"conv": 999}), "halvings are"),
+    "no segments": (lambda d: assign(part(d), "streaming", streaming(segments=[])), "streaming.segments are"),
+    "a segment that is no file": (
+        lambda d: assign(part(d), "streaming", streaming(segments=segments(("../x.onnx", 0, 1)))),
+        "each must be a file of the component",
+    ),
+    "a segment twice": (
+        lambda d: assign(part(d), "streaming", streaming(segments=segments(*[("model.onnx", 0, 1)] * 2))),
+        "each must be a file of the component, once",
+    ),
+    "weights before their file": (
+        lambda d: assign(part(d), "streaming", streaming(segments=segments(("model.onnx", -1, 1)))),
+        "1 bytes of weights at -1",
+    ),
+    "weights behind their file": (
+        lambda d: assign(part(d), "streaming", streaming(segments=segments(("model.onnx", 1, 1 << 43)))),
+        "beyond the component's",
+    ),
+    "carried without end": (
+        lambda d: assign(part(d), "streaming", streaming(carried={"terms": {"1": 1e308}, "dequantized_bytes": 0})),
+        "streaming.carried.terms.1 is 1e\\+308",
+    ),
     "figures of nobody": (lambda d: assign(part(d), "quality_of", "x"), "quality_of is 'x'"),
 }
+
+
+def test_segments_that_agree_are_taken() -> None:
+    data = json.loads(TEXT)
+    part(data)["streaming"] = streaming()
+    found = Manifest.from_json(sealed(data)).components["base/unet"].streaming
+    assert found is not None
+    assert found.segments[0].file == "model.onnx"
+    assert Manifest.from_json(TEXT).components["base/unet"].streaming is None, "engines of before have none"
 
 
 @pytest.mark.parametrize("name", REFUSED)
