@@ -49,6 +49,6 @@ def multiplies_in_tiles() -> bool:
     if "amx_int8" not in _flags():
         return False
     try:
-        return ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+        return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0)
     except (OSError, AttributeError):
         return False
