@@ -85,7 +85,7 @@ def test_without_the_truth_time_is_told_and_no_error(monkeypatch: pytest.MonkeyP
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr(running, "references", full)
-    journal = Journal(None, {})
+    journal = Journal("gpu", None, {})
     run(VAE, [system("exact"), system("nan", lambda x: x * float("nan"))], journal, device="cpu", tiny=True)
     assert journal.notes == [
         "vae: no error is told, since float32 fails: OutOfMemoryError: CUDA out of memory.",
