@@ -79,7 +79,7 @@ def test_a_segment_that_was_altered_is_never_opened(runner: BandsRunner) -> None
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        with pytest.raises(IntegrityError, match="segment_03.onnx was altered"):
+        with pytest.raises(IntegrityError, match=r"segment_03\.onnx was altered"):
             BandsRunner(folder, "vae_decoder", runner._entry, OrtDevice(threads=1)).load()
     finally:
         path.write_bytes(content)
