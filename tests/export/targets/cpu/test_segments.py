@@ -78,15 +78,15 @@ def external(tensor: onnx.TensorProto) -> dict[str, str]:
 
 def in_order(values: Arrays, sessions: list[onnxruntime.InferenceSession]) -> tuple[Arrays, list[int]]:
     """What the segments make one after another, and the bytes that are carried behind each but the last."""
-    values, given = dict(values), set(values)
-    carried = []
+    made: dict[str, np.ndarray] = dict(values)
+    given, carried = set(values), []
     for at, one in enumerate(sessions):
         outputs = [value.name for value in one.get_outputs()]
-        found = one.run(outputs, {value.name: values[value.name] for value in one.get_inputs()})
-        values |= dict(zip(outputs, found, strict=True))
+        found = one.run(outputs, {value.name: made[value.name] for value in one.get_inputs()})
+        made |= dict(zip(outputs, found, strict=True))
         later = {value.name for other in sessions[at + 1 :] for value in other.get_inputs()} - given
-        carried.append(sum(values[name].nbytes for name in later if name in values))
-    return values, carried[:-1]
+        carried.append(sum(made[name].nbytes for name in later if name in made))
+    return made, carried[:-1]
 
 
 @pytest.mark.parametrize("recipe", ["int8", "int8-weight", "int4-weight", "fp32"])
