@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
-from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, 
 from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
-from .ort_providers import CPU, HALF, Provider
-from .ort_segments import Segments, bytes_of
+from .ort_memory import footprint_of, packs, streamed_footprint
+from .ort_providers import CPU, Provider
+from .ort_segments import Segments
 from .ort_session import (
     check_edge,
     import_onnxruntime,
@@ -29,42 +29,14 @@ from .ort_session import (
     trim_heap,
 )
 from .ort_start import cannot_start, start_session
-from .processor import adds_in_16_bits, processor_name
+from .processor import processor_name
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = f"{MODEL_FILE}.data"
 
-# Measured on full-size SDXL, component by component and as whole pictures
-# (benchmarks/results/2026-11-24-memory-epyc-2-cores.json).
-# The interpreter, numpy, Pillow, tokenizers and ONNX Runtime's library before the first weight.
+# Measured; see `ort_memory`. The interpreter, numpy, Pillow, tokenizers and ONNX Runtime's library before the first weight.
 RUNTIME_BYTES = 150 << 20
 DRIVER_BYTES = 300 << 20
-# Beyond the weights: the graph, and copies in the layouts that kernels want. Float convolutions have whole copies,
-# and the originals stay.
-WEIGHT_OVERHEAD: Mapping[Role, float] = {Role.VAE_DECODER: 1.9}
-OTHER_WEIGHT_OVERHEAD = 1.04
-# What weights in half precision take, of which ONNX Runtime makes float32 for a processor, the file's own pages among
-# it. Measured on a VAE of SDXL's size (3.98, and 5.7 for a moment, which its working memory hides), and on a U-Net of
-# 479 million parameters (2.43, and 3.14 while it is loaded).
-HALF_WEIGHTS: Mapping[Role, float] = {Role.VAE_DECODER: 4.0}
-OTHER_HALF_WEIGHTS = 3.2
-# Where weights become unsigned, ONNX Runtime keeps them beside what it packs: 895 MB for 400 MB of int8.
-UNSIGNED_COPIES = 1.25
-# The arena grows by regions of doubling size, so it ends at a power of two; a third more than what is alive at once is
-# what its gaps cost, and some is taken beside it, more with every picture. Eleven sizes of the VAE were 0.71 to 0.96 of
-# this for one picture, four pictures up to 0.99.
-ARENA_GAPS = 1.32
-BESIDE_ARENA = 1.08
-# ONNX Runtime's order of execution puts many `DequantizeLinear`s long before the products that they feed. Of all
-# dequantized weights 0.52 to 0.63 were alive at once in the large text encoder, none in the conditioners.
-DEQUANTIZED_AHEAD = 0.66
-
-
-# Of a component that is streamed: its graphs, and what small things leave in the C library's heap.
-STREAMED_BESIDE = 24 << 20
-# From this share of integer products on, segments use their weights as they lie in the file.
-PRODUCTS_OF_INT8 = 0.5
-
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
 _LEFT_BEHIND: list[Any] = []
@@ -142,43 +114,13 @@ class OrtRunner:
 
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; what a U-Net's arena has grown to stays until it is released, others give theirs back."""
-        role, activation = self.spec.role, self._entry.activation
-        if self.device.provider.pool == "device":
-            return self._on_device(sizes)
-        alive = activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
-        working = arena_bytes(2 * alive if self._half else alive)
-        if role is not Role.CONDITIONER:
-            working += int(DEQUANTIZED_AHEAD * activation.dequantized_bytes)
-        retained = working if role is Role.UNET else 0
-        return Footprint(pool="host", weights=self._weights(), working=working, retained=retained)
-
-    def _weights(self) -> int:
-        """Bytes from load to release."""
-        if self._half:
-            overhead = HALF_WEIGHTS.get(self.spec.role, OTHER_HALF_WEIGHTS)
-        else:
-            overhead = WEIGHT_OVERHEAD.get(self.spec.role, OTHER_WEIGHT_OVERHEAD)
-        weights = int(overhead * self._entry.weight_bytes)
-        if adds_in_16_bits():
-            weights += int(UNSIGNED_COPIES * self._entry.int8_bytes)
-        return weights
+        return footprint_of(self._entry, sizes, self.device.provider.pool)
 
     def streamed(self, sizes: Sizes) -> Footprint | None:
         """See `Streams`. All of it is taken by a call: each has its own segments."""
-        streaming = self._entry.streaming
-        if streaming is None or not self.device.provider.processor:
+        if self._entry.streaming is None or not self.device.provider.processor:
             return None
-        alive, carried = (
-            model.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
-            for model in (streaming.activation, streaming.carried)
-        )
-        weights = int(OTHER_WEIGHT_OVERHEAD * bytes_of(streaming.segments, together=2 if self._packs else 1))
-        if adds_in_16_bits():
-            share = self._entry.int8_bytes / self._entry.weight_bytes
-            weights += int(UNSIGNED_COPIES * share * bytes_of(streaming.segments, together=2))
-        # An arena that serves one run has not touched what it grew by too much.
-        working = STREAMED_BESIDE + weights + int(ARENA_GAPS * alive) + carried
-        return Footprint(pool="host", weights=0, working=working)
+        return streamed_footprint(self._entry, self._entry.streaming, sizes)
 
     def load(self) -> None:
         """Check every file's hash, then create the session. Raises `IntegrityError` or `IncompatibleError`."""
@@ -208,7 +150,7 @@ class OrtRunner:
         assert streaming is not None, "the plan asks `streamed` first"
         model = checked_file(self._folder, self._entry, MODEL_FILE)
         int8 = self._entry.int8_bytes > 0
-        open = partial(open_session, threads=self.threads, patterns=False, int8=int8, packed=self._packs)
+        open = partial(open_session, threads=self.threads, patterns=False, int8=int8, packed=packs(self._entry))
         data = model.with_name(DATA_FILE)
         return self._told(model, lambda: Segments(self.name, self.spec, data, streaming.segments, open))
 
@@ -290,36 +232,11 @@ class OrtRunner:
         except Exception as error:
             raise run_error(error, self.name, self._place) from error
 
-    def _on_device(self, sizes: Sizes) -> Footprint:
-        """From the graph's own sizes; not measured on a GPU."""
-        alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
-        working = int(ARENA_GAPS * alive)
-        retained = working if self.spec.role is Role.UNET else 0
-        return Footprint(pool="device", weights=self._entry.weight_bytes, working=working, retained=retained)
-
     @property
     def _place(self) -> str:
         return "the GPU" if self.device.provider.pool == "device" else "the machine"
 
     @property
-    def _half(self) -> bool:
-        """Whether a processor computes in float32 what is stored in half of it."""
-        return HALF in self._entry.formats
-
-    @property
-    def _packs(self) -> bool:
-        """Whether segments copy their weights for their kernels.
-
-        Integer products are the same without, to the bit. Float ones are not on every processor, and lose more time.
-        """
-        return self._entry.int8_bytes < PRODUCTS_OF_INT8 * self._entry.weight_bytes
-
-    @property
     def _shrinks(self) -> bool:
         """Whether the arena is given back after each run."""
         return self.spec.role is not Role.UNET
-
-
-def arena_bytes(alive: int) -> int:
-    """What ONNX Runtime's arena grows to for `alive` bytes at once."""
-    return int(BESIDE_ARENA * 2 ** ceil(log2(ARENA_GAPS * alive))) if alive else 0

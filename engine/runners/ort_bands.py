@@ -19,6 +19,7 @@ from ..folder.manifest import checked_file
 from .base import Footprint, Held, HostHeld, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
 from .ort import OrtDevice, OrtRunner
+from .ort_memory import weights_of
 from .ort_session import import_onnxruntime, run_error, run_options
 
 __all__ = ["BandsRunner", "OrtDevice"]
@@ -33,7 +34,7 @@ class BandsRunner(OrtRunner):
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; the weights stay from load to release, a picture's values lie in memory up to a limit."""
         working = working_bytes(self.program, sizes.pixels)
-        return Footprint(pool="host", weights=self._weights(), working=working)
+        return Footprint(pool="host", weights=weights_of(self._entry), working=working)
 
     @property
     def program(self) -> BandProgram:

@@ -109,7 +109,7 @@ class _Builder:
         return self._emit("Slice", [grown, *ends])
 
     def _attention(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
-        """Of a band's pixels to all: two products and a softmax, twice as fast as the operator for one head of 512."""
+        """Of a band's pixels to all: two products and a softmax, which fit one head of 512 and any chunk of queries."""
         key = inputs[1]
         if node.attributes.get_int("num_heads", 0) != 1 or any(x is not None for x in inputs[3:]) or key is None:
             raise ValueError(f"{node.name} has several heads, a bias or a mask, which has no bands")
@@ -160,7 +160,6 @@ class _Builder:
         axes = self._number("sum.axes", [0, 2, 3])
         mean = self._emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
         apart = self._emit("Sub", [floats, mean])
-        # `ReduceSumSquare` takes twice as long as these two.
         squares = self._emit(
             "ReduceMean", [self._emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
         )

@@ -45,7 +45,7 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
     """What every kept value, and the graph's input, is like."""
     given = graph.inputs[0]
     assert given.shape is not None
-    found: dict[ir.Value, tuple[int, int]] = {given: (int(given.shape[1]), 1)}  # type: ignore[arg-type]
+    found: dict[ir.Value, tuple[int, int]] = {given: (int(given.shape[1]), 1)}
     for node in graph:
         for output in node.outputs:
             found[output] = _channels(node, found)
@@ -64,12 +64,12 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
 
 def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, int]]) -> tuple[int, int]:
     """Channels and scale of what a node gives: a convolution changes the one, a resize doubles the other."""
-    channels, scale = next((found[x] for x in node.inputs if x in found), (0, 1))  # type: ignore[index]
+    channels, scale = next((found[x] for x in node.inputs if x in found), (0, 1))
     if node.op_type in CONVOLUTIONS:
         weight = node.inputs[CONVOLUTIONS[node.op_type]]
         shape = None if weight is None else weight.shape or _dequantized(weight)
         assert shape is not None
-        return int(shape[0]), scale  # type: ignore[arg-type]
+        return int(shape[0]), scale
     return channels, 2 * scale if node.op_type == "Resize" else scale
 
 

@@ -40,7 +40,8 @@ def whole(x: np.ndarray) -> np.ndarray:
     groups = y.reshape(1, 4, -1)
     normed = ((groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-6)).reshape(y.shape)
     z = blurred(np.pad(normed, ((0, 0), (0, 0), (1, 1), (0, 0))))[:, :3] + x[:, :3]
-    return z.repeat(2, axis=2).repeat(2, axis=3)
+    doubled: np.ndarray = z.repeat(2, axis=2).repeat(2, axis=3)
+    return doubled
 
 
 @pytest.mark.parametrize("numbers", [WIDE, 400, 200, 1])

@@ -17,7 +17,8 @@ from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.runners import ort_session, processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.interruptible import run_interruptibly
-from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
+from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
+from pocketxl.engine.runners.ort_memory import UNSIGNED_COPIES
 
 MANIFEST = read_manifest(FOLDER)
 
@@ -131,7 +132,7 @@ def test_unsigned_weights_are_in_the_plan_where_they_are_needed(
     sizes = Sizes(rows=1, tokens=77, steps=1, pixels=64 * 64)
     taken = {}
     for needed in (False, True):
-        monkeypatch.setattr("pocketxl.engine.runners.ort.adds_in_16_bits", lambda needed=needed: needed)
+        monkeypatch.setattr("pocketxl.engine.runners.ort_memory.adds_in_16_bits", lambda needed=needed: needed)
         taken[needed] = unet.footprint(sizes).weights
     int8 = MANIFEST.components["base/unet"].int8_bytes
     assert 0.8 < int8 / MANIFEST.components["base/unet"].weight_bytes < 1

@@ -14,9 +14,10 @@ import pytest
 from pocketxl.engine.ending import Ended, Ending
 from pocketxl.engine.errors import IntegrityError, RequestError
 from pocketxl.engine.folder.manifest import ComponentEntry, read_manifest
-from pocketxl.engine.runners import ort, ort_segments
+from pocketxl.engine.runners import ort, ort_memory, ort_segments, ort_session
 from pocketxl.engine.runners.base import Sizes, Streams, call
-from pocketxl.engine.runners.ort import UNSIGNED_COPIES, OrtDevice, OrtRunner
+from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
+from pocketxl.engine.runners.ort_memory import UNSIGNED_COPIES, packs
 from pocketxl.engine.runners.ort_providers import PROVIDERS
 from pocketxl.engine.specs import Role
 
@@ -65,7 +66,7 @@ def compared(folder: Path, name: str, entry: ComponentEntry | None = None, **siz
 
 @pytest.mark.parametrize("name", CUT)
 @pytest.mark.parametrize("sizes", [{}, {"side": 13, "batch": 2}], ids=["one row", "two rows, odd"])
-def test_it_gives_the_same_to_the_bit(folder: Path, name: str, sizes: dict[str, int]) -> None:
+def test_it_gives_the_same_to_the_bit(folder: Path, name: str, sizes: dict[str, Any]) -> None:
     streaming = entry_of(folder, name).streaming
     assert streaming is not None
     assert len(streaming.segments) > 1
@@ -74,15 +75,15 @@ def test_it_gives_the_same_to_the_bit(folder: Path, name: str, sizes: dict[str, 
 
 def test_it_does_with_weights_laid_out_for_kernels_too(folder: Path) -> None:
     entry = replace(entry_of(folder, "base/unet"), int8_bytes=0)
-    assert runner_of(folder, "base/unet", entry)._packs
-    assert not runner_of(folder, "base/unet")._packs
+    assert packs(entry)
+    assert not packs(entry_of(folder, "base/unet"))
     compared(folder, "base/unet", entry)
 
 
 def test_two_sessions_are_alive_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0
-    real = ort.open_session
+    real = ort_session.open_session
 
     def watched(*args: Any, **settings: Any) -> Any:
         nonlocal most
@@ -180,7 +181,7 @@ def test_a_processor_without_vnni_copies_what_it_reads(folder: Path, monkeypatch
     largest = max(segment.size for segment in streaming.segments)
     taken = []
     for needed in (False, True):
-        monkeypatch.setattr(ort, "adds_in_16_bits", lambda needed=needed: needed)
+        monkeypatch.setattr(ort_memory, "adds_in_16_bits", lambda needed=needed: needed)
         footprint = runner_of(folder, "base/unet").streamed(SIZES)
         assert footprint is not None
         assert footprint.weights == footprint.retained == 0
