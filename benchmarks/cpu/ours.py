@@ -55,7 +55,8 @@ class Ours:
         """The picture `[h, w, 3]` in 0 to 1, and the seconds that loading took; components released after use."""
         from pocketxl.engine.memory.plan import LEAST
 
-        pipe, loads = self._pipeline(memory_budget=LEAST), []
+        pipe = self._pipeline(memory_budget=LEAST)
+        loads: list[float] = []
         for runner in pipe.runners.values():
             _clock(runner, loads)
         guided: dict[str, Any] = {"guidance_scale": GUIDANCE, "negative_prompt": ""} if case.guided else {}
