@@ -34,7 +34,7 @@ from .processor import processor_name
 MODEL_FILE = "model.onnx"
 DATA_FILE = f"{MODEL_FILE}.data"
 
-# Measured; see `ort_memory`. The interpreter, numpy, Pillow, tokenizers and ONNX Runtime's library before the first weight.
+# Measured, as `ort_memory` says: the interpreter, numpy, Pillow, tokenizers and ONNX Runtime before the first weight.
 RUNTIME_BYTES = 150 << 20
 DRIVER_BYTES = 300 << 20
 

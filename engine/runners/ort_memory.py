@@ -87,6 +87,7 @@ def packs(entry: ComponentEntry) -> bool:
     """
     return entry.int8_bytes < PRODUCTS_OF_INT8 * entry.weight_bytes
 
+
 def arena_bytes(alive: int) -> int:
     """What ONNX Runtime's arena grows to for `alive` bytes at once."""
     return int(BESIDE_ARENA * 2 ** ceil(log2(ARENA_GAPS * alive))) if alive else 0
