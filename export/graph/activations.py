@@ -6,8 +6,7 @@ the last node that reads it, and the peaks are fitted by the sum of products in 
 
 import itertools
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +15,7 @@ import numpy as np
 from ...engine.errors import IncompatibleError
 from ...engine.folder.manifest import ActivationModel
 from ...engine.specs import ComponentSpec
+from .liveness import Node, live_bytes_of, nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 Samples = Mapping[str, tuple[int, ...]]
 _SAMPLES: Samples = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
 _LATENT_PIXELS = 64
-# Runtimes make these without a copy …
-_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
-# … and write these over an operand that nobody needs any more.
-_IN_PLACE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Relu", "Tanh", "Exp", "Sqrt", "Neg", "Erf"}
 _NO_SCRATCH: Mapping[str, float] = {}
 # Constants up to this many numbers are given to shape inference, because some of them are shapes.
 _SHAPE_NUMBERS = 64
@@ -85,7 +81,7 @@ def live_bytes(
     """
     constants = {str(name) for name in model.graph.initializers}
     outputs = [str(value.name) for value in model.graph.outputs]
-    return _live(_nodes(model), outputs, constants, _value_bytes(component, model, sizes), scratch)
+    return live_bytes_of(nodes_of(model), outputs, constants, _value_bytes(component, model, sizes), scratch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +92,7 @@ class Outline:
     """
 
     spec: ComponentSpec
-    nodes: "tuple[_Node, ...]"
+    nodes: "tuple[Node, ...]"
     constants: frozenset[str]
     outputs: tuple[str, ...]
     bytes_at: Callable[[Mapping[str, int]], Mapping[str, int]]
@@ -117,7 +113,7 @@ class Outline:
         fit(spec, measure)  # which says at what sizes
         return cls(
             spec=spec,
-            nodes=_nodes(model),
+            nodes=nodes_of(model),
             constants=frozenset(str(name) for name in model.graph.initializers),
             outputs=tuple(str(value.name) for value in model.graph.outputs),
             bytes_at=lambda sizes: known[tuple(sorted(sizes.items()))],
@@ -150,90 +146,13 @@ class Outline:
 
         return self._fit(inside), self._fit(carried)
 
-    def _alive(self, nodes: "Sequence[_Node]", outputs: Sequence[str], bytes_of: Mapping[str, int]) -> int:
-        return _live(nodes, outputs, self.constants, bytes_of, self.scratch)
+    def _alive(self, nodes: "Sequence[Node]", outputs: Sequence[str], bytes_of: Mapping[str, int]) -> int:
+        return live_bytes_of(nodes, outputs, self.constants, bytes_of, self.scratch)
 
     def _fit(self, measure: Callable[[Mapping[str, int]], int]) -> ActivationModel:
         fitted = fit(self.spec, measure)
         assert fitted is not None
         return fitted
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Node:
-    """A node by names."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def _nodes(model: "ir.Model") -> tuple[_Node, ...]:
-    return tuple(
-        _Node(
-            op=node.op_type,
-            inputs=tuple(str(value.name) for value in node.inputs if value is not None),
-            outputs=tuple(str(value.name) for value in node.outputs),
-        )
-        for node in model.graph
-    )
-
-
-def _live(
-    nodes: Sequence[_Node],
-    outputs: Sequence[str],
-    constants: Iterable[str],
-    size_of: Mapping[str, int],
-    scratch: Mapping[str, float],
-) -> int:
-    """The most bytes alive at once while `nodes` run; what none of them makes is the caller's."""
-    constants = set(constants)
-    uses = Counter(name for node in nodes for name in node.inputs)
-    made = {name for node in nodes for name in node.outputs}
-    uses.update(name for name in outputs if name in made)
-    buffers: dict[str, str] = defaultdict(str)  # value → its buffer, "" the caller's
-    held: dict[str, int] = {}  # buffer → bytes
-    readers: dict[str, int] = {}  # buffer → reads still to come
-    live = peak = 0
-    for node in nodes:
-        if all(name in constants for name in node.inputs):
-            constants.update(node.outputs)
-            continue
-        variable = [name for name in node.inputs if name not in constants]
-        for output in node.outputs:
-            buffer = _reused(node.op, output, variable, buffers, held, readers, size_of)
-            buffers[output] = output if buffer is None else buffer
-            if buffer is None:
-                held[output] = size_of[output]
-                live += size_of[output]
-            readers[buffers[output]] = readers.get(buffers[output], 0) + uses[output]
-        peak = max(peak, live + sum(int(scratch.get(name, 0) * size_of[name]) for name in node.outputs))
-        for name in variable:
-            readers[buffers[name]] = readers.get(buffers[name], 0) - 1
-        for buffer in {buffers[name] for name in (*variable, *node.outputs)}:
-            if buffer and not readers[buffer]:
-                live -= held.pop(buffer, 0)
-    return peak
-
-
-def _reused(
-    op: str,
-    output: str,
-    inputs: list[str],
-    buffers: Mapping[str, str],
-    held: Mapping[str, int],
-    readers: Mapping[str, int],
-    size_of: Mapping[str, int],
-) -> str | None:
-    """The buffer that `output` shares with an input, or None if it needs its own."""
-    if op in _VIEWS:
-        return buffers[inputs[0]]
-    if op in _IN_PLACE:
-        for name in inputs:
-            buffer = buffers[name]
-            if buffer and readers[buffer] == inputs.count(name) and held.get(buffer) == size_of[output]:
-                return buffer
-    return None
 
 
 def _value_bytes(component: str, model: "ir.Model", sizes: Mapping[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.memory.sizes import format_bytes
 from pocketxl.engine.memory.streaming import bytes_read, price
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.runners import ort
+from pocketxl.engine.runners import ort_memory
 
 from ..fixtures.segmented import segmented
 from ..fixtures.watched import Log, Watched, with_runners
@@ -33,9 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipe(folder: Path) -> Iterator[Pipeline]:
     """Made to look as if weights were all that counts, which they are at full size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ort, "arena_bytes", lambda alive: alive // 100)
-        patch.setattr(ort, "ARENA_GAPS", 0.01)
-        patch.setattr(ort, "STREAMED_BESIDE", 1 << 10)
+        patch.setattr(ort_memory, "arena_bytes", lambda alive: alive // 100)
+        patch.setattr(ort_memory, "ARENA_GAPS", 0.01)
+        patch.setattr(ort_memory, "STREAMED_BESIDE", 1 << 10)
         with Pipeline.load(folder, threads=1) as pipeline:
             yield pipeline
 

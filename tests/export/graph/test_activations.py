@@ -18,10 +18,11 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.activations import activation_model, live_bytes
-from pocketxl.export.graph.master import export_master
+from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.cpu.target import rewrite
+from pocketxl.export.targets.onnx.files import save
 
 from ...tolerances import ACTIVATION_BYTES_FACTOR
 
@@ -175,7 +176,9 @@ def test_onnxruntime_needs_what_is_predicted(tmp_path: Path, component: str) -> 
     sizes = {"batch": 1, "tokens": 77, "height": side, "width": side}
     predicted = activation_model(component, master, spec).bytes_at(64 * side * side, batch=1)
     known = Quantization(recipe=RECIPES["fp32"], role=spec.role)
-    TARGETS["cpu"].lower(component, spec, master, ModuleWeights(module), known, tmp_path, tmp_path)
+    attach(master, ModuleWeights(module))
+    rewrite(master, known)
+    save(master, tmp_path)
     shapes = {t.name: [sizes[d] if isinstance(d, str) else d for d in t.shape] for t in spec.inputs}
     # Blocks go back to the system at once, so that the high-water mark shows what is alive and not what the heap keeps.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
