@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..engine.specs import ComponentSpec, Role
     from .graph.master import WeightSource
     from .quantize.quantization import Quantization
-    from .quantize.recipes import Instead, Recipe, Rule
+    from .quantize.recipes import Instead, Recipe
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "optimum-quanto", "onnxruntime", "numpy")
 """The distributions that every build depends on."""
@@ -82,10 +82,6 @@ class Target(Protocol):
     @property
     def instead(self) -> "Instead":
         """What it does in place of a format that a recipe may ask for: as many bits, rounded as its kernels want it."""
-
-    @property
-    def rules(self) -> "Mapping[str, Mapping[Role, tuple[Rule, ...]]]":
-        """Recipe → rules that count before its own where the target gains by them, behind what is kept in floats."""
 
     @property
     def pace(self) -> Mapping[Format, float]:

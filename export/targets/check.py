@@ -1,13 +1,11 @@
 """Whether a target can do a recipe: the one place that asks, and names the alternatives."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 from ...engine.errors import RequestError
 from ...engine.specs import Role
-from ..quantize.formats import FLOAT16, FLOAT32, KEEP, Kind
-from ..quantize.recipes import RECIPES, Recipe, Rule
+from ..quantize.formats import FLOAT16, FLOAT32, Kind
+from ..quantize.recipes import RECIPES, Recipe
 from ..target import Target
 
 _FLOATS = {"float32": FLOAT32, "float16": FLOAT16}
@@ -20,20 +18,11 @@ def fitted(recipe: Recipe, target: Target) -> Recipe:
     matter of size alone.
     """
     tables = target.formats.get(Kind.EMBEDDING, frozenset())
-    wider = target.rules.get(recipe.name, {})
     rules = {
-        role: tuple(
-            r for r in _inserted(rows, wider.get(role, ())) if r.kind is not Kind.EMBEDDING or r.format in tables
-        )
+        role: tuple(r for r in rows if r.kind is not Kind.EMBEDDING or r.format in tables)
         for role, rows in recipe.rules.items()
     }
     return replace(recipe, rules=rules).with_formats(target.instead).of_floats(_FLOATS[target.dtype])
-
-
-def _inserted(rows: Sequence[Rule], more: Sequence[Rule]) -> tuple[Rule, ...]:
-    """`more` before the others, but behind those at the beginning that keep layers in floats."""
-    kept = tuple(takewhile(lambda rule: rule.format == KEEP, rows))
-    return (*kept, *more, *rows[len(kept) :])
 
 
 def lacking(target: Target, recipe: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Recipe, Rule
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
 from .segments import MOST_BYTES
@@ -44,21 +44,6 @@ PACE: Mapping[Format, float] = {
 }
 
 
-# The outer convolutions of a VAE are nearly half of its operations. With them in 8 bits the miniature's decoder was
-# 51.5 dB from float32, 52.7 without; layers that lose too much climb the ladder as others do.
-RULES: Mapping[str, Mapping[Role, tuple[Rule, ...]]] = {
-    "int8": {
-        Role.VAE_DECODER: (
-            Rule(
-                kind=Kind.CONV,
-                pattern=r"decoder\.(?:mid_block|up_blocks\.\d)\..*conv\d?",
-                format=W8A8_STATIC,
-            ),
-        )
-    }
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class CpuTarget:
     """ONNX Runtime on any x86-64 or Arm processor."""
@@ -78,7 +63,6 @@ class CpuTarget:
         }
     )
     instead: Instead = field(default_factory=dict)
-    rules: Mapping[str, Mapping[Role, tuple[Rule, ...]]] = field(default_factory=lambda: RULES)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES

@@ -22,7 +22,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Recipe, Rule
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from ..onnx.files import save
@@ -73,7 +73,6 @@ class CudaTarget:
             Kind.CONV: {W4: W4_HALVES, W8A8_STATIC: W8A8_PICTURE},
         }
     )
-    rules: Mapping[str, Mapping[Role, tuple[Rule, ...]]] = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = (*LIBRARIES, "triton")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
-from ...quantize.recipes import Instead, Recipe, Rule
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from .files import save
 
@@ -44,7 +44,6 @@ class OnnxHalfTarget:
         default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
     )
     instead: Instead = field(default_factory=dict)
-    rules: "Mapping[str, Mapping[Role, tuple[Rule, ...]]]" = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES

@@ -23,7 +23,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Recipe, Rule
+from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from .groups import ARCHITECTURES, ONLY, TOGETHER, TURING, Group, able, lacked, most
 from .profiles import profiles, ranges
@@ -83,7 +83,6 @@ class RtxTarget:
     reading: float = 0.3
     formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: FORMATS)
     instead: Instead = field(default_factory=lambda: INSTEAD)
-    rules: "Mapping[str, Mapping[Role, tuple[Rule, ...]]]" = field(default_factory=dict)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")

@@ -109,16 +109,3 @@ def test_libraries_beyond_the_common_ones() -> None:
     assert {target.name for target in TARGETS.values() if "tensorrt-rtx-cu12" in target.libraries} == {
         name for name in TARGETS if name.startswith("rtx")
     }
-
-
-def test_the_cpu_has_a_vae_s_outer_convolutions_in_8_bits_too_but_none_that_is_to_be_kept() -> None:
-    outer, inner = "decoder.up_blocks.3.resnets.0.conv1", "decoder.mid_block.resnets.0.conv1"
-    role, conv = Role.VAE_DECODER, Kind.CONV
-    own = RECIPES["int8"]
-    recipe = fitted(own, CpuTarget())
-    assert own.format(role, conv, outer) == FLOAT32
-    assert {recipe.format(role, conv, name) for name in (outer, inner)} == {W8A8_STATIC}
-    assert {recipe.format(role, conv, name) for name in ("decoder.conv_in", "decoder.conv_out")} == {FLOAT32}
-    kept = fitted(own.keeping(role, [(conv, outer)]), CpuTarget())
-    assert kept.format(role, conv, outer) == FLOAT32
-    assert kept.format(role, conv, inner) == W8A8_STATIC
