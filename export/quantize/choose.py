@@ -26,6 +26,9 @@ _TOKENS = 2048
 """That a token attends to, where the price of its bits is estimated: between SDXL's 1,024 and 4,096 of 1024² pixels."""
 HEADROOM = 0.8
 """The share of the goal that the estimate is to reach."""
+ALONE = 1 / 2
+"""The share of the goal that no layer of a U-Net may take by itself, if it can have more bits. Under heavy tails two
+convolutions behind an upsampling, 4 % of its work, took all of it."""
 
 
 class Abilities(Protocol):
@@ -129,13 +132,15 @@ def measure_layers(
 ) -> Measured:
     """Round every layer on its own, on the inputs that it has shown. Memory: one layer's weight at a time.
 
-    Without `ladder` only in the recipe's own format, which is all that is needed where that is good enough.
+    Without `ladder` only in the recipe's own format, which is all that is needed where that is good enough, and a layer
+    that takes too much of the goal by itself.
     """
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
     scales: dict[tuple[str, Format], Floats] = {}
     attentions: dict[str, Steps] = {}
     numbers = spent = 0.0
+    alone = _alone(recipe, role)
     for layer in layers:
         if layer.kind is Kind.ATTENTION:
             if recipe.format(role, layer.kind, layer.name).quantized and (steps := attention_steps(layer.name, seen)):
@@ -147,12 +152,14 @@ def measure_layers(
         if not format.quantized or shown is None:
             spent += _bytes(layer, format)
             continue
-        after = [one for one in recipe.after(layer.kind, format) if one in target.formats[layer.kind]] if ladder else []
+        after = [one for one in recipe.after(layer.kind, format) if one in target.formats[layer.kind]]
         weight, bias = read(f"{layer.name}.weight"), read(f"{layer.name}.bias")
         assert weight is not None
         weight = weight.reshape(len(weight), -1)
         weighs, found = share(layer.name, seen), []
         for one in (format, *after):
+            if found and not ladder and found[-1].error <= alone:
+                break
             if one.signed:
                 scale = fit_signed(layer.name, weight, shown, one)
                 scales[layer.name, one], error = scale, signed_error(weight, shown, scale, one)
@@ -176,11 +183,12 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
 
     With a budget instead: those with the least error that fit.
     """
+    options = {name: _modest(own, _alone(recipe, role)) for name, own in measured.options.items()}
     wanted = 0.0 if measured.budget is not None else HEADROOM * goal
     if measured.apart:
-        chosen = {name: assign({name: own}, goal=wanted**2)[name] for name, own in measured.options.items()}
+        chosen = {name: assign({name: own}, goal=wanted**2)[name] for name, own in options.items()}
     else:
-        chosen = assign(measured.options, goal=wanted**2, budget=measured.budget)
+        chosen = assign(options, goal=wanted**2, budget=measured.budget)
     return Quantization(
         recipe=recipe,
         role=role,
@@ -198,6 +206,18 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
             if name in seen.layers and _compensates(option.format, seen.layers[name])
         },
     )
+
+
+def _alone(recipe: Recipe, role: Role) -> float:
+    """The most that a layer may add by itself to the component's squared error."""
+    if role in recipe.bits or role is not Role.UNET:
+        return math.inf
+    return float((ALONE * recipe.max_relative_error[role]) ** 2)
+
+
+def _modest(options: tuple[Option, ...], alone: float) -> tuple[Option, ...]:
+    """Those that add no more than that; the best if none does."""
+    return tuple(option for option in options if option.error <= alone) or (min(options, key=lambda o: o.error),)
 
 
 def _attention(

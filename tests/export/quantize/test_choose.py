@@ -67,7 +67,8 @@ def test_where_the_goal_holds_every_layer_has_the_recipes_own_format() -> None:
 def test_a_layer_with_an_outlier_token_gets_a_range_for_each_token_and_the_others_nothing() -> None:
     weights, seen = network(outlier=100)
     found = measured(weights, seen)
-    first = choose(found, INT8, Role.UNET, seen, goal=10.0)
+    lenient = replace(INT8, max_relative_error={**INT8.max_relative_error, Role.UNET: 10.0})
+    first = choose(found, lenient, Role.UNET, seen, goal=10.0)
     *_, last = weights
     assert found.errors(first)[0].layer == last.removesuffix(".weight")
     numbers = choose(found, INT8, Role.UNET, seen, goal=0.05)
@@ -114,6 +115,19 @@ def test_without_the_ladder_only_the_recipes_own_format_is_measured() -> None:
     few = measure_layers(layers, INT8, Role.UNET, weights.get, seen, CpuTarget(), ladder=False)
     whole = measured(weights, seen)
     assert {name: options[:1] for name, options in whole.options.items()} == few.options
+
+
+def test_a_layer_of_a_unet_that_takes_half_of_the_goal_alone_gets_more_bits_and_no_other_is_measured() -> None:
+    weights, seen = network(outlier=100)
+    layers = [Layer(name=n.removesuffix(".weight"), kind=Kind.LINEAR, shape=w.shape) for n, w in weights.items()]
+    few = measure_layers(layers, INT8, Role.UNET, weights.get, seen, CpuTarget(), ladder=False)
+    assert [len(options) for options in few.options.values()] == [1, 1, 1, 2], "on to the first that is good enough"
+    numbers = choose(few, INT8, Role.UNET, seen, goal=10.0)
+    assert list(numbers.assigned.values()) == [W8A8_DYNAMIC] * 3 + [W8A8_TOKEN]
+    assert few.more_bits(numbers)["layers"] == 1
+    strict = replace(INT8, ladder={})
+    only = measure_layers(layers, strict, Role.UNET, weights.get, seen, CpuTarget(), ladder=False)
+    assert set(choose(only, strict, Role.UNET, seen, goal=10.0).assigned.values()) == {W8A8_DYNAMIC}
 
 
 def test_8_bit_floats_make_up_for_their_errors() -> None:
