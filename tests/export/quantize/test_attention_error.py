@@ -124,7 +124,8 @@ def test_sharp_attention_loses_more() -> None:
 
 def test_attention_is_in_8_bits_until_a_goal_asks_for_more() -> None:
     made = attention()
-    found, recipe = measured(made), fitted(RECIPES["fp8"], TARGETS["rtx"])
+    lenient = replace(RECIPES["fp8"], max_relative_error={**RECIPES["fp8"].max_relative_error, Role.UNET: 1.0})
+    found, recipe = measured(made), fitted(lenient, TARGETS["rtx"])
     numbers = choose(found, recipe, Role.UNET, made.seen, goal=1.0)
     assert numbers.format(Kind.ATTENTION, NAME) == FP8_TENSOR
     assert numbers.attentions == {NAME: attention_steps(NAME, made.seen)}
