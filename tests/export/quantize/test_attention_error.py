@@ -1,6 +1,6 @@
 """Attention of 8-bit floats: where there are enough tokens, its steps, what it costs, and when it stays in floats."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
