@@ -156,7 +156,8 @@ def measure_layers(
         weight, bias = read(f"{layer.name}.weight"), read(f"{layer.name}.bias")
         assert weight is not None
         weight = weight.reshape(len(weight), -1)
-        weighs, found = share(layer.name, seen), []
+        weighs = share(layer.name, seen)
+        found: list[Option] = []
         for one in (format, *after):
             if found and not ladder and found[-1].error <= alone:
                 break

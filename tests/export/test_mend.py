@@ -45,14 +45,14 @@ def test_only_what_is_broken_is_built_again_and_the_bytes_are_those_of_a_fresh_b
         patch.setattr(gate, "short_run", no_gate)
         flip(engine / "text_encoder/model.onnx.data")
         flip(engine / "tokenizer/vocab.json")
-        (engine / "vae_decoder/bands.json").unlink()
+        (engine / "vae_decoder/model.onnx").unlink()
         assert run(capsys, "verify", engine).status == 6
         with components_made() as made:
             report = build(base, engine, **options)
         assert made == ["text_encoder", "vae_decoder"]
         assert not report.cached
         named = " ".join(report.reasons)
-        for name in ("text_encoder/model.onnx.data", "tokenizer/vocab.json", "vae_decoder/bands.json"):
+        for name in ("text_encoder/model.onnx.data", "tokenizer/vocab.json", "vae_decoder/model.onnx"):
             assert name in named
         assert differing(engine, whole) == []
 

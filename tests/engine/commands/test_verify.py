@@ -38,9 +38,9 @@ def test_stray_files_are_named_and_no_reason_to_build_again(engine: Path, capsys
 
 
 def test_damage_is_named(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = engine / "vae_decoder/bands.json"
+    path = engine / "vae_decoder/model.onnx"
     path.write_bytes(path.read_bytes()[:-1])
     shown = run(capsys, "verify", engine)
     assert shown.status == 6
-    assert "vae_decoder/bands.json" in shown.complaint()
+    assert "vae_decoder/model.onnx" in shown.complaint()
     assert "pocketxl build" in shown.complaint()

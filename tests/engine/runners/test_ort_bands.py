@@ -33,7 +33,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> BandsRunner:
     spec = pair.architecture.decoder()
     model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec)
     numbers = Quantization(recipe=RECIPES["fp32"], role=spec.role)
-    CpuTarget().lower("vae_decoder", spec, model, StateDict(pair.ours.state_dict()), numbers, folder, folder)
+    CpuTarget(band_bytes=0).lower(
+        "vae_decoder", spec, model, StateDict(pair.ours.state_dict()), numbers, folder, folder
+    )
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
     entry = ComponentEntry(
         spec=spec,

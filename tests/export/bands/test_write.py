@@ -61,7 +61,9 @@ def quantization(pair: VaePair, latents: np.ndarray) -> Callable[[str], Quantiza
 def lowered(pair: VaePair, quantization: Quantization, out: Path, threads: int = 1) -> BandsRunner:
     spec = pair.architecture.decoder()
     model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec)
-    made = CpuTarget().lower("vae_decoder", spec, model, StateDict(pair.ours.state_dict()), quantization, out, out)
+    made = CpuTarget(band_bytes=0).lower(
+        "vae_decoder", spec, model, StateDict(pair.ours.state_dict()), quantization, out, out
+    )
     assert made.runner == "ort_bands"
     files = tuple(entry_of(out, file.name) for file in sorted(out.iterdir()))
     entry = ComponentEntry(
