@@ -44,8 +44,8 @@ PACE: Mapping[Format, float] = {
 }
 
 BAND_PIXELS, BAND_BYTES = 1 << 20, 1 << 30
-"""A VAE that takes more than so many bytes for so many pixels runs over bands. SDXL's has 3.2 GB alive there, and takes a
-tenth longer over bands at 512 × 512; the miniature's took two to three times as long for small pictures."""
+"""A VAE that takes more than so many bytes for so many pixels runs over bands. SDXL's has 3.2 GB alive there, and takes
+a tenth longer over bands at 512 × 512; the miniature's took two to three times as long for small pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
