@@ -12,6 +12,8 @@ from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from ..engine.errors import QualityError, RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, Streaming
@@ -169,8 +171,10 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         manifest = _with_samples(made, job, space, lowering)
         if not job.target.runs_here:
             break
+        pictures = reference().pictures
+        reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
-            return _gate(job, space, manifest, reference(), threads, progress)
+            return _gate(job, space, manifest, pictures, threads, progress)
         except QualityError:  # of the pictures: every component has reached its own goal
             behind = [name for name, done in finished.items() if lowering.tighten(components[name], done.facts)]
             if last or not behind:
@@ -247,9 +251,9 @@ def _with_samples(manifest: Manifest, job: Job, space: Workspace, lowering: Lowe
 
 
 def _gate(
-    job: Job, space: Workspace, manifest: Manifest, reference: Reference, threads: int | None, progress: Progress
+    job: Job, space: Workspace, manifest: Manifest, expected: np.ndarray, threads: int | None, progress: Progress
 ) -> Manifest:
-    """Hold a short run to the reference; the manifest with its figures in it."""
+    """Hold a short run to the reference's pictures; the manifest with its figures in it."""
     from .reference.gate import check_pictures, short_run
 
     others, settings = possible_recipes(job), job.recipe.calibration
@@ -258,5 +262,5 @@ def _gate(
     with Pipeline(manifest.models, runners, tokenizers_of(job), memory_budget=LEAST) as pipe:
         pictures = short_run(pipe, settings, job.size, store, progress)
         measured_on = next(iter(runners.values())).device.name
-    quality = check_pictures(job.recipe, others, reference.pictures, pictures)
+    quality = check_pictures(job.recipe, others, expected, pictures)
     return replace(manifest, quality=quality, measured_on=measured_on)
