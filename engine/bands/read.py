@@ -6,7 +6,8 @@ import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import IncompatibleError, IntegrityError
+from ..errors import IntegrityError
+from ..folder.described import REBUILD, parsed, read_text
 from ..folder.schema import decode, encode
 from .program import FORMAT, BandProgram, BandValue, Segment
 
@@ -16,7 +17,6 @@ MOST_BYTES = 1 << 20
 MOST_CHANNELS = 1 << 16
 MOST_SCALE = 64
 _ITEM = {"float32": 4, "uint8": 1}
-_REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
 
 
 def to_json(program: BandProgram) -> str:
@@ -29,33 +29,16 @@ def from_json(text: str, where: str = BANDS_FILE) -> BandProgram:
 
     Raises `IncompatibleError` for another format, `IntegrityError` for text that no build has written.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{where} is not the JSON of segments ({error}); {_REBUILD}") from error
-    version = data.get("format") if isinstance(data, dict) else None
-    if type(version) is not int or version != FORMAT:
-        newer = type(version) is int and version > FORMAT
-        raise IncompatibleError(
-            f"{where} has format {reprlib.repr(version)}, this release reads {FORMAT}; "
-            + ("install a newer pocketxl" if newer else _REBUILD)
-        )
-    program = decode(BandProgram, data, where)
+    program = decode(BandProgram, parsed(text, where, "segments", format=FORMAT), where)
     fault = next(_faults(program), None)
     if fault is not None:
-        raise IntegrityError(f"{where} contradicts itself: {fault}; {_REBUILD}")
+        raise IntegrityError(f"{where} contradicts itself: {fault}; {REBUILD}")
     return program
 
 
 def read_bands(path: Path) -> BandProgram:
     """The segments of a component, from the file whose hash has matched. Raises as `from_json`."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise IntegrityError(f"{path} has {size} bytes, at most {MOST_BYTES} describe segments; {_REBUILD}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{path} is not UTF-8 text; {_REBUILD}") from error
-    return from_json(text, str(path))
+    return from_json(read_text(path, "segments", most=MOST_BYTES), str(path))
 
 
 def _faults(program: BandProgram) -> Iterator[str]:

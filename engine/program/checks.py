@@ -12,6 +12,7 @@ from math import prod
 from ...kernels.launch import DTYPES
 from ...kernels.sdxl import OPS
 from ..errors import IncompatibleError, IntegrityError
+from ..folder.described import REBUILD
 from .program import BinarySpec, Edge, Layout, Program, WeightSpec
 from .sizes import is_symbol
 
@@ -25,7 +26,6 @@ MOST_HIDDEN = 8
 MOST_RANK = 8
 _RANKS = {Layout.PIXELS: 4, Layout.COLUMNS: 2}
 _CAPABILITY = re.compile(r"[1-9]\d{1,2}")
-_REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
 
 
 def check(program: Program, where: str) -> None:
@@ -54,7 +54,7 @@ def weight_bytes(spec: WeightSpec) -> int:
 
 def _raise(faults: Iterator[str], where: str) -> None:
     if (fault := next(faults, None)) is not None:
-        raise IntegrityError(f"{where} contradicts itself: {fault}; {_REBUILD}")
+        raise IntegrityError(f"{where} contradicts itself: {fault}; {REBUILD}")
 
 
 def _faults(program: Program) -> Iterator[str]:
