@@ -27,9 +27,9 @@ def test_a_build_computes_with_that_many(
         seen["reference"].add(torch.get_num_threads())
         return call(self, inputs)
 
-    def checked(*arguments: Any, threads: int) -> Any:
+    def checked(*arguments: Any, threads: int, **how: Any) -> Any:
         seen["gate"].add(threads)
-        return check(*arguments, threads=threads)
+        return check(*arguments, threads=threads, **how)
 
     monkeypatch.setattr(StreamedModule, "__call__", called)
     monkeypatch.setattr(measure, "figures_of", checked)

@@ -87,7 +87,8 @@ def _allow_decomposition(trt: Any, network: Any, *, always: bool) -> None:
             query = layer.attention.get_input(0)
             half = query.dtype == trt.DataType.HALF
             layer.attention.decomposable = always or not half or int(query.shape[-1]) not in FUSED_HEADS
-            round_shares(trt, network, layer)
+            if not always:  # only TensorRT for RTX is asked for 8-bit shares
+                round_shares(trt, network, layer)
 
 
 def _parser_error(parser: Any, library: str) -> str:

@@ -74,6 +74,7 @@ def test_the_exporter_digest_follows_its_source(tmp_path: Path, monkeypatch: pyt
         "engine/specs.py",
         "engine/architecture.py",
         "engine/topology.py",
+        "engine/bands/program.py",
     ):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_bytes(b"one\ntwo\n")
