@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from pocketxl.engine.errors import PocketXLError
+from pocketxl.engine.folder.manifest import read_manifest
+
 from .report import Record, finish
 
 HOW = ("whole", "streamed")
@@ -36,6 +39,12 @@ def main() -> None:
         how, side = args.case.split("-")
         print(json.dumps(measure(args.engine, args.component, how, int(side), args.calls)))
         return
+    try:
+        entry = read_manifest(args.engine).components.get(args.component)
+    except PocketXLError as error:
+        parser.error(str(error))
+    if entry is None or entry.streaming is None:
+        parser.error(f"{args.engine} has no component {args.component} with segments")
     records = []
     for side in args.sizes:
         found = {how: _child(args, f"{how}-{side}") for how in HOW}
@@ -48,7 +57,6 @@ def main() -> None:
 
 def measure(engine: Path, component: str, how: str, side: int, calls: int) -> dict[str, Any]:
     """Load, then call so often: the fastest call's figures, and the peak of all."""
-    from pocketxl.engine.folder.manifest import read_manifest
     from pocketxl.engine.memory.resident import resident_peak
     from pocketxl.engine.runners import open_runners
     from pocketxl.engine.runners.base import Sizes, Streams, call
@@ -57,8 +65,7 @@ def measure(engine: Path, component: str, how: str, side: int, calls: int) -> di
     assert isinstance(runner, Streams)
     sizes = Sizes(rows=1, tokens=TOKENS, steps=1, pixels=side * side)
     footprint = runner.streamed(sizes) if how == "streamed" else runner.footprint(sizes)
-    if footprint is None:
-        raise SystemExit(f"{component} of this engine has no segments; build it again")
+    assert footprint is not None, "main has looked"
     (runner.load_streamed if how == "streamed" else runner.load)()  # hashes every file: from now on they are cached
     runner.release()
     began, used = time.perf_counter(), time.process_time()

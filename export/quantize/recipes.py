@@ -131,10 +131,9 @@ class Recipe:
     def formats(self, role: Role) -> dict[Kind, tuple[Format, ...]]:
         """Every format that a layer of each kind may get in such a component, each once."""
         rules = [rule for rule in self.rules.get(role, ()) if rule.format != KEEP]
-        found = {kind: [self.kept, *(r.format for r in rules if r.kind is kind)] for kind in Kind}
-        if len(found[Kind.ATTENTION]) == 1:  # it is in floats wherever nobody speaks of it
-            del found[Kind.ATTENTION]
-        return {kind: tuple(dict.fromkeys(formats)) for kind, formats in found.items()}
+        found = {kind: dict.fromkeys([self.kept, *(r.format for r in rules if r.kind is kind)]) for kind in Kind}
+        del found[Kind.ATTENTION][self.kept]  # which it is wherever nobody speaks of it
+        return {kind: tuple(formats) for kind, formats in found.items() if formats}
 
 
 def _rule(kind: Kind, pattern: str, format: Format) -> Rule:

@@ -98,7 +98,7 @@ def test_unknown_recipe_lists_those_that_there_are() -> None:
 def test_what_a_recipe_asks_of_a_target() -> None:
     stored = [kind for kind in Kind if kind is not Kind.ATTENTION]
     assert all(RECIPES["fp16"].formats(role) == dict.fromkeys(stored, (FLOAT16,)) for role in Role)
-    assert RECIPES["fp8"].formats(Role.UNET)[Kind.ATTENTION] == (FLOAT32, FP8_TENSOR)
+    assert RECIPES["fp8"].formats(Role.UNET)[Kind.ATTENTION] == (FP8_TENSOR,)
     assert RECIPES["int8"].formats(Role.UNET) == {
         Kind.LINEAR: (FLOAT32, W8A8_DYNAMIC),
         Kind.CONV: (FLOAT32, W8A8_STATIC),
