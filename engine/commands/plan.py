@@ -53,7 +53,9 @@ def _run(args: argparse.Namespace) -> int:
     if device is not None and not cards[0].fits:
         fits = f", more than the {format_bytes(device)} that are free"
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
-    if plan.streamed:
+    if plan.streamed and plan.pool == "device":
+        say(f"over bands of rows, in less memory: {', '.join(sorted(plan.streamed))}")
+    elif plan.streamed:
         say(price(engine_folder(args.engine), plan))
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")

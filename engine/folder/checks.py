@@ -212,6 +212,7 @@ def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]
     yield from _activation("streaming.activation", streaming.activation)
     yield from _activation("streaming.carried", streaming.carried)
     names = [segment.file for segment in streaming.segments]
+    names += [streaming.program] if streaming.program else []
     known = {PurePosixPath(file.path).name for file in entry.files}
     if not names or len(set(names)) != len(names) or not set(names) <= known:
         yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"

@@ -63,7 +63,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """How a component runs with its weights coming from the disk: one segment after another."""
+    """How a component runs in less memory: one segment after another.
+
+    With its weights coming from the disk; or, where there is a `program`, over bands of rows.
+    """
 
     segments: tuple[Segment, ...]
     """In running order; what one leaves and a later one takes has one name in both."""
@@ -71,6 +74,8 @@ class Streaming:
     """Working memory inside the segment that takes most, outputs included."""
     carried: ActivationModel
     """The most bytes that wait between two segments for later ones."""
+    program: str = field(default="", metadata=SPARSE)
+    """The file that says how segments run over bands of rows (`bands.read`); empty where they run once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,8 @@ def make_plan(
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap). Those
-    that a budget has no place for even alone are streamed where they can be (`Streams`); `LEAST` asks for no such cost.
+    that a budget has no place for even alone are streamed where they can be (`Streams`); on a GPU, where weights stay
+    on it, before a U-Net is given up. `LEAST` asks for no such cost.
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
@@ -148,6 +149,11 @@ def make_plan(
                           overhead=overhead, budget=limit, calls=calls)  # fmt: skip
         if limit is None or plan.peak_bytes <= limit:
             return plan
+        if budget != LEAST and all(used[name].spec.role is Role.UNET for name in order[given_up:]):
+            # On a card that is bands of rows, which cost less than to bring a U-Net in again.
+            banded = _streamed(plan, {name: used[name] for name in used if footprints[name].pool == "device"}, limit)
+            if banded.peak_bytes <= limit:
+                return banded
     if budget in (None, LEAST):
         return plan
     plan = _streamed(plan, used, budget or 0)
@@ -162,10 +168,10 @@ def make_plan(
 
 
 def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> MemoryPlan:
-    """A plan that keeps nothing, with every component streamed whose phase is too large and that takes less so."""
+    """The plan with every component of `runners` streamed whose phase is too large and that takes less so."""
     footprints = dict(plan.footprints)
     for index, phase in enumerate(plan.phases):
-        name, runner = phase.component, runners[phase.component]
+        name, runner = phase.component, runners.get(phase.component)
         if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
             found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
             if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:

@@ -1,0 +1,162 @@
+"""A VAE for `rtx` in segments over bands gives the same picture as its whole graph, on a card that is host memory.
+
+The compiler is left out: an engine is the ONNX file that it would read, and the stand-in of the library runs it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from pocketxl.engine.bands.read import BANDS_FILE, read_bands
+from pocketxl.engine.bands.walk import Grain
+from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
+from pocketxl.engine.folder.files import entry_of
+from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
+from pocketxl.engine.models.vae import VaeDecoder
+from pocketxl.engine.runners import tensorrt, tensorrt_bands
+from pocketxl.engine.runners.base import Sizes
+from pocketxl.engine.runners.device import CudaDevice
+from pocketxl.engine.runners.tensorrt import TensorRTRunner
+from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.quantization import Quantization
+from pocketxl.export.quantize.ranges import fit_ranges
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.reference.streamed import StreamedModule
+from pocketxl.export.target import Lowered
+from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.check import fitted
+from pocketxl.export.targets.rtx import bands, process, target
+from pocketxl.export.targets.rtx.builder import Order
+from pocketxl.export.targets.rtx.target import RtxTarget
+
+from ....fixtures.calibration import observe
+from ....fixtures.cuda_on_host import HostDriver
+from ....fixtures.networks import VaePair, vae_pair
+from ....fixtures.onnx_program import OnnxProgram
+from ....fixtures.onnx_run import StateDict
+from ....fixtures.tensorrt_on_host import Library
+from ....tolerances import BANDS_HALVES, BANDS_ROUNDED
+
+SMALL = Grain(numbers=1 << 9, scores=1 << 9)
+"""A row or two in a band."""
+ARENA = 1000
+SIZES = Sizes(rows=1, tokens=77, steps=1, pixels=64 * 64)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Built:
+    """A component's folder, what lowering said of it, and what its runner would be told."""
+
+    folder: Path
+    lowered: Lowered
+    entry: ComponentEntry
+
+
+@pytest.fixture(scope="module")
+def pair() -> VaePair:
+    torch.manual_seed(5)
+    return vae_pair()
+
+
+@pytest.fixture
+def latents() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, 4, 7, 6), dtype=np.float32)
+
+
+@pytest.fixture
+def build(
+    pair: VaePair, latents: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Built]:
+    def compiled(order: Order, tell: Callable[[str], None]) -> None:
+        tell("compiling")
+        onnx.save(onnx.load(order.onnx), order.engine)  # with its weights inside
+        given = {value.name for value in onnx.load(order.onnx, load_external_data=False).graph.input}
+        assert set(order.profiles) == given
+        assert all(low <= best <= high for p in order.profiles.values() for low, best, high in zip(*p, strict=True))
+
+    monkeypatch.setattr(process, "build_aside", compiled)
+    monkeypatch.setattr(RtxTarget, "memory", lambda *_: ActivationModel(terms={"batch*pixels": 100.0}))
+    monkeypatch.setattr(bands, "read_compiled", lambda engine: engine)
+    monkeypatch.setattr(bands, "arena_at", lambda engine, shapes: ARENA)
+    monkeypatch.setattr(target, "import_tensorrt", lambda library: None)
+    monkeypatch.setattr(tensorrt_bands, "GRAIN", SMALL)
+    monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
+
+    def made(recipe: str) -> Built:
+        spec, rtx = pair.architecture.decoder(), RtxTarget(name="rtx-sm89", architectures=("sm89",), band_bytes=0)
+        state = StateDict(pair.ours.state_dict())
+        folder, aside = tmp_path / recipe / "vae_decoder", tmp_path / recipe / "aside"
+        folder.mkdir(parents=True)
+        aside.mkdir()
+        model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec, dtype=torch.float16)
+        known = Quantization(
+            recipe=fitted(RECIPES[recipe], rtx), role=spec.role, ranges=ranges(pair, state, latents)
+        )  # fmt: skip
+        lowered = rtx.lower("vae_decoder", spec, model, state, known, folder, aside)
+        files = tuple(entry_of(folder.parent, f"vae_decoder/{file.name}") for file in sorted(folder.iterdir()))
+        entry = ComponentEntry(
+            spec=spec, runner="tensorrt", files=files, weight_bytes=sum(file.size for file in files),
+            activation=lowered.activation, streaming=lowered.streaming, architectures=lowered.architectures,
+        )  # fmt: skip
+        return Built(folder=folder.parent, lowered=lowered, entry=entry)
+
+    return made
+
+
+@pytest.fixture
+def driver() -> HostDriver:
+    return HostDriver()
+
+
+@pytest.fixture
+def runner(driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> Callable[[Built], TensorRTRunner]:
+    library = Library(driver, program=OnnxProgram.of)
+    for module in (tensorrt, tensorrt_bands):
+        monkeypatch.setattr(module, "import_tensorrt", library.module)
+    device = CudaDevice()
+    device.__dict__["driver"] = driver
+    return lambda built: TensorRTRunner(built.folder, "vae_decoder", built.entry, device)
+
+
+def ranges(pair: VaePair, state: StateDict, latents: np.ndarray) -> dict[str, Any]:
+    reference = StreamedModule(lambda: VaeDecoder(pair.architecture), pair.architecture.decoder(), state)
+    seen = observe(reference, [{"latents": latents}]).layers
+    convs = {n: m for n, m in pair.ours.named_modules() if isinstance(m, nn.Conv2d)}
+    return {
+        n: fit_ranges(m.weight.flatten(1).numpy(), None if m.bias is None else m.bias.numpy(), seen[n])
+        for n, m in convs.items()
+    }
+
+
+def apart(actual: Any, expected: Any) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "int8-weight"])
+def test_a_picture_over_bands_is_the_whole_graph_s(
+    recipe: str,
+    build: Callable[[str], Built],
+    runner: Callable[[Built], TensorRTRunner],
+    latents: np.ndarray,
+    driver: HostDriver,
+) -> None:
+    vae = runner(build(recipe))
+    whole = np.asarray(vae({"latents": latents})["image"])
+    vae.release()
+    vae.load_streamed()
+    assert vae.loaded
+    picture = vae({"latents": latents})["image"]
+    assert picture.dtype == np.float32
+    assert apart(picture, whole) < BANDS_HALVES
+    vae.release()
+    assert not vae.loaded
+    assert not driver.memory_now
+    assert np.array_equal(vae({"latents": latents})["image"], whole)  # and as a whole again
+    vae.device.close()
