@@ -28,6 +28,7 @@ class Grain:
     numbers: int
     scores: int
 
+
 Sums = tuple[np.ndarray, np.ndarray]
 """Of a band and each channel `[channels]`: the mean, and the mean squared deviation from it."""
 

@@ -167,7 +167,9 @@ class CudaDriver:
         to, of = ctypes.c_uint64(address), ctypes.c_uint64(source)
         self._call("cuMemcpyDtoDAsync_v2", to, of, ctypes.c_size_t(size), self._stream)
 
-    def copy_pitched(self, address: int, pitch: int, source: int, source_pitch: int, *, width: int, height: int) -> None:
+    def copy_pitched(
+        self, address: int, pitch: int, source: int, source_pitch: int, *, width: int, height: int
+    ) -> None:
         """Copy `height` pieces of `width` bytes on the GPU; a piece begins `pitch` bytes behind the one before it."""
         copied = _Copy2D(
             source_kind=_ON_DEVICE, source=source, source_pitch=source_pitch,
@@ -177,7 +179,7 @@ class CudaDriver:
 
     def clear_pitched(self, address: int, pitch: int, *, width: int, height: int) -> None:
         """Fill `height` pieces of `width` bytes with zeros; a piece begins `pitch` bytes behind the one before it."""
-        to, step, zero = ctypes.c_uint64(address), ctypes.c_size_t(pitch), ctypes.c_ubyte(0)
+        to, step, zero = ctypes.c_uint64(address), ctypes.c_size_t(pitch), ctypes.c_uint(0)
         self._call("cuMemsetD2D8Async", to, step, zero, ctypes.c_size_t(width), ctypes.c_size_t(height), self._stream)
 
     def load_module(self, content: bytes) -> int:

@@ -153,7 +153,7 @@ def _tell(tell: Callable[[str], None], which: str, text: str) -> None:
 
 def _bytes(program: BandProgram, name: str, shape: tuple[int, ...]) -> int:
     item = 4 if name not in program.values else program.values[name].item_bytes
-    return item * prod(shape)
+    return int(item * prod(shape))
 
 
 def _carried(spec: "ComponentSpec", program: BandProgram) -> ActivationModel:
