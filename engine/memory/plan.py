@@ -171,8 +171,11 @@ def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> M
     """The plan with every component of `runners` streamed whose phase is too large and that takes less so."""
     footprints = dict(plan.footprints)
     for index, phase in enumerate(plan.phases):
-        name, runner = phase.component, runners.get(phase.component)
-        if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
+        name = phase.component
+        if name not in runners or plan.phase_bytes(index, plan.pool) <= budget:
+            continue
+        runner = runners[name]
+        if isinstance(runner, Streams):
             found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
             if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:
                 footprints[name] = found

@@ -130,8 +130,8 @@ class RtxTarget:
         from .fp8_attention import with_tokens
         from .process import build_aside
 
-        banded = spec.role is Role.VAE_DECODER and self.band_bytes is not None and not self.others
-        uncut = model.clone() if banded else None
+        most_bytes = None if self.others or spec.role is not Role.VAE_DECODER else self.band_bytes
+        uncut = None if most_bytes is None else model.clone()
         masters = [model, *(model.clone() for _ in self.others)]
         groups = (Group(architectures=able(self.architectures, quantization.recipe)), *self.others)
         sizes = with_tokens(profiles(component, spec), spec, model.graph, quantization.attentions)
@@ -158,11 +158,11 @@ class RtxTarget:
             if not first:
                 rmtree(beside)
         activation, streaming = most(memory), None
-        if uncut is not None and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes:
-            order = Bands(
+        if uncut is not None and most_bytes is not None and activation.bytes_at(BAND_PIXELS, batch=1) > most_bytes:
+            parts = Bands(
                 component=component, spec=spec, architectures=groups[0].architectures, library=self.library.extra
             )
-            streaming = write_bands(order, uncut, weights, quantization, out, aside, tell)
+            streaming = write_bands(parts, uncut, weights, quantization, out, aside, tell)
         return Lowered(
             activation=activation,
             streaming=streaming,
