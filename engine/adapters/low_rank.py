@@ -15,6 +15,8 @@ MOST_RANK = 128
 _MORE = 16
 """Directions looked for beyond those that are kept, and rounds of refining (Halko et al., 2011, section 4.5)."""
 _ROUNDS = 3
+_RESOLUTION = 1e-6
+"""Of squares: what two float32 sums cannot tell apart."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,11 +39,8 @@ def truncated(delta: Floats, rank: int = MOST_RANK) -> Factors:
 
     Directions of a large matrix are found by randomized iteration, whose numbers are always the same.
     """
-    norm = float(np.linalg.norm(delta))
-    short = min(delta.shape)
-    if norm == 0.0:
-        return Factors(up=np.zeros((len(delta), 1), np.float32), down=np.zeros((1, delta.shape[1]), np.float32))
-    if short <= 4 * (rank + _MORE):
+    beyond = 0.0
+    if min(delta.shape) <= 4 * (rank + _MORE):
         u, s, v = np.linalg.svd(delta, full_matrices=False)
     else:
         draws = np.random.default_rng(0).standard_normal((delta.shape[1], rank + _MORE), np.float32)
@@ -50,7 +49,9 @@ def truncated(delta: Floats, rank: int = MOST_RANK) -> Factors:
             basis = np.linalg.qr(delta @ np.linalg.qr(delta.T @ basis)[0])[0]
         inner, s, v = np.linalg.svd(basis.T @ delta, full_matrices=False)
         u = basis @ inner
-    kept, error = _kept(s, norm, rank)
+        whole, found = (float(np.sum(x * x, dtype=np.float64)) for x in (delta, s))
+        beyond = whole - found if whole - found > _RESOLUTION * whole else 0.0
+    kept, error = _kept(s, beyond, rank)
     root = np.sqrt(s[:kept])
     return Factors(up=u[:, :kept] * root, down=v[:kept] * root[:, None], error=error)
 
@@ -64,11 +65,7 @@ def kronecker(first: Floats, second: Floats, rank: int = MOST_RANK) -> Factors:
     u2, s2, v2 = np.linalg.svd(second.reshape(len(second), -1), full_matrices=False)
     products = np.outer(s1, s2).ravel()
     order = np.argsort(-products, kind="stable")
-    norm = float(np.linalg.norm(s1) * np.linalg.norm(s2))
-    if norm == 0.0:
-        kept, error = 1, 0.0
-    else:
-        kept, error = _kept(products[order], norm, rank)
+    kept, error = _kept(products[order], 0.0, rank)
     p, q = np.divmod(order[:kept], len(s2))
     root = np.sqrt(products[order[:kept]])
     up = np.einsum("ar,cr->acr", u1[:, p], u2[:, q]).reshape(len(first) * len(second), kept) * root
@@ -76,12 +73,19 @@ def kronecker(first: Floats, second: Floats, rank: int = MOST_RANK) -> Factors:
     return Factors(up=up, down=down * root[:, None], error=error)
 
 
-def _kept(directions: Floats, norm: float, rank: int) -> tuple[int, float]:
-    """How many of the falling `directions` are kept, and the norm of what is left out."""
-    left = np.sqrt(np.maximum(norm**2 - np.cumsum(directions.astype(np.float64) ** 2), 0.0)) / norm
-    exact = np.flatnonzero(left[:rank] <= EXACT)
+def _kept(directions: Floats, beyond: float, rank: int) -> tuple[int, float]:
+    """How many of the falling `directions` are kept, and the norm of what is left out.
+
+    `beyond`: the square of what lies in none of them.
+    """
+    squares = directions.astype(np.float64) ** 2
+    left = np.append(np.cumsum(squares[::-1])[::-1][1:], 0.0) + beyond
+    whole = float(squares.sum() + beyond)
+    if whole == 0.0:
+        return 1, 0.0
+    exact = np.flatnonzero(left[:rank] <= EXACT**2 * whole)
     if len(exact):
         return int(exact[0]) + 1, 0.0
-    near = np.flatnonzero(left[:rank] <= ENOUGH)
+    near = np.flatnonzero(left[:rank] <= ENOUGH**2 * whole)
     kept = int(near[0]) + 1 if len(near) else min(rank, len(directions))
-    return kept, float(left[kept - 1]) * norm
+    return kept, float(np.sqrt(left[kept - 1]))

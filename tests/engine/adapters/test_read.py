@@ -84,7 +84,7 @@ def everything(spelled: str) -> dict[str, Tensor]:
     if spelled == "diffusers":  # as it was before PEFT
 
         def before(layer: Any) -> str:
-            stem, attention, part = layer.name.partition(".to_")
+            stem, _, part = layer.name.partition(".to_")
             return f"unet.{stem}.processor.to_{part.removesuffix('.0')}_lora"
 
         return lora(attentions(unet), before, names=("down.weight", "up.weight"), alpha=None)
