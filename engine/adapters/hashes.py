@@ -1,7 +1,7 @@
 """The hashes that people look adapters up by: a file's own, and that of its tensors alone."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def data_start(header: Header) -> int:
     return min(tensor.offset for tensor in header.tensors.values())
 
 
-def short_hash(metadata: Mapping[str, str], tensors: str) -> str:
+def short_hash(metadata: Mapping[str, str], tensors: Callable[[], str]) -> str:
     """AUTOMATIC1111's name for a LoRA in `Lora hashes`: of the note if there is one, else of the tensors' hash."""
     noted = metadata.get(NOTE, "")
-    return (noted if len(noted) == 64 and set(noted) <= _HEXADECIMAL else tensors)[:SHORT]
+    return (noted if len(noted) == 64 and set(noted) <= _HEXADECIMAL else tensors())[:SHORT]

@@ -13,7 +13,7 @@ def show_adapter(path: Path, as_json: bool) -> None:
     """Say it. Raises `IntegrityError` for a damaged file."""
     header = open_adapter(path)
     notes, hashes, size = read_notes(header), hash_file(path, header), path.stat().st_size
-    short = short_hash(header.metadata, hashes.tensors)
+    short = short_hash(header.metadata, lambda: hashes.tensors)
     if as_json:
         emit(
             "adapter", path=str(path), kinds=dict(notes.kinds), family=notes.family, instead=notes.instead,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketxl.engine.adapters.tags import Tag, lora_files, loras_of, take_tags
 from pocketxl.engine.errors import RequestError
+from pocketxl.engine.request.lora_tags import Tag, lora_files, loras_of, take_tags
 
 
 @pytest.mark.parametrize(
