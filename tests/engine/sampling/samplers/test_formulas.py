@@ -6,6 +6,7 @@ our schedule, the same noise, and of a cut schedule the latents that were handed
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import exp, expm1, log, sqrt
 
 import diffusers
@@ -32,7 +33,7 @@ Formula = Callable[[np.ndarray, Denoised, Sequence[float], Draw], np.ndarray]
 
 
 def dpmpp_2s_a(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], draw: Draw) -> np.ndarray:
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in pairwise(sigmas):
         if then == 0:
             return denoised(x, now)
         up = min(then, sqrt(then**2 * (now**2 - then**2) / now**2))
@@ -48,7 +49,7 @@ def dpmpp_2s_a(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], draw:
 def dpmpp_3m_sde(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], draw: Draw) -> np.ndarray:
     seen: list[np.ndarray] = []
     strides: list[float] = []
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in pairwise(sigmas):
         seen.append(denoised(x, now))
         if then == 0:
             return seen[-1]
@@ -71,7 +72,7 @@ def dpmpp_3m_sde(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], dra
 
 def res_multistep(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], draw: Draw) -> np.ndarray:
     before: np.ndarray | None = None
-    for i, (now, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, then) in enumerate(pairwise(sigmas)):
         clean = denoised(x, now)
         if then == 0 or before is None:
             x = x + (x - clean) / now * (then - now)
@@ -91,7 +92,7 @@ def er_sde(x: np.ndarray, denoised: Denoised, sigmas: Sequence[float], draw: Dra
 
     seen: list[np.ndarray] = []
     slopes: list[np.ndarray] = []
-    for i, (now, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, then) in enumerate(pairwise(sigmas)):
         seen.append(denoised(x, now))
         if then == 0:
             return seen[-1]

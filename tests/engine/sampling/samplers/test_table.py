@@ -31,7 +31,6 @@ from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES, find_sa
         ("ER SDE Beta", "er_sde", "beta"),
         ("TCD", "tcd", "default"),
         ("DDPM DDIM", "ddpm", "ddim_uniform"),
-        ("DDIM", "ddim", "default"),
         # ComfyUI's names, and A1111's own beside its labels.
         ("dpmpp_2s_ancestral", "dpmpp_2s_a", "default"),
         ("euler_ancestral", "euler_a", "default"),
