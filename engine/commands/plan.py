@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     workload = plan.workload
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
-             prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
+             prompts=len(prompts), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, streamed=sorted(plan.streamed),
              cards=cards_data(cards), assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
         return 0

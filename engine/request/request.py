@@ -122,6 +122,14 @@ class Text:
 
     given: str
     runs: tuple[tuple[str, float], ...]
+    """Where the text changes on its way, those of its first step."""
+    schedule: tuple[tuple[int, "Text"], ...] = ()
+    """Empty, or the texts that it is in turn, each with the step that it holds to, counted from 1 (`editing.py`)."""
+
+    def at(self, step: int) -> "Text":
+        """The text at a step, counted from 1: one that does not change."""
+        last = self.schedule[-1][1] if self.schedule else self
+        return next((text for end, text in self.schedule if step <= end), last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +140,11 @@ class Prompt:
     prompt_2: Text | None = None
     negative_prompt: Text | None = None
     negative_prompt_2: Text | None = None
+
+    def at(self, step: int) -> "Prompt":
+        """The prompt at a step, counted from 1."""
+        texts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Prompt(**{name: text and text.at(step) for name, text in texts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

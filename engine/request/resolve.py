@@ -13,8 +13,8 @@ from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
-from .prompt import escape, parse_prompt
-from .request import GenerationRequest, Prompt, ResolvedRequest, Text
+from .request import GenerationRequest, Prompt, ResolvedRequest
+from .texts import Texts
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -32,12 +32,13 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
-    prompts = _prompts(request, literal=boolean("literal", request.literal))
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    images = integer("pictures in all", len(prompts) * per_prompt)
+    images = integer("pictures in all", _count(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
+    steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
+    prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
     refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
@@ -51,7 +52,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         width=width,
         sampler=sampler,
         schedule=schedule,
-        num_inference_steps=len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps,
+        num_inference_steps=steps,
         timesteps=timesteps,
         sigmas=sigmas,
         eta=_eta(request.eta, sampler.name),
@@ -123,20 +124,25 @@ def _sizes(request: GenerationRequest) -> _Sizes:
     return found
 
 
-def _prompts(request: GenerationRequest, *, literal: bool) -> tuple[Prompt, ...]:
-    count = 1 if isinstance(request.prompt, str) else len(listed("prompt", request.prompt))
+def _count(prompt: object) -> int:
+    count = 1 if isinstance(prompt, str) else len(listed("prompt", prompt))
     if not 1 <= count <= LIMITS["pictures in all"][1]:
         raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
+    return count
+
+
+def _prompts(request: GenerationRequest, texts: Texts) -> tuple[Prompt, ...]:
+    count = _count(request.prompt)
     prompts = _column("prompt", request.prompt, count)
     prompts_2 = _column("prompt_2", request.prompt_2, count)
     negatives = _column("negative_prompt", request.negative_prompt, count)
     negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
     return tuple(
         Prompt(
-            prompt=_text("prompt", prompts[i], literal),
-            prompt_2=_optional_text("prompt_2", prompts_2[i], literal),
-            negative_prompt=_optional_text("negative_prompt", negatives[i], literal),
-            negative_prompt_2=_optional_text("negative_prompt_2", negatives_2[i], literal),
+            prompt=texts.text("prompt", prompts[i]),
+            prompt_2=texts.optional("prompt_2", prompts_2[i]),
+            negative_prompt=texts.optional("negative_prompt", negatives[i]),
+            negative_prompt_2=texts.optional("negative_prompt_2", negatives_2[i]),
         )
         for i in range(count)
     )
@@ -150,25 +156,6 @@ def _column(name: str, value: object, count: int) -> list[Any]:
             f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
         )
     return texts
-
-
-def _optional_text(name: str, text: object, literal: bool) -> Text | None:
-    return None if text is None else _text(name, text, literal)
-
-
-def _text(name: str, text: object, literal: bool) -> Text:
-    if not isinstance(text, str):
-        raise RequestError(f"{name} is {show(text)}; give a text")
-    if len(text) > LIMITS["characters of a prompt"][1]:
-        raise RequestError(
-            f"{name} has {len(text)} characters, at most {LIMITS['characters of a prompt'][1]:g} are allowed"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
-    if literal:
-        # Kept as it would be written with weights, so that the settings in a picture make it again.
-        return Text(given=escape(text), runs=((text, 1.0),))
-    return Text(given=text, runs=tuple(parse_prompt(text)))
 
 
 def _custom_levels(
