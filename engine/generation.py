@@ -24,6 +24,7 @@ from .progress import Progress, track
 from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
+from .sampling.interval import guided_evaluations
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
@@ -155,23 +156,28 @@ class Generation:
     def _condition(self, kind: str, texts: Sequence[Sides], part: Schedule) -> list[list[tuple[Conditioning, ...]]]:
         """What the U-Net is given for each prompt and its negative, evaluation by evaluation."""
         runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
-        ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
+        request = self.prepared.request
+        ids = time_ids(request, self.models.denoisers[kind].unet.size_ids)
+        guided = guided_evaluations(part, request.guidance_start, request.guidance_end)
         with self.residency.phase(self.plan, runner.name, self.progress):
             prompts = []
             for order in self.prepared.order[kind]:
                 known: Known = {}
                 scenes = {
-                    index: condition(
+                    (index, both): condition(
                         runner,
-                        [(embeds, own) for embeds, own in zip(texts[index], ids, strict=True) if embeds is not None],
+                        # Where guidance rests, the prompt stands alone.
+                        [(embeds, own) for embeds, own in zip(texts[index], ids, strict=True) if embeds is not None][
+                            : 2 if both else 1
+                        ],
                         evaluation_timesteps(part),
                         rows=rows,
-                        guidance_scale=self.prepared.request.guidance_scale,
+                        guidance_scale=request.guidance_scale,
                         known=known,
                     )
-                    for index in dict.fromkeys(order)
+                    for index, both in dict.fromkeys(zip(order, guided, strict=True))
                 }
-                prompts.append([scenes[index] for index in order])
+                prompts.append([scenes[at] for at in zip(order, guided, strict=True)])
             return prompts
 
     def _part(

@@ -8,6 +8,7 @@ from typing import Any
 from ..architecture import Models
 from ..errors import RequestError
 from ..picture.parameters import read
+from ..presets.table import KEYWORDS, PRESETS
 from ..request.options import OPTIONS, Form, Option
 from ..request.prompt import escape
 from ..request.sizes import size_of
@@ -27,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if row.flag is not None:
             short = ("-n",) if row.name == "num_images_per_prompt" else ()
             parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
+    parser.add_argument("--preset", help=f"sampler, schedule, steps and guidance at once: {', '.join(PRESETS)}")
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
@@ -47,13 +49,15 @@ def options_of(
     args: argparse.Namespace, models: Models, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The keywords that the flags stand for, over `defaults` (a picture's); the rest is left to the call's own."""
-    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule"]
+    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule", "preset"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.aspect is not None:
         if "width" in given or "height" in given:
             raise RequestError("--aspect stands for --width and --height; give one or the other")
         given["width"], given["height"] = size_of(args.aspect, native=models.native_size)
     kept = {"num_inference_steps": STEPS, "refiner": True, **defaults}
+    if args.preset is not None:  # counts instead of a picture's settings too
+        kept = {name: value for name, value in defaults.items() if name not in {*KEYWORDS, "sigmas", "denoising_end"}}
     if args.no_refiner:
         kept["refiner"] = False
         kept.pop("denoising_end", None)  # the base walks to the end

@@ -25,6 +25,8 @@ class CallOptions(TypedDict, total=False):
     latents: npt.ArrayLike | None
     output_type: str
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int] | None
@@ -37,5 +39,6 @@ class CallOptions(TypedDict, total=False):
     seed: int | Sequence[int] | None
     sampler: str
     schedule: str
+    preset: str | None
     refiner: bool
     literal: bool

@@ -58,7 +58,7 @@ class GenerationRequest:
     num_images_per_prompt: int = 1
     """Their seeds count up from `seed`."""
     eta: float = 0.0
-    """Noise of the sampler ddim, 0 to 1."""
+    """Noise of the samplers ddim and tcd, 0 to 1."""
     generator: Any = None
     """In place of `seed`: a `torch.Generator`, or a list with one for each picture. Noise is drawn from them as
     diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
@@ -68,6 +68,10 @@ class GenerationRequest:
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
     """Against overexposure (Lin et al., 2305.08891)."""
+    guidance_start: float = 0.0
+    """Share of the trained timesteps before which the negative prompt does not count: a step takes half the time."""
+    guidance_end: float = 1.0
+    """The same, after which (Kynkäänniemi et al., 2404.07724)."""
     original_size: tuple[int, int] | None = None
     """(height, width), like the five below; None: the picture's own size."""
     crops_coords_top_left: tuple[int, int] = (0, 0)
@@ -93,6 +97,9 @@ class GenerationRequest:
     """By name, or AUTOMATIC1111's label (`DPM++ 2M Karras` names the schedule too)."""
     schedule: str = "default"
     """How the steps are spaced; `default` is the checkpoint's own."""
+    preset: str | None = None
+    """Sampler, schedule, steps and guidance by one name (few-step models have theirs); what is given beside it counts
+    instead. See docs/sampling.md."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
     literal: bool = False
@@ -173,6 +180,8 @@ class ResolvedRequest:
     eta: float
     guidance_scale: float
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     kinds: tuple[str, ...]
     """The models that take part, in running order."""
     denoising_end: float | None

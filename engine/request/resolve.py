@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from ..architecture import Models
 from ..errors import RequestError
-from ..sampling.samplers.table import find_sampler
+from ..presets.apply import with_preset
+from ..sampling.samplers.base import Sampler
+from ..sampling.samplers.table import SAMPLERS, find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
 from .request import GenerationRequest, Prompt, ResolvedRequest
@@ -27,7 +29,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
     is allowed and the fix.
     """
-    request = GenerationRequest.of(keywords)
+    request = GenerationRequest.of(with_preset(keywords))
     vae = models.vae
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
@@ -41,6 +43,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
     refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
+    guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
         prompts=prompts,
@@ -55,9 +58,11 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         num_inference_steps=steps,
         timesteps=timesteps,
         sigmas=sigmas,
-        eta=_eta(request.eta, sampler.name),
+        eta=_eta(request.eta, sampler),
         guidance_scale=number("guidance_scale", request.guidance_scale),
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
+        guidance_start=guidance_start,
+        guidance_end=guidance_end,
         kinds=("base", "refiner") if refiner else ("base",),
         denoising_end=_handoff(request.denoising_end, refiner),
         original_size=sizes.original or (height, width),
@@ -86,13 +91,24 @@ def _callback(value: Any) -> Any:
     return value
 
 
-def _eta(value: object, sampler: str) -> float:
+def _eta(value: object, sampler: Sampler) -> float:
     eta = number("eta", value)
-    if eta and sampler != "ddim":
+    if eta and not sampler.eta:
+        others = " or ".join(f"'{row.name}'" for row in SAMPLERS.values() if row.eta)
         raise RequestError(
-            f"eta is {eta:g} and the sampler {sampler}, which has none; leave eta out or use sampler 'ddim'"
+            f"eta is {eta:g} and the sampler {sampler.name}, which has none; leave eta out or use sampler {others}"
         )
     return eta
+
+
+def _interval(request: GenerationRequest) -> tuple[float, float]:
+    start, end = (number(name, getattr(request, name)) for name in ("guidance_start", "guidance_end"))
+    if start >= end:
+        raise RequestError(
+            f"guidance_start is {start:g} and guidance_end {end:g}; the first must be below the second "
+            "(guidance_scale 1 is none at all)"
+        )
+    return start, end
 
 
 class _Sizes(NamedTuple):
