@@ -86,7 +86,7 @@ def test_eta_goes_with_its_sampler() -> None:
     assert checked(preset="tcd").eta == 0.3
     assert checked(preset="tcd", sampler="ddim").eta == 0.3
     assert checked(preset="tcd", sampler="lcm").eta == 0.0
-    with pytest.raises(RequestError, match="eta is 0.5 and the sampler lcm"):
+    with pytest.raises(RequestError, match=r"eta is 0\.5 and the sampler lcm"):
         checked(preset="tcd", sampler="lcm", eta=0.5)
 
 

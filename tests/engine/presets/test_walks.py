@@ -1,4 +1,4 @@
-"""Each preset for a distilled model walks the timesteps which the scheduler that its authors name walks in diffusers."""
+"""Presets for distilled models walk the timesteps which the scheduler that their authors name walks in diffusers."""
 
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Where guidance rests, by shares of the trained timesteps."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,7 @@ def test_an_interval_is_one_run_and_parts_see_their_own(one: float, other: float
     plan = our_schedule(SDXL, "heun", num_inference_steps=steps)
     guided = guided_evaluations(plan, start, end)
     assert len(guided) == len(plan.evaluations)
-    changes = sum(a != b for a, b in zip(guided, guided[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(guided))
     assert changes <= 2
     before = guided_evaluations(plan, 0.0, start) if start else (False,) * len(guided)
     after = guided_evaluations(plan, end, 1.0)
