@@ -8,12 +8,13 @@ there, those when its part of the loop has ended.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
 
 from .architecture import Models
-from .conditioning import Conditioning, condition, time_ids
+from .conditioning import Conditioning, Known, condition, time_ids
 from .errors import RequestError
 from .guidance import guided_model
 from .memory.plan import MemoryPlan
@@ -23,17 +24,21 @@ from .progress import Progress, track
 from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
+from .sampling.interval import guided_evaluations
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
 from .sampling.torch_noise import TorchNoise
+from .scenes import Scenes
 from .text.cache import EncodedChunks
-from .text.encode import PromptTokens, Sides, encode, tokenize
+from .text.encode import PromptTokens, Sides, encode
 from .text.tokenizer import Tokenizer
 from .vae import decode, to_pil
 
 Embeddings = Mapping[str, Sequence[Sides]]
-"""Model kind → each prompt's embeddings, and its negative's (None without guidance)."""
+"""Model kind → each prompt's embeddings, and its negative's (None without guidance).
+
+Of a prompt that changes on its way those of its different texts, one after another."""
 Steps = Generator[Step, Array | None, Array]
 
 
@@ -43,6 +48,9 @@ class Prepared:
 
     request: ResolvedRequest
     tokens: Mapping[str, Sequence[PromptTokens]]
+    """Each prompt's; where one changes on its way, its texts' one after another."""
+    order: Mapping[str, Sequence[Sequence[int]]]
+    """Prompt by prompt, which of `tokens` stands at each evaluation of the model's part."""
     parts: Mapping[str, Schedule]
     """Each model's part of the noise levels; one that takes no step is not there."""
     init_noise_sigma: float
@@ -53,18 +61,24 @@ class Prepared:
         parts = _schedules(request, models)
         start = next(iter(parts.values())).init_noise_sigma
         parts = {kind: part for kind, part in parts.items() if part.evaluations}
-        tokens = {
-            kind: [
-                tokenize(tokenizers, p, model, guidance=model.guided(request.guidance_scale)) for p in request.prompts
-            ]
-            for kind, model in ((kind, models.denoisers[kind]) for kind in parts)
+        scenes = {
+            kind: Scenes.of(request.prompts, part, models.denoisers[kind], tokenizers, request.guidance_scale)
+            for kind, part in parts.items()
         }
-        return cls(request=request, tokens=tokens, parts=parts, init_noise_sigma=start)
+        return cls(
+            request=request,
+            tokens={kind: one.tokens for kind, one in scenes.items()},
+            order={kind: one.order for kind, one in scenes.items()},
+            parts=parts,
+            init_noise_sigma=start,
+        )
 
     @property
     def workload(self) -> Workload:
         """What its memory depends on."""
-        longest = tuple(max(prompt.tokens for prompt in column) for column in zip(*self.tokens.values(), strict=True))
+        # Where the models meet unequal numbers of texts, each is counted as if it met the most.
+        columns = zip_longest(*([prompt.tokens for prompt in column] for column in self.tokens.values()), fillvalue=0)
+        longest = tuple(map(max, columns))
         guidance = any(prompt.guided for column in self.tokens.values() for prompt in column)
         evaluations = {kind: len(part.evaluations) for kind, part in self.parts.items()}
         return Workload.of(self.request, longest, evaluations, guidance=guidance)
@@ -139,27 +153,38 @@ class Generation:
             return latents
         return decoded(self.models, self.runners, self.residency, self.plan, latents, kind, self.progress)
 
-    def _condition(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> list[tuple[Conditioning, ...]]:
-        """What the U-Net is given for each prompt and its negative."""
+    def _condition(self, kind: str, texts: Sequence[Sides], part: Schedule) -> list[list[tuple[Conditioning, ...]]]:
+        """What the U-Net is given for each prompt and its negative, evaluation by evaluation."""
         runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
-        ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
+        request = self.prepared.request
+        ids = time_ids(request, self.models.denoisers[kind].unet.size_ids)
+        guided = guided_evaluations(part, request.guidance_start, request.guidance_end)
         with self.residency.phase(self.plan, runner, self.progress):
-            return [
-                condition(
-                    runner,
-                    [(embeds, own) for embeds, own in zip(sides, ids, strict=True) if embeds is not None],
-                    evaluation_timesteps(part),
-                    rows=rows,
-                    guidance_scale=self.prepared.request.guidance_scale,
-                )
-                for sides in prompts
-            ]
+            prompts = []
+            for order in self.prepared.order[kind]:
+                known: Known = {}
+                scenes = {
+                    (index, both): condition(
+                        runner,
+                        # Where guidance rests, the prompt stands alone.
+                        [(embeds, own) for embeds, own in zip(texts[index], ids, strict=True) if embeds is not None][
+                            : 2 if both else 1
+                        ],
+                        evaluation_timesteps(part),
+                        rows=rows,
+                        guidance_scale=request.guidance_scale,
+                        known=known,
+                    )
+                    for index, both in dict.fromkeys(zip(order, guided, strict=True))
+                }
+                prompts.append([scenes[at] for at in zip(order, guided, strict=True)])
+            return prompts
 
     def _part(
         self,
         kind: str,
         part: Schedule,
-        prompts: Sequence[tuple[Conditioning, ...]],
+        prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
         latents: Array,
         noise: Noise,
         before: int,

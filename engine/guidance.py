@@ -14,27 +14,30 @@ from .sampling.samplers.base import Array
 
 @contextmanager
 def guided_model(
-    runner: Runner, prompts: Sequence[tuple[Conditioning, ...]], request: ResolvedRequest
+    runner: Runner, prompts: Sequence[Sequence[tuple[Conditioning, ...]]], request: ResolvedRequest
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
-    Keys and values are handed to the runner once. One picture at a time, so that none depends on its neighbours; each
-    `Conditioning` of its prompt is one call.
+    `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
+    to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
+    is one call.
     """
     with ExitStack() as stack:
+        holding: dict[int, Held] = {}
 
         def hold(conditioning: Conditioning) -> Held:
-            held = runner.hold(conditioning.key_values)
-            stack.callback(held.release)
-            return held
+            if id(conditioning) not in holding:
+                holding[id(conditioning)] = held = runner.hold(conditioning.key_values)
+                stack.callback(held.release)
+            return holding[id(conditioning)]
 
-        calls = [[(side.time_vectors, hold(side)) for side in sides] for sides in prompts]
+        calls = [[[(side.time_vectors, hold(side)) for side in sides] for sides in texts] for texts in prompts]
 
         def model(latents: Array, evaluation: int) -> Array:
             predictions = []
             for index in range(len(latents)):
                 one, sides = latents[index : index + 1], []
-                for time_vectors, held in calls[index // request.num_images_per_prompt]:
+                for time_vectors, held in calls[index // request.num_images_per_prompt][evaluation]:
                     vectors = time_vectors[evaluation]
                     inputs = {"latents": np.repeat(one, len(vectors), axis=0), TIME_VECTORS: vectors}
                     sides.append(call(runner, inputs, held)["prediction"])

@@ -21,6 +21,7 @@ from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of
+from .styles import add_styles, with_styles
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="take all settings from this picture, seed and prompt too; what is given beside it counts instead",
     )  # fmt: skip
     add_options(parser)
+    add_styles(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -60,6 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:
             options["prompt"] = escape(args.prompt) if args.literal else args.prompt
+        options = with_styles(args, options)
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, args):
             _warn(warning, args)

@@ -1,6 +1,7 @@
 """Flags for the options of a call: the table's, and those that are names or switches."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ..architecture import Models
 from ..errors import RequestError
 from ..picture.parameters import read
+from ..presets.table import KEYWORDS, PRESETS
 from ..request.options import OPTIONS, Form, Option
 from ..request.prompt import escape
 from ..request.sizes import size_of
@@ -27,10 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if row.flag is not None:
             short = ("-n",) if row.name == "num_images_per_prompt" else ()
             parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
+    parser.add_argument("--preset", help=f"sampler, schedule, steps and guidance at once: {', '.join(PRESETS)}")
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
-    parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--lora-folder", help="where LoRAs lie that the prompt names as <lora:name:0.8>")
+    parser.add_argument("--size", help="width and height at once: WIDTHxHEIGHT, or a name such as portrait")
+    parser.add_argument("--aspect", help="the same by a ratio such as 3:2 or 16:9 (see `pocketxl list sizes`)")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
 
@@ -48,13 +52,16 @@ def options_of(
     args: argparse.Namespace, models: Models, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The keywords that the flags stand for, over `defaults` (a picture's); the rest is left to the call's own."""
-    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule", "lora_folder"]
+    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule", "preset"]
+    names.append("lora_folder")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if args.aspect is not None:
-        if "width" in given or "height" in given:
-            raise RequestError("--aspect stands for --width and --height; give one or the other")
-        given["width"], given["height"] = size_of(args.aspect, native=models.native_size)
+    if (size := args.aspect if args.size is None else args.size) is not None:
+        if "width" in given or "height" in given or None not in (args.size, args.aspect):
+            raise RequestError("--aspect and --size stand for --width and --height; give one or the other")
+        given["width"], given["height"] = _size(size, models)
     kept = {"num_inference_steps": STEPS, "refiner": True, **defaults}
+    if args.preset is not None:  # counts instead of a picture's settings too
+        kept = {name: value for name, value in defaults.items() if name not in {*KEYWORDS, "sigmas", "denoising_end"}}
     if args.no_refiner:
         kept["refiner"] = False
         kept.pop("denoising_end", None)  # the base walks to the end
@@ -65,6 +72,14 @@ def options_of(
         given.pop("lora_folder", None)  # tags are words too
         given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
     return {**kept, **given}
+
+
+def _size(text: str, models: Models) -> tuple[int, int]:
+    """(width, height) by a bucket's name, scaled to the model, or in pixels."""
+    if not re.fullmatch(r"\s*\d{1,6}\s*[xX×]\s*\d{1,6}\s*", text):
+        return size_of(text, native=models.native_size)
+    height, width = read(Form.SIZE, "--size", re.sub("[X×]", "x", text))
+    return width, height
 
 
 def _type(row: Option) -> Any:

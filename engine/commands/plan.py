@@ -13,12 +13,14 @@ from ..pipeline import Pipeline
 from ..request.prompt import escape
 from .base import Command, emit, say
 from .options import add_options, add_provider, options_of
+from .styles import add_styles, with_styles
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
+    add_styles(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument(
         "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
@@ -33,7 +35,10 @@ def _run(args: argparse.Namespace) -> int:
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
     options: dict[str, Any] = options_of(args, pipe.models)
-    prompts = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
+    given = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
+    styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
+    options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]
+    del options["prompt"]
     pipe.request(prompts, **options)
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
     one = {**options, "num_images_per_prompt": 1}
@@ -44,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
     workload = plan.workload
     if args.json:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
-             prompts=len(workload.prompt_tokens), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
+             prompts=len(prompts), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, streamed=sorted(plan.streamed),
              cards=cards_data(cards), assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
         return 0

@@ -144,7 +144,7 @@ def make_plan(
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
-    phases = _phases(models, workload)
+    phases = _phases(models, workload, runners)
     used = {phase.component: runners[phase.component] for phase in phases}
     check_ranges(models, used, workload)
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
@@ -191,7 +191,7 @@ def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> M
     return replace(plan, footprints=footprints, streamed=frozenset(streamed))
 
 
-def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
+def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -> tuple[Phase, ...]:
     """The phases in running order, each with what the pipeline holds meanwhile."""
     kinds = list(workload.evaluations)
     embeds = {kind: embedding_bytes(models, workload, kind) for kind in kinds}
@@ -203,7 +203,9 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
     for kind in kinds:
-        constant = conditioning_bytes(models, workload, kind)
+        # Where both sides are one call, a prompt that stands alone now and then is held a second time.
+        again = workload.rests and runners[f"{kind}/unet"].rows > 1
+        constant = conditioning_bytes(models, workload, kind, rows=workload.rows + again)
         name = f"{kind}/conditioner"
         phases.append(
             Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)
@@ -230,12 +232,12 @@ def embedding_bytes(models: Models, workload: Workload, kind: str) -> int:
     return FLOAT * workload.rows * sum(n * unet.cross_attention_dim + unet.pooled_dim for n in workload.prompt_tokens)
 
 
-def conditioning_bytes(models: Models, workload: Workload, kind: str) -> int:
-    """What one model's keys, values and time vectors take, of all prompts and both sides of the guidance."""
+def conditioning_bytes(models: Models, workload: Workload, kind: str, *, rows: int) -> int:
+    """What one model's keys, values and time vectors take, of all prompts and `rows` sides of each."""
     unet = models.denoisers[kind].unet
     keys_and_values = 2 * sum(workload.prompt_tokens) * sum(unet.attention_widths())
     time_vectors = len(workload.prompt_tokens) * workload.evaluations[kind] * sum(unet.resnet_widths())
-    return FLOAT * workload.rows * (keys_and_values + time_vectors)
+    return FLOAT * rows * (keys_and_values + time_vectors)
 
 
 def _latent_numbers(models: Models, workload: Workload) -> int:

@@ -22,6 +22,8 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    rests: bool = False
+    """Guidance rests on a part of the way: there the prompt's row stands alone."""
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Workload:
             guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
+            rests=guidance and (request.guidance_start > 0 or request.guidance_end < 1),
         )
 
     @classmethod

@@ -27,6 +27,8 @@ class CallOptions(TypedDict, total=False):
     latents: npt.ArrayLike | None
     output_type: str
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int] | None
@@ -39,6 +41,7 @@ class CallOptions(TypedDict, total=False):
     seed: int | Sequence[int] | None
     sampler: str
     schedule: str
+    preset: str | None
     refiner: bool
     loras: Loras | None
     lora_folder: str | None

@@ -59,7 +59,7 @@ class GenerationRequest:
     num_images_per_prompt: int = 1
     """Their seeds count up from `seed`."""
     eta: float = 0.0
-    """Noise of the sampler ddim, 0 to 1."""
+    """Noise of the samplers ddim and tcd, 0 to 1."""
     generator: Any = None
     """In place of `seed`: a `torch.Generator`, or a list with one for each picture. Noise is drawn from them as
     diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
@@ -69,6 +69,10 @@ class GenerationRequest:
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
     """Against overexposure (Lin et al., 2305.08891)."""
+    guidance_start: float = 0.0
+    """Share of the trained timesteps before which the negative prompt does not count: a step takes half the time."""
+    guidance_end: float = 1.0
+    """The same, after which (Kynkäänniemi et al., 2404.07724)."""
     original_size: tuple[int, int] | None = None
     """(height, width), like the five below; None: the picture's own size."""
     crops_coords_top_left: tuple[int, int] = (0, 0)
@@ -94,6 +98,9 @@ class GenerationRequest:
     """By name, or AUTOMATIC1111's label (`DPM++ 2M Karras` names the schedule too)."""
     schedule: str = "default"
     """How the steps are spaced; `default` is the checkpoint's own."""
+    preset: str | None = None
+    """Sampler, schedule, steps and guidance by one name (few-step models have theirs); what is given beside it counts
+    instead. See docs/sampling.md."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
     loras: Loras | None = None
@@ -127,6 +134,14 @@ class Text:
 
     given: str
     runs: tuple[tuple[str, float], ...]
+    """Where the text changes on its way, those of its first step."""
+    schedule: tuple[tuple[int, "Text"], ...] = ()
+    """Empty, or the texts that it is in turn, each with the step that it holds to, counted from 1 (`editing.py`)."""
+
+    def at(self, step: int) -> "Text":
+        """The text at a step, counted from 1: one that does not change."""
+        last = self.schedule[-1][1] if self.schedule else self
+        return next((text for end, text in self.schedule if step <= end), last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +152,11 @@ class Prompt:
     prompt_2: Text | None = None
     negative_prompt: Text | None = None
     negative_prompt_2: Text | None = None
+
+    def at(self, step: int) -> "Prompt":
+        """The prompt at a step, counted from 1."""
+        texts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Prompt(**{name: text and text.at(step) for name, text in texts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +185,8 @@ class ResolvedRequest:
     eta: float
     guidance_scale: float
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     kinds: tuple[str, ...]
     """The models that take part, in running order."""
     denoising_end: float | None

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from ..architecture import Models
 from ..errors import RequestError
-from ..sampling.samplers.table import find_sampler
+from ..presets.apply import with_preset
+from ..sampling.samplers.base import Sampler
+from ..sampling.samplers.table import SAMPLERS, find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
-from .prompt import escape, parse_prompt
-from .request import GenerationRequest, Prompt, ResolvedRequest, Text
+from .request import GenerationRequest, Prompt, ResolvedRequest
 from .tagged import with_tags, without_tags
+from .texts import Texts
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -28,20 +30,22 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
     is allowed and the fix.
     """
-    given = GenerationRequest.of(keywords)
+    given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
     vae = models.vae
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
-    prompts = _prompts(request, literal=boolean("literal", request.literal))
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    images = integer("pictures in all", len(prompts) * per_prompt)
+    images = integer("pictures in all", _count(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
+    steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
+    prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
     refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
+    guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
         prompts=with_tags(prompts, given),
@@ -53,12 +57,14 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         width=width,
         sampler=sampler,
         schedule=schedule,
-        num_inference_steps=len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps,
+        num_inference_steps=steps,
         timesteps=timesteps,
         sigmas=sigmas,
-        eta=_eta(request.eta, sampler.name),
+        eta=_eta(request.eta, sampler),
         guidance_scale=number("guidance_scale", request.guidance_scale),
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
+        guidance_start=guidance_start,
+        guidance_end=guidance_end,
         kinds=("base", "refiner") if refiner else ("base",),
         denoising_end=_handoff(request.denoising_end, refiner),
         original_size=sizes.original or (height, width),
@@ -88,13 +94,24 @@ def _callback(value: Any) -> Any:
     return value
 
 
-def _eta(value: object, sampler: str) -> float:
+def _eta(value: object, sampler: Sampler) -> float:
     eta = number("eta", value)
-    if eta and sampler != "ddim":
+    if eta and not sampler.eta:
+        others = " or ".join(f"'{row.name}'" for row in SAMPLERS.values() if row.eta)
         raise RequestError(
-            f"eta is {eta:g} and the sampler {sampler}, which has none; leave eta out or use sampler 'ddim'"
+            f"eta is {eta:g} and the sampler {sampler.name}, which has none; leave eta out or use sampler {others}"
         )
     return eta
+
+
+def _interval(request: GenerationRequest) -> tuple[float, float]:
+    start, end = (number(name, getattr(request, name)) for name in ("guidance_start", "guidance_end"))
+    if start >= end:
+        raise RequestError(
+            f"guidance_start is {start:g} and guidance_end {end:g}; the first must be below the second "
+            "(guidance_scale 1 is none at all)"
+        )
+    return start, end
 
 
 class _Sizes(NamedTuple):
@@ -126,20 +143,25 @@ def _sizes(request: GenerationRequest) -> _Sizes:
     return found
 
 
-def _prompts(request: GenerationRequest, *, literal: bool) -> tuple[Prompt, ...]:
-    count = 1 if isinstance(request.prompt, str) else len(listed("prompt", request.prompt))
+def _count(prompt: object) -> int:
+    count = 1 if isinstance(prompt, str) else len(listed("prompt", prompt))
     if not 1 <= count <= LIMITS["pictures in all"][1]:
         raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
+    return count
+
+
+def _prompts(request: GenerationRequest, texts: Texts) -> tuple[Prompt, ...]:
+    count = _count(request.prompt)
     prompts = _column("prompt", request.prompt, count)
     prompts_2 = _column("prompt_2", request.prompt_2, count)
     negatives = _column("negative_prompt", request.negative_prompt, count)
     negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
     return tuple(
         Prompt(
-            prompt=_text("prompt", prompts[i], literal),
-            prompt_2=_optional_text("prompt_2", prompts_2[i], literal),
-            negative_prompt=_optional_text("negative_prompt", negatives[i], literal),
-            negative_prompt_2=_optional_text("negative_prompt_2", negatives_2[i], literal),
+            prompt=texts.text("prompt", prompts[i]),
+            prompt_2=texts.optional("prompt_2", prompts_2[i]),
+            negative_prompt=texts.optional("negative_prompt", negatives[i]),
+            negative_prompt_2=texts.optional("negative_prompt_2", negatives_2[i]),
         )
         for i in range(count)
     )
@@ -153,25 +175,6 @@ def _column(name: str, value: object, count: int) -> list[Any]:
             f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
         )
     return texts
-
-
-def _optional_text(name: str, text: object, literal: bool) -> Text | None:
-    return None if text is None else _text(name, text, literal)
-
-
-def _text(name: str, text: object, literal: bool) -> Text:
-    if not isinstance(text, str):
-        raise RequestError(f"{name} is {show(text)}; give a text")
-    if len(text) > LIMITS["characters of a prompt"][1]:
-        raise RequestError(
-            f"{name} has {len(text)} characters, at most {LIMITS['characters of a prompt'][1]:g} are allowed"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
-    if literal:
-        # Kept as it would be written with weights, so that the settings in a picture make it again.
-        return Text(given=escape(text), runs=((text, 1.0),))
-    return Text(given=text, runs=tuple(parse_prompt(text)))
 
 
 def _custom_levels(

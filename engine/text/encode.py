@@ -9,7 +9,7 @@ the mean of all states; a mean near zero makes that correction arbitrary, and on
 other tokens keep their states exactly, weight 0 is the empty prompt's state, and negative weights mean something.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -61,6 +61,11 @@ class PromptTokens:
     def tokens(self) -> int:
         """Length of the prompt's embeddings."""
         return int(self.positive[0].ids.size)
+
+    @property
+    def key(self) -> Hashable:
+        """The same for two that are equal."""
+        return self.text_encoders, self.zeros, tuple(chunks.key for chunks in (*self.positive, *(self.negative or ())))
 
 
 def tokenize(
@@ -116,6 +121,7 @@ def encode(
     """
     cache = cache or EncodedChunks(0)
     encoded: Encoded = {}
+    made: dict[Hashable, PromptEmbeds] = {}
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
         rows = {row.tobytes(): row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
         found = {(name, key): outputs for key in rows if (outputs := cache.get((name, key))) is not None}
@@ -129,7 +135,7 @@ def encode(
                     encoded[name, key] = outputs
                     cache.keep((name, key), outputs)
         advance()
-    return [_embeds(tokenizers, tokens, encoded) for tokens in prompts]
+    return [_embeds(tokenizers, tokens, encoded, made) for tokens in prompts]
 
 
 def _chunks(
@@ -158,16 +164,27 @@ def _rows(tokens: PromptTokens, name: str, tokenizers: Mapping[str, Tokenizer]) 
     return [row for chunks in (*sides, *empty) for row in chunks.ids]
 
 
-def _embeds(tokenizers: Mapping[str, Tokenizer], tokens: PromptTokens, encoded: Encoded) -> Sides:
-    positive = _assemble(tokenizers, tokens.text_encoders, tokens.positive, encoded)
+def _embeds(
+    tokenizers: Mapping[str, Tokenizer], tokens: PromptTokens, encoded: Encoded, made: dict[Hashable, PromptEmbeds]
+) -> Sides:
+    """Equal sides are one object: what is made of them further on is then made once."""
+
+    def assembled(side: Sequence[Chunks]) -> PromptEmbeds:
+        key = tokens.text_encoders, tuple(chunks.key for chunks in side)
+        if key not in made:
+            made[key] = _assemble(tokenizers, tokens.text_encoders, side, encoded)
+        return made[key]
+
+    positive = assembled(tokens.positive)
     if tokens.zeros:
-        return positive, PromptEmbeds(
+        zeros = PromptEmbeds(
             prompt_embeds=np.zeros_like(positive.prompt_embeds),
             pooled_prompt_embeds=np.zeros_like(positive.pooled_prompt_embeds),
         )
+        return positive, made.setdefault((tokens.text_encoders, positive.prompt_embeds.shape), zeros)
     if tokens.negative is None:
         return positive, None
-    return positive, _assemble(tokenizers, tokens.text_encoders, tokens.negative, encoded)
+    return positive, assembled(tokens.negative)
 
 
 def _assemble(

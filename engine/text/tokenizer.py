@@ -5,7 +5,7 @@ OpenAI's CLIP (`simple_tokenizer.py`), run by the `tokenizers` library.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..architecture import tokenizer_of
 from ..errors import IntegrityError
 from ..folder.manifest import Manifest, checked_path
 from ..install import needing
+from ..request.prompt import BREAK
 
 __all__ = ["FILES", "Chunks", "Tokenizer", "tokenizer_of"]
 
@@ -30,6 +31,11 @@ class Chunks:
 
     ids: np.ndarray
     weights: np.ndarray
+
+    @property
+    def key(self) -> Hashable:
+        """The same for two that are equal."""
+        return self.ids.tobytes(), self.weights.tobytes()
 
 
 class Tokenizer:
@@ -76,23 +82,27 @@ class Tokenizer:
         return ids
 
     def chunks(self, pieces: Sequence[tuple[str, float]]) -> Chunks:
-        """Weighted pieces of text (of `parse_prompt`) → rows of begin, 75 tokens, end; at least one row."""
-        ids: list[int] = []
-        weights: list[float] = []
-        for text, weight in pieces:
-            piece = self.ids(text)
-            ids += piece
-            weights += [weight] * len(piece)
+        """Weighted pieces of text (of `parse_prompt`) → rows of begin, 75 tokens, end; at least one row.
+
+        `BREAK` ends a row, be it empty; one at the end begins no other.
+        """
+        blocks: list[list[tuple[int, float]]] = [[]]
+        for piece in pieces:
+            if piece == BREAK:
+                blocks.append([])
+            else:
+                blocks[-1] += [(token, piece[1]) for token in self.ids(piece[0])]
+        if len(blocks) > 1 and not blocks[-1]:
+            blocks.pop()
         length = self.max_tokens - 2
-        rows = max(1, -(-len(ids) // length))
-        chunks = self.empty(rows)
-        for row in range(rows):
-            part = slice(row * length, (row + 1) * length)
-            count = len(ids[part])
-            chunks.ids[row, 1 : count + 1] = ids[part]
-            chunks.ids[row, count + 1] = self.eos
-            chunks.ids[row, count + 2 :] = self.pad
-            chunks.weights[row, 1 : count + 1] = weights[part]
+        rows = [block[at : at + length] for block in blocks for at in range(0, max(len(block), 1), length)]
+        chunks = self.empty(len(rows))
+        for row, tokens in enumerate(rows):
+            end = len(tokens) + 1
+            chunks.ids[row, 1:end] = [token for token, _ in tokens]
+            chunks.ids[row, end] = self.eos
+            chunks.ids[row, end + 1 :] = self.pad
+            chunks.weights[row, 1:end] = [weight for _, weight in tokens]
         return chunks
 
     def empty(self, rows: int) -> Chunks:

@@ -145,6 +145,7 @@ def test_the_base_hands_over_at_0_8_where_a_refiner_follows() -> None:
         {"negative_crops_coords_top_left": (1, 1)},
         {"aesthetic_score": math.nan}, {"aesthetic_score": 11}, {"negative_aesthetic_score": -1},
         {"eta": 0.5}, {"eta": 2, "sampler": "ddim"}, {"eta": math.nan, "sampler": "ddim"},
+        {"preset": "fastest"}, {"preset": 4}, {"guidance_start": 0.7, "guidance_end": 0.3}, {"guidance_end": "1"},
         {"refiner": 1}, {"refiner": "yes"}, {"callback_on_step_end": 1},
         {"prompt": None}, {"prompt": 5}, {"prompt": []}, {"prompt": ["a", None]}, {"prompt": b"a"},
         {"prompt": "a" * 32_001}, {"prompt": "\ud800"}, {"prompt": "(a:99)"}, {"negative_prompt": 5},
