@@ -50,6 +50,8 @@ def describe(
                 settings[row.label] = _write(row.form, value)
     if request.latents is not None:
         settings["Latents"] = "given"
+    if request.embeddings is not None:
+        settings["Prompt embeds"] = "given"
     if request.refiner:
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:

@@ -23,6 +23,10 @@ class CallOptions(TypedDict, total=False):
     eta: float
     generator: Any
     latents: npt.ArrayLike | None
+    prompt_embeds: Any
+    negative_prompt_embeds: Any
+    pooled_prompt_embeds: Any
+    negative_pooled_prompt_embeds: Any
     output_type: str
     guidance_rescale: float
     original_size: tuple[int, int] | None

@@ -9,13 +9,12 @@ import numpy.typing as npt
 
 from ..errors import RequestError
 from ..sampling.samplers.base import Sampler
+from .embeds import Given
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
     "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
-    "prompt_embeds": "give the prompt as text", "negative_prompt_embeds": "give the negative prompt as text",
-    "pooled_prompt_embeds": "give the prompt as text", "negative_pooled_prompt_embeds": "give the prompt as text",
     "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
@@ -64,6 +63,15 @@ class GenerationRequest:
     diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
     latents: npt.ArrayLike | None = None
     """(pictures, 4, height / 8, width / 8) noise of unit variance to start from."""
+    prompt_embeds: Any = None
+    """In place of `prompt`: (prompts, tokens, width) floats, or a mapping of model kind → those where a refiner takes
+    part, or what `Pipeline.encode` returned, which has the other three too. Of any length up to 1,232 tokens."""
+    negative_prompt_embeds: Any = None
+    """As `prompt_embeds`, and of its shape; None: zeros, where the model takes them for no negative prompt."""
+    pooled_prompt_embeds: Any = None
+    """(prompts, P), or a mapping; beside `prompt_embeds`."""
+    negative_pooled_prompt_embeds: Any = None
+    """As `pooled_prompt_embeds`, beside `negative_prompt_embeds`."""
     output_type: str = "pil"
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
@@ -162,6 +170,8 @@ class ResolvedRequest:
     generators: tuple[Any, ...] | None
     """torch generators that the noise is drawn from instead: one a picture, or one for all."""
     latents: npt.NDArray[np.float32] | None
+    embeddings: Given | None
+    """Model kind → what the caller gave in place of the prompts, which are empty then."""
     height: int
     width: int
     sampler: Sampler
@@ -197,6 +207,9 @@ class ResolvedRequest:
             seeds=(self.seeds[index],),
             generators=own,
             latents=None if self.latents is None else self.latents[index : index + 1],
+            embeddings=None
+            if self.embeddings is None
+            else {kind: (sides[index // self.num_images_per_prompt],) for kind, sides in self.embeddings.items()},
         )
 
     @property

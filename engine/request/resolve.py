@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
+from .embeds import Given, given_embeddings
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
 from .request import GenerationRequest, Prompt, ResolvedRequest
@@ -33,13 +35,16 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
+    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
+    kinds = ("base", "refiner") if refiner else ("base",)
+    guidance_scale = number("guidance_scale", request.guidance_scale)
+    request, embeddings = _embeddings(request, models, kinds, guidance_scale)
     images = integer("pictures in all", _count(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
     prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
@@ -48,6 +53,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         seeds=seeds,
         generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
+        embeddings=embeddings,
         height=height,
         width=width,
         sampler=sampler,
@@ -56,9 +62,9 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         timesteps=timesteps,
         sigmas=sigmas,
         eta=_eta(request.eta, sampler.name),
-        guidance_scale=number("guidance_scale", request.guidance_scale),
+        guidance_scale=guidance_scale,
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
-        kinds=("base", "refiner") if refiner else ("base",),
+        kinds=kinds,
         denoising_end=_handoff(request.denoising_end, refiner),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
@@ -71,6 +77,20 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
     )
+
+
+def _embeddings(
+    request: GenerationRequest, models: Models, kinds: Sequence[str], guidance_scale: float
+) -> tuple[GenerationRequest, Given | None]:
+    """The request, and what it has in place of prompts: empty texts then stand for each."""
+    given = given_embeddings(vars(request), models, kinds, guidance_scale)
+    if given is None:
+        return request, None
+    texts = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+    if beside := [name for name in texts if getattr(request, name) not in (None, "")]:
+        raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
+    count = len(next(iter(given.values())))
+    return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
 
 
 def _output_type(value: object) -> str:

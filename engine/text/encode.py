@@ -17,6 +17,7 @@ import numpy as np
 
 from ..architecture import ModelArchitecture
 from ..errors import RequestError
+from ..request.embeds import PromptEmbeds, Sides
 from ..request.request import Prompt, Text
 from ..runners.base import Runner, call, check_outputs
 from .cache import EncodedChunks, Key, Outputs
@@ -26,18 +27,6 @@ MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
 NOTHING = Text(given="", runs=(("", 1.0),))
 Encoded = dict[Key, Outputs]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptEmbeds:
-    """One prompt. `prompt_embeds`: (1, 77·chunks, width) float32. `pooled_prompt_embeds`: (1, P) float32."""
-
-    prompt_embeds: np.ndarray
-    pooled_prompt_embeds: np.ndarray
-
-
-Sides = tuple[PromptEmbeds, PromptEmbeds | None]
-"""A prompt's embeddings and its negative's (None without guidance)."""
 
 
 @dataclass(frozen=True, kw_only=True)
