@@ -88,8 +88,7 @@ def _warnings(
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
     if literal:
         return
-    (prompt,) = request.prompts
-    texts = (prompt.prompt, prompt.prompt_2, prompt.negative_prompt, prompt.negative_prompt_2)
+    texts = [text for p in request.prompts for text in (p.prompt, p.prompt_2, p.negative_prompt, p.negative_prompt_2)]
     found = dict.fromkeys(part for text in texts if text is not None for part in unsupported_syntax(text.given))
     if found:
         yield f"taken as plain words, because there is no such syntax here: {'  '.join(list(found)[:5])}"

@@ -31,6 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
+    parser.add_argument("--dynamic", action="store_true", help="{a|b} in prompts is one of them by chance, by the seed")
+    parser.add_argument(
+        "--wildcard-folder", metavar="FOLDER", help="__name__ in prompts is a line of name.txt there, by the seed"
+    )
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
 
 
@@ -60,6 +64,10 @@ def options_of(
     if {"num_inference_steps", "schedule"} & given.keys():
         kept.pop("timesteps", None)
         kept.pop("sigmas", None)
+    if args.dynamic or args.wildcard_folder is not None:
+        if args.literal:
+            raise RequestError("--literal and --dynamic were both given; braces are words, or a choice")
+        given |= {"dynamic": True, "wildcard_folder": args.wildcard_folder}
     if args.literal:
         given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
     return {**kept, **given}

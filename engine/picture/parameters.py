@@ -48,6 +48,9 @@ def describe(
             value = getattr(prompt if row.form is Form.TEXT else request, name)
             if value is not None and value != _default(request, name):
                 settings[row.label] = _write(row.form, value)
+    for label, template in (("Template", prompt.template), ("Negative Template", prompt.negative_template)):
+        if template is not None:
+            settings[label] = template
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.embeddings is not None:

@@ -1,6 +1,7 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy.typing as npt
@@ -42,4 +43,6 @@ class CallOptions(TypedDict, total=False):
     sampler: str
     schedule: str
     refiner: bool
+    dynamic: bool
+    wildcard_folder: str | Path | None
     literal: bool

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -103,8 +104,12 @@ class GenerationRequest:
     """How the steps are spaced; `default` is the checkpoint's own."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
+    dynamic: bool = False
+    """True: `{a|b}` in the texts is one of them by chance, for each picture by its seed (library dynamicprompts)."""
+    wildcard_folder: str | Path | None = None
+    """Where `__name__` finds its lines, `name.txt`; asks for `dynamic` too."""
     literal: bool = False
-    """True: brackets in the texts are text, not weights (see `escape`)."""
+    """True: the texts are words alone: no weights, changes, `BREAK` or embeddings (see `escape`)."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -148,11 +153,20 @@ class Prompt:
     prompt_2: Text | None = None
     negative_prompt: Text | None = None
     negative_prompt_2: Text | None = None
+    template: str | None = None
+    """What chance made `prompt` of (`dynamic.py`); None where nothing was."""
+    negative_template: str | None = None
 
     def at(self, step: int) -> "Prompt":
         """The prompt at a step, counted from 1."""
-        texts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Prompt(**{name: text and text.at(step) for name, text in texts.items()})
+        prompt, *others = (
+            text and text.at(step)
+            for text in (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
+        )
+        assert prompt is not None
+        return Prompt(
+            prompt=prompt, **dict(zip(("prompt_2", "negative_prompt", "negative_prompt_2"), others, strict=True))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

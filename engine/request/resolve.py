@@ -12,10 +12,12 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
+from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
-from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
+from .limits import boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
-from .request import GenerationRequest, Prompt, ResolvedRequest
+from .prompts import count_prompts, read_prompts, read_templates
+from .request import GenerationRequest, ResolvedRequest
 from .texts import Texts
 
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -39,14 +41,21 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     kinds = ("base", "refiner") if refiner else ("base",)
     guidance_scale = number("guidance_scale", request.guidance_scale)
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
-    images = integer("pictures in all", _count(request.prompt) * per_prompt)
+    images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
-    prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
+    texts = Texts(literal=boolean("literal", request.literal), steps=steps)
+    dynamic = dynamic_of(boolean("dynamic", request.dynamic), request.wildcard_folder)
+    if dynamic is None or embeddings is not None:
+        prompts = read_prompts(request, texts)
+    elif texts.literal:
+        raise RequestError("literal and dynamic were both given; braces are words, or a choice")
+    else:
+        prompts, per_prompt = read_templates(request, texts, dynamic, seeds, per_prompt), 1
     return ResolvedRequest(
         prompts=prompts,
         num_images_per_prompt=per_prompt,
@@ -142,40 +151,6 @@ def _sizes(request: GenerationRequest) -> _Sizes:
             "give both sizes, or none of the three"
         )
     return found
-
-
-def _count(prompt: object) -> int:
-    count = 1 if isinstance(prompt, str) else len(listed("prompt", prompt))
-    if not 1 <= count <= LIMITS["pictures in all"][1]:
-        raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
-    return count
-
-
-def _prompts(request: GenerationRequest, texts: Texts) -> tuple[Prompt, ...]:
-    count = _count(request.prompt)
-    prompts = _column("prompt", request.prompt, count)
-    prompts_2 = _column("prompt_2", request.prompt_2, count)
-    negatives = _column("negative_prompt", request.negative_prompt, count)
-    negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
-    return tuple(
-        Prompt(
-            prompt=texts.text("prompt", prompts[i]),
-            prompt_2=texts.optional("prompt_2", prompts_2[i]),
-            negative_prompt=texts.optional("negative_prompt", negatives[i]),
-            negative_prompt_2=texts.optional("negative_prompt_2", negatives_2[i]),
-        )
-        for i in range(count)
-    )
-
-
-def _column(name: str, value: object, count: int) -> list[Any]:
-    """One entry a prompt: a list as it is, anything else for all of them."""
-    texts = [value] * count if value is None or isinstance(value, str) else listed(name, value)
-    if len(texts) != count:
-        raise RequestError(
-            f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
-        )
-    return texts
 
 
 def _custom_levels(

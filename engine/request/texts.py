@@ -23,14 +23,7 @@ class Texts:
 
     def text(self, name: str, given: object) -> Text:
         """Check and read one text; `name` is its keyword. Raises `RequestError`."""
-        if not isinstance(given, str):
-            raise RequestError(f"{name} is {show(given)}; give a text")
-        if len(given) > LIMITS["characters of a prompt"][1]:
-            raise RequestError(
-                f"{name} has {len(given)} characters, at most {LIMITS['characters of a prompt'][1]:g} are allowed"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in given):
-            raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
+        given = checked_text(name, given)
         if self.literal:
             # Kept as it would be written with weights, so that the settings in a picture make it again.
             return Text(given=escape(given), runs=((given, 1.0),))
@@ -47,6 +40,19 @@ class Texts:
     def optional(self, name: str, given: object) -> Text | None:
         """The same where None is an answer."""
         return None if given is None else self.text(name, given)
+
+
+def checked_text(name: str, given: object) -> str:
+    """A text of a length that can be read. Raises `RequestError`."""
+    if not isinstance(given, str):
+        raise RequestError(f"{name} is {show(given)}; give a text")
+    if len(given) > LIMITS["characters of a prompt"][1]:
+        raise RequestError(
+            f"{name} has {len(given)} characters, at most {LIMITS['characters of a prompt'][1]:g} are allowed"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in given):
+        raise RequestError(f"{name} holds a lone surrogate, which is not text; remove it")
+    return given
 
 
 def too_many_texts(what: str, count: int) -> RequestError:
