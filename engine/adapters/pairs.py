@@ -43,3 +43,5 @@ class Lora:
     """sha256 of the file's bytes in hex: two of the same name are not the same LoRA."""
     unmatched: tuple[str, ...] = field(default=())
     """Keys of the file that no layer of the engine answers to."""
+    error: float = 0.0
+    """What of the file's changes is left out, relative to them: 0 for a LoRA, and for others that are exactly pairs."""
