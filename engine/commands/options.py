@@ -7,6 +7,7 @@ from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..inversion.shelf import embeddings_in
 from ..picture.parameters import read
 from ..request.options import OPTIONS, Form, Option
 from ..request.prompt import escape
@@ -31,6 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
+    parser.add_argument(
+        "--embedding-folder", metavar="FOLDER", help="textual inversion: names in prompts are .safetensors files there"
+    )
     parser.add_argument("--dynamic", action="store_true", help="{a|b} in prompts is one of them by chance, by the seed")
     parser.add_argument(
         "--wildcard-folder", metavar="FOLDER", help="__name__ in prompts is a line of name.txt there, by the seed"
@@ -68,9 +72,17 @@ def options_of(
         if args.literal:
             raise RequestError("--literal and --dynamic were both given; braces are words, or a choice")
         given |= {"dynamic": True, "wildcard_folder": args.wildcard_folder}
+    if args.embedding_folder is not None:
+        given["embedding_folder"] = args.embedding_folder
     if args.literal:
-        given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
+        given |= {name: as_words(given[name], args, models) for name in _TEXTS & given.keys()}
     return {**kept, **given}
+
+
+def as_words(text: str, args: argparse.Namespace, models: Models) -> str:
+    """A text of `--literal`, written as a prompt."""
+    embeddings = embeddings_in(args.embedding_folder, models)
+    return escape(text) if embeddings is None else embeddings.escape(escape(text))
 
 
 def _type(row: Option) -> Any:

@@ -43,6 +43,7 @@ class CallOptions(TypedDict, total=False):
     sampler: str
     schedule: str
     refiner: bool
+    embedding_folder: str | Path | None
     dynamic: bool
     wildcard_folder: str | Path | None
     literal: bool

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
+from ..inversion.read import Inversion
 from ..sampling.samplers.base import Sampler
 from .embeds import Given
 
@@ -104,6 +105,8 @@ class GenerationRequest:
     """How the steps are spaced; `default` is the checkpoint's own."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
+    embedding_folder: str | Path | None = None
+    """Where names in the texts (`easynegative`, `embedding:easynegative`) are `.safetensors` files: textual inversion."""
     dynamic: bool = False
     """True: `{a|b}` in the texts is one of them by chance, for each picture by its seed (library dynamicprompts)."""
     wildcard_folder: str | Path | None = None
@@ -129,12 +132,16 @@ class GenerationRequest:
         return cls(**keywords)
 
 
+Run = tuple[str | Inversion, float]
+"""Words or an embedding, and their weight; `prompt.BREAK` is one too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """One text as it was given, and as it is tokenized: runs of equal weight (`prompt.parse_prompt`)."""
 
     given: str
-    runs: tuple[tuple[str, float], ...]
+    runs: tuple[Run, ...]
     """Where the text changes on its way, those of its first step."""
     schedule: tuple[tuple[int, "Text"], ...] = ()
     """Empty, or the texts that it is in turn, each with the step that it holds to, counted from 1 (`editing.py`)."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..inversion.shelf import embeddings_in
 from ..sampling.samplers.table import find_sampler
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
@@ -48,7 +49,8 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
-    texts = Texts(literal=boolean("literal", request.literal), steps=steps)
+    embedded = embeddings_in(request.embedding_folder, models)
+    texts = Texts(literal=boolean("literal", request.literal), steps=steps, embeddings=embedded)
     dynamic = dynamic_of(boolean("dynamic", request.dynamic), request.wildcard_folder)
     if dynamic is None or embeddings is not None:
         prompts = read_prompts(request, texts)
