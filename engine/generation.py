@@ -107,7 +107,7 @@ class Generation:
         with track(self.progress, "encode", total=len(encoders), unit="encoder") as advance:
 
             def use(runner: Runner) -> AbstractContextManager[None]:
-                return self.residency.phase(self.plan, runner.name, self.progress)
+                return self.residency.phase(self.plan, runner, self.progress)
 
             sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache, advance=advance))
         return {
@@ -162,7 +162,7 @@ class Generation:
         """What the U-Net is given for each prompt and its negative, evaluation by evaluation."""
         runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
         ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
-        with self.residency.phase(self.plan, runner.name, self.progress):
+        with self.residency.phase(self.plan, runner, self.progress):
             prompts = []
             for order in self.prepared.order[kind]:
                 known: Known = {}
@@ -193,7 +193,7 @@ class Generation:
         """One model's part of the loop; `before` evaluations were others'."""
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
         with (
-            self.residency.phase(self.plan, runner.name, self.progress),
+            self.residency.phase(self.plan, runner, self.progress),
             guided_model(runner, prompts, request) as model,
         ):
             steps = denoise(model, latents, part, noise, eta=request.eta)
@@ -218,7 +218,7 @@ def decoded(
     vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
     side = models.vae.downscale
     with (
-        residency.phase(plan, vae.name, progress),
+        residency.phase(plan, vae, progress),
         track(progress, "decode", total=len(latents), unit="image") as advance,
     ):
         shape = (len(latents), height * side, width * side, 3)

@@ -19,7 +19,7 @@ from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
-from .options import add_options, add_provider, as_words, options_of
+from .options import add_options, add_provider, options_of, words_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
         defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:
-            options["prompt"] = as_words(args.prompt, args, pipe.models) if args.literal else args.prompt
+            options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
             _warn(warning, args)

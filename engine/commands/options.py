@@ -10,8 +10,8 @@ from ..errors import RequestError
 from ..inversion.shelf import embeddings_in
 from ..picture.parameters import read
 from ..request.options import OPTIONS, Form, Option
-from ..request.prompt import escape
 from ..request.sizes import size_of
+from ..request.texts import as_words
 from ..runners.ort_providers import PROVIDERS
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 
@@ -75,14 +75,13 @@ def options_of(
     if args.embedding_folder is not None:
         given["embedding_folder"] = args.embedding_folder
     if args.literal:
-        given |= {name: as_words(given[name], args, models) for name in _TEXTS & given.keys()}
+        given |= {name: words_of(given[name], args, models) for name in _TEXTS & given.keys()}
     return {**kept, **given}
 
 
-def as_words(text: str, args: argparse.Namespace, models: Models) -> str:
+def words_of(text: str, args: argparse.Namespace, models: Models) -> str:
     """A text of `--literal`, written as a prompt."""
-    embeddings = embeddings_in(args.embedding_folder, models)
-    return escape(text) if embeddings is None else embeddings.escape(escape(text))
+    return as_words(text, embeddings_in(args.embedding_folder, models))
 
 
 def _type(row: Option) -> Any:

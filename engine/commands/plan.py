@@ -11,7 +11,7 @@ from ..memory.streaming import price
 from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from .base import Command, emit, say
-from .options import add_options, add_provider, as_words, options_of
+from .options import add_options, add_provider, options_of, words_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> int:
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
     options: dict[str, Any] = options_of(args, pipe.models)
-    prompts = [as_words(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
+    prompts = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
     pipe.request(prompts, **options)
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
     one = {**options, "num_images_per_prompt": 1}

@@ -28,7 +28,8 @@ class Found:
 
     start: int
     end: int
-    path: Path
+    path: Path | None
+    """None where the prefix asks for one that is not there."""
     escaped: bool
 
 
@@ -61,23 +62,27 @@ class Embeddings:
         at = 0
         for found in self._find(text):
             pieces.append(text[at : found.start])
-            pieces.append(text[found.start + 1 : found.end] if found.escaped else self._inversion(found.path))
+            if found.escaped:
+                pieces.append(text[found.start + 1 : found.end])
+            elif found.path is None:
+                raise self._unknown(text[found.start + len(_PREFIX) : found.end])
+            else:
+                pieces.append(self._inversion(found.path))
             at = found.end
         pieces.append(text[at:])
         joined: list[str | Inversion] = []
         for piece in pieces:
             if isinstance(piece, str) and joined and isinstance(joined[-1], str):
                 joined[-1] += piece
-            elif piece or not joined:
+            elif piece:
                 joined.append(piece)
-        return joined
+        return joined or [""]
 
     def escape(self, text: str) -> str:
-        """The text with a backslash before every name, so that it is words."""
+        """The text with a backslash before every name: `split` makes the words of it again."""
         at, pieces = 0, []
         for found in self._find(text):
-            # One that has a backslash gets two, of which a prompt makes one.
-            pieces += [text[at : found.start], "\\\\" if found.escaped else "\\"]
+            pieces += [text[at : found.start], "\\"]
             at = found.start
         return "".join([*pieces, text[at:]])
 
@@ -91,16 +96,15 @@ class Embeddings:
             start = word.start()
             if word[0] == _PREFIX[:-1] and lower.startswith(_PREFIX, start):
                 continue  # the name behind it takes it in
-            prefixed = lower.startswith(_PREFIX, start - len(_PREFIX)) and start - len(_PREFIX) >= begin
+            front = start - len(_PREFIX)
+            prefixed = front >= begin and lower.startswith(_PREFIX, front) and not _WORD.match(lower[front - 1 : front])
             match = self._longest(lower, word)
-            if match is None:
-                if prefixed and not text.startswith("\\", start - len(_PREFIX) - 1):
-                    raise self._unknown(word[0])
+            if match is None and not prefixed:
                 continue
-            name, path = match
+            name, path = match or (word[0], None)
             end = start + len(name)
             end += len(SUFFIX) if lower.startswith(SUFFIX, end) else 0
-            start -= len(_PREFIX) if prefixed else 0
+            start = front if prefixed else start
             escaped = start > begin and text[start - 1] == "\\"
             yield Found(start=start - escaped, end=end, path=path, escaped=escaped)
             begin = end

@@ -121,11 +121,18 @@ class MemoryPlan:
 
 
 def make_plan(
-    models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None, calls: int = 1
+    models: Models,
+    runners: Mapping[str, Runner],
+    workload: Workload,
+    *,
+    budget: int | None = None,
+    calls: int = 1,
+    beside: int = 0,
 ) -> MemoryPlan:
     """Plan a call within `budget` bytes. `budget` None keeps everything that fits, `LEAST` keeps nothing.
 
-    `calls` like this one may run at once: they share the weights, and each has its own working memory.
+    `calls` like this one may run at once: they share the weights, and each has its own working memory. `beside`: bytes
+    on the host that adapters take all the time.
 
     Without a budget of the caller's a GPU sets one: what was free on it. It decides what is kept and refuses nothing,
     because what is predicted is a little more than what is taken.
@@ -141,6 +148,7 @@ def make_plan(
     check_ranges(models, used, workload)
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
     overhead = _overhead(used)
+    overhead["host"] += beside
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
     limit = _room(used) if budget is None else budget
     for given_up in range(len(order) + 1):
@@ -157,7 +165,7 @@ def make_plan(
     raise MemoryBudgetError(
         f"{workload.width}x{workload.height} needs at least {format_bytes(plan.peak_bytes)} (phase "
         f"'{phases[worst].name}'), the budget is {format_bytes(budget or 0)}; raise the budget or make a smaller "
-        "picture, or fewer at once"
+        "picture, or fewer at once" + (", or leave LoRAs out, with which nothing is streamed" if beside else "")
     )
 
 

@@ -1,6 +1,6 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -46,4 +46,5 @@ class CallOptions(TypedDict, total=False):
     embedding_folder: str | Path | None
     dynamic: bool
     wildcard_folder: str | Path | None
+    loras: Mapping[str, float] | None
     literal: bool

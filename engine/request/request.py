@@ -12,6 +12,7 @@ from ..errors import RequestError
 from ..inversion.read import Inversion
 from ..sampling.samplers.base import Sampler
 from .embeds import Given
+from .loras import LoraUse
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -106,11 +107,13 @@ class GenerationRequest:
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
     embedding_folder: str | Path | None = None
-    """Where names in the texts (`easynegative`, `embedding:easynegative`) are `.safetensors` files: textual inversion."""
+    """Where names in the texts (`easynegative`, `embedding:easynegative`) are embeddings, `.safetensors` files."""
     dynamic: bool = False
     """True: `{a|b}` in the texts is one of them by chance, for each picture by its seed (library dynamicprompts)."""
     wildcard_folder: str | Path | None = None
     """Where `__name__` finds its lines, `name.txt`; asks for `dynamic` too."""
+    loras: Mapping[str, float] | None = None
+    """LoRA files (or names of those that were read before) with their weights; None: the pipeline's own."""
     literal: bool = False
     """True: the texts are words alone: no weights, changes, `BREAK` or embeddings (see `escape`)."""
 
@@ -217,6 +220,7 @@ class ResolvedRequest:
     negative_aesthetic_score: float
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
+    loras: tuple[LoraUse, ...] = ()
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""

@@ -16,6 +16,7 @@ from ..sampling.samplers.table import find_sampler
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
 from .limits import boolean, finite, integer, listed, number, pair, short_text, show
+from .loras import lora_uses
 from .noise_sources import noise_sources
 from .prompts import count_prompts, read_prompts, read_templates
 from .request import GenerationRequest, ResolvedRequest
@@ -87,6 +88,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        loras=lora_uses(request.loras),
     )
 
 

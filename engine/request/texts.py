@@ -29,10 +29,7 @@ class Texts:
         given = checked_text(name, given)
         if self.literal:
             # Kept as it would be written with weights, so that the settings in a picture make it again.
-            written = escape(given)
-            if self.embeddings is not None:
-                written = self.embeddings.escape(written)
-            return Text(given=written, runs=((given, 1.0),))
+            return Text(given=as_words(given, self.embeddings), runs=((given, 1.0),))
         schedule = prompt_schedule(given, self.steps)
         different = dict.fromkeys(text for _, text in schedule)
         if len(different) > MOST_TEXTS:
@@ -53,6 +50,11 @@ class Texts:
     def optional(self, name: str, given: object) -> Text | None:
         """The same where None is an answer."""
         return None if given is None else self.text(name, given)
+
+
+def as_words(text: str, embeddings: Embeddings | None) -> str:
+    """The prompt that takes all of a text as words."""
+    return escape(text if embeddings is None else embeddings.escape(text))
 
 
 def checked_text(name: str, given: object) -> str:
