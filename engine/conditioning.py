@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .architecture import GUIDANCE, SizeIds
+from .request.embeds import PromptEmbeds
 from .request.request import ResolvedRequest
 from .runners.base import Runner, Values, check_outputs
-from .text.encode import PromptEmbeds
 
 TIME_VECTORS = "time_vectors"
 

@@ -21,6 +21,7 @@ from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .memory.workload import Workload
 from .progress import Progress, track
+from .request.embeds import Sides
 from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
@@ -29,9 +30,9 @@ from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
 from .sampling.schedule import evaluation_timesteps, make_schedule, split
 from .sampling.torch_noise import TorchNoise
-from .scenes import Scenes
+from .scenes import GivenText, Scenes
 from .text.cache import EncodedChunks
-from .text.encode import PromptTokens, Sides, encode
+from .text.encode import PromptTokens, encode
 from .text.tokenizer import Tokenizer
 from .vae import decode, to_pil
 
@@ -47,7 +48,7 @@ class Prepared:
     """A checked request with its prompts tokenized and its steps laid; mappings are by model kind, in running order."""
 
     request: ResolvedRequest
-    tokens: Mapping[str, Sequence[PromptTokens]]
+    tokens: Mapping[str, Sequence[PromptTokens | GivenText]]
     """Each prompt's; where one changes on its way, its texts' one after another."""
     order: Mapping[str, Sequence[Sequence[int]]]
     """Prompt by prompt, which of `tokens` stands at each evaluation of the model's part."""
@@ -63,6 +64,8 @@ class Prepared:
         parts = {kind: part for kind, part in parts.items() if part.evaluations}
         scenes = {
             kind: Scenes.of(request.prompts, part, models.denoisers[kind], tokenizers, request.guidance_scale)
+            if request.embeddings is None
+            else Scenes.given(request.embeddings[kind], part)
             for kind, part in parts.items()
         }
         return cls(
@@ -100,7 +103,7 @@ class Generation:
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
         tokens = self.prepared.tokens
-        prompts = [prompt for column in tokens.values() for prompt in column]
+        prompts = [prompt for column in tokens.values() for prompt in column if isinstance(prompt, PromptTokens)]
         encoders = {name for prompt in prompts for name in prompt.text_encoders}
         with track(self.progress, "encode", total=len(encoders), unit="encoder") as advance:
 
@@ -108,7 +111,10 @@ class Generation:
                 return self.residency.phase(self.plan, runner, self.progress)
 
             sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache, advance=advance))
-        return {kind: [next(sides) for _ in column] for kind, column in tokens.items()}
+        return {
+            kind: [one.sides if isinstance(one, GivenText) else next(sides) for one in column]
+            for kind, column in tokens.items()
+        }
 
     def steps(self, embeddings: Embeddings) -> Steps:
         """The loop: from each picture's own noise through the base's part and the refiner's.
@@ -247,7 +253,7 @@ def resume(steps: Steps, replacement: Array | None = None) -> Step | Array:
         return np.asarray(end.value)
 
 
-def _check_embeddings(embeddings: Embeddings, tokens: Mapping[str, Sequence[PromptTokens]]) -> None:
+def _check_embeddings(embeddings: Embeddings, tokens: Mapping[str, Sequence[PromptTokens | GivenText]]) -> None:
     """Raise `RequestError` for embeddings that were made for other models, prompts or guidance."""
     for kind, prompts in tokens.items():
         given, guided = embeddings.get(kind, ()), any(prompt.guided for prompt in prompts)

@@ -14,13 +14,12 @@ from ..picture.parameters import HASH_DIGITS
 from ..pipeline import Pipeline
 from ..progress import Bars, JsonLines, Progress, Silent
 from ..request.limits import integer
-from ..request.prompt import escape
 from ..request.request import ResolvedRequest
 from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
-from .options import add_options, add_provider, options_of
+from .options import add_options, add_provider, options_of, words_of
 from .styles import add_styles, with_styles
 
 
@@ -61,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:
-            options["prompt"] = escape(args.prompt) if args.literal else args.prompt
+            options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
         options = with_styles(args, options)
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, args):
@@ -95,8 +94,7 @@ def _warnings(
             yield f"other files than the picture was made with: {', '.join(other)}"
     if args.literal:
         return
-    (prompt,) = request.prompts
-    texts = (prompt.prompt, prompt.prompt_2, prompt.negative_prompt, prompt.negative_prompt_2)
+    texts = [text for p in request.prompts for text in (p.prompt, p.prompt_2, p.negative_prompt, p.negative_prompt_2)]
     found = dict.fromkeys(
         part
         for text in texts

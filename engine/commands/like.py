@@ -18,7 +18,8 @@ _OURS = {
     PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG"}
+_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template"}
+"""Nothing to be done about: the prompts are there as chance made them."""
 
 
 class Like:

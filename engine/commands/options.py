@@ -8,11 +8,12 @@ from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..inversion.shelf import embeddings_in
 from ..picture.parameters import read
 from ..presets.table import KEYWORDS, PRESETS
 from ..request.options import OPTIONS, Form, Option
-from ..request.prompt import escape
 from ..request.sizes import size_of
+from ..request.texts import as_words
 from ..runners.ort_providers import PROVIDERS
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 
@@ -36,6 +37,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", help="width and height at once: WIDTHxHEIGHT, or a name such as portrait")
     parser.add_argument("--aspect", help="the same by a ratio such as 3:2 or 16:9 (see `pocketxl list sizes`)")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
+    parser.add_argument(
+        "--embedding-folder", metavar="FOLDER", help="textual inversion: names in prompts are .safetensors files there"
+    )
+    parser.add_argument("--dynamic", action="store_true", help="{a|b} in prompts is one of them by chance, by the seed")
+    parser.add_argument(
+        "--wildcard-folder", metavar="FOLDER", help="__name__ in prompts is a line of name.txt there, by the seed"
+    )
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
 
 
@@ -68,10 +76,21 @@ def options_of(
     if {"num_inference_steps", "schedule"} & given.keys():
         kept.pop("timesteps", None)
         kept.pop("sigmas", None)
+    if args.dynamic or args.wildcard_folder is not None:
+        if args.literal:
+            raise RequestError("--literal and --dynamic were both given; braces are words, or a choice")
+        given |= {"dynamic": True, "wildcard_folder": args.wildcard_folder}
+    if args.embedding_folder is not None:
+        given["embedding_folder"] = args.embedding_folder
     if args.literal:
         given.pop("lora_folder", None)  # tags are words too
-        given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
+        given |= {name: words_of(given[name], args, models) for name in _TEXTS & given.keys()}
     return {**kept, **given}
+
+
+def words_of(text: str, args: argparse.Namespace, models: Models) -> str:
+    """A text of `--literal`, written as a prompt."""
+    return as_words(text, embeddings_in(args.embedding_folder, models))
 
 
 def _size(text: str, models: Models) -> tuple[int, int]:

@@ -10,9 +10,8 @@ from ..memory.sizes import format_bytes, parse_bytes
 from ..memory.streaming import price
 from ..miniature import engine_folder
 from ..pipeline import Pipeline
-from ..request.prompt import escape
 from .base import Command, emit, say
-from .options import add_options, add_provider, options_of
+from .options import add_options, add_provider, options_of, words_of
 from .styles import add_styles, with_styles
 
 
@@ -35,7 +34,7 @@ def _run(args: argparse.Namespace) -> int:
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
     options: dict[str, Any] = options_of(args, pipe.models)
-    given = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
+    given = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
     styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
     options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]
     del options["prompt"]

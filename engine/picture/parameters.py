@@ -50,8 +50,13 @@ def describe(
             if value is not None and value != _default(request, name):
                 settings[row.label] = _write(row.form, value)
     settings |= hashes_of(request.loras)
+    for label, template in (("Template", prompt.template), ("Negative Template", prompt.negative_template)):
+        if template is not None:
+            settings[label] = template
     if request.latents is not None:
         settings["Latents"] = "given"
+    if request.embeddings is not None:
+        settings["Prompt embeds"] = "given"
     if request.refiner:
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:

@@ -1,6 +1,7 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy.typing as npt
@@ -25,6 +26,10 @@ class CallOptions(TypedDict, total=False):
     eta: float
     generator: Any
     latents: npt.ArrayLike | None
+    prompt_embeds: Any
+    negative_prompt_embeds: Any
+    pooled_prompt_embeds: Any
+    negative_pooled_prompt_embeds: Any
     output_type: str
     guidance_rescale: float
     guidance_start: float
@@ -43,6 +48,9 @@ class CallOptions(TypedDict, total=False):
     schedule: str
     preset: str | None
     refiner: bool
+    embedding_folder: str | Path | None
+    dynamic: bool
+    wildcard_folder: str | Path | None
     loras: Loras | None
     lora_folder: str | None
     literal: bool

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
+from ..inversion.read import Inversion
 from ..sampling.samplers.base import Sampler
+from .embeds import Given
 from .loras import Loras, LoraUse
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
     "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
-    "prompt_embeds": "give the prompt as text", "negative_prompt_embeds": "give the negative prompt as text",
-    "pooled_prompt_embeds": "give the prompt as text", "negative_pooled_prompt_embeds": "give the prompt as text",
     "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
@@ -65,6 +66,15 @@ class GenerationRequest:
     diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
     latents: npt.ArrayLike | None = None
     """(pictures, 4, height / 8, width / 8) noise of unit variance to start from."""
+    prompt_embeds: Any = None
+    """In place of `prompt`: (prompts, tokens, width) floats, or a mapping of model kind → those where a refiner takes
+    part, or what `Pipeline.encode` returned, which has the other three too. Of any length up to 1,232 tokens."""
+    negative_prompt_embeds: Any = None
+    """As `prompt_embeds`, and of its shape; None: zeros, where the model takes them for no negative prompt."""
+    pooled_prompt_embeds: Any = None
+    """(prompts, P), or a mapping; beside `prompt_embeds`."""
+    negative_pooled_prompt_embeds: Any = None
+    """As `pooled_prompt_embeds`, beside `negative_prompt_embeds`."""
     output_type: str = "pil"
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
@@ -103,12 +113,18 @@ class GenerationRequest:
     instead. See docs/sampling.md."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
+    embedding_folder: str | Path | None = None
+    """Where names in the texts (`easynegative`, `embedding:easynegative`) are embeddings, `.safetensors` files."""
+    dynamic: bool = False
+    """True: `{a|b}` in the texts is one of them by chance, for each picture by its seed (library dynamicprompts)."""
+    wildcard_folder: str | Path | None = None
+    """Where `__name__` finds its lines, `name.txt`; asks for `dynamic` too."""
     loras: Loras | None = None
     """LoRA files (or names of those that were read before) with their weights; None: the pipeline's own."""
     lora_folder: str | None = None
     """Where LoRAs lie that prompts name as `<lora:name:0.8>`; None: such tags are words."""
     literal: bool = False
-    """True: brackets in the texts are text, not weights (see `escape`)."""
+    """True: the texts are words alone: no weights, changes, `BREAK` or embeddings (see `escape`)."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -128,12 +144,16 @@ class GenerationRequest:
         return cls(**keywords)
 
 
+Run = tuple[str | Inversion, float]
+"""Words or an embedding, and their weight; `prompt.BREAK` is one too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """One text as it was given, and as it is tokenized: runs of equal weight (`prompt.parse_prompt`)."""
 
     given: str
-    runs: tuple[tuple[str, float], ...]
+    runs: tuple[Run, ...]
     """Where the text changes on its way, those of its first step."""
     schedule: tuple[tuple[int, "Text"], ...] = ()
     """Empty, or the texts that it is in turn, each with the step that it holds to, counted from 1 (`editing.py`)."""
@@ -152,11 +172,20 @@ class Prompt:
     prompt_2: Text | None = None
     negative_prompt: Text | None = None
     negative_prompt_2: Text | None = None
+    template: str | None = None
+    """What chance made `prompt` of (`dynamic.py`); None where nothing was."""
+    negative_template: str | None = None
 
     def at(self, step: int) -> "Prompt":
         """The prompt at a step, counted from 1."""
-        texts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Prompt(**{name: text and text.at(step) for name, text in texts.items()})
+        prompt, *others = (
+            text and text.at(step)
+            for text in (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
+        )
+        assert prompt is not None
+        return Prompt(
+            prompt=prompt, **dict(zip(("prompt_2", "negative_prompt", "negative_prompt_2"), others, strict=True))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +203,8 @@ class ResolvedRequest:
     generators: tuple[Any, ...] | None
     """torch generators that the noise is drawn from instead: one a picture, or one for all."""
     latents: npt.NDArray[np.float32] | None
+    embeddings: Given | None
+    """Model kind → what the caller gave in place of the prompts, which are empty then."""
     height: int
     width: int
     sampler: Sampler
@@ -212,6 +243,9 @@ class ResolvedRequest:
             seeds=(self.seeds[index],),
             generators=own,
             latents=None if self.latents is None else self.latents[index : index + 1],
+            embeddings=None
+            if self.embeddings is None
+            else {kind: (sides[index // self.num_images_per_prompt],) for kind, sides in self.embeddings.items()},
         )
 
     @property

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,16 @@ import numpy.typing as npt
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
-from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
+from .dynamic import dynamic_of
+from .embeds import Given, given_embeddings
+from .limits import boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
-from .request import GenerationRequest, Prompt, ResolvedRequest
+from .prompts import count_prompts, read_prompts, read_templates
+from .request import GenerationRequest, ResolvedRequest
 from .tagged import with_tags, without_tags
 from .texts import Texts
 
@@ -37,22 +42,34 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
     integer("pixels of a picture", height * width)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    images = integer("pictures in all", _count(request.prompt) * per_prompt)
+    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
+    kinds = ("base", "refiner") if refiner else ("base",)
+    guidance_scale = number("guidance_scale", request.guidance_scale)
+    request, embeddings = _embeddings(request, models, kinds, guidance_scale)
+    images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
-    prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
     guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
+    embedded = embeddings_in(request.embedding_folder, models)
+    texts = Texts(literal=boolean("literal", request.literal), steps=steps, embeddings=embedded)
+    dynamic = dynamic_of(boolean("dynamic", request.dynamic), request.wildcard_folder)
+    if dynamic is None or embeddings is not None:
+        prompts = read_prompts(request, texts)
+    elif texts.literal:
+        raise RequestError("literal and dynamic were both given; braces are words, or a choice")
+    else:
+        prompts, per_prompt = read_templates(request, texts, dynamic, seeds, per_prompt), 1
     return ResolvedRequest(
         prompts=with_tags(prompts, given),
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
+        embeddings=embeddings,
         height=height,
         width=width,
         sampler=sampler,
@@ -61,11 +78,11 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         timesteps=timesteps,
         sigmas=sigmas,
         eta=_eta(request.eta, sampler),
-        guidance_scale=number("guidance_scale", request.guidance_scale),
+        guidance_scale=guidance_scale,
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
         guidance_start=guidance_start,
         guidance_end=guidance_end,
-        kinds=("base", "refiner") if refiner else ("base",),
+        kinds=kinds,
         denoising_end=_handoff(request.denoising_end, refiner),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
@@ -79,6 +96,20 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         callback_on_step_end=_callback(request.callback_on_step_end),
         loras=loras,
     )
+
+
+def _embeddings(
+    request: GenerationRequest, models: Models, kinds: Sequence[str], guidance_scale: float
+) -> tuple[GenerationRequest, Given | None]:
+    """The request, and what it has in place of prompts: empty texts then stand for each."""
+    given = given_embeddings(vars(request), models, kinds, guidance_scale)
+    if given is None:
+        return request, None
+    texts = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+    if beside := [name for name in texts if getattr(request, name) not in (None, "")]:
+        raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
+    count = len(next(iter(given.values())))
+    return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
 
 
 def _output_type(value: object) -> str:
@@ -141,40 +172,6 @@ def _sizes(request: GenerationRequest) -> _Sizes:
             "give both sizes, or none of the three"
         )
     return found
-
-
-def _count(prompt: object) -> int:
-    count = 1 if isinstance(prompt, str) else len(listed("prompt", prompt))
-    if not 1 <= count <= LIMITS["pictures in all"][1]:
-        raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
-    return count
-
-
-def _prompts(request: GenerationRequest, texts: Texts) -> tuple[Prompt, ...]:
-    count = _count(request.prompt)
-    prompts = _column("prompt", request.prompt, count)
-    prompts_2 = _column("prompt_2", request.prompt_2, count)
-    negatives = _column("negative_prompt", request.negative_prompt, count)
-    negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
-    return tuple(
-        Prompt(
-            prompt=texts.text("prompt", prompts[i]),
-            prompt_2=texts.optional("prompt_2", prompts_2[i]),
-            negative_prompt=texts.optional("negative_prompt", negatives[i]),
-            negative_prompt_2=texts.optional("negative_prompt_2", negatives_2[i]),
-        )
-        for i in range(count)
-    )
-
-
-def _column(name: str, value: object, count: int) -> list[Any]:
-    """One entry a prompt: a list as it is, anything else for all of them."""
-    texts = [value] * count if value is None or isinstance(value, str) else listed(name, value)
-    if len(texts) != count:
-        raise RequestError(
-            f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
-        )
-    return texts
 
 
 def _custom_levels(

@@ -15,13 +15,14 @@ from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ..quantize.formats import Kind
 from .layers import find_layers, only_user
 from .opener import Opener
+from .token_seam import take_vectors
 
 ATTENTION, OTHERS = "attention", "others"
 _ATTENTION = re.compile(r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|self_attn\.(q_proj|k_proj|v_proj|out_proj))")
 
 Seam = Callable[[Opener, ComponentSpec], tuple[TensorSpec, ...]]
 """Puts one kind of adapter into a graph, and says which inputs that are."""
-SEAMS: Mapping[str, Seam] = {}
+SEAMS: Mapping[str, Seam] = {"vectors": take_vectors}
 """By the name that rows call them."""
 
 
@@ -44,7 +45,7 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
         Row(file="open.onnx", groups=(ATTENTION, OTHERS)),
     ),
     Role.CONDITIONER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
-    Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
+    Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("vectors",)),),
 }
 """From the graph with the fewest places on."""
 
