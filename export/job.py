@@ -214,6 +214,7 @@ def models_of(assembly: Assembly) -> Models:
             for name in names
         },
         vae=assembly.checkpoints["base"].vae_architecture,
+        encodes="vae_encoder" in assembly.components,
     )
     if fault := next(model_faults(models), None):
         sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())

@@ -115,7 +115,8 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
     for name in ("transformer_layers", "up_transformer_layers", "heads"):
         if len(getattr(unet, name)) != levels:
             yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
-    if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
+    latents = models.vae.latent_channels
+    if unet.out_channels != latents or not (unet.in_channels == latents or unet.inpaints(latents)):
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"

@@ -22,6 +22,8 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    encoded: int = 0
+    """Pictures as input that go through the VAE's encoder."""
 
     @classmethod
     def of(
@@ -36,6 +38,7 @@ class Workload:
 
         `guidance`: whether any of the models takes negatives.
         """
+        given = request.pictures
         return cls(
             width=request.width,
             height=request.height,
@@ -44,6 +47,7 @@ class Workload:
             guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
+            encoded=0 if given is None or given.latents is not None else given.count or request.images,
         )
 
     @classmethod

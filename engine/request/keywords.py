@@ -39,3 +39,14 @@ class CallOptions(TypedDict, total=False):
     schedule: str
     refiner: bool
     literal: bool
+    image: Any
+    strength: float | None
+    mask_image: Any
+    mask_blur: float
+    paste_back: bool
+    denoising_start: float | None
+    base: bool
+    hires_scale: float | None
+    hires_strength: float
+    hires_steps: int | None
+    hires_upscaler: str

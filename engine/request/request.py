@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
+from ..pictures_in.input import PictureInput
 from ..sampling.samplers.base import Sampler
+
+if TYPE_CHECKING:
+    from .hires import Hires
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -16,10 +20,11 @@ _ADVICE = {
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
     "prompt_embeds": "give the prompt as text", "negative_prompt_embeds": "give the negative prompt as text",
     "pooled_prompt_embeds": "give the prompt as text", "negative_pooled_prompt_embeds": "give the prompt as text",
-    "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
+    "return_dict": "the result always has .images", 
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
-    "image": "only text to image is supported", "strength": "only text to image is supported",
+    "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
+    "masked_image_latents": "they are made of image and mask_image",
     "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
     "cross_attention_kwargs": "adapters are not supported",
 }  # fmt: skip
@@ -97,6 +102,29 @@ class GenerationRequest:
     """False: the base walks to the end, though the engine has a refiner."""
     literal: bool = False
     """True: brackets in the texts are text, not weights (see `escape`)."""
+    image: Any = None
+    """What to begin from instead of noise: a PIL picture, an array (H, W, 3) of uint8 or floats in [0, 1], a list with
+    one for each prompt, or latents (n, 4, h, w). Where width or height are not given it has its own, rounded down."""
+    strength: float | None = None
+    """How much of `image` is made anew, 0 to 1: the share of the steps that is made; None: 0.3, with a mask 0.9999."""
+    mask_image: Any = None
+    """In the size of `image`: white is painted anew, black stays. A picture, an array (H, W), or one for each prompt."""
+    mask_blur: float = 0.0
+    """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
+    paste_back: bool = False
+    """True: what is black in the mask is `image` itself to the bit, not what the VAE makes of it."""
+    denoising_start: float | None = None
+    """Instead of `strength`: `image` has the noise that is left at this share of the trained timesteps already."""
+    base: bool = True
+    """False: the refiner alone, on `image`."""
+    hires_scale: float | None = None
+    """Above 1: the picture is made, enlarged by this factor, and made anew from there by `hires_strength`."""
+    hires_strength: float = 0.7
+    """The second pass's `strength`."""
+    hires_steps: int | None = None
+    """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
+    hires_upscaler: str = "latent"
+    """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -173,6 +201,8 @@ class ResolvedRequest:
     negative_aesthetic_score: float
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
+    pictures: PictureInput | None = None
+    hires: "Hires | None" = None
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""
@@ -184,12 +214,18 @@ class ResolvedRequest:
             seeds=(self.seeds[index],),
             generators=own,
             latents=None if self.latents is None else self.latents[index : index + 1],
+            pictures=None if self.pictures is None else self.pictures.at(index, self.images),
         )
 
     @property
     def images(self) -> int:
         """How many pictures."""
         return len(self.seeds)
+
+    @property
+    def made(self) -> tuple[int, int]:
+        """(height, width) in pixels of the pictures that come out."""
+        return (self.height, self.width) if self.hires is None else (self.hires.height, self.hires.width)
 
     @property
     def refiner(self) -> bool:

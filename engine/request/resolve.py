@@ -11,8 +11,10 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
+from .hires import resolve_hires
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
+from .pictures import Given, picture_input, read_pictures
 from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
 
@@ -29,16 +31,16 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     """
     request = GenerationRequest.of(keywords)
     vae = models.vae
-    height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
-    width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
-    integer("pixels of a picture", height * width)
     prompts = _prompts(request, literal=boolean("literal", request.literal))
+    given = read_pictures(request, models, len(prompts))
+    height, width = _size(request, models, given)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", len(prompts) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
+    kinds = _kinds(request, models)
+    refiner = "refiner" in kinds
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
@@ -57,8 +59,8 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         eta=_eta(request.eta, sampler.name),
         guidance_scale=number("guidance_scale", request.guidance_scale),
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
-        kinds=("base", "refiner") if refiner else ("base",),
-        denoising_end=_handoff(request.denoising_end, refiner),
+        kinds=kinds,
+        denoising_end=_handoff(request.denoising_end, refiner and "base" in kinds),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
         crops_coords_top_left=sizes.crop,
@@ -69,7 +71,43 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        pictures=None if given is None else picture_input(request, given, height, width),
+        hires=resolve_hires(request, models, height, width),
     )
+
+
+def _size(request: GenerationRequest, models: Models, given: Given | None) -> tuple[int, int]:
+    """(height, width): as asked for, of the picture that is given, or the models' own."""
+    step = models.vae.downscale
+    asked = [
+        None if value is None else _side(name, value, step)
+        for name, value in (("height", request.height), ("width", request.width))
+    ]
+    native = models.native_size
+    height, width = (native, native) if given is None else given.size(step, *asked)
+    height, width = asked[0] or height, asked[1] or width
+    integer("height", height)
+    integer("width", width)
+    integer("pixels of a picture", height * width)
+    return height, width
+
+
+def _kinds(request: GenerationRequest, models: Models) -> tuple[str, ...]:
+    """The models that take part, in running order."""
+    base, refiner = boolean("base", request.base), boolean("refiner", request.refiner)
+    if not base and (request.image is None or not refiner or "refiner" not in models.denoisers):
+        raise RequestError(
+            "base is False, which leaves the work on a picture to the refiner; give image, and an engine that has a "
+            "refiner, or leave base out"
+        )
+    kinds = tuple(kind for kind, on in (("base", base), ("refiner", refiner)) if on and kind in models.denoisers)
+    inpaints = [kind for kind in kinds if models.denoisers[kind].unet.inpaints(models.vae.latent_channels)]
+    if inpaints and (request.image is None or request.mask_image is None):
+        raise RequestError(
+            f"the {inpaints[0]} of this engine is for inpainting: it paints what a mask leaves out of a picture; give "
+            "image and mask_image"
+        )
+    return kinds
 
 
 def _output_type(value: object) -> str:

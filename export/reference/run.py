@@ -36,6 +36,7 @@ from .watched import Run, watched_runs
 if TYPE_CHECKING:
     from .streamed import StreamedModule
 
+ENCODER = "vae_encoder"
 SAMPLES = 4
 """Rows of a component that the gate compares, spread evenly over the run."""
 
@@ -148,6 +149,8 @@ def run_reference(
 ) -> Reference:
     """Make `settings.prompts` pictures of `size` × `size` pixels in float32, and some more, and watch every layer.
 
+    The VAE's encoder, which a picture out of a prompt does not need, is shown the pictures that came out.
+
     Each finished picture and, of the one that is being made, each step is kept in `store`; those that are there already
     are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
@@ -172,8 +175,11 @@ def run_reference(
             for runner in runners.values():
                 runner.calls = calls if runner.spec.role is Role.UNET else None
             before = {name: len(runner.samples) for name, runner in runners.items()}
+            picture = runs[index](steps_of(advance, count=False))
+            if ENCODER in runners:
+                runners[ENCODER]({"image": (2 * picture - 1).transpose(2, 0, 1)[None]})
             part = Part(
-                picture=runs[index](steps_of(advance, count=False)),
+                picture=picture,
                 samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
                 calibration={name: runner.take() for name, runner in runners.items()},
                 rows={name: runner.seen for name, runner in runners.items()},
