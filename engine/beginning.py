@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .architecture import VaeArchitecture
 from .inpainting import Inpainting
 from .pictures_in.input import WHITE, Array, PictureInput, floats, spread
 from .request.request import ResolvedRequest
@@ -28,53 +29,63 @@ class Beginning:
     inpainting: Inpainting | None = None
 
 
-def from_noise(request: ResolvedRequest, noise: Noise, shape: tuple[int, ...], init_noise_sigma: float) -> Beginning:
-    """Noise alone: the caller's own, or drawn."""
-    latents = noise.normal(shape) if request.latents is None else request.latents
-    return Beginning(latents=latents * np.float32(init_noise_sigma))
-
-
-def from_pictures(
+def begin(
     request: ResolvedRequest,
-    given: PictureInput,
+    vae: VaeArchitecture,
     noise: Noise,
     schedule: Schedule,
     encode: Encode,
     *,
-    shape: tuple[int, ...],
-    downscale: int,
-    init_noise_sigma: float,
-    beside: bool,
+    sigma: float,
+    told: bool,
+) -> Beginning:
+    """What a pass starts from: noise alone, the caller's own or drawn, or a picture.
+
+    `schedule`: of the first part. `sigma`: of noise alone. `told`: whether a model is told the masked picture.
+    """
+    shape = vae.latent_shape(request.height, request.width)
+    if request.pictures is not None:
+        return _from_pictures(request, request.pictures, vae, noise, schedule, encode, sigma=sigma, told=told)
+    latents = noise.normal(shape) if request.latents is None else request.latents
+    return Beginning(latents=latents * np.float32(sigma))
+
+
+def _from_pictures(
+    request: ResolvedRequest,
+    given: PictureInput,
+    vae: VaeArchitecture,
+    noise: Noise,
+    schedule: Schedule,
+    encode: Encode,
+    *,
+    sigma: float,
+    told: bool,
 ) -> Beginning:
     """A picture, and the noise of the schedule's first evaluation.
 
-    `beside`: whether a model is told the masked picture. With a mask and a strength of 1 nothing of the picture is left
-    in what is painted anew, as in diffusers.
+    With a mask and a strength of 1 nothing of the picture is left in what is painted anew, as in diffusers.
     """
-    images = request.images
-    if given.latents is not None:
-        clean = spread(given.latents, images)
-    else:
+    images, shape = request.images, vae.latent_shape(request.height, request.width)
+    if given.latents is None:
         clean = _sampled(encode(given.pictures), noise, shape, images)
-    drawn = given.denoising_start is None or bool(given.masks)
-    fresh = clean if not drawn else noise.normal(shape) if request.latents is None else request.latents
+    else:
+        clean = spread(given.latents, images)
+    fresh = clean  # where none is added
+    if given.denoising_start is None or given.masks:
+        fresh = noise.normal(shape) if request.latents is None else request.latents
     inpainting = None
     if given.masks:
-        masks = spread(given.latent_masks(downscale), images)
         masked = None
-        if given.latents is None:  # latents cannot be masked
-            draw = noise.normal(shape)
-            if beside:
-                hidden = [_hidden(picture, mask) for picture, mask in _pairs(given)]
-                found = encode(hidden)
-                masked = LatentDistribution(
-                    mean=spread(found.mean, images), deviation=spread(found.deviation, images)
-                ).sample(draw)
+        if told:
+            masked = _sampled(encode([_hidden(*pair) for pair in _pairs(given)]), noise, shape, images)
+        elif given.latents is None:
+            noise.normal(shape)  # diffusers encodes what nobody is told
+        masks = spread(given.latent_masks(vae.downscale), images)
         inpainting = Inpainting(masks=masks, clean=clean, noise=fresh, masked=masked)
     if given.denoising_start is not None:
         latents = clean
-    elif given.masks and given.strength == 1 and given.first_step is None:
-        latents = fresh * np.float32(init_noise_sigma)
+    elif given.masks and given.strength == 1:
+        latents = fresh * np.float32(sigma)
     else:
         latents = noised(clean, fresh, schedule, schedule.begin)
     return Beginning(latents=np.asarray(latents, np.float32), inpainting=inpainting)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from .architecture import Models
-from .beginning import Beginning, from_noise, from_pictures
+from .beginning import Beginning, begin
 from .conditioning import Conditioning, condition, time_ids
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
@@ -23,12 +23,11 @@ from .inpainting import Inpainting, paste_back
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .memory.workload import Workload
-from .progress import Progress, track
+from .passes import begun, first_pass, second_pass, some
 from .pictures_in.input import PictureInput
-from .request.hires import second_input
+from .progress import Progress, track
 from .request.request import ResolvedRequest
 from .runners.base import Runner
-from .sampling.begin import from_step, from_strength
 from .sampling.denoise import Step, denoise
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
@@ -37,8 +36,7 @@ from .sampling.torch_noise import TorchNoise
 from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, Sides, encode, tokenize
 from .text.tokenizer import Tokenizer
-from .vae import decode, to_pil
-from .vae_encode import LatentDistribution, encode_picture, joined
+from .vae_phases import VaePhases
 
 Embeddings = Mapping[str, Sequence[Sides]]
 """Model kind → each prompt's embeddings, and its negative's (None without guidance)."""
@@ -61,8 +59,9 @@ class Prepared:
     def of(cls, request: ResolvedRequest, models: Models, tokenizers: Mapping[str, Tokenizer]) -> Self:
         """Prepare a request. Raises `RequestError` for what only the checkpoint decides, such as too many steps."""
         if request.hires is not None:
-            first = cls.of(_first_pass(request), models, tokenizers)
-            return replace(cls.of(_second_pass(request), models, tokenizers), first=first)
+            first = cls.of(first_pass(request), models, tokenizers)
+            second = cls.of(second_pass(request), models, tokenizers)
+            return replace(second, first=first, tokens={**first.tokens, **second.tokens})
         parts = _schedules(request, models)
         start = next(iter(parts.values())).init_noise_sigma
         parts = {kind: part for kind, part in parts.items() if part.evaluations}
@@ -80,10 +79,11 @@ class Prepared:
         longest = tuple(max(prompt.tokens for prompt in column) for column in zip(*self.tokens.values(), strict=True))
         guidance = any(prompt.guided for column in self.tokens.values() for prompt in column)
         evaluations = {kind: len(part.evaluations) for kind, part in self.parts.items()}
-        if self.first is not None:
-            before = self.first.workload.evaluations
-            evaluations = {kind: max(evaluations.get(kind, 0), before.get(kind, 0)) for kind in {**before, **evaluations}}
-        return Workload.of(self.request, longest, evaluations, guidance=guidance)
+        if self.first is None:
+            return Workload.of(self.request, longest, evaluations, guidance=guidance)
+        before = self.first.workload
+        most = {k: max(evaluations.get(k, 0), before.evaluations.get(k, 0)) for k in before.evaluations | evaluations}
+        return replace(Workload.of(self.request, longest, most, guidance=guidance), before=before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,14 @@ class Generation:
             for kind, part in parts.items():
                 # Not in a variable: it would outlive the part.
                 latents = yield from self._part(
-                    kind, part, self._condition(kind, waiting.pop(kind), part), latents, noise, before, advance, inpainting
+                    kind,
+                    part,
+                    self._condition(kind, waiting.pop(kind), part),
+                    latents,
+                    noise,
+                    before,
+                    advance,
+                    inpainting,
                 )
                 before += len(part.evaluations)
         return latents
@@ -167,44 +174,24 @@ class Generation:
         given, finish = request.pictures, None
         if given is not None and given.paste_back:
             finish = partial(paste_back, given, images=len(latents))
-        return decoded(
-            self.models, self.runners, self.residency, self.plan, latents, kind, self.progress, finish=finish
-        )
+        return self._vae.decoded(latents, kind, finish=finish)
 
     def _beginning(self, noise: Noise) -> Beginning:
         """What the first part starts from."""
-        request, vae, sigma = self.prepared.request, self.models.vae, self.prepared.init_noise_sigma
-        shape = vae.latent_shape(request.height, request.width)
-        if request.pictures is None:
-            return from_noise(request, noise, shape, sigma)
-        return from_pictures(
-            request,
-            request.pictures,
-            noise,
-            next(iter(self.prepared.parts.values())),
-            self._encoded,
-            shape=shape,
-            downscale=vae.downscale,
-            init_noise_sigma=sigma,
-            beside=any(self._told(kind) for kind in self.prepared.parts),
+        prepared, vae = self.prepared, self.models.vae
+        schedule = next(iter(prepared.parts.values()))
+        told = any(self._told(kind) for kind in prepared.parts)
+        return begin(
+            prepared.request, vae, noise, schedule, self._vae.encoded, sigma=prepared.init_noise_sigma, told=told
         )
+
+    @property
+    def _vae(self) -> VaePhases:
+        return VaePhases(self.models.vae, self.runners, self.residency, self.plan, self.progress)
 
     def _told(self, kind: str) -> bool:
         """Whether a model takes the mask and the masked picture beside the latents."""
         return self.models.denoisers[kind].unet.inpaints(self.models.vae.latent_channels)
-
-    def _encoded(self, pictures: Sequence[np.ndarray]) -> LatentDistribution:
-        """What the VAE makes of pictures, one after another."""
-        runner = self.runners["vae_encoder"]
-        with (
-            self.residency.phase(self.plan, runner.name, self.progress),
-            track(self.progress, "encode picture", total=len(pictures), unit="image") as advance,
-        ):
-            found = []
-            for picture in pictures:
-                found.append(encode_picture(runner, picture, self.models.vae.scaling_factor))
-                advance()
-        return joined(found)
 
     def _enlarged(self, request: ResolvedRequest, latents: Array) -> PictureInput:
         """What the second pass begins from."""
@@ -213,8 +200,7 @@ class Generation:
         if given.latents is not None:
             _, *sides = self.models.vae.latent_shape(height, width)
             return replace(given, latents=larger_latents(latents, *sides))
-        pictures = decoded(self.models, self.runners, self.residency, self.plan, latents, "np", self.progress)
-        return replace(given, pictures=larger_pictures(pictures, height, width))
+        return replace(given, pictures=larger_pictures(self._vae.decoded(latents, "np"), height, width))
 
     def _condition(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> list[tuple[Conditioning, ...]]:
         """What the U-Net is given for each prompt and its negative."""
@@ -265,40 +251,6 @@ class Generation:
             return step
 
 
-def decoded(
-    models: Models,
-    runners: Mapping[str, Runner],
-    residency: Residency,
-    plan: MemoryPlan,
-    latents: Array,
-    output_type: str,
-    progress: Progress,
-    *,
-    finish: Callable[[int, Array], Array] | None = None,
-) -> Any:
-    """Latents (n, C, h, w) → PIL pictures (`pil`) or arrays (n, H, W, 3) in [0, 1] (`np`), each as it is done.
-
-    `finish`: what is still done to each, from its number and its array.
-    """
-    vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
-    side = models.vae.downscale
-    with (
-        residency.phase(plan, vae.name, progress),
-        track(progress, "decode", total=len(latents), unit="image") as advance,
-    ):
-        shape = (len(latents), height * side, width * side, 3)
-        pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
-        for index, picture in enumerate(decode(vae, latents, models.vae.scaling_factor)):
-            if finish is not None:
-                picture = finish(index, picture)
-            if output_type == "pil":
-                pictures.append(to_pil(picture))
-            else:
-                pictures[index] = picture
-            advance()
-    return pictures
-
-
 def _noise(request: ResolvedRequest) -> Noise:
     """What the latents start from, and what samplers add on their way."""
     if request.generators is not None:
@@ -338,51 +290,9 @@ def _schedules(request: ResolvedRequest, models: Models) -> dict[str, Schedule]:
         )
         for kind in request.kinds
     }
-    whole = {kind: _begun(schedule, request.pictures) for kind, schedule in whole.items()}
+    whole = {kind: begun(schedule, request.pictures) for kind, schedule in whole.items()}
     if request.denoising_end is None:
-        return _some(whole)
+        return some(whole)
     # The base walks the first part, the refiner the second one; without a refiner the noise is left in.
     second = {kind: kind == "refiner" and "base" in whole for kind in whole}
-    return _some({kind: split(whole[kind], request.denoising_end)[second[kind]] for kind in whole})
-
-
-def _begun(schedule: Schedule, given: PictureInput | None) -> Schedule:
-    """The part of a schedule that is walked from a picture."""
-    if given is None:
-        return schedule
-    if given.denoising_start is not None:
-        return split(schedule, given.denoising_start)[1]
-    return from_strength(schedule, given.strength) if given.first_step is None else from_step(schedule, given.first_step)
-
-
-def _some(parts: dict[str, Schedule]) -> dict[str, Schedule]:
-    """The same, which must have a step to make."""
-    if not any(part.evaluations for part in parts.values()):
-        raise RequestError(
-            "denoising_start leaves no step before denoising_end or the last one; move them apart, or take more steps"
-        )
-    return parts
-
-
-def _first_pass(request: ResolvedRequest) -> ResolvedRequest:
-    """The smaller pass, by the base to its end."""
-    return replace(request, hires=None, kinds=request.kinds[:1], denoising_end=None)
-
-
-def _second_pass(request: ResolvedRequest) -> ResolvedRequest:
-    """The larger pass, without what it begins from: there is none yet, which its kind tells."""
-    hires, size = request.hires, (request.height, request.width)
-    assert hires is not None
-    steps = hires.whole_steps(request.num_inference_steps)
-    given, made = second_input(hires, steps), (hires.height, hires.width)
-    return replace(
-        request,
-        hires=None,
-        height=hires.height,
-        width=hires.width,
-        num_inference_steps=steps,
-        latents=None,
-        pictures=replace(given, latents=np.empty(0, np.float32)) if hires.upscaler == "latent" else given,
-        original_size=made if request.original_size == size else request.original_size,
-        target_size=made if request.target_size == size else request.target_size,
-    )
+    return some({kind: split(whole[kind], request.denoising_end)[second[kind]] for kind in whole})

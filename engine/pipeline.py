@@ -25,10 +25,9 @@ from .architecture import Models
 from .ending import Ending, Endings
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
-from .memory.plan import LEAST, MemoryPlan, make_plan
+from .generation import Embeddings, Generation, Prepared, Steps
+from .memory.plan import MemoryPlan, budget_bytes, make_plan
 from .memory.residency import Residency
-from .memory.sizes import parse_bytes
 from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
@@ -45,6 +44,7 @@ from .sampling.samplers.base import Array
 from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
+from .vae_phases import VaePhases
 from .walk import walk
 
 
@@ -107,7 +107,7 @@ class Pipeline:
             manifest.models,
             open_runners(folder, manifest, threads=threads, provider=provider),
             open_tokenizers(folder, manifest),
-            memory_budget=_budget(memory_budget),
+            memory_budget=budget_bytes(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
@@ -189,7 +189,8 @@ class Pipeline:
         with self._slot():
             plan = self._plan(Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget)
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models.vae, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
@@ -199,7 +200,7 @@ class Pipeline:
         `budget`: bytes or text (None: the pipeline's own). Raises what the call would raise.
         """
         prepared = Prepared.of(self.request(prompt, **options), self.models, self.tokenizers)
-        return self._plan(prepared.workload, self._budget if budget is None else _budget(budget))
+        return self._plan(prepared.workload, self._budget if budget is None else budget_bytes(budget))
 
     def interrupt(self) -> None:
         """End every running call, a step of it in its middle; each returns what there is by then. For other threads."""
@@ -294,7 +295,3 @@ class Pipeline:
 
 def _seconds(deadline: float | None) -> float | None:
     return None if deadline is None else positive("deadline", deadline)
-
-
-def _budget(value: int | str | None) -> int | None:
-    return value if value is None or value == LEAST else parse_bytes(value)

@@ -163,8 +163,6 @@ def _vae(checkpoint: Checkpoint) -> list[Component]:
     if any(name.startswith("encoder.") for name in weights):
         halves.append(("vae_encoder", architecture.encoder(), encoder))
     return [
-        Component(
-            name=name, spec=spec, module=module, source="base.vae", configuration=architecture, part=weights
-        )
+        Component(name=name, spec=spec, module=module, source="base.vae", configuration=architecture, part=weights)
         for name, spec, module in halves
     ]

@@ -21,6 +21,7 @@ from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of
+from .pictures_in import add_pictures, hold_like, other_pictures, pictures_of
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="take all settings from this picture, seed and prompt too; what is given beside it counts instead",
     )  # fmt: skip
     add_options(parser)
+    add_pictures(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -50,18 +52,21 @@ def _run(args: argparse.Namespace) -> int:
     like = None if args.like is None else Like(args.like)
     if args.prompt is None and like is None:
         raise RequestError("give a prompt, or --like and a picture; see `pocketxl generate --help`")
+    if like is not None:
+        hold_like(like, args)
+    pictures = pictures_of(args)
     destination = Destination.of(args.output, images, overwrite=args.overwrite)
     destination.check_quality(args.quality)
     budget = None if args.budget is None else parse_bytes(args.budget)
     with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
         defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
-        options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
+        options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np"}
         if args.prompt is not None:
             options["prompt"] = escape(args.prompt) if args.literal else args.prompt
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
             _warn(warning, args)
-        destination.try_out(3 * request.height * request.width)
+        destination.try_out(3 * request.made[0] * request.made[1])
         written = 0
         try:
             for output in pipe.stream(**options, progress=_progress(args, images)):
@@ -86,6 +91,7 @@ def _warnings(
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
+        yield from other_pictures(like, request)
     if literal:
         return
     (prompt,) = request.prompts
@@ -111,7 +117,8 @@ def _progress(args: argparse.Namespace, pictures: int) -> Progress:
 def _tell(path: Path, output: Output, args: argparse.Namespace) -> None:
     (seed,) = output.seeds
     if args.json:
-        emit("picture", path=str(path), seed=seed, width=output.request.width, height=output.request.height)
+        height, width = output.request.made
+        emit("picture", path=str(path), seed=seed, width=width, height=height)
     else:
         say(f"{path}  (seed {seed})")
 

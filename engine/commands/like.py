@@ -7,12 +7,14 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
+from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
 from ..picture.parameters import HANDOFFS, keywords
+from ..request.hires import UPSCALERS
 from ..request.options import OPTIONS
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
-    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
+    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS, *LABELS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
 _TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG"}
@@ -40,11 +42,24 @@ class Like:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
             except RequestError:
                 left_out.append(f"{key} {settings.pop(key)}")
+        upscaler = settings.get("Hires upscaler")
+        if HIRES in settings and upscaler is not None and upscaler.lower() not in UPSCALERS:
+            left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')}")
         if "Refiner" in settings and "refiner" not in models.denoisers:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
         return keywords(settings), left_out
+
+    @property
+    def pictures_needed(self) -> tuple[bool, bool]:
+        """Whether it was made from a picture, and from a mask."""
+        return pictures_needed(self._settings)
+
+    @property
+    def picture_digests(self) -> tuple[str | None, str | None]:
+        """The sha256 of the picture and of the mask, where it tells them."""
+        return self._settings.get(IMAGE), self._settings.get(MASK)
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

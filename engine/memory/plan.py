@@ -14,7 +14,7 @@ from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
 from .ranges import check_ranges
-from .sizes import format_bytes
+from .sizes import format_bytes, parse_bytes
 from .workload import Workload
 
 LEAST = 0
@@ -119,6 +119,11 @@ class MemoryPlan:
             }
             for i, phase in enumerate(self.phases)
         ]
+
+
+def budget_bytes(value: int | str | None) -> int | None:
+    """A budget as a caller gives it, in bytes; None and `LEAST` stay what they are. Raises `RequestError`."""
+    return value if value is None or value == LEAST else parse_bytes(value)
 
 
 def make_plan(

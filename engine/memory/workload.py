@@ -22,6 +22,8 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    before: Self | None = None
+    """The smaller pass of the same call before this one."""
     encoded: int = 0
     """Pictures as input that go through the VAE's encoder."""
 

@@ -51,9 +51,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(a.out_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             [
-                DownStage(
-                    widths[max(i - 1, 0)], width, a.layers_per_block, groups=groups, halve=i < len(widths) - 1
-                )
+                DownStage(widths[max(i - 1, 0)], width, a.layers_per_block, groups=groups, halve=i < len(widths) - 1)
                 for i, width in enumerate(widths)
             ]
         )

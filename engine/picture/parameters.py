@@ -8,6 +8,7 @@ from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
 from .infotext import NEGATIVE, PROMPT
+from .inputs import NAMES, describe_inputs, input_keywords
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
@@ -44,10 +45,11 @@ def describe(
         "RNG": "CPU",
     }
     for name, row in OPTIONS.items():
-        if row.label is not None and name not in _HEAD:
+        if row.label is not None and name not in _HEAD and name not in NAMES:
             value = getattr(prompt if row.form is Form.TEXT else request, name)
             if value is not None and value != _default(request, name):
                 settings[row.label] = _write(row.form, value)
+    settings |= describe_inputs(request, image)
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.refiner:
@@ -75,7 +77,7 @@ def keywords(settings: Mapping[str, str]) -> dict[str, Any]:
     for name, row in OPTIONS.items():
         if row.label is not None and row.label in settings:
             found[name] = read(row.form, row.label, settings[row.label])
-    return found
+    return input_keywords(settings, found)
 
 
 def read(form: Form, key: str, text: str) -> Any:

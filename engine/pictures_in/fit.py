@@ -54,6 +54,4 @@ def blurred(mask: np.ndarray, radius: float) -> np.ndarray:
 def hold_same_size(what: str, shape: tuple[int, ...], of: str, other: tuple[int, ...]) -> None:
     """Raise `RequestError` for a picture of another size than its fellow."""
     if shape[:2] != other[:2]:
-        raise RequestError(
-            f"{what} is {shape[1]}x{shape[0]} and {of} {other[1]}x{other[0]}; give them in one size"
-        )
+        raise RequestError(f"{what} is {shape[1]}x{shape[0]} and {of} {other[1]}x{other[0]}; give them in one size")

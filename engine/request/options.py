@@ -71,7 +71,7 @@ ROWS = (
            help="steps of the second pass (default: --hires-strength of --steps)"),
     Option(name="hires_strength", form=Form.NUMBER, limits=(0, 1), flag="--hires-strength",
            help="how much the second pass makes anew, 0 to 1 (default: 0.7)"),
-    Option(name="hires_upscaler", form=Form.TEXT, flag="--hires-upscaler",
+    Option(name="hires_upscaler", form=Form.TEXT, label="Hires upscaler", flag="--hires-upscaler",
            help="latent or lanczos (default: latent)"),
     Option(name="denoising_end", form=Form.NUMBER, flag="--denoising-end",
            help="where the refiner takes over, 0 to 1 (default: 0.8)"),

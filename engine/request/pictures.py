@@ -96,9 +96,7 @@ def picture_input(request: GenerationRequest, given: Given, height: int, width: 
         strength=default if request.strength is None else number("strength", request.strength),
         denoising_start=start,
         paste_back=paste_back,
-        digests=tuple(
-            _digest(item) for item in (given.pictures if given.latents is None else given.latents)
-        ),
+        digests=tuple(_digest(item) for item in (given.pictures if given.latents is None else given.latents)),
         mask_digests=tuple(_digest(mask) for mask in given.masks),
         mask_blur=blur,
     )

@@ -20,7 +20,7 @@ _ADVICE = {
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
     "prompt_embeds": "give the prompt as text", "negative_prompt_embeds": "give the negative prompt as text",
     "pooled_prompt_embeds": "give the prompt as text", "negative_pooled_prompt_embeds": "give the prompt as text",
-    "return_dict": "the result always has .images", 
+    "return_dict": "the result always has .images",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
     "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
@@ -108,7 +108,7 @@ class GenerationRequest:
     strength: float | None = None
     """How much of `image` is made anew, 0 to 1: the share of the steps that is made; None: 0.3, with a mask 0.9999."""
     mask_image: Any = None
-    """In the size of `image`: white is painted anew, black stays. A picture, an array (H, W), or one for each prompt."""
+    """In the size of `image`: white is painted anew, black stays. A picture, an array (H, W), or one a prompt."""
     mask_blur: float = 0.0
     """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
     paste_back: bool = False

@@ -1,6 +1,6 @@
 """Beginning at a picture instead of at noise: which steps remain, and the noise that belongs to the first of them.
 
-The rules are those of diffusers' `StableDiffusionXLImg2ImgPipeline` (`get_timesteps`, and each scheduler's `add_noise`).
+The rules are diffusers': `StableDiffusionXLImg2ImgPipeline.get_timesteps`, and each scheduler's `add_noise`.
 """
 
 from dataclasses import replace
