@@ -38,14 +38,18 @@ def begin(
     *,
     sigma: float,
     told: bool,
+    plain: bool,
 ) -> Beginning:
     """What a pass starts from: noise alone, the caller's own or drawn, or a picture.
 
-    `schedule`: of the first part. `sigma`: of noise alone. `told`: whether a model is told the masked picture.
+    `schedule`: of the first part. `sigma`: of noise alone. `told`: whether a model is told the masked picture,
+    `plain`: whether one is not.
     """
     shape = vae.latent_shape(request.height, request.width)
     if request.pictures is not None:
-        return _from_pictures(request, request.pictures, vae, noise, schedule, encode, sigma=sigma, told=told)
+        return _from_pictures(
+            request, request.pictures, vae, noise, schedule, encode, sigma=sigma, told=told, plain=plain
+        )
     latents = noise.normal(shape) if request.latents is None else request.latents
     return Beginning(latents=latents * np.float32(sigma))
 
@@ -60,16 +64,19 @@ def _from_pictures(
     *,
     sigma: float,
     told: bool,
+    plain: bool,
 ) -> Beginning:
     """A picture, and the noise of the schedule's first evaluation.
 
     With a mask and a strength of 1 nothing of the picture is left in what is painted anew, as in diffusers.
     """
     images, shape = request.images, vae.latent_shape(request.height, request.width)
-    if given.latents is None:
-        clean = _sampled(encode(given.pictures), noise, shape, images)
-    else:
+    if given.latents is not None:
         clean = spread(given.latents, images)
+    elif not plain and given.masks and given.strength == 1 and given.denoising_start is None:
+        clean = np.zeros((images, *shape), np.float32)  # nobody asks for it, and diffusers draws nothing
+    else:
+        clean = _sampled(encode(given.pictures), noise, shape, images)
     fresh = clean  # where none is added
     if given.denoising_start is None or given.masks:
         fresh = noise.normal(shape) if request.latents is None else request.latents

@@ -180,10 +180,10 @@ class Generation:
         """What the first part starts from."""
         prepared, vae = self.prepared, self.models.vae
         schedule = next(iter(prepared.parts.values()))
-        told = any(self._told(kind) for kind in prepared.parts)
-        return begin(
-            prepared.request, vae, noise, schedule, self._vae.encoded, sigma=prepared.init_noise_sigma, told=told
-        )
+        told = [self._told(kind) for kind in prepared.parts]
+        sigma, encode = prepared.init_noise_sigma, self._vae.encoded
+        any_told, plain = any(told), not all(told)
+        return begin(prepared.request, vae, noise, schedule, encode, sigma=sigma, told=any_told, plain=plain)
 
     @property
     def _vae(self) -> VaePhases:

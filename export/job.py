@@ -25,6 +25,7 @@ from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
+from .reference.painted import painted_into
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
 from .targets.check import fitted, recipes_for
@@ -124,6 +125,7 @@ def rehearse(job: Job) -> None:
     """
     models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
     options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
+    options |= painted_into(models, 0, job.size)
     try:
         Prepared.of(resolve({"prompt": "", **options}, models), models, tokenizers)
     except RequestError as error:

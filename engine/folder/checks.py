@@ -101,6 +101,8 @@ def _agreement(models: Models) -> Iterator[str]:
         yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
     for kind, model in models.denoisers.items():
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+    if not models.encodes and any(m.unet.inpaints(models.vae.latent_channels) for m in models.denoisers.values()):
+        yield "denoisers paint into pictures, which needs the VAE's encoder"
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
     yield from _names("text_encoders", models.text_encoders, used)
 

@@ -34,10 +34,9 @@ def mask_of(name: str, value: Any) -> np.ndarray:
     if value.dtype == np.bool_:
         value = value.astype(np.float32)
     array = _checked(name, value, channels=(1, 3))
-    if array.shape[2] == 3:  # as Pillow weighs them
-        array = (array.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
-    grey = array[:, :, 0]
-    return grey.astype(np.float32) / 255 if array.dtype == np.uint8 else grey.astype(np.float32)
+    white = np.float32(255 if array.dtype == np.uint8 else 1)
+    weights = np.array([0.299, 0.587, 0.114], np.float32) if array.shape[2] == 3 else np.ones(1, np.float32)
+    return np.asarray((array.astype(np.float32) / white) @ weights, np.float32).clip(0, 1)
 
 
 def _checked(name: str, array: np.ndarray, channels: tuple[int, ...]) -> np.ndarray:

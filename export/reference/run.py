@@ -29,6 +29,7 @@ from ..quantize.calibration import Calibration
 from ..quantize.recipes import CalibrationSettings
 from .calibrate import ROWS, Watch, watch
 from .calls import Calls
+from .painted import painted_into
 from .prompts import PROMPTS
 from .store import Part, ReferenceStore
 from .watched import Run, watched_runs
@@ -210,6 +211,7 @@ def sample_of(samples: Mapping[str, Sequence[Sample]], component: str) -> Sample
 def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
     """Picture `index`, (H, W, 3) in [0, 1], from the prompt and the noise that reference and engine have in common."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(pipe.models, index, size)
     prompt = PROMPTS[index % len(PROMPTS)]
     picture: np.ndarray = pipe(prompt, seed=index, output_type="np", progress=progress, **options).images[0]
     return picture
@@ -220,6 +222,7 @@ def _evaluations(
 ) -> dict[str, int]:
     """Model → how often its U-Net is asked in one picture."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(models, 0, size)
     prepared = Prepared.of(resolve({"prompt": PROMPTS[0], **options}, models), models, tokenizers)
     return {kind: len(part.evaluations) for kind, part in prepared.parts.items()}
 

@@ -79,9 +79,7 @@ def test_several_pictures_of_a_prompt(pipe: Pipeline, painters: Painters) -> Non
     hold(pipe(PROMPT, seed=[5, 9], refiner=False, **options).images, painters(PROMPT, seed=[5, 9], **options))
 
 
-def test_base_and_refiner_as_an_ensemble(
-    pipe: Pipeline, painters: Painters, tiny_folders: "dict[str, Path]"
-) -> None:
+def test_base_and_refiner_as_an_ensemble(pipe: Pipeline, painters: Painters, tiny_folders: "dict[str, Path]") -> None:
     refiner = Painters(tiny_folders["refiner"])
     options: dict[str, Any] = COMMON | {"image": landscape(*SIZE), "strength": 0.6, "sampler": "dpmpp_2m"}
     handed = painters(PROMPT, seed=[11], output_type="latent", denoising_end=0.7, **options)
