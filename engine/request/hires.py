@@ -48,6 +48,9 @@ def resolve_hires(request: GenerationRequest, models: Models, height: int, width
         raise RequestError(f"hires_upscaler is {show(request.hires_upscaler)}; choose one of {', '.join(UPSCALERS)}")
     if name == "lanczos" and not models.encodes:
         raise RequestError(NO_ENCODER.format(what="hires_upscaler 'lanczos'", otherwise=", or choose 'latent'"))
+    strength = number("hires_strength", request.hires_strength)
+    if not strength:
+        raise RequestError("hires_strength is 0, which leaves none of the second pass's steps; raise it")
     steps = None if request.hires_steps is None else integer("hires_steps", request.hires_steps)
     if steps is not None and (request.timesteps is not None or request.sigmas is not None):
         raise RequestError("hires_steps lays steps anew, and timesteps or sigmas say where they lie; give one of them")
@@ -57,7 +60,7 @@ def resolve_hires(request: GenerationRequest, models: Models, height: int, width
         scale=scale,
         height=larger[0],
         width=larger[1],
-        strength=number("hires_strength", request.hires_strength),
+        strength=strength,
         steps=steps,
         upscaler=name,
     )
