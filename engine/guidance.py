@@ -14,13 +14,17 @@ from .sampling.samplers.base import Array
 
 @contextmanager
 def guided_model(
-    runner: Runner, prompts: Sequence[Sequence[tuple[Conditioning, ...]]], request: ResolvedRequest
+    runner: Runner,
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
+    request: ResolvedRequest,
+    *,
+    beside: Array | None = None,
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
     `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
     to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
-    is one call.
+    is one call. `beside`: (pictures, C, H, W) that an inpainting model takes behind the latents.
     """
     with ExitStack() as stack:
         holding: dict[int, Held] = {}
@@ -37,6 +41,8 @@ def guided_model(
             predictions = []
             for index in range(len(latents)):
                 one, sides = latents[index : index + 1], []
+                if beside is not None:
+                    one = np.concatenate([one, beside[index : index + 1]], axis=1)
                 for time_vectors, held in calls[index // request.num_images_per_prompt][evaluation]:
                     vectors = time_vectors[evaluation]
                     inputs = {"latents": np.repeat(one, len(vectors), axis=0), TIME_VECTORS: vectors}

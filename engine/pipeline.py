@@ -23,7 +23,7 @@ from .architecture import Models
 from .ending import Ending, Endings, seconds_of
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
+from .generation import Embeddings, Generation, Steps
 from .memory.budget import OUT_OF_MEMORY, budget_of
 from .memory.plan import MemoryPlan, make_plan
 from .memory.residency import Residency
@@ -31,6 +31,7 @@ from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preparation import Prepared
 from .progress import Progress, Silent
 from .request.keywords import CallOptions
 from .request.limits import integer
@@ -44,6 +45,7 @@ from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
 from .vae import check_latents
+from .vae_phases import VaePhases
 from .walk import walk
 
 
@@ -199,7 +201,8 @@ class Pipeline:
             workload = Workload.of_decoding(latents.shape, self.models.vae.downscale)
             plan = self._plan(workload, self._budget, Effect(runners=self.runners))
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models.vae, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]

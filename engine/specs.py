@@ -27,6 +27,7 @@ class Role(StrEnum):
     CONDITIONER = "conditioner"
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
+    VAE_ENCODER = "vae_encoder"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.checks import model_faults
-from ..engine.generation import Prepared
+from ..engine.preparation import Prepared
 from ..engine.progress import Progress, track
 from ..engine.request.resolve import resolve
 from ..engine.sampling.levels.settings import PredictionType
@@ -25,6 +25,7 @@ from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
+from .reference.painted import painted_into
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
 from .targets.check import fitted, recipes_for
@@ -124,6 +125,7 @@ def rehearse(job: Job) -> None:
     """
     models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
     options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
+    options |= painted_into(models, 0, job.size)
     try:
         Prepared.of(resolve({"prompt": "", **options}, models), models, tokenizers)
     except RequestError as error:
@@ -214,6 +216,7 @@ def models_of(assembly: Assembly) -> Models:
             for name in names
         },
         vae=assembly.checkpoints["base"].vae_architecture,
+        encodes="vae_encoder" in assembly.components,
     )
     if fault := next(model_faults(models), None):
         sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())

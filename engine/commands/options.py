@@ -20,7 +20,7 @@ from ..sampling.samplers.table import SAMPLERS, SCHEDULES
 STEPS = 30
 """The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
 here keeps its pictures."""
-_TEXTS = {row.name for row in OPTIONS.values() if row.form is Form.TEXT}
+_TEXTS = {row.name for row in OPTIONS.values() if row.form is Form.TEXT and "prompt" in row.name}
 _TYPES = {Form.TEXT: str, Form.WHOLE: int, Form.NUMBER: float}
 
 

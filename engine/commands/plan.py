@@ -12,6 +12,7 @@ from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from .base import Command, emit, say
 from .options import add_options, add_provider, options_of, words_of
+from .pictures_in import add_pictures, pictures_of
 from .styles import add_styles, with_styles
 
 
@@ -20,6 +21,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
     add_styles(parser)
+    add_pictures(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument(
         "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
@@ -33,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
-    options: dict[str, Any] = options_of(args, pipe.models)
+    options: dict[str, Any] = {**options_of(args, pipe.models), **pictures_of(args)}
     given = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
     styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
     options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]

@@ -98,6 +98,8 @@ def _agreement(models: Models) -> Iterator[str]:
         yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
     for kind, model in models.denoisers.items():
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+    if not models.encodes and any(m.unet.inpaints(models.vae.latent_channels) for m in models.denoisers.values()):
+        yield "denoisers paint into pictures, which needs the VAE's encoder"
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
     yield from _names("text_encoders", models.text_encoders, used)
 
@@ -112,7 +114,8 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
     for name in ("transformer_layers", "up_transformer_layers", "heads"):
         if len(getattr(unet, name)) != levels:
             yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
-    if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
+    latents = models.vae.latent_channels
+    if unet.out_channels != latents or not (unet.in_channels == latents or unet.inpaints(latents)):
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"

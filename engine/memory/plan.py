@@ -20,7 +20,8 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_ENCODER: 0,
+                                 Role.VAE_DECODER: 1, Role.UNET: 2}  # fmt: skip
 FLOAT = 4
 LATENT_COPIES = 8
 """Samplers hold a few copies of the latents; this covers the longest history."""
@@ -202,6 +203,12 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
+    if workload.encoded:
+        given = FLOAT * PICTURE_CHANNELS * workload.pixels
+        held += given * workload.encoded
+        phases.append(
+            Phase(name="encode picture", component="vae_encoder", held_bytes=held + latents + PICTURE_COPIES * given)
+        )
     for kind in kinds:
         # Where both sides are one call, a prompt that stands alone now and then is held a second time.
         again = workload.rests and runners[f"{kind}/unet"].rows > 1

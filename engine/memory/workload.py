@@ -24,6 +24,10 @@ class Workload:
     """False where the latents are what is asked for."""
     rests: bool = False
     """Guidance rests on a part of the way: there the prompt's row stands alone."""
+    before: Self | None = None
+    """The smaller pass of the same call before this one."""
+    encoded: int = 0
+    """Pictures as input that go through the VAE's encoder."""
 
     @classmethod
     def of(
@@ -38,6 +42,7 @@ class Workload:
 
         `guidance`: whether any of the models takes negatives.
         """
+        given = request.pictures
         return cls(
             width=request.width,
             height=request.height,
@@ -47,6 +52,7 @@ class Workload:
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
             rests=guidance and (request.guidance_start > 0 or request.guidance_end < 1),
+            encoded=0 if given is None or given.latents is not None else given.count or request.images,
         )
 
     @classmethod

@@ -1,6 +1,6 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -54,3 +54,14 @@ class CallOptions(TypedDict, total=False):
     loras: Loras | None
     lora_folder: str | None
     literal: bool
+    image: Any
+    strength: float | None
+    mask_image: Any
+    mask_blur: float
+    paste_back: bool
+    denoising_start: float | None
+    base: bool
+    hires_scale: float | None
+    hires_strength: float
+    hires_steps: int | None
+    hires_upscaler: str

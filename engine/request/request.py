@@ -3,25 +3,30 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
 from ..inversion.read import Inversion
+from ..pictures_in.input import PictureInput
 from ..sampling.samplers.base import Sampler
 from .embeds import Given
 from .loras import Loras, LoraUse
+
+if TYPE_CHECKING:
+    from .hires import Hires
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
     "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
-    "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
+    "return_dict": "the result always has .images",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
-    "image": "only text to image is supported", "strength": "only text to image is supported",
+    "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
+    "masked_image_latents": "they are made of image and mask_image",
     "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
     "cross_attention_kwargs": "adapters are not supported",
 }  # fmt: skip
@@ -125,6 +130,29 @@ class GenerationRequest:
     """Where LoRAs lie that prompts name as `<lora:name:0.8>`; None: such tags are words."""
     literal: bool = False
     """True: the texts are words alone: no weights, changes, `BREAK` or embeddings (see `escape`)."""
+    image: Any = None
+    """What to begin from instead of noise: a PIL picture, an array (H, W, 3) of uint8 or floats in [0, 1], a list with
+    one for each prompt, or latents (n, 4, h, w). Where width or height are not given it has its own, rounded down."""
+    strength: float | None = None
+    """How much of `image` is made anew, 0 to 1: the share of the steps that is made; None: 0.3, with a mask 0.9999."""
+    mask_image: Any = None
+    """In the size of `image`: white is painted anew, black stays. A picture, an array (H, W), or one a prompt."""
+    mask_blur: float = 0.0
+    """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
+    paste_back: bool = False
+    """True: what is black in the mask is `image` itself to the bit, not what the VAE makes of it."""
+    denoising_start: float | None = None
+    """Instead of `strength`: `image` has the noise that is left at this share of the trained timesteps already."""
+    base: bool = True
+    """False: the refiner alone, on `image`."""
+    hires_scale: float | None = None
+    """Above 1: the picture is made, enlarged by this factor, and made anew from there by `hires_strength`."""
+    hires_strength: float = 0.7
+    """The second pass's `strength`."""
+    hires_steps: int | None = None
+    """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
+    hires_upscaler: str = "latent"
+    """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -232,6 +260,8 @@ class ResolvedRequest:
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
     loras: tuple[LoraUse, ...] = ()
+    pictures: PictureInput | None = None
+    hires: "Hires | None" = None
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""
@@ -243,6 +273,7 @@ class ResolvedRequest:
             seeds=(self.seeds[index],),
             generators=own,
             latents=None if self.latents is None else self.latents[index : index + 1],
+            pictures=None if self.pictures is None else self.pictures.at(index, self.images),
             embeddings=None
             if self.embeddings is None
             else {kind: (sides[index // self.num_images_per_prompt],) for kind, sides in self.embeddings.items()},
@@ -252,6 +283,11 @@ class ResolvedRequest:
     def images(self) -> int:
         """How many pictures."""
         return len(self.seeds)
+
+    @property
+    def made(self) -> tuple[int, int]:
+        """(height, width) in pixels of the pictures that come out."""
+        return (self.height, self.width) if self.hires is None else (self.hires.height, self.hires.width)
 
     @property
     def refiner(self) -> bool:

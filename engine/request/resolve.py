@@ -17,8 +17,11 @@ from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
+from .hires import resolve_hires
 from .limits import boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
+from .pictures import Given as GivenPictures
+from .pictures import picture_input, read_pictures
 from .prompts import count_prompts, read_prompts, read_templates
 from .request import GenerationRequest, ResolvedRequest
 from .tagged import with_tags, without_tags
@@ -38,14 +41,13 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
     vae = models.vae
-    height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
-    width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
-    integer("pixels of a picture", height * width)
-    per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
-    kinds = ("base", "refiner") if refiner else ("base",)
     guidance_scale = number("guidance_scale", request.guidance_scale)
+    kinds = _kinds(request, models)
+    refiner = "refiner" in kinds
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
+    pictures = read_pictures(request, models, count_prompts(request.prompt))
+    height, width = _size(request, models, pictures)
+    per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
@@ -83,7 +85,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         guidance_start=guidance_start,
         guidance_end=guidance_end,
         kinds=kinds,
-        denoising_end=_handoff(request.denoising_end, refiner),
+        denoising_end=_handoff(request.denoising_end, refiner and "base" in kinds),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
         crops_coords_top_left=sizes.crop,
@@ -94,6 +96,8 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        pictures=None if pictures is None else picture_input(request, pictures, height, width),
+        hires=resolve_hires(request, models, height, width),
         loras=loras,
     )
 
@@ -110,6 +114,40 @@ def _embeddings(
         raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
     count = len(next(iter(given.values())))
     return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
+
+
+def _size(request: GenerationRequest, models: Models, given: GivenPictures | None) -> tuple[int, int]:
+    """(height, width): as asked for, of the picture that is given, or the models' own."""
+    step = models.vae.downscale
+    asked = [
+        None if value is None else _side(name, value, step)
+        for name, value in (("height", request.height), ("width", request.width))
+    ]
+    native = models.native_size
+    height, width = (native, native) if given is None else given.size(step, *asked)
+    height, width = asked[0] or height, asked[1] or width
+    integer("height", height)
+    integer("width", width)
+    integer("pixels of a picture", height * width)
+    return height, width
+
+
+def _kinds(request: GenerationRequest, models: Models) -> tuple[str, ...]:
+    """The models that take part, in running order."""
+    base, refiner = boolean("base", request.base), boolean("refiner", request.refiner)
+    if not base and (request.image is None or not refiner or "refiner" not in models.denoisers):
+        raise RequestError(
+            "base is False, which leaves the work on a picture to the refiner; give image, and an engine that has a "
+            "refiner, or leave base out"
+        )
+    kinds = tuple(kind for kind, on in (("base", base), ("refiner", refiner)) if on and kind in models.denoisers)
+    inpaints = [kind for kind in kinds if models.denoisers[kind].unet.inpaints(models.vae.latent_channels)]
+    if inpaints and (request.image is None or request.mask_image is None):
+        raise RequestError(
+            f"the {inpaints[0]} of this engine is for inpainting: it paints what a mask leaves out of a picture; give "
+            "image and mask_image"
+        )
+    return kinds
 
 
 def _output_type(value: object) -> str:

@@ -81,6 +81,15 @@ def attend(t: Tracer, query: Traced, key: Traced, value: Traced, heads: int, cau
     return t.node("Attention", [query, key, value], q_num_heads=heads, kv_num_heads=heads, is_causal=int(causal))
 
 
+def pad(t: Tracer, x: Traced, sizes: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """Zeros around the last dimensions; torch counts the sizes from the last one, ONNX begins before ends."""
+    if mode != "constant" or value:
+        raise t.refusal(f"pad with mode {mode}, value {value}")
+    ends = list(zip(sizes[::2], sizes[1::2], strict=True))[::-1]
+    whole = [0] * (x.meta.dim() - len(ends))
+    return t.node("Pad", [x, np.array([*whole, *(a for a, _ in ends), *whole, *(b for _, b in ends)])])
+
+
 def resize(t: Tracer, x: Traced, size: Any, scale_factor: float, mode: str, **_: Any) -> Any:
     """Nearest-neighbour upsampling by a whole factor."""
     if size is not None or mode != "nearest" or scale_factor != int(scale_factor):
@@ -189,6 +198,7 @@ RULES: dict[Any, Translation] = {
     F.gelu: gelu,
     F.embedding: embedding,
     F.interpolate: resize,
+    F.pad: pad,
     attention: attend,
     upsample_like: resize_like,
     rows_at: gather_rows,
