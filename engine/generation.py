@@ -6,20 +6,24 @@ there, those when its part of the loop has ended.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
 from .architecture import Models
 from .conditioning import Conditioning, condition, time_ids
+from .control.network import ControlNet
+from .control.part import ControlPart, encode_hint
 from .errors import RequestError
 from .guidance import guided_model
+from .memory.controls import MODEL
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .memory.workload import Workload
 from .progress import Progress, track
+from .request.controls import ControlUse
 from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
@@ -35,6 +39,8 @@ from .vae import decode, to_pil
 Embeddings = Mapping[str, Sequence[Sides]]
 """Model kind → each prompt's embeddings, and its negative's (None without guidance)."""
 Steps = Generator[Step, Array | None, Array]
+Prompts = Sequence[tuple[Conditioning, ...]]
+"""What a network of the loop is given for each prompt, and its negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,10 @@ class Prepared:
         }
         return cls(request=request, tokens=tokens, parts=parts, init_noise_sigma=start)
 
+    def controls(self, kind: str) -> tuple[ControlUse, ...]:
+        """The ControlNets that take part in that model's part of the loop."""
+        return self.request.controls if kind == MODEL else ()
+
     @property
     def workload(self) -> Workload:
         """What its memory depends on."""
@@ -82,6 +92,8 @@ class Generation:
     prepared: Prepared
     progress: Progress
     cache: EncodedChunks | None = None
+    controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
+    """Those that are loaded, by name."""
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -116,7 +128,7 @@ class Generation:
             for kind, part in parts.items():
                 # Not in a variable: it would outlive the part.
                 latents = yield from self._part(
-                    kind, part, self._condition(kind, waiting.pop(kind), part), latents, noise, before, advance
+                    kind, part, *self._conditioned(kind, waiting.pop(kind), part), latents, noise, before, advance
                 )
                 before += len(part.evaluations)
         return latents
@@ -139,9 +151,27 @@ class Generation:
             return latents
         return decoded(self.models, self.runners, self.residency, self.plan, latents, kind, self.progress)
 
-    def _condition(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> list[tuple[Conditioning, ...]]:
-        """What the U-Net is given for each prompt and its negative."""
-        runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
+    def _conditioned(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> tuple[Prompts, list[ControlPart]]:
+        """What the U-Net is given for each prompt and its negative, and what ControlNets are."""
+        hints = {}
+        uses = [(use, self.controlnets[use.name]) for use in self.prepared.controls(kind)]
+        for use, control in uses:
+            with self.residency.phase(self.plan, control.hint_encoder.name, self.progress):
+                hints[use.name] = encode_hint(control.hint_encoder, use)
+        controls = [
+            ControlPart(
+                runner=control.unet,
+                hint=hints[use.name],
+                prompts=self._condition(control.conditioner, kind, prompts, part),
+                scales=use.scales(len(part.evaluations)),
+            )
+            for use, control in uses
+        ]
+        return self._condition(self.runners[f"{kind}/conditioner"], kind, prompts, part), controls
+
+    def _condition(self, runner: Runner, kind: str, prompts: Sequence[Sides], part: Schedule) -> Prompts:
+        """What a conditioner makes of each prompt and its negative, in rows as the model's U-Net takes them."""
+        rows = self.runners[f"{kind}/unet"].rows
         ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
         with self.residency.phase(self.plan, runner.name, self.progress):
             return [
@@ -159,7 +189,8 @@ class Generation:
         self,
         kind: str,
         part: Schedule,
-        prompts: Sequence[tuple[Conditioning, ...]],
+        prompts: Prompts,
+        controls: Sequence[ControlPart],
         latents: Array,
         noise: Noise,
         before: int,
@@ -167,10 +198,10 @@ class Generation:
     ) -> Steps:
         """One model's part of the loop; `before` evaluations were others'."""
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
-        with (
-            self.residency.phase(self.plan, runner.name, self.progress),
-            guided_model(runner, prompts, request) as model,
-        ):
+        with ExitStack() as stack:
+            for name in (runner.name, *(control.runner.name for control in controls)):
+                stack.enter_context(self.residency.phase(self.plan, name, self.progress))
+            model = stack.enter_context(guided_model(runner, prompts, request, controls))
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
             while isinstance(step, Step):

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from .conditioning import TIME_VECTORS, Conditioning
+from .control.part import ControlPart, Residuals
 from .request.request import ResolvedRequest
 from .runners.base import Held, Runner, call
 from .sampling.denoise import Model
@@ -14,12 +15,15 @@ from .sampling.samplers.base import Array
 
 @contextmanager
 def guided_model(
-    runner: Runner, prompts: Sequence[tuple[Conditioning, ...]], request: ResolvedRequest
+    runner: Runner,
+    prompts: Sequence[tuple[Conditioning, ...]],
+    request: ResolvedRequest,
+    controls: Sequence[ControlPart] = (),
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
     Keys and values are handed to the runner once. One picture at a time, so that none depends on its neighbours; each
-    `Conditioning` of its prompt is one call.
+    `Conditioning` of its prompt is one call. `controls` add to the U-Net; their rows are grouped as its own.
     """
     with ExitStack() as stack:
 
@@ -29,15 +33,18 @@ def guided_model(
             return held
 
         calls = [[(side.time_vectors, hold(side)) for side in sides] for sides in prompts]
+        residuals = Residuals.held(controls, stack)
 
         def model(latents: Array, evaluation: int) -> Array:
             predictions = []
             for index in range(len(latents)):
                 one, sides = latents[index : index + 1], []
-                for time_vectors, held in calls[index // request.num_images_per_prompt]:
+                prompt = index // request.num_images_per_prompt
+                for group, (time_vectors, held) in enumerate(calls[prompt]):
                     vectors = time_vectors[evaluation]
-                    inputs = {"latents": np.repeat(one, len(vectors), axis=0), TIME_VECTORS: vectors}
-                    sides.append(call(runner, inputs, held)["prediction"])
+                    rows = np.repeat(one, len(vectors), axis=0)
+                    added = residuals(prompt, group, evaluation, rows)
+                    sides.append(call(runner, {"latents": rows, TIME_VECTORS: vectors, **added}, held)["prediction"])
                 predictions.append(_guided(np.concatenate(sides), request))
             return np.concatenate(predictions)
 

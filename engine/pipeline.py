@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
 
 from .architecture import Models
+from .control.network import ControlNet, open_controlnets, refuse_companion
 from .ending import Ending, Endings
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
@@ -39,7 +40,7 @@ from .request.limits import integer, positive
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
 from .runners import open_runners
-from .runners.base import Runner
+from .runners.base import Device, Runner
 from .sampling.denoise import Step
 from .sampling.samplers.base import Array
 from .slots import Slots
@@ -64,10 +65,13 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
+        controlnets: Mapping[str, ControlNet] = MappingProxyType({}),
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.runners = runners
+        self.controlnets = controlnets
+        runners = {**runners, **{n: one for control in controlnets.values() for n, one in control.runners.items()}}
+        self.runners: Mapping[str, Runner] = runners
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
@@ -92,6 +96,7 @@ class Pipeline:
         threads: int | None = None,
         provider: str | None = None,
         max_concurrent_calls: int = 1,
+        controlnets: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -99,18 +104,24 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: that many at once share it all. Raises `IntegrityError`, `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. `controlnets`: name → folder of one, of which a
+        call uses those that have a `control_image`. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
+        refuse_companion(folder, manifest)
+        devices: dict[str, Device] = {}
+        runners = open_runners(folder, manifest, threads=threads, provider=provider, devices=devices)
+        models = manifest.models
         return cls(
-            manifest.models,
-            open_runners(folder, manifest, threads=threads, provider=provider),
+            models,
+            runners,
             open_tokenizers(folder, manifest),
             memory_budget=_budget(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
+            controlnets=open_controlnets(controlnets, models, devices, threads=threads, provider=provider),
         )
 
     def __call__(
@@ -162,7 +173,7 @@ class Pipeline:
 
     def request(self, prompt: str | Sequence[str] = "", **options: Unpack[CallOptions]) -> ResolvedRequest:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
-        return resolve({"prompt": prompt, **options}, self.models)
+        return resolve({"prompt": prompt, **options}, self.models, tuple(self.controlnets))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -266,6 +277,7 @@ class Pipeline:
             prepared=prepared,
             progress=progress or Silent(),
             cache=self._encoded,
+            controlnets=self.controlnets,
         )
 
     def _plan(self, workload: Workload, budget: int | None) -> MemoryPlan:

@@ -124,6 +124,11 @@ def build(
         calibration_size=calibration_size,
         progress=progress,
     )
+    return build_job(job, destination, force=force, threads=threads, progress=progress)
+
+
+def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, progress: Progress) -> BuildReport:
+    """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
         return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
@@ -161,7 +166,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     lowering, components = Lowering(job, reference, threads), job.assembly.components
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-        for name, files in job.tokenizer_files.items()
+        for name, files in ({} if job.assembly.companion else job.tokenizer_files).items()
     }
     for last in (*[False] * (_ATTEMPTS - 1), True):
         finished = _lowered(job, space, lowering, progress)
@@ -169,8 +174,8 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
-        if not job.target.runs_here:
-            break
+        if not job.target.runs_here or job.assembly.companion is not None:
+            break  # there are no pictures of an engine to hold to the reference's
         pictures = reference().pictures
         reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
@@ -214,6 +219,7 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
         tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
         build_key=job.parts,
         created_by=f"pocketxl {metadata.version('pocketxl')}",
+        companion=job.assembly.companion,
     )
 
 

@@ -13,6 +13,7 @@ from ..errors import MemoryBudgetError
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
+from . import controls
 from .ranges import check_ranges
 from .sizes import format_bytes
 from .workload import Workload
@@ -20,7 +21,13 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {
+    Role.TEXT_ENCODER: 0,
+    Role.CONDITIONER: 0,
+    Role.HINT_ENCODER: 0,
+    Role.VAE_DECODER: 1,
+    Role.UNET: 2,
+}
 FLOAT = 4
 LATENT_COPIES = 8
 """Samplers hold a few copies of the latents; this covers the longest history."""
@@ -39,6 +46,13 @@ class Phase:
     """On the host: embeddings, latents, pictures."""
     constant_bytes: int = 0
     """Where the component computes: keys, values and time vectors."""
+    beside: tuple[str, ...] = ()
+    """Other components that must be loaded too: ControlNets run in turns with the U-Net."""
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """All that must be loaded."""
+        return (self.component, *self.beside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +87,7 @@ class MemoryPlan:
 
     def resident(self, index: int) -> tuple[str, ...]:
         """Components in memory during phase `index`, on the second and later calls (kept ones included)."""
-        return tuple(sorted({self.phases[index].component, *self.keep}))
+        return tuple(sorted({*self.phases[index].components, *self.keep}))
 
     def weight_bytes(self, index: int, pool: Pool) -> int:
         """Weights in a pool during phase `index`."""
@@ -85,8 +99,10 @@ class MemoryPlan:
         found = (phase.held_bytes if pool == "host" else 0) + self._scratch_bytes(index, pool)
         for name in self.resident(index):
             footprint = self.footprints[name]
-            if footprint.pool == pool and name == phase.component:
-                found += phase.constant_bytes + (0 if footprint.scratch else footprint.working)
+            if footprint.pool == pool and name in phase.components:
+                found += phase.constant_bytes * (name == phase.component) + (
+                    0 if footprint.scratch else footprint.working
+                )
             elif footprint.pool == pool:
                 found += footprint.retained
         return found * self.calls
@@ -95,10 +111,9 @@ class MemoryPlan:
         """What the scratch has grown to in phase `index`, on the second and later calls: see `Footprint.scratch`."""
         here = size = 0
         for phase in (*self.phases, *self.phases[: index + 1]):
-            footprint = self.footprints[phase.component]
-            used = footprint.scratch and footprint.pool == pool
-            here = size = max(size, footprint.working) if used else size
-            if used and phase.component not in self.keep:
+            used = {n: f.working for n in phase.components if (f := self.footprints[n]).scratch and f.pool == pool}
+            here = size = max(size, *used.values(), 0)
+            if not used.keys() <= self.keep:
                 size = 0
         return here
 
@@ -136,8 +151,8 @@ def make_plan(
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
-    phases = _phases(models, workload)
-    used = {phase.component: runners[phase.component] for phase in phases}
+    phases = _phases(models, workload, runners)
+    used = {name: runners[name] for phase in phases for name in phase.components}
     check_ranges(models, used, workload)
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
     overhead = _overhead(used)
@@ -164,8 +179,8 @@ def make_plan(
 def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> MemoryPlan:
     """A plan that keeps nothing, with every component streamed whose phase is too large and that takes less so."""
     footprints = dict(plan.footprints)
-    for index, phase in enumerate(plan.phases):
-        name, runner = phase.component, runners[phase.component]
+    for index, name in [(index, name) for index, phase in enumerate(plan.phases) for name in phase.components]:
+        runner = runners[name]
         if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
             found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
             if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:
@@ -174,7 +189,7 @@ def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> M
     return replace(plan, footprints=footprints, streamed=frozenset(streamed))
 
 
-def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
+def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -> tuple[Phase, ...]:
     """The phases in running order, each with what the pipeline holds meanwhile."""
     kinds = list(workload.evaluations)
     embeds = {kind: embedding_bytes(models, workload, kind) for kind in kinds}
@@ -187,13 +202,36 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
     held = cached + sum(embeds.values())
     for kind in kinds:
         constant = conditioning_bytes(models, workload, kind)
+        mine = workload.controls if kind == controls.MODEL else ()
+        held += controls.hint_bytes(runners, workload) if mine else 0
+        for control in mine:
+            phases.append(
+                Phase(
+                    name=f"hint {control}", component=controls.part(control, "hint_encoder"), held_bytes=held + latents
+                )
+            )
+        for control in mine:
+            name = controls.part(control, "conditioner")
+            constant += controls.conditioning_bytes(runners[name].spec, workload)
+            phases.append(
+                Phase(name=f"condition {control}", component=name, held_bytes=held + latents, constant_bytes=constant)
+            )
         name = f"{kind}/conditioner"
         phases.append(
             Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)
         )
         held -= embeds[kind]
         name = f"{kind}/unet"
-        phases.append(Phase(name=f"denoise {kind}", component=name, held_bytes=held + latents, constant_bytes=constant))
+        phases.append(
+            Phase(
+                name=f"denoise {kind}",
+                component=name,
+                held_bytes=held + latents + (controls.residual_bytes(runners, workload) if mine else 0),
+                constant_bytes=constant,
+                beside=tuple(controls.part(control, "unet") for control in mine),
+            )
+        )
+        held -= controls.hint_bytes(runners, workload) if mine else 0
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
         phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
@@ -227,7 +265,7 @@ def _latent_numbers(models: Models, workload: Workload) -> int:
 
 def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
-    kind = runner.name.partition("/")[0]
+    kind = controls.model_of(runner.name)
     return Sizes(
         # A conditioner is called with as many sides of the guidance as its U-Net.
         rows=min(runner.rows, workload.rows) if role in (Role.UNET, Role.CONDITIONER) else 1,

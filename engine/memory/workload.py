@@ -22,6 +22,8 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    controls: tuple[str, ...] = ()
+    """ControlNets that take part, by name."""
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Workload:
             guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
+            controls=tuple(use.name for use in request.controls),
         )
 
     @classmethod

@@ -39,3 +39,8 @@ class CallOptions(TypedDict, total=False):
     schedule: str
     refiner: bool
     literal: bool
+    control_image: Any
+    controlnet_conditioning_scale: Any
+    control_guidance_start: Any
+    control_guidance_end: Any
+    control_preprocess: Any

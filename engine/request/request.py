@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..errors import RequestError
 from ..sampling.samplers.base import Sampler
+from .controls import ControlUse
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -97,6 +98,17 @@ class GenerationRequest:
     """False: the base walks to the end, though the engine has a refiner."""
     literal: bool = False
     """True: brackets in the texts are text, not weights (see `escape`)."""
+    control_image: Any = None
+    """What ControlNets go by: a path, a PIL picture or an array, of one for each as a list, or by name as a mapping.
+    Brought to the picture's size."""
+    controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None = None
+    """How much they count, 0 to 10; None: 1. One for all, or for each like the pictures; likewise the three below."""
+    control_guidance_start: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps from which on they count; None: 0."""
+    control_guidance_end: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps up to which they count; None: 1."""
+    control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
+    """`canny` finds the picture's edges first; None: the picture is a hint already."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -173,6 +185,8 @@ class ResolvedRequest:
     negative_aesthetic_score: float
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
+    controls: tuple[ControlUse, ...] = ()
+    """ControlNets that take part, in the order in which they were loaded."""
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
+from .controls import control_uses
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
@@ -21,11 +22,11 @@ DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
+def resolve(keywords: Mapping[str, Any], models: Models, controlnets: Sequence[str] = ()) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
-    is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name. Raises
+    `RequestError` that names the value, what is allowed and the fix.
     """
     request = GenerationRequest.of(keywords)
     vae = models.vae
@@ -69,6 +70,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        controls=control_uses(request, controlnets, height, width),
     )
 
 

@@ -24,17 +24,25 @@ SHARES = {"ort_bands": "ort"}
 
 
 def open_runners(
-    folder: Path, manifest: Manifest, *, threads: int | None = None, provider: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    devices: dict[str, Device] | None = None,
+    rename: Callable[[str], str] = str,
 ) -> dict[str, Runner]:
     """One runner per component, and one device for all of a kind; nothing loaded yet.
 
     `provider`: what of ONNX Runtime computes (None: what suits the engine best; see `ort_providers.choose_provider`).
+    `devices`: those that another folder's runners have, by kind, to be shared and added to. `rename`: what components
+    are called, where the folder's own names are not what they should be.
     Raises `IncompatibleError` for a kind that this release lacks and for a provider that is not here, `RequestError`
     for a senseless number of threads and for a provider that cannot compute this engine.
     """
     if threads is not None:
         integer("threads", threads)  # a hundred thousand would take the whole machine down
-    devices: dict[str, Device] = {}
+    devices = {} if devices is None else devices
     runners: dict[str, Runner] = {}
     for name, entry in manifest.components.items():
         if entry.runner not in BACK_ENDS:
@@ -46,7 +54,8 @@ def open_runners(
         kind = SHARES.get(entry.runner, entry.runner)
         if kind not in devices:
             devices[kind] = device(threads=threads, **_choice(kind, manifest, provider))
-        runners[name] = runner(folder, name, entry, devices[kind])
+        called = rename(name)
+        runners[called] = runner(folder, called, entry, devices[kind])
     return runners
 
 
