@@ -17,6 +17,7 @@ import numpy as np
 from ..engine.errors import QualityError, RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, Streaming
+from ..engine.folder.openings import Openings, files_of
 from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
 from ..engine.folder.variants import loaded_bytes
@@ -228,13 +229,15 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
     if facts["streaming"] is not None:
         facts["streaming"] = decode(Streaming, facts["streaming"], f"{component.name}: streaming")
+    if facts["openings"] is not None:
+        facts["openings"] = decode(Openings, facts["openings"], f"{component.name}: openings")
     target = job.target.of(component.spec.role)
     facts["runner"] = facts["runner"] or target.runner
     return ComponentEntry(
         spec=component.spec,
         files=done.files,
         key=done.key,
-        weight_bytes=loaded_bytes(done.files, facts["architectures"]),
+        weight_bytes=loaded_bytes(done.files, facts["architectures"], files_of(facts["openings"])),
         **facts,
         quality_of="engine" if target.runs_here else "stand_in",
     )

@@ -19,23 +19,20 @@ from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..companion import CONTROLNET, HINT_LEVELS, Companion
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
+from .activation import MOST_BYTES, activation_faults
 from .files import FileEntry, lexical_path
+from .opening_checks import opening_faults
+from .openings import files_of
 from .variants import loaded_bytes
 
 if TYPE_CHECKING:
-    from .manifest import ActivationModel, ComponentEntry, Manifest, Streaming
+    from .manifest import ComponentEntry, Manifest, Streaming
 
 FAMILY = "sdxl"
 KINDS = ({"base"}, {"base", "refiner"})
-SIZES = ("batch", "tokens", "steps", "pixels")
-"""What an activation's terms are products of, beside `"1"`."""
-MOST_FACTORS = 4
 MORE_BITS = {"layers", "bytes", "time"}
 MOST_CHARACTERS = 300
 """Of a layer's name."""
-MOST_TERMS = 64
-MOST_BYTES = 1 << 44
-"""16 TiB: more than any component has, and far from where a float or a file system ends."""
 MOST_THREADS = 1 << 16
 MOST_HALVINGS = 126  # float32 has no more
 MEASURED_ON = ("engine", "stand_in")
@@ -170,12 +167,14 @@ def _component(entry: "ComponentEntry", wanted: ComponentSpec) -> Iterator[str]:
             if tensor != other:
                 yield f"spec.{side}[{i}] is {reprlib.repr(tensor)}, of these models it is {other}"
     yield from _variants(entry)
-    held = loaded_bytes(entry.files, entry.architectures)
+    held = loaded_bytes(entry.files, entry.architectures, files_of(entry.openings))
     if not entry.files or entry.weight_bytes != held:
         yield f"weight_bytes is {reprlib.repr(entry.weight_bytes)}, its {len(entry.files)} files have {held}"
-    yield from _activation("activation", entry.activation)
+    yield from activation_faults("activation", entry.activation)
     if entry.streaming is not None:
         yield from _streaming(entry.streaming, entry)
+    if entry.openings is not None:
+        yield from (f"openings{fault}" for fault in opening_faults(entry.openings, entry))
     limit = entry.max_relative_error
     if limit is not None and not 0 <= limit < math.inf:
         yield f"max_relative_error is {limit}, a finite number from 0 is allowed"
@@ -218,23 +217,10 @@ def _variants(entry: "ComponentEntry") -> Iterator[str]:
             )
 
 
-def _activation(where: str, activation: "ActivationModel") -> Iterator[str]:
-    if not 0 <= activation.dequantized_bytes <= MOST_BYTES:
-        yield f"{where}.dequantized_bytes is {reprlib.repr(activation.dequantized_bytes)}"
-    if len(activation.terms) > MOST_TERMS:
-        yield f"{where}.terms are {len(activation.terms)}, at most {MOST_TERMS} are allowed"
-    for key, coefficient in activation.terms.items():
-        factors = key.split("*")
-        if len(factors) > MOST_FACTORS or not (key == "1" or set(factors) <= set(SIZES)):
-            yield f"{where}.terms has {reprlib.repr(key)}, products of {', '.join(SIZES)} are allowed"
-        if not 0 <= coefficient <= MOST_BYTES:
-            yield f"{where}.terms.{key} is {coefficient}, 0 to {MOST_BYTES} is allowed"
-
-
 def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]:
     """Every segment is a file of the component, once, and its weights lie within the component's."""
-    yield from _activation("streaming.activation", streaming.activation)
-    yield from _activation("streaming.carried", streaming.carried)
+    yield from activation_faults("streaming.activation", streaming.activation)
+    yield from activation_faults("streaming.carried", streaming.carried)
     names = [segment.file for segment in streaming.segments]
     known = {PurePosixPath(file.path).name for file in entry.files}
     if not names or len(set(names)) != len(names) or not set(names) <= known:

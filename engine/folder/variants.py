@@ -5,7 +5,7 @@ too much, or one lacks what a recipe asks for, a component has several files. Th
 the one for the GPU at hand is hashed and loaded, and `verify` hashes all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,11 @@ Architectures = Mapping[str, Sequence[str]]
 """Name of a file → the GPU generations that it is for."""
 
 
-def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures) -> int:
-    """Bytes of what is loaded: of the files that one is chosen from, the largest."""
+def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures, others: Collection[str] = ()) -> int:
+    """Bytes of what is loaded: of the files that one is chosen from, the largest; none of `others`."""
     chosen = [file.size for file in files if file.name in architectures]
-    return max(chosen, default=0) + sum(file.size for file in files if file.name not in architectures)
+    alone = [file.size for file in files if file.name not in architectures and file.name not in others]
+    return max(chosen, default=0) + sum(alone)
 
 
 def file_for(entry: "ComponentEntry", architecture: str) -> FileEntry | None:

@@ -27,6 +27,7 @@ _SAMPLES: Samples = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "si
 _LATENT_SIDE = 8
 _LATENT_PIXELS = _LATENT_SIDE**2
 _NO_SCRATCH: Mapping[str, float] = {}
+_NO_LENGTHS: Mapping[str, int] = {}
 # Constants up to this many numbers are given to shape inference, because some of them are shapes.
 _SHAPE_NUMBERS = 64
 
@@ -108,13 +109,19 @@ class Outline:
 
     @classmethod
     def of(
-        cls, component: str, model: "ir.Model", spec: ComponentSpec, scratch: Mapping[str, float] = _NO_SCRATCH
+        cls,
+        component: str,
+        model: "ir.Model",
+        spec: ComponentSpec,
+        scratch: Mapping[str, float] = _NO_SCRATCH,
+        *,
+        known: Mapping[str, int] = _NO_LENGTHS,
     ) -> Self:
-        """The outline of a model, which may lack its weights."""
-        known: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {}
+        """The outline of a model, which may lack its weights. `known`: lengths that are no size of a call."""
+        found: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {}
 
         def measure(sizes: Mapping[str, int]) -> int:
-            known[tuple(sorted(sizes.items()))] = _value_bytes(component, model, sizes)
+            found[tuple(sorted(sizes.items()))] = _value_bytes(component, model, {**known, **sizes})
             return 1
 
         fit(spec, measure)  # which says at what sizes
@@ -123,7 +130,7 @@ class Outline:
             nodes=nodes_of(model),
             constants=frozenset(str(name) for name in model.graph.initializers),
             outputs=tuple(str(value.name) for value in model.graph.outputs),
-            bytes_at=lambda sizes: known[tuple(sorted(sizes.items()))],
+            bytes_at=lambda sizes: found[tuple(sorted(sizes.items()))],
             scratch=scratch,
         )
 
