@@ -13,11 +13,18 @@ from .bounds import MOST_CHANNELS, UNET, Bounds
 from .specs import ComponentSpec, Role, TensorSpec
 from .topology import Block, BlockKind
 
+RESIDUALS = "residuals"
+"""What is added to a U-Net's skip connections, `residuals.0`, …, and to its middle, the last."""
 CONTROL_SCALE = "scale"
 """The ControlNet's input by which all that it gives is multiplied: `[1]`."""
 CONTROLNET: Bounds = {**UNET, "hint_channels": (3, 3), "hint_widths": (1, MOST_CHANNELS)}
 HINT_LEVELS = 4
 """Each but the first halves the picture, so that it ends at the latents' size."""
+
+
+def is_companions(component: str) -> bool:
+    """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
+    return component.startswith("control/")
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -35,7 +42,7 @@ def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
     places.append((architecture.block_out_channels[-1], len(architecture.block_out_channels) - 1))
     return tuple(
         TensorSpec(
-            name=f"residuals.{i}", shape=("batch", channels, *(_at(side, level) for side in ("height", "width")))
+            name=f"{RESIDUALS}.{i}", shape=("batch", channels, *(_at(side, level) for side in ("height", "width")))
         )
         for i, (channels, level) in enumerate(places)
     )

@@ -15,13 +15,14 @@ from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ..quantize.formats import Kind
 from .layers import find_layers, only_user
 from .opener import Opener
+from .residual_seam import residual_seam
 
 ATTENTION, OTHERS = "attention", "others"
 _ATTENTION = re.compile(r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|self_attn\.(q_proj|k_proj|v_proj|out_proj))")
 
 Seam = Callable[[Opener, ComponentSpec], tuple[TensorSpec, ...]]
 """Puts one kind of adapter into a graph, and says which inputs that are."""
-SEAMS: Mapping[str, Seam] = {}
+SEAMS: Mapping[str, Seam] = {"residuals": residual_seam}
 """By the name that rows call them."""
 
 
@@ -40,8 +41,9 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
     # Most LoRAs change attention alone or every linear layer; where convolutions have no pair, what that costs is small
     # beside them, but a feed-forward without one loses a tenth of its time.
     Role.UNET: (
+        Row(file="open-control.onnx", groups=(), seams=("residuals",)),
         Row(file="open-attention.onnx", groups=(ATTENTION,)),
-        Row(file="open.onnx", groups=(ATTENTION, OTHERS)),
+        Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("residuals",)),
     ),
     Role.CONDITIONER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
     Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
