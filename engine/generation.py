@@ -103,7 +103,7 @@ class Generation:
         with track(self.progress, "encode", total=len(encoders), unit="encoder") as advance:
 
             def use(runner: Runner) -> AbstractContextManager[None]:
-                return self.residency.phase(self.plan, runner.name, self.progress)
+                return self.residency.phase(self.plan, runner, self.progress)
 
             sides = iter(encode(self.runners, self.tokenizers, prompts, use=use, cache=self.cache, advance=advance))
         return {kind: [next(sides) for _ in column] for kind, column in tokens.items()}
@@ -156,7 +156,7 @@ class Generation:
         hints = {}
         uses = [(use, self.controlnets[use.name]) for use in self.prepared.controls(kind)]
         for use, control in uses:
-            with self.residency.phase(self.plan, control.hint_encoder.name, self.progress):
+            with self.residency.phase(self.plan, control.hint_encoder, self.progress):
                 hints[use.name] = encode_hint(control.hint_encoder, use)
         controls = [
             ControlPart(
@@ -173,7 +173,7 @@ class Generation:
         """What a conditioner makes of each prompt and its negative, in rows as the model's U-Net takes them."""
         rows = self.runners[f"{kind}/unet"].rows
         ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
-        with self.residency.phase(self.plan, runner.name, self.progress):
+        with self.residency.phase(self.plan, runner, self.progress):
             return [
                 condition(
                     runner,
@@ -199,8 +199,8 @@ class Generation:
         """One model's part of the loop; `before` evaluations were others'."""
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
         with ExitStack() as stack:
-            for name in (runner.name, *(control.runner.name for control in controls)):
-                stack.enter_context(self.residency.phase(self.plan, name, self.progress))
+            for one in (runner, *(control.runner for control in controls)):
+                stack.enter_context(self.residency.phase(self.plan, one, self.progress))
             model = stack.enter_context(guided_model(runner, prompts, request, controls))
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
@@ -224,7 +224,7 @@ def decoded(
     vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
     side = models.vae.downscale
     with (
-        residency.phase(plan, vae.name, progress),
+        residency.phase(plan, vae, progress),
         track(progress, "decode", total=len(latents), unit="image") as advance,
     ):
         shape = (len(latents), height * side, width * side, 3)

@@ -22,7 +22,8 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from .architecture import Models
-from .control.network import ControlNet, open_controlnets, refuse_companion
+from .control.network import ControlNet, called, open_controlnets, refuse_companion
+from .control.open import open_for
 from .ending import Ending, Endings
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
@@ -173,7 +174,7 @@ class Pipeline:
 
     def request(self, prompt: str | Sequence[str] = "", **options: Unpack[CallOptions]) -> ResolvedRequest:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
-        return resolve({"prompt": prompt, **options}, self.models, tuple(self.controlnets))
+        return resolve({"prompt": prompt, **options}, self.models, called(self.controlnets))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -198,7 +199,9 @@ class Pipeline:
         if output_type not in ("pil", "np"):
             raise RequestError(f"output_type is {output_type!r}; choose pil or np")
         with self._slot():
-            plan = self._plan(Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget)
+            plan = self._plan(
+                Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget, self.runners
+            )
             self._residency.make_room(plan)
             return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
 
@@ -209,8 +212,13 @@ class Pipeline:
 
         `budget`: bytes or text (None: the pipeline's own). Raises what the call would raise.
         """
-        prepared = Prepared.of(self.request(prompt, **options), self.models, self.tokenizers)
-        return self._plan(prepared.workload, self._budget if budget is None else _budget(budget))
+        request = self.request(prompt, **options)
+        prepared = Prepared.of(request, self.models, self.tokenizers)
+        return self._plan(
+            prepared.workload,
+            self._budget if budget is None else _budget(budget),
+            open_for(self.runners, request.controls),
+        )
 
     def interrupt(self) -> None:
         """End every running call, a step of it in its middle; each returns what there is by then. For other threads."""
@@ -266,11 +274,12 @@ class Pipeline:
     def _generation(self, request: ResolvedRequest, progress: Progress | None) -> Generation:
         """Prepare and plan a call. Raises `MemoryBudgetError` before anything is loaded."""
         prepared = Prepared.of(request, self.models, self.tokenizers)
-        plan = self._plan(prepared.workload, self._budget)
+        runners = open_for(self.runners, request.controls)
+        plan = self._plan(prepared.workload, self._budget, runners)
         self._residency.make_room(plan)
         return Generation(
             models=self.models,
-            runners=self.runners,
+            runners=runners,
             tokenizers=self.tokenizers,
             residency=self._residency,
             plan=plan,
@@ -280,8 +289,8 @@ class Pipeline:
             controlnets=self.controlnets,
         )
 
-    def _plan(self, workload: Workload, budget: int | None) -> MemoryPlan:
-        return make_plan(self.models, self.runners, workload, budget=budget, calls=self._slots.count)
+    def _plan(self, workload: Workload, budget: int | None, runners: Mapping[str, Runner]) -> MemoryPlan:
+        return make_plan(self.models, runners, workload, budget=budget, calls=self._slots.count)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

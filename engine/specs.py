@@ -29,6 +29,8 @@ class Role(StrEnum):
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
     HINT_ENCODER = "hint_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    IMAGE_PROJECTION = "image_projection"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from ..request.prompt import escape
 from ..request.request import ResolvedRequest
 from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
+from .control import Controls, add_controls
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of
@@ -38,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="take all settings from this picture, seed and prompt too; what is given beside it counts instead",
     )  # fmt: skip
     add_options(parser)
+    add_controls(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -53,9 +55,12 @@ def _run(args: argparse.Namespace) -> int:
     destination = Destination.of(args.output, images, overwrite=args.overwrite)
     destination.check_quality(args.quality)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
+    controls = Controls(args, None if like is None else like.settings)
+    with Pipeline.load(
+        args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, controlnets=controls.folders
+    ) as pipe:
         defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
-        options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
+        options = {**options_of(args, pipe.models, defaults), "output_type": "np", **controls.options}
         if args.prompt is not None:
             options["prompt"] = escape(args.prompt) if args.literal else args.prompt
         request = pipe.request(**options)
@@ -84,6 +89,8 @@ def _warnings(
     if like is not None:
         if left_out:
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
+        if (steered := like.controls()) and not request.controls:
+            yield f"the picture was steered, by a picture that is not inside; give --control for {', '.join(steered)}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
     if literal:

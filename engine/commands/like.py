@@ -1,10 +1,12 @@
 """`generate --like PICTURE`: the settings inside a picture as the defaults of a call."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..picture.control import is_control
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.parameters import HANDOFFS, keywords
@@ -34,7 +36,7 @@ class Like:
         Raises `RequestError` for a setting that cannot be read.
         """
         settings = dict(self._settings)
-        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE]
+        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE and not is_control(name)]
         for key, find in (("Sampler", find_sampler), ("Schedule type", find_schedule)):
             try:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
@@ -45,6 +47,15 @@ class Like:
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
         return keywords(settings), left_out
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """As they stand there."""
+        return self._settings
+
+    def controls(self) -> list[str]:
+        """The ControlNets that it was made with, whose pictures are not inside."""
+        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key)]
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

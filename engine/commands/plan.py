@@ -12,6 +12,7 @@ from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from ..request.prompt import escape
 from .base import Command, emit, say
+from .control import Controls, add_controls
 from .options import add_options, add_provider, options_of
 
 
@@ -19,6 +20,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
+    add_controls(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument(
         "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
@@ -28,11 +30,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pipe = Pipeline.load(args.engine, provider=args.provider)
+    controls = Controls(args)
+    pipe = Pipeline.load(args.engine, provider=args.provider, controlnets=controls.folders)
     budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
-    options: dict[str, Any] = options_of(args, pipe.models)
+    options: dict[str, Any] = {**options_of(args, pipe.models), **controls.options}
     prompts = [escape(prompt) if args.literal else prompt for prompt in args.prompt or [""]]
     pipe.request(prompts, **options)
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.

@@ -15,6 +15,7 @@ from ..runners import open_runners
 from ..runners.base import Device, Runner
 
 MOST = 8
+_DIGITS = 8
 _NAME = re.compile(r"\w[\w .-]{0,62}")
 
 
@@ -68,6 +69,11 @@ def open_controlnets(
             raise RequestError(f"a ControlNet is called {reprlib.repr(name)}; use letters, digits, ' ', '.', '-', '_'")
         found[name] = _open(name, Path(path), models, devices, threads=threads, provider=provider)
     return found
+
+
+def called(controlnets: Mapping[str, ControlNet]) -> dict[str, str]:
+    """Name → what pictures call the ControlNet."""
+    return {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in controlnets.items()}
 
 
 def refuse_companion(folder: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ from ..errors import RequestError
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
+from .control import describe_controls
 from .infotext import NEGATIVE, PROMPT
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
@@ -54,6 +55,7 @@ def describe(
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:
         settings[HANDOFFS[not request.refiner]] = _plain(request.denoising_end)
+    settings |= describe_controls(request.controls)
     return settings | {"Version": f"PocketXL {version}"}
 
 

@@ -33,6 +33,8 @@ class ControlUse:
     """Share of the evaluations from which on it counts; likewise `end`, up to which."""
     end: float
     preprocess: str | None = None
+    model: str = ""
+    """What its folder is called, and the beginning of its digest."""
 
     def scales(self, evaluations: int) -> npt.NDArray[np.float32]:
         """`[evaluations]`: its scale at each, 0 where it does not count. diffusers' rule."""
@@ -41,8 +43,8 @@ class ControlUse:
         return np.where(counts, np.float32(self.scale), np.float32(0))
 
 
-def control_uses(request: Any, loaded: Sequence[str], height: int, width: int) -> tuple[ControlUse, ...]:
-    """The ControlNets of a call. `request`: what has the arguments as attributes; `loaded`: names, in order.
+def control_uses(request: Any, loaded: Mapping[str, str], height: int, width: int) -> tuple[ControlUse, ...]:
+    """The ControlNets of a call. `request` has the arguments as attributes; `loaded`: name → what pictures call it.
 
     Each argument is one value, a list in the order of `loaded`, or a mapping by name; one picture without a name goes
     to the only ControlNet. Raises `RequestError`, and what `read_picture` raises.
@@ -62,12 +64,12 @@ def control_uses(request: Any, loaded: Sequence[str], height: int, width: int) -
         key: _by_name(key, getattr(request, key), loaded, all_of=names) for key in (SCALE, START, END, PREPROCESS)
     }
     return tuple(
-        _use(name, pictures[name], {key: found.get(name) for key, found in values.items()}, height, width)
+        _use(name, loaded[name], pictures[name], {key: found.get(name) for key, found in values.items()}, height, width)
         for name in names
     )
 
 
-def _use(name: str, picture: Any, values: Mapping[str, Any], height: int, width: int) -> ControlUse:
+def _use(name: str, model: str, picture: Any, values: Mapping[str, Any], height: int, width: int) -> ControlUse:
     start, end = (
         default if values[key] is None else number(key, values[key]) for key, default in ((START, 0.0), (END, 1.0))
     )
@@ -79,6 +81,7 @@ def _use(name: str, picture: Any, values: Mapping[str, Any], height: int, width:
     hint = read_picture(f"{IMAGE} of {name}", picture, height, width)
     return ControlUse(
         name=name,
+        model=model,
         hint=hint if preprocess is None else PREPROCESSORS[preprocess](hint),
         scale=1.0 if values[SCALE] is None else number(SCALE, values[SCALE]),
         start=start,
@@ -87,7 +90,7 @@ def _use(name: str, picture: Any, values: Mapping[str, Any], height: int, width:
     )
 
 
-def _by_name(key: str, value: Any, loaded: Sequence[str], all_of: Sequence[str] | None = None) -> Mapping[str, Any]:
+def _by_name(key: str, value: Any, loaded: Mapping[str, str], all_of: Sequence[str] | None = None) -> Mapping[str, Any]:
     """Name → its value. One value is for all of `all_of`; without that, for the only one that is loaded."""
     if isinstance(value, Mapping):
         if unknown := [name for name in value if name not in loaded]:
@@ -103,4 +106,4 @@ def _by_name(key: str, value: Any, loaded: Sequence[str], all_of: Sequence[str] 
         return dict.fromkeys(all_of, value)
     if len(loaded) > 1:
         raise RequestError(f"{key} is one picture, and {len(loaded)} ControlNets are loaded; give {{name: picture}}")
-    return {loaded[0]: value}
+    return dict.fromkeys(loaded, value)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,9 @@ DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def resolve(keywords: Mapping[str, Any], models: Models, controlnets: Sequence[str] = ()) -> ResolvedRequest:
+def resolve(
+    keywords: Mapping[str, Any], models: Models, controlnets: Mapping[str, str] = MappingProxyType({})
+) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
     `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name. Raises

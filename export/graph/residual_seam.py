@@ -32,6 +32,4 @@ def residual_seam(opener: Opener, _: ComponentSpec) -> tuple[TensorSpec, ...]:
 def _joins(node: ir.Node) -> bool:
     """Whether it joins the way up with a skip connection: the only thing that a U-Net does outside its modules."""
     at_root = "/" not in str(node.name)
-    return (
-        node.op_type == "Concat" and at_root and node.attributes.get_int("axis") == _CHANNELS and len(node.inputs) == 2
-    )
+    return node.op_type == "Concat" and at_root and node.attributes.get_int("axis") == _CHANNELS
