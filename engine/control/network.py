@@ -12,7 +12,7 @@ from ..errors import IncompatibleError, RequestError
 from ..folder.manifest import Manifest, read_manifest
 from ..memory.controls import MODEL, part
 from ..runners import open_runners
-from ..runners.base import Device, Runner
+from ..runners.base import Runner
 
 MOST = 8
 _DIGITS = 8
@@ -51,12 +51,12 @@ class ControlNet:
 def open_controlnets(
     given: Mapping[str, str | Path],
     models: Models,
-    devices: dict[str, Device],
+    runners: Mapping[str, Runner],
     *,
     threads: int | None = None,
     provider: str | None = None,
 ) -> dict[str, ControlNet]:
-    """Open the ControlNets of a pipeline: name → folder. `devices`: those of the engine's runners, by kind.
+    """Open the ControlNets of a pipeline: name → folder. `runners`: the engine's, whose devices they share.
 
     Raises `RequestError` for names that cannot be, `IncompatibleError` for a folder that is no ControlNet's or whose
     ControlNet does not fit the engine, and what `read_manifest` raises.
@@ -67,8 +67,13 @@ def open_controlnets(
     for name, path in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise RequestError(f"a ControlNet is called {reprlib.repr(name)}; use letters, digits, ' ', '.', '-', '_'")
-        found[name] = _open(name, Path(path), models, devices, threads=threads, provider=provider)
+        found[name] = _open(name, Path(path), models, runners, threads=threads, provider=provider)
     return found
+
+
+def with_controlnets(runners: Mapping[str, Runner], controlnets: Mapping[str, ControlNet]) -> Mapping[str, Runner]:
+    """An engine's runners, and those of its ControlNets."""
+    return {**runners, **{name: runner for one in controlnets.values() for name, runner in one.runners.items()}}
 
 
 def called(controlnets: Mapping[str, ControlNet]) -> dict[str, str]:
@@ -85,7 +90,7 @@ def refuse_companion(folder: Path, manifest: Manifest) -> None:
 
 
 def _open(
-    name: str, folder: Path, models: Models, devices: dict[str, Device], *, threads: int | None, provider: str | None
+    name: str, folder: Path, models: Models, runners: Mapping[str, Runner], *, threads: int | None, provider: str | None
 ) -> ControlNet:
     manifest = read_manifest(folder)
     architecture = None if manifest.companion is None else manifest.companion.controlnet
@@ -100,7 +105,7 @@ def _open(
         manifest,
         threads=threads,
         provider=provider,
-        devices=devices,
+        beside=runners.values(),
         rename=lambda place: part(name, place.rpartition("/")[2]),
     )
     return ControlNet(

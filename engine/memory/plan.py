@@ -14,6 +14,7 @@ from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
 from . import controls
+from .phase import Phase
 from .ranges import check_ranges
 from .sizes import format_bytes
 from .workload import Workload
@@ -34,25 +35,6 @@ LATENT_COPIES = 8
 PICTURE_CHANNELS = 3
 # A picture on its way out of the VAE: the runner's array, transposed, scaled and clipped, each once in floats.
 PICTURE_COPIES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One stage of a picture: the component that must be loaded, and the arrays that the pipeline itself holds."""
-
-    name: str
-    component: str
-    held_bytes: int
-    """On the host: embeddings, latents, pictures."""
-    constant_bytes: int = 0
-    """Where the component computes: keys, values and time vectors."""
-    beside: tuple[str, ...] = ()
-    """Other components that must be loaded too: ControlNets run in turns with the U-Net."""
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """All that must be loaded."""
-        return (self.component, *self.beside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +118,18 @@ class MemoryPlan:
 
 
 def make_plan(
-    models: Models, runners: Mapping[str, Runner], workload: Workload, *, budget: int | None = None, calls: int = 1
+    models: Models,
+    runners: Mapping[str, Runner],
+    workload: Workload,
+    *,
+    budget: int | None = None,
+    calls: int = 1,
+    beside: int = 0,
 ) -> MemoryPlan:
     """Plan a call within `budget` bytes. `budget` None keeps everything that fits, `LEAST` keeps nothing.
 
-    `calls` like this one may run at once: they share the weights, and each has its own working memory.
+    `calls` like this one may run at once: they share the weights, and each has its own working memory. `beside`: bytes
+    on the host that adapters take all the time.
 
     Without a budget of the caller's a GPU sets one: what was free on it. It decides what is kept and refuses nothing,
     because what is predicted is a little more than what is taken.
@@ -156,6 +145,7 @@ def make_plan(
     check_ranges(models, used, workload)
     order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
     overhead = _overhead(used)
+    overhead["host"] += beside
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
     limit = _room(used) if budget is None else budget
     for given_up in range(len(order) + 1):
@@ -172,7 +162,7 @@ def make_plan(
     raise MemoryBudgetError(
         f"{workload.width}x{workload.height} needs at least {format_bytes(plan.peak_bytes)} (phase "
         f"'{phases[worst].name}'), the budget is {format_bytes(budget or 0)}; raise the budget or make a smaller "
-        "picture, or fewer at once"
+        "picture, or fewer at once" + (", or leave LoRAs out, with which nothing is streamed" if beside else "")
     )
 
 

@@ -1,6 +1,6 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class CallOptions(TypedDict, total=False):
     sampler: str
     schedule: str
     refiner: bool
+    loras: Mapping[str, float] | None
     literal: bool
     control_image: Any
     controlnet_conditioning_scale: Any

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import RequestError
 from ..sampling.samplers.base import Sampler
 from .controls import ControlUse
+from .loras import LoraUse
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -96,6 +97,8 @@ class GenerationRequest:
     """How the steps are spaced; `default` is the checkpoint's own."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
+    loras: Mapping[str, float] | None = None
+    """LoRA files (or names of those that were read before) with their weights; None: the pipeline's own."""
     literal: bool = False
     """True: brackets in the texts are text, not weights (see `escape`)."""
     control_image: Any = None
@@ -187,6 +190,7 @@ class ResolvedRequest:
     callback_on_step_end: Callable[..., Any] | None
     controls: tuple[ControlUse, ...] = ()
     """ControlNets that take part, in the order in which they were loaded."""
+    loras: tuple[LoraUse, ...] = ()
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""

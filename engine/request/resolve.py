@@ -14,6 +14,7 @@ from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .controls import control_uses
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
+from .loras import lora_uses
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
@@ -74,6 +75,7 @@ def resolve(
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
         controls=control_uses(request, controlnets, height, width),
+        loras=lora_uses(request.loras),
     )
 
 

@@ -1,0 +1,50 @@
+"""The LoRAs that a call asks for: files, or names of those that were read before, and how much each counts."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import RequestError
+from .limits import finite, show
+
+MOST_WEIGHT = 10.0
+"""Of a LoRA, in either direction: beyond it nothing is left of a picture."""
+MOST_LORAS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraUse:
+    """One LoRA of a call."""
+
+    file: str
+    """As the caller named it."""
+    weight: float
+    name: str = ""
+    """The file's name without its ending; empty until it has been read, like the next."""
+    digest: str = ""
+    """sha256 of the file in hex."""
+
+
+def lora_uses(value: object) -> tuple[LoraUse, ...]:
+    """What the option `loras` asks for, those of weight 0 left out. Raises `RequestError`."""
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise RequestError(
+            f'loras is {show(value)}; give files with their weights, such as {{"style.safetensors": 0.8}}'
+        )
+    if len(value) > MOST_LORAS:
+        raise RequestError(f"loras are {len(value)}; at most {MOST_LORAS} are allowed")
+    found = []
+    for file, weight in value.items():
+        if not isinstance(file, str | os.PathLike) or not os.fspath(file):
+            raise RequestError(f"loras has {show(file)}; give the path of a file")
+        checked = finite(f"the weight of LoRA {show(os.fspath(file))}", weight)
+        if abs(checked) > MOST_WEIGHT:
+            raise RequestError(
+                f"the weight of LoRA {show(os.fspath(file))} is {checked:g}; it must be -{MOST_WEIGHT:g} to "
+                f"{MOST_WEIGHT:g}, and is 0.5 to 1 as a rule"
+            )
+        if checked:
+            found.append(LoraUse(file=os.fsdecode(file), weight=checked))
+    return tuple(found)
