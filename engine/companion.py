@@ -5,11 +5,12 @@ added to the U-Net's own skip connections (Zhang et al. 2023, 2302.05543).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Self
 
 from .architecture import UNetArchitecture
 from .bounds import MOST_CHANNELS, UNET, Bounds
+from .image_prompt import IPAdapterArchitecture
 from .specs import ComponentSpec, Role, TensorSpec
 from .topology import Block, BlockKind
 
@@ -24,7 +25,7 @@ HINT_LEVELS = 4
 
 def is_companions(component: str) -> bool:
     """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
-    return component.startswith("control/")
+    return component.startswith(("control/", "image_prompt/"))
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -119,13 +120,15 @@ class ControlNetArchitecture(UNetArchitecture):
 class Companion:
     """What a folder holds that is no engine of its own: one of these."""
 
-    controlnet: ControlNetArchitecture | None = None
+    controlnet: ControlNetArchitecture | None = field(default=None, metadata={"sparse": True})
+    ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata={"sparse": True})
 
     @property
     def kind(self) -> str:
         """In words."""
-        return "ControlNet"
+        return "ControlNet" if self.ip_adapter is None else "IP-Adapter"
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""
-        return {} if self.controlnet is None else self.controlnet.components()
+        found = self.controlnet or self.ip_adapter
+        return {} if found is None else found.components()

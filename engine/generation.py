@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from .architecture import Models
+from .architecture import Models, block_names
 from .conditioning import Conditioning, condition, time_ids
+from .control.image_prompt import Arrays, IPAdapter, factors_of, features_of, key_values_of, with_pictures
 from .control.network import ControlNet
 from .control.part import ControlPart, encode_hint
 from .errors import RequestError
@@ -94,6 +95,7 @@ class Generation:
     cache: EncodedChunks | None = None
     controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
     """Those that are loaded, by name."""
+    ip_adapter: IPAdapter | None = None
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -167,7 +169,22 @@ class Generation:
             )
             for use, control in uses
         ]
-        return self._condition(self.runners[f"{kind}/conditioner"], kind, prompts, part), controls
+        pictured = self._pictured(kind)
+        conditioned = self._condition(self.runners[f"{kind}/conditioner"], kind, prompts, part)
+        return (conditioned if pictured is None else with_pictures(conditioned, pictured)), controls
+
+    def _pictured(self, kind: str) -> tuple[Arrays, Arrays] | None:
+        """Keys and values of the pictures that are prompts, and of none; None without any."""
+        prompt, adapter = self.prepared.request.image_prompt, self.ip_adapter
+        if prompt is None or adapter is None or kind != MODEL:
+            return None
+        with self.residency.phase(self.plan, adapter.encoder, self.progress):
+            features = features_of(adapter.encoder, prompt, plus=adapter.architecture.plus)
+        with self.residency.phase(self.plan, adapter.projection, self.progress):
+            blocks = block_names(self.models.denoisers[kind].unet)
+            factors = factors_of(self.runners[f"{kind}/conditioner"])
+            own, none = (key_values_of(adapter.projection, one, prompt.scale, factors, blocks) for one in features)
+        return own, none
 
     def _condition(self, runner: Runner, kind: str, prompts: Sequence[Sides], part: Schedule) -> Prompts:
         """What a conditioner makes of each prompt and its negative, in rows as the model's U-Net takes them."""

@@ -11,6 +11,8 @@ from .bounds import MOST_CHANNELS, Bounds
 from .specs import ComponentSpec, Role, TensorSpec
 
 IMAGE_KEY_VALUES = "image_key_values"
+IMAGE_TOKENS = "image_tokens"
+"""The length of a picture's keys and values, a symbol of its own: there may be none."""
 VISION: Bounds = {
     "hidden_size": (1, MOST_CHANNELS),
     "intermediate_size": (1, MOST_CHANNELS),

@@ -20,7 +20,8 @@ from typing import Any, Self, Unpack
 
 from .adapters.adapting import Adapting, Effect
 from .architecture import Models
-from .control.network import ControlNet, called, open_controlnets, refuse_companion, with_controlnets
+from .control.image_prompt import IPAdapter, open_ip_adapter
+from .control.network import ControlNet, called, open_controlnets, refuse_companion, with_companions
 from .ending import Ending, Endings, seconds_of
 from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
@@ -64,11 +65,12 @@ class Pipeline:
         name: str = "",
         digest: str = "",
         controlnets: Mapping[str, ControlNet] | None = None,
+        ip_adapter: IPAdapter | None = None,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.controlnets = controlnets or {}
-        self.runners = runners = with_controlnets(runners, self.controlnets)
+        self.controlnets, self.ip_adapter = controlnets or {}, ip_adapter
+        self.runners = runners = with_companions(runners, self.controlnets, ip_adapter)
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
@@ -92,6 +94,7 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         loras: Mapping[str, float] | None = None,
         controlnets: Mapping[str, str | Path] | None = None,
+        ip_adapter: str | Path | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -117,6 +120,7 @@ class Pipeline:
             name=folder.resolve().name,
             digest=manifest.digest,
             controlnets=beside,
+            ip_adapter=open_ip_adapter(ip_adapter, manifest.models, runners, threads=threads, provider=provider),
         )
         made.set_adapters(loras or {})
         return made
@@ -179,7 +183,9 @@ class Pipeline:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
         if options.get("loras") is None:
             options["loras"] = self._adapting.own
-        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models, called(self.controlnets)))
+        return self._adapting.named(
+            resolve({"prompt": prompt, **options}, self.models, *called(self.controlnets, self.ip_adapter))
+        )
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -281,6 +287,7 @@ class Pipeline:
             progress=progress or Silent(),
             cache=self._encoded.under(effect.keys),
             controlnets=self.controlnets,
+            ip_adapter=self.ip_adapter,
         )
 
     def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:

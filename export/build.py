@@ -48,6 +48,7 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .target import FACTS, FOUND
@@ -205,6 +206,9 @@ def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress)
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     """The unquantized run, or what an interrupted build left of it and the rest."""
+    companion = job.assembly.companion
+    if companion is not None and companion.ip_adapter is not None:
+        return run_pictured(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
     return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)

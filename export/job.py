@@ -208,7 +208,7 @@ def expected_stages(job: Job) -> dict[str, Share]:
     unets = [c.weights.bytes for c in components if c.spec.role is Role.UNET]
     return expected(
         weights=sum(c.weights.bytes for c in components),
-        unet=sum(unets) // len(unets),
+        unet=sum(unets) // max(1, len(unets)),
         steps=settings.prompts * settings.steps + 2 * settings.watched,
         pixels=job.size**2,
         gated=job.target.runs_here and job.assembly.companion is None,

@@ -13,6 +13,7 @@ from ..folder.manifest import Manifest, read_manifest
 from ..memory.controls import MODEL, part
 from ..runners import open_runners
 from ..runners.base import Runner
+from .image_prompt import IPAdapter
 
 MOST = 8
 _DIGITS = 8
@@ -71,14 +72,20 @@ def open_controlnets(
     return found
 
 
-def with_controlnets(runners: Mapping[str, Runner], controlnets: Mapping[str, ControlNet]) -> Mapping[str, Runner]:
-    """An engine's runners, and those of its ControlNets."""
-    return {**runners, **{name: runner for one in controlnets.values() for name, runner in one.runners.items()}}
+def with_companions(
+    runners: Mapping[str, Runner], controlnets: Mapping[str, ControlNet], ip_adapter: IPAdapter | None
+) -> Mapping[str, Runner]:
+    """An engine's runners, and those of what is loaded beside it."""
+    others = [*controlnets.values(), *([] if ip_adapter is None else [ip_adapter])]
+    return {**runners, **{name: runner for one in others for name, runner in one.runners.items()}}
 
 
-def called(controlnets: Mapping[str, ControlNet]) -> dict[str, str]:
-    """Name → what pictures call the ControlNet."""
-    return {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in controlnets.items()}
+def called(
+    controlnets: Mapping[str, ControlNet], ip_adapter: IPAdapter | None
+) -> tuple[dict[str, str], tuple[int | None, str]]:
+    """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
+    names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in controlnets.items()}
+    return names, (None, "") if ip_adapter is None else ip_adapter.asks
 
 
 def refuse_companion(folder: Path, manifest: Manifest) -> None:

@@ -14,12 +14,12 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ..architecture import ModelArchitecture, Models, UNetArchitecture, tokenizer_of
-from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
-from ..companion import CONTROLNET, HINT_LEVELS, Companion
+from ..architecture import ModelArchitecture, Models, tokenizer_of
+from ..bounds import TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
 from .activation import MOST_BYTES, activation_faults
+from .companion_checks import companion_faults, level_faults
 from .files import FileEntry, lexical_path
 from .opening_checks import opening_faults
 from .openings import files_of
@@ -66,28 +66,12 @@ def model_faults(models: Models) -> Iterator[str]:
     yield from _agreement(models)
 
 
-def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
-    """What is out of bounds among its numbers, and where they contradict those of the models that it was built with."""
-    controlnet = companion.controlnet
-    if controlnet is None:
-        yield "controlnet is none, and there is nothing else"
-        return
-    yield from (f"controlnet.{fault}" for fault in outside(controlnet, CONTROLNET))
-    if len(controlnet.hint_widths) != HINT_LEVELS:
-        yield f"controlnet.hint_widths are {len(controlnet.hint_widths)}, they must be {HINT_LEVELS}"
-    yield from (f"controlnet{fault}" for fault in _levels(controlnet))
-    if "base" not in models.denoisers:
-        yield "controlnet was built with a base, and models has none"
-    elif misfit := controlnet.misfits(models.denoisers["base"].unet):
-        yield f"controlnet does not fit: {misfit}"
-
-
 def _faults(manifest: "Manifest") -> Iterator[str]:
     """In this order: each part relies on those before."""
     models = manifest.models
     yield from (f"models.{fault}" for fault in model_faults(models))
     if manifest.companion is not None:
-        yield from (f"companion.{fault}" for fault in companion_faults(manifest.companion, models))
+        yield from (f"companion{fault}" for fault in companion_faults(manifest.companion, models))
     wanted = (manifest.companion or models).components()
     yield from _names("components", manifest.components, wanted)
     for name, entry in manifest.components.items():
@@ -126,22 +110,13 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
     unet = model.unet
     if model.kind != kind:
         yield f".kind is {reprlib.repr(model.kind)}"
-    yield from (f".unet{fault}" for fault in _levels(unet))
+    yield from (f".unet{fault}" for fault in level_faults(unet))
     if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"
         )
     yield from _text(model, models)
-
-
-def _levels(unet: UNetArchitecture) -> Iterator[str]:
-    levels = len(unet.block_out_channels)
-    if not LEVELS[0] <= levels <= LEVELS[1]:
-        yield f".block_out_channels has {levels} levels, {LEVELS[0]} to {LEVELS[1]} are allowed"
-    for name in ("transformer_layers", "up_transformer_layers", "heads"):
-        if len(getattr(unet, name)) != levels:
-            yield f".{name} has {len(getattr(unet, name))} numbers for {levels} levels"
 
 
 def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:

@@ -22,7 +22,7 @@ def read_picture(name: str, value: Any, height: int, width: int) -> npt.NDArray[
     to the one wanted by Lanczos' filter, as diffusers does it, whatever the proportions. Raises `RequestError` for
     anything else, `StorageError` and `IntegrityError` for a file that cannot be read.
     """
-    picture = _opened(name, value)
+    picture = opened(name, value)
     if picture.size != (width, height):
         from PIL import Image
 
@@ -30,7 +30,8 @@ def read_picture(name: str, value: Any, height: int, width: int) -> npt.NDArray[
     return np.array(picture.convert("RGB"), dtype=np.uint8)
 
 
-def _opened(name: str, value: Any) -> Any:
+def opened(name: str, value: Any) -> Any:
+    """`value` as a PIL picture of any mode; raises as `read_picture` does."""
     with needing("pillow", name):
         from PIL import Image
     if isinstance(value, str | os.PathLike):

@@ -10,11 +10,13 @@ FLOAT = 4
 MODEL = "base"
 """The model whose part of the loop they take part in."""
 PREFIX = "controlnets/"
+IMAGE_PROMPT = "image_prompt"
+"""What an IP-Adapter's components lie in."""
 
 
 def model_of(component: str) -> str:
     """The model in whose part of the loop a component is called: `base/unet` → `base`."""
-    return MODEL if component.startswith(PREFIX) else component.partition("/")[0]
+    return MODEL if component.startswith((PREFIX, IMAGE_PROMPT)) else component.partition("/")[0]
 
 
 def part(name: str, of: str) -> str:
@@ -35,6 +37,12 @@ def conditioning_bytes(spec: ComponentSpec, workload: Workload) -> int:
     per_step = sum(int(t.shape[-1]) for t in spec.outputs if "steps" in t.shape)
     steps = len(workload.prompt_tokens) * workload.evaluations.get(MODEL, 0)
     return FLOAT * workload.rows * (sum(workload.prompt_tokens) * per_token + steps * per_step)
+
+
+def image_prompt_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:
+    """Keys and values of all pictures and of none, once for all prompts."""
+    outputs = runners[f"{IMAGE_PROMPT}/projection"].spec.outputs
+    return FLOAT * workload.rows * workload.image_prompts * sum(int(t.shape[1]) * int(t.shape[2]) for t in outputs)
 
 
 def residual_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:

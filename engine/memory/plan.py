@@ -22,13 +22,8 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {
-    Role.TEXT_ENCODER: 0,
-    Role.CONDITIONER: 0,
-    Role.HINT_ENCODER: 0,
-    Role.VAE_DECODER: 1,
-    Role.UNET: 2,
-}
+GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.UNET: 2}
+"""0 for all others."""
 FLOAT = 4
 LATENT_COPIES = 8
 """Samplers hold a few copies of the latents; this covers the longest history."""
@@ -143,7 +138,7 @@ def make_plan(
     phases = _phases(models, workload, runners)
     used = {name: runners[name] for phase in phases for name in phase.components}
     check_ranges(models, used, workload)
-    order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
+    order = sorted(used, key=lambda name: (GIVEN_UP.get(used[name].spec.role, 0), name))
     overhead = _overhead(used)
     overhead["host"] += beside
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
@@ -206,6 +201,11 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
             phases.append(
                 Phase(name=f"condition {control}", component=name, held_bytes=held + latents, constant_bytes=constant)
             )
+        if kind == controls.MODEL and workload.image_prompts:
+            constant += controls.image_prompt_bytes(runners, workload)
+            for part in ("encoder", "projection"):
+                name = f"{controls.IMAGE_PROMPT}/{part}"
+                phases.append(Phase(name=f"picture {part}", component=name, held_bytes=held + latents))
         name = f"{kind}/conditioner"
         phases.append(
             Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)

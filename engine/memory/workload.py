@@ -24,6 +24,8 @@ class Workload:
     """False where the latents are what is asked for."""
     controls: tuple[str, ...] = ()
     """ControlNets that take part, by name."""
+    image_prompts: int = 0
+    """Pictures that an IP-Adapter makes prompts of."""
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class Workload:
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
             controls=tuple(use.name for use in request.controls),
+            image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
         )
 
     @classmethod

@@ -45,3 +45,5 @@ class CallOptions(TypedDict, total=False):
     control_guidance_start: Any
     control_guidance_end: Any
     control_preprocess: Any
+    ip_adapter_image: Any
+    ip_adapter_scale: float | None

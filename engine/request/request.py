@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import RequestError
 from ..sampling.samplers.base import Sampler
 from .controls import ControlUse
+from .image_prompt import ImagePrompt
 from .loras import LoraUse
 
 _ADVICE = {
@@ -22,7 +23,7 @@ _ADVICE = {
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
     "image": "only text to image is supported", "strength": "only text to image is supported",
-    "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
+    "ip_adapter_image_embeds": "give ip_adapter_image",
     "cross_attention_kwargs": "adapters are not supported",
 }  # fmt: skip
 
@@ -112,6 +113,11 @@ class GenerationRequest:
     """Share of the steps up to which they count; None: 1."""
     control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
     """`canny` finds the picture's edges first; None: the picture is a hint already."""
+    ip_adapter_image: Any = None
+    """A picture as a prompt beside the words, for the IP-Adapter that is loaded, or a list of them: paths, PIL pictures
+    or arrays."""
+    ip_adapter_scale: float | None = None
+    """How much it counts, 0 to 10; None: 1."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -190,6 +196,7 @@ class ResolvedRequest:
     callback_on_step_end: Callable[..., Any] | None
     controls: tuple[ControlUse, ...] = ()
     """ControlNets that take part, in the order in which they were loaded."""
+    image_prompt: ImagePrompt | None = None
     loras: tuple[LoraUse, ...] = ()
 
     def picture(self, index: int) -> Self:

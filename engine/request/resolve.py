@@ -13,6 +13,7 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .controls import control_uses
+from .image_prompt import image_prompt
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .loras import lora_uses
 from .noise_sources import noise_sources
@@ -25,12 +26,16 @@ DEFAULT_HANDOFF = 0.8
 
 
 def resolve(
-    keywords: Mapping[str, Any], models: Models, controlnets: Mapping[str, str] = MappingProxyType({})
+    keywords: Mapping[str, Any],
+    models: Models,
+    controlnets: Mapping[str, str] = MappingProxyType({}),
+    image_prompts: tuple[int | None, str] = (None, ""),
 ) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name. Raises
-    `RequestError` that names the value, what is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
+    names the value, what is allowed and the fix.
     """
     request = GenerationRequest.of(keywords)
     vae = models.vae
@@ -75,6 +80,7 @@ def resolve(
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
         controls=control_uses(request, controlnets, height, width),
+        image_prompt=image_prompt(request, *image_prompts),
         loras=lora_uses(request.loras),
     )
 

@@ -23,6 +23,7 @@ ENGINE_NAMES = frozenset(
         "refiner",
         "vae_decoder",
         "control",
+        "image_prompt",
     }
 )
 

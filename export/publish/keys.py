@@ -70,7 +70,8 @@ def exporter_digest() -> str:
     paths = [p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".json")]
     digest = hashlib.sha256()
     shapes = [
-        root / "engine" / f"{name}.py" for name in ("specs", "topology", "architecture", "companion", "bands/program")
+        root / "engine" / f"{name}.py"
+        for name in ("specs", "topology", "architecture", "companion", "image_prompt", "bands/program")
     ]
     for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
