@@ -34,6 +34,7 @@ from .picture.parameters import HASH_DIGITS
 from .progress import Progress, Silent
 from .request.keywords import CallOptions
 from .request.limits import integer
+from .request.loras import Loras
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
 from .runners import open_runners
@@ -91,7 +92,7 @@ class Pipeline:
         threads: int | None = None,
         provider: str | None = None,
         max_concurrent_calls: int = 1,
-        loras: Mapping[str, float] | None = None,
+        loras: Loras | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -116,7 +117,7 @@ class Pipeline:
         made.set_adapters(loras or {})
         return made
 
-    def set_adapters(self, loras: Mapping[str, float]) -> None:
+    def set_adapters(self, loras: Loras) -> None:
         """Let calls that do not say otherwise (by `loras`) have these LoRAs: file → weight; with `{}` none any more.
 
         A file that was read before may be named without folder and ending. Raises `RequestError`, `IntegrityError` for

@@ -12,10 +12,10 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
-from .loras import lora_uses
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
+from .tagged import with_tags, without_tags
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -28,7 +28,8 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
     is allowed and the fix.
     """
-    request = GenerationRequest.of(keywords)
+    given = GenerationRequest.of(keywords)
+    request, loras = without_tags(given)
     vae = models.vae
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
@@ -43,7 +44,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
-        prompts=prompts,
+        prompts=with_tags(prompts, given),
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
@@ -70,7 +71,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
-        loras=lora_uses(request.loras),
+        loras=loras,
     )
 
 
