@@ -7,15 +7,15 @@ there, those when its part of the loop has ended.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from .architecture import Models, block_names
 from .conditioning import Conditioning, condition, time_ids
-from .control.image_prompt import Arrays, IPAdapter, factors_of, features_of, key_values_of, with_pictures
-from .control.network import ControlNet
+from .control.beside import NOTHING, Beside
+from .control.image_prompt import Arrays, factors_of, features_of, key_values_of, with_pictures
 from .control.part import ControlPart, encode_hint
 from .errors import RequestError
 from .guidance import guided_model
@@ -93,9 +93,7 @@ class Generation:
     prepared: Prepared
     progress: Progress
     cache: EncodedChunks | None = None
-    controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
-    """Those that are loaded, by name."""
-    ip_adapter: IPAdapter | None = None
+    beside: Beside = NOTHING
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -156,7 +154,7 @@ class Generation:
     def _conditioned(self, kind: str, prompts: Sequence[Sides], part: Schedule) -> tuple[Prompts, list[ControlPart]]:
         """What the U-Net is given for each prompt and its negative, and what ControlNets are."""
         hints = {}
-        uses = [(use, self.controlnets[use.name]) for use in self.prepared.controls(kind)]
+        uses = [(use, self.beside.controlnets[use.name]) for use in self.prepared.controls(kind)]
         for use, control in uses:
             with self.residency.phase(self.plan, control.hint_encoder, self.progress):
                 hints[use.name] = encode_hint(control.hint_encoder, use)
@@ -175,7 +173,7 @@ class Generation:
 
     def _pictured(self, kind: str) -> tuple[Arrays, Arrays] | None:
         """Keys and values of the pictures that are prompts, and of none; None without any."""
-        prompt, adapter = self.prepared.request.image_prompt, self.ip_adapter
+        prompt, adapter = self.prepared.request.image_prompt, self.beside.ip_adapter
         if prompt is None or adapter is None or kind != MODEL:
             return None
         with self.residency.phase(self.plan, adapter.encoder, self.progress):

@@ -20,8 +20,7 @@ from typing import Any, Self, Unpack
 
 from .adapters.adapting import Adapting, Effect
 from .architecture import Models
-from .control.image_prompt import IPAdapter, open_ip_adapter
-from .control.network import ControlNet, called, open_controlnets, refuse_companion, with_companions
+from .control.beside import NOTHING, Beside
 from .ending import Ending, Endings, seconds_of
 from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
@@ -36,6 +35,7 @@ from .picture.parameters import HASH_DIGITS
 from .progress import Progress, Silent
 from .request.keywords import CallOptions
 from .request.limits import integer
+from .request.loras import Loras
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
 from .runners import check_concurrent, open_runners
@@ -49,10 +49,7 @@ from .walk import walk
 
 
 class Pipeline:
-    """One engine, ready for calls, on one set of weights. Safe to share between threads.
-
-    Calls run one after another, or `max_concurrent_calls` at a time.
-    """
+    """One engine, ready for calls (one at a time, or `max_concurrent_calls`). Safe to share between threads."""
 
     def __init__(
         self,
@@ -64,13 +61,12 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
-        controlnets: Mapping[str, ControlNet] | None = None,
-        ip_adapter: IPAdapter | None = None,
+        beside: Beside = NOTHING,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.controlnets, self.ip_adapter = controlnets or {}, ip_adapter
-        self.runners = runners = with_companions(runners, self.controlnets, ip_adapter)
+        self.beside = beside
+        self.runners = runners = beside.with_runners(runners)
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
@@ -92,7 +88,7 @@ class Pipeline:
         threads: int | None = None,
         provider: str | None = None,
         max_concurrent_calls: int = 1,
-        loras: Mapping[str, float] | None = None,
+        loras: Loras | None = None,
         controlnets: Mapping[str, str | Path] | None = None,
         ip_adapter: str | Path | None = None,
     ) -> Self:
@@ -102,15 +98,13 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`.
-        `controlnets`: name → folder; calls use those with a `control_image`. Raises `IntegrityError`,
-        `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
+        `controlnets` (name → folder), `ip_adapter`: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
-        refuse_companion(folder, manifest)
-        runners = open_runners(folder, manifest, threads=threads, provider=provider)
-        beside = open_controlnets(controlnets or {}, manifest.models, runners, threads=threads, provider=provider)
+        how: Any = {"threads": threads, "provider": provider}
+        runners = open_runners(folder, manifest, **how)
         made = cls(
             manifest.models,
             runners,
@@ -119,13 +113,12 @@ class Pipeline:
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
-            controlnets=beside,
-            ip_adapter=open_ip_adapter(ip_adapter, manifest.models, runners, threads=threads, provider=provider),
+            beside=Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how),
         )
         made.set_adapters(loras or {})
         return made
 
-    def set_adapters(self, loras: Mapping[str, float]) -> None:
+    def set_adapters(self, loras: Loras) -> None:
         """Let calls that do not say otherwise (by `loras`) have these LoRAs: file → weight; with `{}` none any more.
 
         A file that was read before may be named without folder and ending. Raises `RequestError`, `IntegrityError` for
@@ -183,9 +176,7 @@ class Pipeline:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
         if options.get("loras") is None:
             options["loras"] = self._adapting.own
-        return self._adapting.named(
-            resolve({"prompt": prompt, **options}, self.models, *called(self.controlnets, self.ip_adapter))
-        )
+        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models, *self.beside.called))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -286,8 +277,7 @@ class Pipeline:
             prepared=prepared,
             progress=progress or Silent(),
             cache=self._encoded.under(effect.keys),
-            controlnets=self.controlnets,
-            ip_adapter=self.ip_adapter,
+            beside=self.beside,
         )
 
     def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:

@@ -1,4 +1,4 @@
-"""`--control FOLDER=PICTURE:SCALE`: ControlNets of a call, and what a picture says of those that it was made with."""
+"""`--control FOLDER=PICTURE:SCALE` and `--ip-adapter`: what steers a call, and what a picture says of its own."""
 
 import argparse
 import math
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..picture.control import Described, read_controls
+from ..picture.control import Described, read_controls, read_weight
 from ..request.controls import END, IMAGE, PREPROCESS, PREPROCESSORS, SCALE, START
+from ..request.image_prompt import IMAGE as PICTURE
+from ..request.image_prompt import SCALE as PICTURE_SCALE
 
 _FORM = "FOLDER=PICTURE or FOLDER=PICTURE:SCALE"
 
@@ -24,6 +26,11 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control-preprocess", choices=PREPROCESSORS, help="what the pictures of --control are made into first"
     )
+    parser.add_argument(
+        "--ip-adapter", metavar="FOLDER=PICTURE[:SCALE]",
+        help="a picture as a prompt beside the words, by the IP-Adapter in FOLDER (see `build-ip-adapter`), how much: "
+        "0 to 10 (default: 1)",
+    )  # fmt: skip
     parser.add_argument("--control-start", type=float, help="share of the steps from which on they count (default: 0)")
     parser.add_argument("--control-end", type=float, help="share of the steps up to which they count (default: 1)")
 
@@ -36,10 +43,9 @@ class Controls:
 
         Raises `RequestError` for a flag that is not of the form.
         """
-        parts = [_parsed(text) for text in args.control]
+        parts = [_parsed("--control", text) for text in args.control]
         names = _names([folder for folder, _, _ in parts])
-        self.folders: dict[str, str] = {name: part[0] for name, part in zip(names, parts, strict=True)}
-        """Name → folder, for `Pipeline.load`."""
+        self._folders = {name: part[0] for name, part in zip(names, parts, strict=True)}
         if not parts:
             for flag in ("preprocess", "start", "end"):
                 if getattr(args, f"control_{flag}") is not None:
@@ -48,12 +54,23 @@ class Controls:
         known += [Described()] * max(0, len(parts) - len(known))
         self._given = dict(zip(names, zip(parts, known, strict=False), strict=True))
         self._args = args
+        self._picture = None if args.ip_adapter is None else _parsed("--ip-adapter", args.ip_adapter)
+        self._weight = read_weight(made_with or {})
+
+    @property
+    def folders(self) -> dict[str, Any]:
+        """Keywords of `Pipeline.load`: ControlNets by name, and the IP-Adapter."""
+        return {"controlnets": self._folders, "ip_adapter": None if self._picture is None else self._picture[0]}
 
     @property
     def options(self) -> dict[str, Any]:
         """Keywords of a call."""
+        pictured: dict[str, Any] = {}
+        if self._picture is not None:
+            _, picture, scale = self._picture
+            pictured = {PICTURE: picture, PICTURE_SCALE: _first(scale, self._weight)}
         if not self._given:
-            return {}
+            return pictured
         args, given = self._args, self._given
         values: dict[str, dict[str, Any]] = {IMAGE: {}, SCALE: {}, START: {}, END: {}, PREPROCESS: {}}
         for name, ((_, picture, scale), like) in given.items():
@@ -62,14 +79,14 @@ class Controls:
             values[START][name] = _first(args.control_start, like.start)
             values[END][name] = _first(args.control_end, like.end)
             values[PREPROCESS][name] = _first(args.control_preprocess, like.module)
-        return values
+        return {**values, **pictured}
 
 
-def _parsed(text: str) -> tuple[str, str, float | None]:
+def _parsed(flag: str, text: str) -> tuple[str, str, float | None]:
     """Folder, picture, scale. A colon before anything but a number belongs to the picture's name."""
     folder, equals, rest = text.partition("=")
     if not (folder and equals and rest):
-        raise RequestError(f"--control is {text!r}; give {_FORM}")
+        raise RequestError(f"{flag} is {text!r}; give {_FORM}")
     picture, colon, number = rest.rpartition(":")
     try:
         scale = float(number) if colon and picture else math.nan

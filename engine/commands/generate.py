@@ -57,14 +57,16 @@ def _run(args: argparse.Namespace) -> int:
     budget = None if args.budget is None else parse_bytes(args.budget)
     controls = Controls(args, None if like is None else like.settings)
     with Pipeline.load(
-        args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, controlnets=controls.folders
+        args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, **controls.folders
     ) as pipe:
-        defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
+        defaults, left_out = (
+            ({}, []) if like is None else like.keywords(pipe.models, lora_folder=args.lora_folder is not None)
+        )
         options = {**options_of(args, pipe.models, defaults), "output_type": "np", **controls.options}
         if args.prompt is not None:
             options["prompt"] = escape(args.prompt) if args.literal else args.prompt
         request = pipe.request(**options)
-        for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
+        for warning in _warnings(like, left_out, pipe, request, args):
             _warn(warning, args)
         destination.try_out(3 * request.height * request.width)
         written = 0
@@ -83,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _warnings(
-    like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest, *, literal: bool
+    like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest, args: argparse.Namespace
 ) -> Iterator[str]:
     """What a user should know before the work: why a picture may not be what the words or the model picture promise."""
     if like is not None:
@@ -91,13 +93,23 @@ def _warnings(
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (steered := like.controls()) and not request.controls:
             yield f"the picture was steered, by a picture that is not inside; give --control for {', '.join(steered)}"
+        if (by := like.ip_adapter) is not None and request.image_prompt is None:
+            yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
-    if literal:
+        if other := like.other_loras(request.loras):
+            yield f"other files than the picture was made with: {', '.join(other)}"
+    if args.literal:
         return
     (prompt,) = request.prompts
     texts = (prompt.prompt, prompt.prompt_2, prompt.negative_prompt, prompt.negative_prompt_2)
-    found = dict.fromkeys(part for text in texts if text is not None for part in unsupported_syntax(text.given))
+    found = dict.fromkeys(
+        part
+        for text in texts
+        if text is not None
+        for part in unsupported_syntax(text.given)
+        if not (args.lora_folder and part.startswith(("<lora:", "<lyco:")))
+    )
     if found:
         yield f"taken as plain words, because there is no such syntax here: {'  '.join(list(found)[:5])}"
 

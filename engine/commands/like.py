@@ -1,15 +1,17 @@
 """`generate --like PICTURE`: the settings inside a picture as the defaults of a call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
-from ..picture.control import is_control
+from ..picture.control import IP_ADAPTER, is_control
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
+from ..picture.lora_hashes import KEY, read_hashes, without_tags
 from ..picture.parameters import HANDOFFS, keywords
+from ..request.loras import LoraUse
 from ..request.options import OPTIONS
 from ..sampling.samplers.table import find_sampler, find_schedule
 
@@ -17,7 +19,7 @@ _OURS = {
     PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG"}
+_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG"}
 
 
 class Like:
@@ -30,8 +32,10 @@ class Like:
         if not self._settings:
             raise RequestError(f"{path} has no settings inside; give a picture that was saved with them")
 
-    def keywords(self, models: Models) -> tuple[dict[str, Any], list[str]]:
+    def keywords(self, models: Models, *, lora_folder: bool = False) -> tuple[dict[str, Any], list[str]]:
         """The call's keywords (`prompt` among them) as far as this engine knows them, and what is left out.
+
+        `lora_folder`: whether there is a folder to find the picture's LoRAs in, which its prompt names.
 
         Raises `RequestError` for a setting that cannot be read.
         """
@@ -46,6 +50,10 @@ class Like:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
+        if KEY in settings and not lora_folder:
+            settings[PROMPT], tagged = without_tags(settings.get(PROMPT, ""))
+            if tagged:
+                left_out.append(f"{KEY} ({', '.join(read_hashes(settings))}; give --lora-folder)")
         return keywords(settings), left_out
 
     @property
@@ -53,9 +61,19 @@ class Like:
         """As they stand there."""
         return self._settings
 
+    @property
+    def ip_adapter(self) -> str | None:
+        """The IP-Adapter that it was made with, whose picture is not inside."""
+        return self._settings.get(IP_ADAPTER)
+
     def controls(self) -> list[str]:
         """The ControlNets that it was made with, whose pictures are not inside."""
-        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key)]
+        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key) and key != IP_ADAPTER]
+
+    def other_loras(self, loras: Sequence[LoraUse]) -> list[str]:
+        """Names of this call's LoRAs that were other files when the picture was made."""
+        theirs = read_hashes(self._settings)
+        return [use.name for use in loras if theirs.get(use.name, use.short_hash) != use.short_hash]
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

@@ -9,14 +9,12 @@ from pathlib import Path
 from ..architecture import Models
 from ..companion import ControlNetArchitecture
 from ..errors import IncompatibleError, RequestError
-from ..folder.manifest import Manifest, read_manifest
+from ..folder.manifest import read_manifest
 from ..memory.controls import MODEL, part
 from ..runners import open_runners
 from ..runners.base import Runner
-from .image_prompt import IPAdapter
 
 MOST = 8
-_DIGITS = 8
 _NAME = re.compile(r"\w[\w .-]{0,62}")
 
 
@@ -70,30 +68,6 @@ def open_controlnets(
             raise RequestError(f"a ControlNet is called {reprlib.repr(name)}; use letters, digits, ' ', '.', '-', '_'")
         found[name] = _open(name, Path(path), models, runners, threads=threads, provider=provider)
     return found
-
-
-def with_companions(
-    runners: Mapping[str, Runner], controlnets: Mapping[str, ControlNet], ip_adapter: IPAdapter | None
-) -> Mapping[str, Runner]:
-    """An engine's runners, and those of what is loaded beside it."""
-    others = [*controlnets.values(), *([] if ip_adapter is None else [ip_adapter])]
-    return {**runners, **{name: runner for one in others for name, runner in one.runners.items()}}
-
-
-def called(
-    controlnets: Mapping[str, ControlNet], ip_adapter: IPAdapter | None
-) -> tuple[dict[str, str], tuple[int | None, str]]:
-    """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
-    names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in controlnets.items()}
-    return names, (None, "") if ip_adapter is None else ip_adapter.asks
-
-
-def refuse_companion(folder: Path, manifest: Manifest) -> None:
-    """Raise `IncompatibleError` for a folder that makes no pictures alone."""
-    if manifest.companion is not None:
-        raise IncompatibleError(
-            f"{folder} is a {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
-        )
 
 
 def _open(

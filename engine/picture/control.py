@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..request.controls import PREPROCESSORS, ControlUse
+from ..request.image_prompt import ImagePrompt
 
-KEY = "ControlNet"
+KEY, IP_ADAPTER = "ControlNet", "IP-Adapter"
 _MOST = 64
 
 
@@ -31,6 +32,18 @@ def describe_controls(uses: tuple[ControlUse, ...]) -> dict[str, str]:
     }
 
 
+def describe_image_prompt(prompt: ImagePrompt | None) -> dict[str, str]:
+    """The settings of a picture's IP-Adapter: ours, for AUTOMATIC1111 has it as one more ControlNet."""
+    if prompt is None:
+        return {}
+    return {IP_ADAPTER: f"Model: {prompt.model}, Weight: {_plain(prompt.scale)}, Pictures: {len(prompt.pixels)}"}
+
+
+def read_weight(settings: Mapping[str, str]) -> float | None:
+    """What settings say of how much an IP-Adapter counted."""
+    return _number(_values(settings.get(IP_ADAPTER, "")).get("Weight"))
+
+
 def read_controls(settings: Mapping[str, str]) -> list[Described]:
     """What settings say of ControlNets, in their order; ours, or another program's."""
     found = []
@@ -38,7 +51,7 @@ def read_controls(settings: Mapping[str, str]) -> list[Described]:
         text = settings.get(f"{KEY} {index}")
         if text is None:
             break
-        values = {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in text.split(","))}
+        values = _values(text)
         module = values.get("Module", "").lower()
         found.append(
             Described(
@@ -54,7 +67,11 @@ def read_controls(settings: Mapping[str, str]) -> list[Described]:
 def is_control(key: str) -> bool:
     """Whether a setting of that name is a ControlNet's."""
     name, _, number = key.partition(" ")
-    return name == KEY and number.isdigit()
+    return key == IP_ADAPTER or (name == KEY and number.isdigit())
+
+
+def _values(text: str) -> dict[str, str]:
+    return {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in text.split(","))}
 
 
 def _number(text: str | None) -> float | None:

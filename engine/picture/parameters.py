@@ -7,8 +7,9 @@ from ..errors import RequestError
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
-from .control import describe_controls
+from .control import describe_controls, describe_image_prompt
 from .infotext import NEGATIVE, PROMPT
+from .lora_hashes import hashes_of, tags_of
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
@@ -29,7 +30,7 @@ def describe(
     called, `version` is PocketXL's.
     """
     prompt = request.prompts[image // request.num_images_per_prompt]
-    settings = {PROMPT: prompt.prompt.given}
+    settings = {PROMPT: prompt.prompt.given + tags_of(request.loras)}
     if prompt.negative_prompt is not None:
         settings[NEGATIVE] = prompt.negative_prompt.given
     settings |= {
@@ -49,13 +50,14 @@ def describe(
             value = getattr(prompt if row.form is Form.TEXT else request, name)
             if value is not None and value != _default(request, name):
                 settings[row.label] = _write(row.form, value)
+    settings |= hashes_of(request.loras)
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.refiner:
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:
         settings[HANDOFFS[not request.refiner]] = _plain(request.denoising_end)
-    settings |= describe_controls(request.controls)
+    settings |= describe_controls(request.controls) | describe_image_prompt(request.image_prompt)
     return settings | {"Version": f"PocketXL {version}"}
 
 

@@ -1,9 +1,11 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy.typing as npt
+
+from .loras import Loras
 
 
 class CallOptions(TypedDict, total=False):
@@ -38,7 +40,8 @@ class CallOptions(TypedDict, total=False):
     sampler: str
     schedule: str
     refiner: bool
-    loras: Mapping[str, float] | None
+    loras: Loras | None
+    lora_folder: str | None
     literal: bool
     control_image: Any
     controlnet_conditioning_scale: Any

@@ -11,7 +11,7 @@ from ..errors import RequestError
 from ..sampling.samplers.base import Sampler
 from .controls import ControlUse
 from .image_prompt import ImagePrompt
-from .loras import LoraUse
+from .loras import Loras, LoraUse
 
 _ADVICE = {
     "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
@@ -98,8 +98,10 @@ class GenerationRequest:
     """How the steps are spaced; `default` is the checkpoint's own."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
-    loras: Mapping[str, float] | None = None
+    loras: Loras | None = None
     """LoRA files (or names of those that were read before) with their weights; None: the pipeline's own."""
+    lora_folder: str | None = None
+    """Where LoRAs lie that prompts name as `<lora:name:0.8>`; None: such tags are words."""
     literal: bool = False
     """True: brackets in the texts are text, not weights (see `escape`)."""
     control_image: Any = None

@@ -15,10 +15,10 @@ from ..sampling.samplers.table import find_sampler
 from .controls import control_uses
 from .image_prompt import image_prompt
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
-from .loras import lora_uses
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
+from .tagged import with_tags, without_tags
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -37,7 +37,8 @@ def resolve(
     `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
     names the value, what is allowed and the fix.
     """
-    request = GenerationRequest.of(keywords)
+    given = GenerationRequest.of(keywords)
+    request, loras = without_tags(given)
     vae = models.vae
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
@@ -52,7 +53,7 @@ def resolve(
     sizes = _sizes(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     return ResolvedRequest(
-        prompts=prompts,
+        prompts=with_tags(prompts, given),
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
@@ -81,7 +82,7 @@ def resolve(
         callback_on_step_end=_callback(request.callback_on_step_end),
         controls=control_uses(request, controlnets, height, width),
         image_prompt=image_prompt(request, *image_prompts),
-        loras=lora_uses(request.loras),
+        loras=loras,
     )
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from ...engine.stored.header import StoredTensor
 from .inventory import says_nothing
-from .safetensors_header import StoredTensor
 from .weights import Weights
 
 STEMS: Mapping[str, str] = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...engine.architecture import TextEncoderArchitecture
 from ...engine.errors import IncompatibleError
-from .original_layout import mismatch, unet_places, vae_places
+from ...engine.original_names import unet_places
+from .original_layout import mismatch, vae_places
 from .settings import Settings
 
 ATTENTION = tuple(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from ...engine.architecture import UNetArchitecture
 from ...engine.errors import IncompatibleError, IntegrityError, StorageError
 from ...engine.image_prompt import IPAdapterArchitecture, VisionArchitecture
+from ...engine.stored.header import SUFFIXES, StoredTensor, read_header, refuse_pickle
 from .configuration import JsonFile, read_json
-from .safetensors_header import SUFFIXES, StoredTensor, read_header, refuse_pickle
 from .vision_configuration import vision_architecture
 from .weights import Weights, open_weights
 

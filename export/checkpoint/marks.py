@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ...engine.errors import IncompatibleError
 from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.sampling.levels.settings import PredictionType, TimestepSpacing
-from .safetensors_header import Header
+from ...engine.stored.header import Header
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import IncompatibleError, IntegrityError, StorageError
+from ...engine.stored.header import SUFFIXES, read_header, refuse_pickle
 from . import hub
 from .detect import detect
 from .diffusers_layout import STEMS, canonical
@@ -15,7 +16,6 @@ from .inventory import refuse_scaled, take_stock
 from .marks import Noise, noise_of
 from .original_layout import map_components, mismatch
 from .other_vae import OtherVae, find_vae
-from .safetensors_header import SUFFIXES, read_header, refuse_pickle
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
 

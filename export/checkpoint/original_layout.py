@@ -10,26 +10,15 @@ from pathlib import Path
 
 from ...engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError
-from ...engine.topology import BlockKind
+from ...engine.original_names import Places, unet_places
+from ...engine.stored.header import StoredTensor
 from .families import FAMILIES
-from .safetensors_header import StoredTensor
 from .settings import Settings
 from .weights import Weights
 
 Tensors = Mapping[str, StoredTensor]
-Places = dict[str, str]
-"""Original module path → diffusers' module path; what follows the path is the same in both."""
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-SIDES = {"down_blocks": "input_blocks", "mid_block": "middle_block", "up_blocks": "output_blocks"}
-RESNET: Mapping[str, str] = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "emb_layers.1": "time_emb_proj",
-    "skip_connection": "conv_shortcut",
-}
 VAE_ATTENTION: Mapping[str, str] = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 RESBLOCK: Mapping[str, str] = {
     "ln_1": "layer_norm1",
@@ -71,41 +60,6 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
         if not original.endswith("skip_connection") and module not in modules:
             raise mismatch(source, f"it lacks {UNET}{original}, which the configuration asks for")
     return named
-
-
-def unet_places(architecture: UNetArchitecture) -> Places:
-    """Every module of the original U-Net."""
-    places = {
-        "time_embed.0": "time_embedding.linear_1",
-        "time_embed.2": "time_embedding.linear_2",
-        "label_emb.0.0": "add_embedding.linear_1",
-        "label_emb.0.2": "add_embedding.linear_2",
-        "input_blocks.0.0": "conv_in",
-        "out.0": "conv_norm_out",
-        "out.2": "conv_out",
-    }
-    if architecture.time_cond_proj_dim:
-        places["time_embed.cond_proj"] = "time_embedding.cond_proj"
-    # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.
-    number, part = {"input_blocks": 0, "output_blocks": -1}, -1
-    for block in architecture.blocks():
-        side = SIDES[block.stage.split(".")[0]]
-        if side in number and block.kind in (BlockKind.RESNET, BlockKind.DOWNSAMPLER):
-            number[side], part = number[side] + 1, 0
-        else:
-            part = 0 if block.kind is BlockKind.RESNET and block.index == 0 else part + 1
-        original = f"{side}.{number[side]}.{part}" if side in number else f"{side}.{part}"
-        match block.kind:
-            case BlockKind.RESNET:
-                places.update({f"{original}.{old}": f"{block.name}.{new}" for old, new in RESNET.items()})
-            case BlockKind.TRANSFORMER:
-                parts = ("norm", "proj_in", *(f"transformer_blocks.{i}" for i in range(block.depth)), "proj_out")
-                places.update({f"{original}.{part_}": f"{block.name}.{part_}" for part_ in parts})
-            case BlockKind.DOWNSAMPLER:
-                places[f"{original}.op"] = f"{block.name}.conv"
-            case BlockKind.UPSAMPLER:
-                places[f"{original}.conv"] = f"{block.name}.conv"
-    return places
 
 
 def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> dict[str, StoredTensor]:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ...engine.architecture import Models
 from ...engine.companion import Companion
+from ...engine.control.beside import Beside
 from ...engine.control.network import ControlNet
 from ...engine.memory.controls import part
 from ...engine.output import Output
@@ -52,7 +53,7 @@ def steered(
         return Pipeline(models, runners, tokenizers)
     renamed = {name_in_run(companion, place): runner for place, runner in runners.items()}
     controlnet = ControlNet(name=NAME, architecture=companion.controlnet, runners=renamed)
-    return Steered(Pipeline(models, beside, tokenizers, controlnets={NAME: controlnet}))
+    return Steered(Pipeline(models, beside, tokenizers, beside=Beside(controlnets={NAME: controlnet})))
 
 
 def name_in_run(companion: Companion | None, place: str) -> str:

@@ -93,9 +93,9 @@ TEXT = st.text(st.characters(exclude_characters="=\0"), min_size=1)
 
 @given(TEXT, TEXT.filter(lambda text: ":" not in text), st.floats(0, 10))
 def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scale: float) -> None:
-    assert _parsed(f"{folder}={picture}:{scale}") == (folder, picture, scale)
-    assert _parsed(f"{folder}={picture}") == (folder, picture, None)
-    assert _parsed(f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
+    assert _parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
+    assert _parsed("--control", f"{folder}={picture}") == (folder, picture, None)
+    assert _parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
 
 
 @given(st.lists(TEXT, max_size=5))
@@ -110,8 +110,8 @@ def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) ->
 def test_nothing_asked_is_nothing_given() -> None:
     from argparse import Namespace
 
-    none = Namespace(control=[], control_preprocess=None, control_start=None, control_end=None)
+    none = Namespace(control=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None)
     assert Controls(none).options == {}
-    assert Controls(none).folders == {}
+    assert Controls(none).folders == {"controlnets": {}, "ip_adapter": None}
     with pytest.raises(RequestError):
         Controls(Namespace(**{**vars(none), "control_start": 0.1}))

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.stored.header import StoredTensor, read_header
 from pocketxl.export.checkpoint.detect import detect
 from pocketxl.export.checkpoint.families import FAMILIES
 from pocketxl.export.checkpoint.original_layout import UNET, VAE
-from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
 
 KINDS = ("base", "refiner")
 CLIP = FAMILIES["base"].text_encoders["text_encoder"].original

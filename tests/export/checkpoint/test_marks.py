@@ -14,10 +14,10 @@ from pocketxl.engine.sampling.levels.config import SchedulerConfig
 from pocketxl.engine.sampling.levels.settings import PredictionType
 from pocketxl.engine.sampling.samplers.table import SAMPLERS
 from pocketxl.engine.sampling.schedule import make_schedule
+from pocketxl.engine.stored.header import Header, StoredTensor
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.marks import Noise, noise_of
 from pocketxl.export.checkpoint.open import open_checkpoint
-from pocketxl.export.checkpoint.safetensors_header import Header, StoredTensor
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 from pocketxl.export.job import open_as, prepare
 from pocketxl.export.quantize.recipes import RECIPES

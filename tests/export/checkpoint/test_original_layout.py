@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.stored.header import StoredTensor, read_header
 from pocketxl.export.checkpoint.families import FAMILIES
 from pocketxl.export.checkpoint.original_layout import UNET, map_components, map_unet
-from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 
 from ...fixtures.checkpoints import tiny_checkpoint
