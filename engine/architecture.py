@@ -274,6 +274,15 @@ class Models:
         }
 
 
+def block_names(architecture: UNetArchitecture) -> list[str]:
+    """Diffusers' module names of the transformer blocks in running order."""
+    return [
+        f"{transformer.name}.transformer_blocks.{i}"
+        for transformer in architecture.transformers()
+        for i in range(transformer.depth)
+    ]
+
+
 def tokenizer_of(text_encoder: str) -> str:
     """`text_encoder` → `tokenizer`; `text_encoder_2`, `refiner/text_encoder_2` → `tokenizer_2`."""
     return text_encoder.rsplit("/", 1)[-1].replace("text_encoder", "tokenizer")

@@ -6,7 +6,7 @@ there, those when its part of the loop has ended.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,9 @@ import numpy as np
 
 from .architecture import Models
 from .beginning import Beginning, begin
-from .conditioning import Conditioning, Known, condition, time_ids
+from .conditions import Conditions, Prompts
+from .control.beside import NOTHING, Beside
+from .control.part import ControlPart
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
 from .guidance import guided_model
@@ -29,10 +31,8 @@ from .request.embeds import Sides
 from .request.request import ResolvedRequest
 from .runners.base import Runner
 from .sampling.denoise import Step, denoise
-from .sampling.interval import guided_evaluations
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
-from .sampling.schedule import evaluation_timesteps
 from .sampling.torch_noise import TorchNoise
 from .scenes import GivenText
 from .text.cache import EncodedChunks
@@ -59,6 +59,7 @@ class Generation:
     prepared: Prepared
     progress: Progress
     cache: EncodedChunks | None = None
+    beside: Beside = NOTHING
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -109,7 +110,7 @@ class Generation:
                 latents = yield from self._part(
                     kind,
                     part,
-                    self._condition(kind, waiting.pop(kind), part),
+                    *self._conditions.of(kind, waiting.pop(kind), part),
                     latents,
                     noise,
                     before,
@@ -166,38 +167,19 @@ class Generation:
             return replace(given, latents=larger_latents(latents, *sides))
         return replace(given, pictures=larger_pictures(self._vae.decoded(latents, "np"), height, width))
 
-    def _condition(self, kind: str, texts: Sequence[Sides], part: Schedule) -> list[list[tuple[Conditioning, ...]]]:
-        """What the U-Net is given for each prompt and its negative, evaluation by evaluation."""
-        runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
-        request = self.prepared.request
-        ids = time_ids(request, self.models.denoisers[kind].unet.size_ids)
-        guided = guided_evaluations(part, request.guidance_start, request.guidance_end)
-        with self.residency.phase(self.plan, runner, self.progress):
-            prompts = []
-            for order in self.prepared.order[kind]:
-                known: Known = {}
-                scenes = {
-                    (index, both): condition(
-                        runner,
-                        # Where guidance rests, the prompt stands alone.
-                        [(embeds, own) for embeds, own in zip(texts[index], ids, strict=True) if embeds is not None][
-                            : 2 if both else 1
-                        ],
-                        evaluation_timesteps(part),
-                        rows=rows,
-                        guidance_scale=request.guidance_scale,
-                        known=known,
-                    )
-                    for index, both in dict.fromkeys(zip(order, guided, strict=True))
-                }
-                prompts.append([scenes[at] for at in zip(order, guided, strict=True)])
-            return prompts
+    @property
+    def _conditions(self) -> Conditions:
+        return Conditions(
+            models=self.models, runners=self.runners, beside=self.beside, residency=self.residency, plan=self.plan,
+            prepared=self.prepared, progress=self.progress,
+        )  # fmt: skip
 
     def _part(
         self,
         kind: str,
         part: Schedule,
-        prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
+        prompts: Prompts,
+        controls: Sequence[ControlPart],
         latents: Array,
         noise: Noise,
         before: int,
@@ -207,12 +189,11 @@ class Generation:
         """One model's part of the loop; `before` evaluations were others'."""
         told = self._told(kind)
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
-        with (
-            self.residency.phase(self.plan, runner, self.progress),
-            guided_model(
-                runner, prompts, request, beside=inpainting.beside if inpainting is not None and told else None
-            ) as model,
-        ):
+        beside = inpainting.beside if inpainting is not None and told else None
+        with ExitStack() as stack:
+            for one in (runner, *(control.runner for control in controls)):
+                stack.enter_context(self.residency.phase(self.plan, one, self.progress))
+            model = stack.enter_context(guided_model(runner, prompts, request, controls, beside=beside))
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
             while isinstance(step, Step):

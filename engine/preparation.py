@@ -6,8 +6,10 @@ from itertools import zip_longest
 from typing import Self
 
 from .architecture import Models
+from .memory.controls import MODEL
 from .memory.workload import Workload
 from .passes import begun, first_pass, second_pass, some
+from .request.controls import ControlUse
 from .request.request import ResolvedRequest
 from .sampling.samplers.base import Schedule
 from .sampling.schedule import make_schedule, split
@@ -54,6 +56,10 @@ class Prepared:
             parts=parts,
             init_noise_sigma=start,
         )
+
+    def controls(self, kind: str) -> tuple[ControlUse, ...]:
+        """The ControlNets that take part in that model's part of the loop."""
+        return self.request.controls if kind == MODEL else ()
 
     @property
     def workload(self) -> Workload:

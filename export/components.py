@@ -1,10 +1,11 @@
 """Which components an engine has, and for each: its edge, its torch module, its weights and where they come from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.companion import Companion
 from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
 from .checkpoint.open import Checkpoint
@@ -62,6 +63,10 @@ class Assembly:
     """Model kind → the components whose hidden states it takes, in order."""
     digests: Mapping[str, str]
     """`base.unet` → content digest of those weights."""
+    companion: Companion | None = None
+    """What the components are of, if not of an engine; `checkpoints` are then those that it is used with."""
+    beside: Mapping[str, Component] = field(default_factory=dict)
+    """Those that the reference run needs besides, and that are not built."""
 
 
 def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:

@@ -17,6 +17,7 @@ from ..request.limits import integer
 from ..request.request import ResolvedRequest
 from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
+from .control import Controls, add_controls
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of, words_of
@@ -41,6 +42,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     add_styles(parser)
     add_pictures(parser)
+    add_controls(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -59,11 +61,14 @@ def _run(args: argparse.Namespace) -> int:
     destination = Destination.of(args.output, images, overwrite=args.overwrite)
     destination.check_quality(args.quality)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
+    controls = Controls(args, None if like is None else like.settings)
+    with Pipeline.load(
+        args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, **controls.folders
+    ) as pipe:
         defaults, left_out = (
             ({}, []) if like is None else like.keywords(pipe.models, lora_folder=args.lora_folder is not None)
         )
-        options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np"}
+        options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np", **controls.options}
         if args.prompt is not None:
             options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
         options = with_styles(args, options)
@@ -93,6 +98,10 @@ def _warnings(
     if like is not None:
         if left_out:
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
+        if (steered := like.controls()) and not request.controls:
+            yield f"the picture was steered, by a picture that is not inside; give --control for {', '.join(steered)}"
+        if (by := like.ip_adapter) is not None and request.image_prompt is None:
+            yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
         if other := like.other_loras(request.loras):

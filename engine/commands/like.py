@@ -1,11 +1,12 @@
 """`generate --like PICTURE`: the settings inside a picture as the defaults of a call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..picture.control import IP_ADAPTER, is_control
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
@@ -42,7 +43,7 @@ class Like:
         Raises `RequestError` for a setting that cannot be read.
         """
         settings = dict(self._settings)
-        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE]
+        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE and not is_control(name)]
         for key, find in (("Sampler", find_sampler), ("Schedule type", find_schedule)):
             try:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
@@ -60,6 +61,20 @@ class Like:
             if tagged:
                 left_out.append(f"{KEY} ({', '.join(read_hashes(settings))}; give --lora-folder)")
         return keywords(settings), left_out
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """As they stand there."""
+        return self._settings
+
+    @property
+    def ip_adapter(self) -> str | None:
+        """The IP-Adapter that it was made with, whose picture is not inside."""
+        return self._settings.get(IP_ADAPTER)
+
+    def controls(self) -> list[str]:
+        """The ControlNets that it was made with, whose pictures are not inside."""
+        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key) and key != IP_ADAPTER]
 
     def other_loras(self, loras: Sequence[LoraUse]) -> list[str]:
         """Names of this call's LoRAs that were other files when the picture was made."""

@@ -16,6 +16,7 @@ from ..request.sizes import size_of
 from ..request.texts import as_words
 from ..runners.ort_providers import PROVIDERS
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
+from .lora import loras_of
 
 STEPS = 30
 """The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
@@ -33,6 +34,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help=f"sampler, schedule, steps and guidance at once: {', '.join(PRESETS)}")
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[:WEIGHT]",
+        help="a LoRA and how much it counts, such as style.safetensors:0.8; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--lora-folder", help="where LoRAs lie that the prompt names as <lora:name:0.8>")
     parser.add_argument("--size", help="width and height at once: WIDTHxHEIGHT, or a name such as portrait")
     parser.add_argument("--aspect", help="the same by a ratio such as 3:2 or 16:9 (see `pocketxl list sizes`)")
@@ -82,6 +87,8 @@ def options_of(
         given |= {"dynamic": True, "wildcard_folder": args.wildcard_folder}
     if args.embedding_folder is not None:
         given["embedding_folder"] = args.embedding_folder
+    if args.lora:
+        given["loras"] = loras_of(args.lora)
     if args.literal:
         given.pop("lora_folder", None)  # tags are words too
         given |= {name: words_of(given[name], args, models) for name in _TEXTS & given.keys()}

@@ -5,12 +5,14 @@ from typing import Any
 
 from ..errors import RequestError
 from ..memory.cards import ASSUMPTION, TAKEN, Card, OnCard, cards_data, format_cards, on_cards, usual_cards
-from ..memory.plan import MemoryPlan, format_table
+from ..memory.plan import MemoryPlan
 from ..memory.sizes import format_bytes, parse_bytes
 from ..memory.streaming import price
+from ..memory.table import format_table
 from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from .base import Command, emit, say
+from .control import Controls, add_controls
 from .options import add_options, add_provider, options_of, words_of
 from .pictures_in import add_pictures, pictures_of
 from .styles import add_styles, with_styles
@@ -22,6 +24,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     add_styles(parser)
     add_pictures(parser)
+    add_controls(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument(
         "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
@@ -31,11 +34,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pipe = Pipeline.load(args.engine, provider=args.provider)
+    controls = Controls(args)
+    pipe = Pipeline.load(
+        args.engine, provider=args.provider, controlnets=controls.folders, ip_adapter=controls.ip_adapter
+    )
     budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
-    options: dict[str, Any] = {**options_of(args, pipe.models), **pictures_of(args)}
+    options: dict[str, Any] = {**options_of(args, pipe.models), **pictures_of(args), **controls.options}
     given = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
     styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
     options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..architecture import Models
+from ..companion import Companion
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..specs import ComponentSpec
 from .activation import ActivationModel as ActivationModel
@@ -123,6 +124,8 @@ class Manifest:
     created_by: str = ""
     measured_on: str = ""
     """The device whose figures `quality` are; empty if the engine has never run."""
+    companion: Companion | None = field(default=None, metadata=SPARSE)
+    """What the folder holds if it is no engine; `models` are then those that it was built with."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

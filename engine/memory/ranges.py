@@ -6,6 +6,7 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..request.limits import LIMITS
 from ..runners.base import Range, Runner
+from .controls import model_of
 from .workload import Workload
 
 _SIDES = ("width", "height")
@@ -35,7 +36,7 @@ def sides(models: Models, runners: Mapping[str, Runner]) -> Range:
 
 def _asked(models: Models, name: str, runner: Runner, workload: Workload) -> Iterator[tuple[str, int, Range, str]]:
     """What of the call has bounds there: words for it, its value, the bounds, and what to do."""
-    scale, kind = models.vae.downscale, name.partition("/")[0]
+    scale, kind = models.vae.downscale, model_of(name)
     lengths = {
         "width": ("width is", workload.width, "choose another size"),
         "height": ("height is", workload.height, "choose another size"),

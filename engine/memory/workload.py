@@ -28,6 +28,10 @@ class Workload:
     """The smaller pass of the same call before this one."""
     encoded: int = 0
     """Pictures as input that go through the VAE's encoder."""
+    controls: tuple[str, ...] = ()
+    """ControlNets that take part, by name."""
+    image_prompts: int = 0
+    """Pictures that an IP-Adapter makes prompts of."""
 
     @classmethod
     def of(
@@ -53,6 +57,8 @@ class Workload:
             decoded=request.output_type != "latent",
             rests=guidance and (request.guidance_start > 0 or request.guidance_end < 1),
             encoded=0 if given is None or given.latents is not None else given.count or request.images,
+            controls=tuple(use.name for use in request.controls),
+            image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
         )
 
     @classmethod

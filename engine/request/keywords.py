@@ -65,3 +65,10 @@ class CallOptions(TypedDict, total=False):
     hires_strength: float
     hires_steps: int | None
     hires_upscaler: str
+    control_image: Any
+    controlnet_conditioning_scale: Any
+    control_guidance_start: Any
+    control_guidance_end: Any
+    control_preprocess: Any
+    ip_adapter_image: Any
+    ip_adapter_scale: float | None

@@ -100,6 +100,10 @@ ROWS = (
     Option(name="crops_coords_top_left", form=Form.POINT, limits=_CROP, label="Crop top-left", flag="--crop",
            help="what SDXL is told was cut off above and to the left, as 'TOP LEFT' (default: '0 0')"),
     Option(name="negative_crops_coords_top_left", form=Form.POINT, limits=_CROP, label="Negative crop top-left"),
+    Option(name="controlnet_conditioning_scale", form=Form.NUMBER, limits=(0, 10)),
+    Option(name="control_guidance_start", form=Form.NUMBER, limits=(0, 1)),
+    Option(name="control_guidance_end", form=Form.NUMBER, limits=(0, 1)),
+    Option(name="ip_adapter_scale", form=Form.NUMBER, limits=(0, 10)),
     Option(name="timesteps", form=Form.LEVELS, label="Timesteps"),
     Option(name="sigmas", form=Form.LEVELS, label="Sigmas"),
 )  # fmt: skip

@@ -12,24 +12,14 @@ from ..errors import RequestError
 from ..inversion.read import Inversion
 from ..pictures_in.input import PictureInput
 from ..sampling.samplers.base import Sampler
+from .advice import ADVICE
+from .controls import ControlUse
 from .embeds import Given
+from .image_prompt import ImagePrompt
 from .loras import Loras, LoraUse
 
 if TYPE_CHECKING:
     from .hires import Hires
-
-_ADVICE = {
-    "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
-    "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
-    "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
-    "return_dict": "the result always has .images",
-    "callback_on_step_end_tensor_inputs": "callbacks get the latents",
-    "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
-    "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
-    "masked_image_latents": "they are made of image and mask_image",
-    "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
-    "cross_attention_kwargs": "adapters are not supported",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +143,22 @@ class GenerationRequest:
     """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
     hires_upscaler: str = "latent"
     """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
+    control_image: Any = None
+    """What ControlNets go by: a path, a PIL picture or an array, of one for each as a list, or by name as a mapping.
+    Brought to the picture's size."""
+    controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None = None
+    """How much they count, 0 to 10; None: 1. One for all, or for each like the pictures; likewise the three below."""
+    control_guidance_start: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps from which on they count; None: 0."""
+    control_guidance_end: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps up to which they count; None: 1."""
+    control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
+    """`canny` finds the picture's edges first; None: the picture is a hint already."""
+    ip_adapter_image: Any = None
+    """A picture as a prompt beside the words, for the IP-Adapter that is loaded, or a list of them: paths, PIL pictures
+    or arrays."""
+    ip_adapter_scale: float | None = None
+    """How much it counts, 0 to 10; None: 1."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -163,7 +169,7 @@ class GenerationRequest:
         for name in keywords:
             if name not in known:
                 near = get_close_matches(str(name)[:64], known, n=1)
-                advice = _ADVICE.get(name) or (
+                advice = ADVICE.get(name) or (
                     f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
                 )
                 raise RequestError(f"argument {str(name)[:64]!r} is unknown; {advice}")
@@ -259,6 +265,9 @@ class ResolvedRequest:
     negative_aesthetic_score: float
     output_type: str
     callback_on_step_end: Callable[..., Any] | None
+    controls: tuple[ControlUse, ...] = ()
+    """ControlNets that take part, in the order in which they were loaded."""
+    image_prompt: ImagePrompt | None = None
     loras: tuple[LoraUse, ...] = ()
     pictures: PictureInput | None = None
     hires: "Hires | None" = None

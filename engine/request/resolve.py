@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
+from .controls import control_uses
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
 from .hires import resolve_hires
+from .image_prompt import image_prompt
 from .limits import boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
 from .pictures import Given as GivenPictures
@@ -32,11 +35,17 @@ DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
+def resolve(
+    keywords: Mapping[str, Any],
+    models: Models,
+    controlnets: Mapping[str, str] = MappingProxyType({}),
+    image_prompts: tuple[int | None, str] = (None, ""),
+) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
-    is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
+    names the value, what is allowed and the fix.
     """
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
@@ -98,6 +107,8 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         callback_on_step_end=_callback(request.callback_on_step_end),
         pictures=None if pictures is None else picture_input(request, pictures, height, width),
         hires=resolve_hires(request, models, height, width),
+        controls=control_uses(request, controlnets, height, width),
+        image_prompt=image_prompt(request, *image_prompts),
         loras=loras,
     )
 

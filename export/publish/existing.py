@@ -23,6 +23,8 @@ ENGINE_NAMES = frozenset(
         "refiner",
         "vae_decoder",
         "vae_encoder",
+        "control",
+        "image_prompt",
     }
 )
 

@@ -31,6 +31,7 @@ from .calibrate import ROWS, Watch, watch
 from .calls import Calls
 from .painted import painted_into
 from .prompts import PROMPTS
+from .steered import Steered, name_in_run, steered
 from .store import Part, ReferenceStore
 from .watched import Run, watched_runs
 
@@ -59,7 +60,8 @@ class ReferenceRunner:
     spec: ComponentSpec
     module: "StreamedModule"
     expected_rows: int
-    watch: Watch
+    watch: Watch | None
+    """None: nothing of it is kept."""
     calls: Calls | None = None
     """Where its calls are kept, if they are long."""
     shown: list[Calibration] = field(default_factory=list)
@@ -94,7 +96,9 @@ class ReferenceRunner:
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             arrays |= held.inputs
-        outputs = self._outputs(arrays)
+        if self.watch is None:
+            return dict(self.module(arrays))
+        outputs = self._outputs(arrays, self.watch)
         every = max(1, self.expected_rows // SAMPLES)
         for sample in single_rows(self.spec, arrays, outputs):
             if self.seen % every == 0 and len(self.samples) < SAMPLES:
@@ -102,14 +106,14 @@ class ReferenceRunner:
             self.seen += 1
         return dict(outputs)
 
-    def _outputs(self, arrays: Arrays) -> Arrays:
+    def _outputs(self, arrays: Arrays, watch: Watch) -> Arrays:
         kept = None if self.calls is None else self.calls.recalled(self.name)
         if kept is not None:
             self.shown.append(kept.calibration)
             return kept.outputs
-        self.watch.before = self.seen
+        watch.before = self.seen
         outputs = self.module(arrays)
-        self.shown.append(self.watch.take())
+        self.shown.append(watch.take())
         if self.calls is not None:
             self.calls.kept(self.name, outputs, self.shown[-1])
         return outputs
@@ -159,9 +163,11 @@ def run_reference(
     parts = _finished(store)
     with ExitStack() as stack:
         runners = {
-            name: _runner(component, evaluations, settings, stack) for name, component in assembly.components.items()
+            name: _runner(name_in_run(assembly.companion, name), component, evaluations, settings, stack)
+            for name, component in assembly.components.items()
         }
-        pipe = Pipeline(models, runners, tokenizers)
+        beside = {name: _unwatched(component) for name, component in assembly.beside.items()}
+        pipe = steered(assembly.companion, models, runners, beside, tokenizers)
         for part in parts:
             for name, runner in runners.items():
                 runner.samples += part.samples[name]
@@ -208,7 +214,9 @@ def sample_of(samples: Mapping[str, Sequence[Sample]], component: str) -> Sample
     return inputs, outputs
 
 
-def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
+def one_picture(
+    pipe: Pipeline | Steered, index: int, settings: CalibrationSettings, size: int, progress: Progress
+) -> np.ndarray:
     """Picture `index`, (H, W, 3) in [0, 1], from the prompt and the noise that reference and engine have in common."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
     options |= painted_into(pipe.models, index, size)
@@ -228,7 +236,7 @@ def _evaluations(
 
 
 def _runner(
-    component: Component, evaluations: Mapping[str, int], settings: CalibrationSettings, stack: ExitStack
+    called: str, component: Component, evaluations: Mapping[str, int], settings: CalibrationSettings, stack: ExitStack
 ) -> ReferenceRunner:
     from .streamed import StreamedModule
 
@@ -237,12 +245,20 @@ def _runner(
     calls = settings.prompts * (evaluations.get(component.name.split("/")[0], 1) if of_unet else 1)
     watched = calls + 2 * max(settings.watched, 1)
     return ReferenceRunner(
-        name=component.name,
+        name=called,
         spec=component.spec,
         module=module,
         expected_rows=2 * calls if of_unet else 1,  # with guidance
         watch=stack.enter_context(watch(module, -(-ROWS // watched))),
     )
+
+
+def _unwatched(component: Component) -> ReferenceRunner:
+    """A component that takes part and is not built."""
+    from .streamed import StreamedModule
+
+    module = StreamedModule(component.module, component.spec, component.weights)
+    return ReferenceRunner(name=component.name, spec=component.spec, module=module, expected_rows=1, watch=None)
 
 
 def _finished(store: ReferenceStore) -> list[Part]:

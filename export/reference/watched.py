@@ -15,6 +15,7 @@ from ...engine.progress import Progress
 from ..quantize.recipes import CalibrationSettings
 from .painted import painted_into
 from .prompts import WATCHED, WATCHED_TO_THE_END
+from .steered import Steered
 
 _GUIDANCE = 1.5
 """Enough for both sides to be computed."""
@@ -23,7 +24,7 @@ _HANDOFF = 0.5
 Run = Callable[[Progress], np.ndarray]
 
 
-def watched_runs(pipe: Pipeline, settings: CalibrationSettings, size: int) -> list[Run]:
+def watched_runs(pipe: Pipeline | Steered, settings: CalibrationSettings, size: int) -> list[Run]:
     """Runs that give their pictures; each is one call of the pipeline."""
     ensemble = "refiner" in pipe.models.denoisers
     through = {"denoising_end": _HANDOFF} if ensemble else {}
@@ -37,7 +38,7 @@ def watched_runs(pipe: Pipeline, settings: CalibrationSettings, size: int) -> li
 
 
 def _run(
-    pipe: Pipeline,
+    pipe: Pipeline | Steered,
     prompts: tuple[str, str],
     steps: int,
     side: int,

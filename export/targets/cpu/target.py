@@ -100,6 +100,7 @@ class CpuTarget:
         A wide VAE's are segments that run over bands, others' are streamed where a budget has no place for the whole.
         Memory: the graph and one layer at a time.
         """
+        from ....engine.companion import is_companions
         from ....engine.folder.manifest import Streaming
         from ....engine.runners.ort import MODEL_FILE
         from ...bands.write import write_bands
@@ -114,9 +115,9 @@ class CpuTarget:
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         scratch = patch_bytes(model.graph, quantization)
         outline = Outline.of(component, model, spec, scratch)
-        openings = describe_openings(component, model, spec, scratch)
+        openings = None if is_companions(component) else describe_openings(component, model, spec, scratch)
         attach(model, weights)
-        open_models = opened(model, spec)
+        open_models = {} if openings is None else opened(model, spec)
         rewrite(model, quantization)
         order_by_use(model.graph)
         save(model, out)
