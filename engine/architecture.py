@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .sampling.levels.config import SchedulerConfig
-from .specs import INT, ComponentSpec, Role, TensorSpec
+from .specs import INT, SPARSE, ComponentSpec, Role, TensorSpec
+from .tiny import TINY_DECODER, TinyDecoderArchitecture
 from .topology import Block, BlockKind, Topology
 
 GUIDANCE = "guidance"
@@ -240,12 +241,19 @@ class Models:
     """`base`, `refiner` or both."""
     text_encoders: Mapping[str, TextEncoderArchitecture]
     vae: VaeArchitecture
+    tiny_decoder: TinyDecoderArchitecture | None = field(default=None, metadata=SPARSE)
+    """None: there is none."""
 
     @property
     def native_size(self) -> int:
         """Width and height in pixels that the models were trained for."""
         first = self.denoisers["base"] if "base" in self.denoisers else next(iter(self.denoisers.values()))
         return first.unet.sample_size * self.vae.downscale
+
+    def scaling_factor(self, decoder: str) -> float:
+        """What latents of unit variance are divided by for that component."""
+        tiny = self.tiny_decoder if decoder == TINY_DECODER else None
+        return self.vae.scaling_factor if tiny is None else tiny.scaling_factor
 
     def components(self) -> dict[str, ComponentSpec]:
         """What an engine of these models consists of: the place of each component in the folder → its edge."""
@@ -255,6 +263,7 @@ class Models:
             **{f"{kind}/conditioner": model.unet.conditioner() for kind, model in models},
             **{f"{kind}/unet": model.unet.unet() for kind, model in models},
             "vae_decoder": self.vae.decoder(),
+            **({} if self.tiny_decoder is None else {TINY_DECODER: self.tiny_decoder.decoder()}),
         }
 
 

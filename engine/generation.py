@@ -14,6 +14,7 @@ import numpy as np
 
 from .architecture import Models
 from .conditioning import Conditioning, condition, time_ids
+from .decoding import decoded
 from .errors import RequestError
 from .guidance import guided_model
 from .memory.plan import MemoryPlan
@@ -30,7 +31,6 @@ from .sampling.torch_noise import TorchNoise
 from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, Sides, encode, tokenize
 from .text.tokenizer import Tokenizer
-from .vae import decode, to_pil
 
 Embeddings = Mapping[str, Sequence[Sides]]
 """Model kind → each prompt's embeddings, and its negative's (None without guidance)."""
@@ -178,33 +178,6 @@ class Generation:
                 replacement = yield replace(step, index=before + step.index)
                 step = resume(steps, replacement)
             return step
-
-
-def decoded(
-    models: Models,
-    runners: Mapping[str, Runner],
-    residency: Residency,
-    plan: MemoryPlan,
-    latents: Array,
-    output_type: str,
-    progress: Progress,
-) -> Any:
-    """Latents (n, C, h, w) → PIL pictures (`pil`) or arrays (n, H, W, 3) in [0, 1] (`np`), each as it is done."""
-    vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
-    side = models.vae.downscale
-    with (
-        residency.phase(plan, vae.name, progress),
-        track(progress, "decode", total=len(latents), unit="image") as advance,
-    ):
-        shape = (len(latents), height * side, width * side, 3)
-        pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
-        for index, picture in enumerate(decode(vae, latents, models.vae.scaling_factor)):
-            if output_type == "pil":
-                pictures.append(to_pil(picture))
-            else:
-                pictures[index] = picture
-            advance()
-    return pictures
 
 
 def _noise(request: ResolvedRequest) -> Noise:

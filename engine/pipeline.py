@@ -19,13 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import numpy as np
-
 from .architecture import Models
+from .decoding import check_latents, decoded
 from .ending import Ending, Endings
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
+from .generation import Embeddings, Generation, Prepared, Steps
 from .memory.plan import LEAST, MemoryPlan, make_plan
 from .memory.residency import Residency
 from .memory.sizes import parse_bytes
@@ -34,6 +33,7 @@ from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
 from .progress import Progress, Silent
+from .request.decoders import checked_decoder
 from .request.keywords import CallOptions
 from .request.limits import integer, positive
 from .request.request import ResolvedRequest
@@ -179,15 +179,14 @@ class Pipeline:
             generation = self._generation(request, progress)
             return (yield from generation.steps(embeddings))
 
-    def decode(self, latents: Array, *, output_type: str = "pil", progress: Progress | None = None) -> Any:
+    def decode(
+        self, latents: Array, *, output_type: str = "pil", decoder: str = "full", progress: Progress | None = None
+    ) -> Any:
         """Latents (n, 4, h, w) of unit variance → pictures, as PIL images or arrays (n, 8h, 8w, 3) in [0, 1]."""
-        channels = self.models.vae.latent_channels
-        if not isinstance(latents, np.ndarray) or latents.ndim != 4 or latents.shape[1] != channels:
-            raise RequestError(f"latents must be an array (n, {channels}, height, width) of floats")
-        if output_type not in ("pil", "np"):
-            raise RequestError(f"output_type is {output_type!r}; choose pil or np")
+        check_latents(latents, self.models, output_type)
         with self._slot():
-            plan = self._plan(Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget)
+            work = Workload.of_decoding(latents.shape, self.models.vae.downscale, checked_decoder(decoder, self.models))
+            plan = self._plan(work, self._budget)
             self._residency.make_room(plan)
             return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
 

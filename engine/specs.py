@@ -17,6 +17,8 @@ Dim = int | str
 Arrays = Mapping[str, np.ndarray]
 """By tensor name."""
 FLOAT = "float32"
+SPARSE: Mapping[str, bool] = {"sparse": True}
+"""A dataclass field's metadata: left out of `engine.json` while it is empty. For what few descriptions have."""
 INT = "int64"
 
 
@@ -27,6 +29,7 @@ class Role(StrEnum):
     CONDITIONER = "conditioner"
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
+    TINY_DECODER = "tiny_decoder"
 
 
 @dataclass(frozen=True, kw_only=True)

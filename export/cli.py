@@ -36,6 +36,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--vae", type=Path, help="VAE in place of the checkpoint's own: .safetensors or diffusers folder"
     )
     parser.add_argument(
+        "--tiny-decoder",
+        type=Path,
+        help="TAESD's decoder beside the VAE, for quick pictures and previews: .safetensors or diffusers folder",
+    )
+    parser.add_argument(
         "--prediction-type",
         choices=[kind.value for kind in PredictionType],
         help="what the base predicts, whatever its file says of it (a refiner's is its own)",
@@ -84,6 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         prediction_type=args.prediction_type,
         zero_snr=args.zero_snr,
         vae=args.vae,
+        tiny_decoder=args.tiny_decoder,
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,

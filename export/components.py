@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
+from ..engine.tiny import TINY_DECODER
 from .checkpoint.open import Checkpoint
+from .checkpoint.tiny import TinyDecoderSource
 from .checkpoint.weights import Weights
 
 if TYPE_CHECKING:
@@ -62,9 +64,15 @@ class Assembly:
     """Model kind → the components whose hidden states it takes, in order."""
     digests: Mapping[str, str]
     """`base.unet` → content digest of those weights."""
+    tiny_decoder: TinyDecoderSource | None = None
 
 
-def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
+def assemble(
+    base: Checkpoint,
+    refiner: Checkpoint | None,
+    digest: Callable[[Checkpoint, str], str],
+    tiny_decoder: TinyDecoderSource | None = None,
+) -> Assembly:
     """List the components in running order.
 
     Base and refiner share text encoder 2 if weights and configurations are equal (as published); a refiner whose own
@@ -93,11 +101,14 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
     for kind, checkpoint in checkpoints.items():
         components += _unet(checkpoint, kind)
     components.append(_vae(base))
+    if tiny_decoder is not None:
+        components.append(_tiny_decoder(tiny_decoder))
     return Assembly(
         checkpoints=checkpoints,
         components={c.name: c for c in components},
         text_encoders=text_encoders,
         digests=digests,
+        tiny_decoder=tiny_decoder,
     )
 
 
@@ -160,4 +171,22 @@ def _vae(checkpoint: Checkpoint) -> Component:
         source="base.vae",
         configuration=architecture,
         part=checkpoint.weights("vae"),
+    )
+
+
+def _tiny_decoder(source: TinyDecoderSource) -> Component:
+    architecture = source.architecture
+
+    def module() -> "nn.Module":
+        from ..engine.models.tiny import TinyDecoder
+
+        return TinyDecoder(architecture)
+
+    return Component(
+        name=TINY_DECODER,
+        spec=architecture.decoder(),
+        module=module,
+        source=TINY_DECODER,
+        configuration=architecture,
+        part=source.weights,
     )

@@ -16,8 +16,10 @@ from ..engine.request.resolve import resolve
 from ..engine.sampling.levels.settings import PredictionType
 from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from ..engine.tiny import TINY_DECODER
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
+from .checkpoint.tiny import TinyDecoderSource
 from .components import Assembly, assemble, parts_of
 from .keep import keeping
 from .progress import Share, expected
@@ -38,6 +40,8 @@ _KEPT = "kept layers"
 _MACHINE = "machine's"
 # Components and the reference depend on what a recipe does with them, not on these parts of the whole.
 _OF_THE_RECIPE = ("recipe", "recipe content", _KEPT)
+_TINY = "tiny decoder"
+"""What no other component, and no reference run, depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,7 @@ def prepare(
     recipe: Recipe,
     keep: Sequence[str] = (),
     calibration_size: int | None,
+    tiny_decoder: TinyDecoderSource | None = None,
     progress: Progress,
 ) -> Job:
     """Digest the weights and list the components. `machine`: as the target has told it.
@@ -72,7 +77,7 @@ def prepare(
     size = _calibration_size(base, calibration_size)
     unread = sum(_unread(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
     with track(progress, "read", total=unread, unit="B") as advance:
-        assembly = assemble(base, refiner, partial(_digest, advance))
+        assembly = assemble(base, refiner, partial(_digest, advance), tiny_decoder)
     recipes = {
         name: fitted(own, target.of(assembly.components[name].spec.role))
         for name, own in keeping(recipe, keep, assembly.components).items()
@@ -84,12 +89,14 @@ def prepare(
         recipe=recipe,
         configuration=[
             size,
-            {name: component.configuration for name, component in assembly.components.items()},
+            {name: c.configuration for name, c in assembly.components.items() if name != TINY_DECODER},
             {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
             {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
         ],
         libraries=target.libraries,
     )
+    if tiny_decoder is not None:
+        parts[_TINY] = digest_of([tiny_decoder.architecture, tiny_decoder.weights.digest()])
     parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
     plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
@@ -153,8 +160,9 @@ def component_keys(job: Job) -> dict[str, str]:
     keys = {}
     for name, component in components.items():
         related = [other for other, one in components.items() if one.source == component.source]
+        used = {part: value for part, value in parts.items() if part != _TINY or name == TINY_DECODER}
         own = [_of_recipe(job.recipes[other], components[other].spec.role) for other in related]
-        keys[name] = component_key(parts, job.assembly.digests, component=name, recipe=own)
+        keys[name] = component_key(used, job.assembly.digests, component=name, recipe=own)
     return keys
 
 
@@ -163,7 +171,7 @@ def reference_key(job: Job) -> str:
     parts = {
         name: value
         for name, value in job.parts.items()
-        if name not in (*_OF_THE_RECIPE, "target") and not name.startswith(_MACHINE)
+        if name not in (*_OF_THE_RECIPE, "target", _TINY) and not name.startswith(_MACHINE)
     }
     return component_key(
         parts,
@@ -214,6 +222,7 @@ def models_of(assembly: Assembly) -> Models:
             for name in names
         },
         vae=assembly.checkpoints["base"].vae_architecture,
+        tiny_decoder=None if assembly.tiny_decoder is None else assembly.tiny_decoder.architecture,
     )
     if fault := next(model_faults(models), None):
         sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())

@@ -8,11 +8,13 @@ from ..errors import RequestError
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.parameters import HANDOFFS, keywords
+from ..request.decoders import SETTING as DECODER
+from ..request.decoders import TINY, decoder_of
 from ..request.options import OPTIONS
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
-    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
+    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", DECODER, *HANDOFFS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
 _TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG"}
@@ -40,6 +42,8 @@ class Like:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
             except RequestError:
                 left_out.append(f"{key} {settings.pop(key)}")
+        if decoder_of(settings.get(DECODER, "")) == TINY and models.tiny_decoder is None:
+            left_out.append(f"{DECODER} {settings.pop(DECODER)}")
         if "Refiner" in settings and "refiner" not in models.denoisers:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there

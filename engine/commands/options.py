@@ -8,6 +8,7 @@ from typing import Any
 from ..architecture import Models
 from ..errors import RequestError
 from ..picture.parameters import read
+from ..request.decoders import DECODERS
 from ..request.options import OPTIONS, Form, Option
 from ..request.prompt import escape
 from ..request.sizes import size_of
@@ -29,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
+    parser.add_argument("--decoder", help=f"{' or '.join(DECODERS)}, of an engine with a tiny decoder (default: full)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
@@ -47,7 +49,7 @@ def options_of(
     args: argparse.Namespace, models: Models, defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The keywords that the flags stand for, over `defaults` (a picture's); the rest is left to the call's own."""
-    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule"]
+    names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule", "decoder"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.aspect is not None:
         if "width" in given or "height" in given:

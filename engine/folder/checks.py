@@ -18,6 +18,7 @@ from ..architecture import ModelArchitecture, Models, tokenizer_of
 from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
+from ..tiny import BOUNDS as TINY
 from .files import FileEntry, lexical_path
 from .variants import loaded_bytes
 
@@ -92,6 +93,8 @@ def _numbers(models: Models) -> Iterator[str]:
     yield from (f"vae.{fault}" for fault in outside(models.vae, VAE))
     if len(models.vae.block_out_channels) != VAE_LEVELS:
         yield f"vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
+    if models.tiny_decoder is not None:
+        yield from (f"tiny_decoder.{fault}" for fault in outside(models.tiny_decoder, TINY))
 
 
 def _agreement(models: Models) -> Iterator[str]:
@@ -103,6 +106,12 @@ def _agreement(models: Models) -> Iterator[str]:
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
     yield from _names("text_encoders", models.text_encoders, used)
+    tiny, vae = models.tiny_decoder, models.vae
+    if tiny is not None and (tiny.latent_channels, tiny.downscale) != (vae.latent_channels, vae.downscale):
+        yield (
+            f"tiny_decoder takes {tiny.latent_channels} channels and grows {tiny.downscale}-fold, "
+            f"the VAE {vae.latent_channels} and {vae.downscale}-fold"
+        )
 
 
 def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[str]:

@@ -18,10 +18,10 @@ from typing import Any, Self
 
 from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
-from ..specs import ComponentSpec
+from ..specs import SPARSE, ComponentSpec
 from .checks import check
 from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
-from .schema import SPARSE, decode, encode
+from .schema import decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 3

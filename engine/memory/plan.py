@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..architecture import Models
 from ..errors import MemoryBudgetError
+from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
@@ -20,7 +21,9 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {
+    Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.TINY_DECODER: 1, Role.UNET: 2
+}  # fmt: skip
 FLOAT = 4
 LATENT_COPIES = 8
 """Samplers hold a few copies of the latents; this covers the longest history."""
@@ -196,7 +199,9 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
         phases.append(Phase(name=f"denoise {kind}", component=name, held_bytes=held + latents, constant_bytes=constant))
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
-        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
+        phases.append(
+            Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
+        )
     return tuple(phases)
 
 

@@ -22,6 +22,8 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    decoder: str = "full"
+    """What decodes them (`request.decoders`)."""
 
     @classmethod
     def of(
@@ -44,10 +46,11 @@ class Workload:
             guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
+            decoder=request.decoder,
         )
 
     @classmethod
-    def of_decoding(cls, latents: tuple[int, ...], downscale: int) -> Self:
+    def of_decoding(cls, latents: tuple[int, ...], downscale: int, decoder: str = "full") -> Self:
         """The workload of nothing but decoding latents of shape (n, C, h, w)."""
         images, _, height, width = latents
         return cls(
@@ -58,6 +61,7 @@ class Workload:
             guidance=False,
             evaluations={},
             decoded=True,
+            decoder=decoder,
         )
 
     @property

@@ -38,4 +38,5 @@ class CallOptions(TypedDict, total=False):
     sampler: str
     schedule: str
     refiner: bool
+    decoder: str
     literal: bool

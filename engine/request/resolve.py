@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..sampling.samplers.table import find_sampler
+from .decoders import checked_decoder
 from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
@@ -69,6 +70,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        decoder=checked_decoder(request.decoder, models),
     )
 
 

@@ -155,7 +155,9 @@ def run_reference(
     parts = _finished(store)
     with ExitStack() as stack:
         runners = {
-            name: _runner(component, evaluations, settings, stack) for name, component in assembly.components.items()
+            name: _runner(component, evaluations, settings, stack)
+            for name, component in assembly.components.items()
+            if component.spec.role is not Role.TINY_DECODER  # see `reference.tiny`
         }
         pipe = Pipeline(models, runners, tokenizers)
         for part in parts:

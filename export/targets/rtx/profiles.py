@@ -37,7 +37,7 @@ RANGES = {
     "width": Range(least=8, best=128, most=192),
 }
 _ALONE = Range(least=1, best=1, most=1)
-SINGLE = (Role.VAE_DECODER,)
+SINGLE = (Role.VAE_DECODER, Role.TINY_DECODER)
 """Components that are built for one row, since no call has more. A text encoder's have one too, but attention with one
 head and no size that varies has no fused kernel."""
 
