@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .sampling.levels.config import SchedulerConfig
-from .specs import INT, SPARSE, ComponentSpec, Role, TensorSpec
+from .specs import INT, SPARSE, ComponentSpec, Dim, Role, TensorSpec
 from .tiny import TINY_DECODER, TinyDecoderArchitecture
 from .topology import Block, BlockKind, Topology
 
+SDXL, SD15, SD21 = "sdxl", "sd15", "sd21"
+FAMILIES = (SDXL, SD15, SD21)
+"""What an engine may be of."""
 GUIDANCE = "guidance"
 """The conditioner's input for the guidance scale less one, where a model takes it as an input."""
 
@@ -45,7 +48,7 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class UNetArchitecture:
-    """The numbers of diffusers' `UNet2DConditionModel` config that shape an SDXL-family U-Net.
+    """The numbers of diffusers' `UNet2DConditionModel` config that shape a U-Net.
 
     Levels are listed from the highest resolution down. `transformer_layers` is 0 for a level without attention
     (SDXL base: `(0, 2, 10)`).
@@ -60,12 +63,13 @@ class UNetArchitecture:
     layers_per_block: int
     heads: tuple[int, ...]
     cross_attention_dim: int
-    addition_time_embed_dim: int
-    projection_class_embeddings_input_dim: int
+    addition_time_embed_dim: int = 0
+    projection_class_embeddings_input_dim: int = 0
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     sample_size: int = 128
-    size_ids: SizeIds = SizeIds.SIZE_CROP_TARGET
+    size_ids: SizeIds | None = SizeIds.SIZE_CROP_TARGET
+    """None: neither sizes nor pooled text, as in Stable Diffusion 1 and 2; both widths of these are then 0."""
     time_cond_proj_dim: int = 0
     """Width of the embedding of the guidance scale that a distilled model takes (LCM's 256); 0 for one without."""
 
@@ -77,7 +81,7 @@ class UNetArchitecture:
     @property
     def time_ids(self) -> int:
         """How many size ids the conditioner takes."""
-        return self.size_ids.numbers
+        return 0 if self.size_ids is None else self.size_ids.numbers
 
     @property
     def pooled_dim(self) -> int:
@@ -118,16 +122,27 @@ class UNetArchitecture:
             role=Role.CONDITIONER,
             inputs=(
                 TensorSpec(name="prompt_embeds", shape=("batch", "tokens", self.cross_attention_dim)),
-                TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
-                TensorSpec(name="time_ids", shape=("batch", self.time_ids)),
+                *(
+                    []
+                    if self.size_ids is None
+                    else [
+                        TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
+                        TensorSpec(name="time_ids", shape=("batch", self.time_ids)),
+                    ]
+                ),
                 TensorSpec(name="timesteps", shape=("steps",)),
                 *([TensorSpec(name=GUIDANCE, shape=("batch",))] if self.time_cond_proj_dim else []),
             ),
             outputs=(
-                TensorSpec(name="time_vectors", shape=("steps", "batch", sum(self.resnet_widths()))),
+                TensorSpec(name="time_vectors", shape=("steps", self._time_rows, sum(self.resnet_widths()))),
                 *self.key_values(),
             ),
         )
+
+    @property
+    def _time_rows(self) -> Dim:
+        """One for every row alike where nothing but the timestep is in them."""
+        return 1 if self.size_ids is None and not self.time_cond_proj_dim else "batch"
 
     def key_values(self) -> tuple[TensorSpec, ...]:
         """Keys and values of every cross-attention, named `key_values.<block>.key|value`."""
@@ -215,7 +230,7 @@ class VaeArchitecture:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArchitecture:
-    """One SDXL-family model: `kind` is `base` or `refiner`.
+    """One model: `kind` is `base` or `refiner`.
 
     `text_encoders` lists the components whose hidden states are concatenated, in order
     (base: `text_encoder`, `text_encoder_2`; refiner: `text_encoder_2` alone).
@@ -236,7 +251,8 @@ class ModelArchitecture:
 class Models:
     """What an engine makes pictures with, wherever its weights lie."""
 
-    family: str = "sdxl"
+    family: str = SDXL
+    """`sdxl`, `sd15` or `sd21`."""
     denoisers: Mapping[str, ModelArchitecture]
     """`base`, `refiner` or both."""
     text_encoders: Mapping[str, TextEncoderArchitecture]

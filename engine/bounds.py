@@ -28,9 +28,9 @@ UNET: Bounds = {
     "layers_per_block": (1, 64),
     "heads": (1, 1024),
     "cross_attention_dim": (1, MOST_CHANNELS),
-    "addition_time_embed_dim": (2, MOST_CHANNELS),
+    "addition_time_embed_dim": (0, MOST_CHANNELS),
     "time_cond_proj_dim": (0, MOST_CHANNELS),
-    "projection_class_embeddings_input_dim": (1, MOST_CHANNELS),
+    "projection_class_embeddings_input_dim": (0, MOST_CHANNELS),
     "norm_num_groups": (1, 1024),
     "norm_eps": (1e-12, 1.0),
     # The greatest is that of a request: 4096 pixels along each side.

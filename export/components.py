@@ -85,11 +85,8 @@ def assemble(
         for kind, checkpoint in checkpoints.items()
         for part in parts_of(checkpoint)
     }
-    components = [
-        _text_encoder(base, "base", "text_encoder", "text_encoder"),
-        _text_encoder(base, "base", "text_encoder_2", "text_encoder_2"),
-    ]
-    text_encoders: dict[str, tuple[str, ...]] = {"base": ("text_encoder", "text_encoder_2")}
+    text_encoders = {"base": tuple(base.text_encoder_architectures)}
+    components = [_text_encoder(base, "base", name, name) for name in text_encoders["base"]]
     if refiner:
         shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"] and (
             refiner.text_encoder_architecture("text_encoder_2") == base.text_encoder_architecture("text_encoder_2")

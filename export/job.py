@@ -17,6 +17,7 @@ from ..engine.sampling.levels.settings import PredictionType
 from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from ..engine.tiny import TINY_DECODER
+from .checkpoint.families import FAMILIES
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .checkpoint.tiny import TinyDecoderSource
@@ -82,7 +83,7 @@ def prepare(
         name: fitted(own, target.of(assembly.components[name].spec.role))
         for name, own in keeping(recipe, keep, assembly.components).items()
     }
-    tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
+    tokenizer_files = {name: base.tokenizer_files(name) for name in base.tokenizers}
     parts = build_parts(
         sources=assembly.digests,
         target=target.name,
@@ -117,9 +118,10 @@ def open_as(
 ) -> Checkpoint:
     """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
     checkpoint = open_checkpoint(source, config=config, noise=noise, vae=vae)
-    if checkpoint.kind != kind:
+    found = FAMILIES[checkpoint.kind].denoiser
+    if found != kind:
         other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
-        raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
+        raise IncompatibleError(f"{source} is a {found}, not a {kind}; {other}")
     return checkpoint
 
 
@@ -212,6 +214,7 @@ def expected_stages(job: Job) -> dict[str, Share]:
 def models_of(assembly: Assembly) -> Models:
     """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
     models = Models(
+        family=FAMILIES[assembly.checkpoints["base"].kind].models,
         denoisers={
             kind: replace(checkpoint.architecture, text_encoders=assembly.text_encoders[kind])
             for kind, checkpoint in assembly.checkpoints.items()

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ..architecture import ModelArchitecture, Models, tokenizer_of
+from ..architecture import FAMILIES, SDXL, ModelArchitecture, Models, tokenizer_of
 from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
@@ -25,7 +25,6 @@ from .variants import loaded_bytes
 if TYPE_CHECKING:
     from .manifest import ActivationModel, ComponentEntry, Manifest, Streaming
 
-FAMILY = "sdxl"
 KINDS = ({"base"}, {"base", "refiner"})
 SIZES = ("batch", "tokens", "steps", "pixels")
 """What an activation's terms are products of, beside `"1"`."""
@@ -50,9 +49,10 @@ def check(manifest: "Manifest", where: str) -> None:
 
     `IncompatibleError` for models of another family. `where` names the file in messages.
     """
-    if manifest.models.family != FAMILY:
+    if manifest.models.family not in FAMILIES:
         raise IncompatibleError(
-            f"{where} is an engine of the family {reprlib.repr(manifest.models.family)}, this release runs {FAMILY}; "
+            f"{where} is an engine of the family {reprlib.repr(manifest.models.family)}, this release runs "
+            f"{', '.join(FAMILIES)}; "
             "install a newer pocketxl"
         )
     fault = next(_faults(manifest), None)
@@ -102,6 +102,8 @@ def _agreement(models: Models) -> Iterator[str]:
     if set(models.denoisers) not in KINDS:
         kinds = reprlib.repr(sorted(models.denoisers))
         yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
+    if models.family != SDXL and "refiner" in models.denoisers:
+        yield f"the family is {models.family}, which has no refiner"
     for kind, model in models.denoisers.items():
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
@@ -140,9 +142,12 @@ def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:
         return
     encoders = [models.text_encoders[name] for name in names]
     width, pooled = sum(encoder.hidden_size for encoder in encoders), encoders[-1].projection_dim
+    added = unet.addition_time_embed_dim, unet.projection_class_embeddings_input_dim
+    if (unet.size_ids is None) != (models.family != SDXL) or any(added) == (unet.size_ids is None):
+        yield f".unet.size_ids is {unet.size_ids}, with {added} numbers of them, in the family {models.family}"
     if width != unet.cross_attention_dim:
         yield f".unet.cross_attention_dim is {unet.cross_attention_dim}, the text encoders give {width}"
-    if pooled != unet.pooled_dim or not pooled:
+    if pooled != unet.pooled_dim or bool(pooled) != (unet.size_ids is not None):
         yield f".unet takes {unet.pooled_dim} numbers of pooled text, {names[-1]} gives {pooled}"
 
 

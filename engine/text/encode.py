@@ -24,13 +24,17 @@ from .tokenizer import Chunks, Tokenizer
 
 MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
+NOT_POOLED = np.empty((1, 0), np.float32)
 NOTHING = Text(given="", runs=(("", 1.0),))
 Encoded = dict[Key, Outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEmbeds:
-    """One prompt. `prompt_embeds`: (1, 77·chunks, width) float32. `pooled_prompt_embeds`: (1, P) float32."""
+    """One prompt. `prompt_embeds`: (1, 77·chunks, width) float32. `pooled_prompt_embeds`: (1, P) float32.
+
+    P is 0 for a model that takes no pooled text.
+    """
 
     prompt_embeds: np.ndarray
     pooled_prompt_embeds: np.ndarray
@@ -182,5 +186,5 @@ def _assemble(
             states = np.where(weights == 1, states, empty + weights * (states - empty))
         hidden.append(states.reshape(1, -1, states.shape[-1]))
     # The pooled state is one vector: the first chunk's, which is all there is of a short prompt.
-    pooled = encoded[names[-1], side[-1].ids[0].tobytes()]["pooled"]
+    pooled = encoded[names[-1], side[-1].ids[0].tobytes()].get("pooled", NOT_POOLED)
     return PromptEmbeds(prompt_embeds=np.concatenate(hidden, axis=-1), pooled_prompt_embeds=pooled)

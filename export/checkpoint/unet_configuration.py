@@ -72,22 +72,30 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "use_linear_projection": (True,),
 }
 REQUIRED = ("_class_name", "addition_embed_type", "use_linear_projection")
-OTHERS: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
-"""Width of the text that a U-Net reads → whose it is."""
+# Without sizes and pooled text; what stands around transformer blocks may be 1×1 convolutions, which are linear too.
+WITHOUT_SIZES: Mapping[str, tuple[Any, ...]] = {
+    **FIXED,
+    "addition_embed_type": (None,),
+    "use_linear_projection": (False, True),
+}
+OF_SIZES = ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
 
 
-def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
+def unet_architecture(file: JsonFile, size_ids: SizeIds | None) -> UNetArchitecture:
     """The numbers of a U-Net with those size ids; `IncompatibleError` for what our modules cannot run."""
-    data = file.data
-    if data.get("addition_embed_type") != "text_time":
-        width = data.get("cross_attention_dim")
-        family = OTHERS.get(width, "another model family") if isinstance(width, int) else "another model family"
+    data, added = file.data, "text_time" if size_ids is not None else None
+    if data.get("addition_embed_type") != added:
         raise IncompatibleError(
-            f"{file.path} is the U-Net of {family}: its addition_embed_type is "
-            f"{shown(data.get('addition_embed_type'))} where SDXL has 'text_time'. {ALLOWED}"
+            f"{file.path} is the U-Net of another model family: its addition_embed_type is "
+            f"{shown(data.get('addition_embed_type'))} where {shown(added)} belongs to the text encoders beside it. "
+            f"{ALLOWED}"
         )
-    file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
-    numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
+    if size_ids is None:
+        file.hold(WITHOUT_SIZES, lambda key: key in OPTIONS or key in LISTS, REQUIRED[:1])
+        numbers = {key: 0 if key in OF_SIZES else file.number(OPTIONS, key) for key in OPTIONS}
+    else:
+        file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
+        numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
     channels = file.whole_numbers("block_out_channels", CHANNELS, WIDTH)
     levels = len(channels)
     layers = file.per_level("layers_per_block", file.said("layers_per_block", LAYERS.default), levels, LAYERS)
