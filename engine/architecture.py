@@ -260,6 +260,9 @@ class Models:
     tiny_decoder: TinyDecoderArchitecture | None = field(default=None, metadata=SPARSE)
     """None: there is none."""
 
+    latent_colours: tuple[tuple[float, ...], ...] = field(default=(), metadata=SPARSE)
+    """Red, green and blue of each latent channel, then what is added (`engine.preview`); empty: not known."""
+
     @property
     def native_size(self) -> int:
         """Width and height in pixels that the models were trained for."""

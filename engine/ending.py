@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .request.limits import positive
+
 _CURRENT: ContextVar["Ending | None"] = ContextVar("pocketxl ending", default=None)
 
 
@@ -63,3 +65,8 @@ class Endings:
 def current_ending() -> Ending | None:
     """The running call's, if it has one."""
     return _CURRENT.get()
+
+
+def seconds_of(deadline: float | None) -> float | None:
+    """A deadline of the caller's. Raises `RequestError` for what is no number above 0."""
+    return None if deadline is None else positive("deadline", deadline)

@@ -21,7 +21,7 @@ from typing import Any, Self, Unpack
 
 from .architecture import Models
 from .decoding import check_latents, decoded
-from .ending import Ending, Endings
+from .ending import Ending, Endings, seconds_of
 from .errors import MemoryBudgetError, RequestError
 from .folder.manifest import read_manifest
 from .generation import Embeddings, Generation, Prepared, Steps
@@ -32,10 +32,11 @@ from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preview import Previews
 from .progress import Progress, Silent
 from .request.decoders import checked_decoder
 from .request.keywords import CallOptions
-from .request.limits import integer, positive
+from .request.limits import integer
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
 from .runners import open_runners
@@ -64,6 +65,7 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
+        folder: Path | None = None,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
@@ -72,6 +74,7 @@ class Pipeline:
         self.name = name
         self.digest = digest
         """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
+        self.preview = Previews(models, folder)
         self._budget = memory_budget
         self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
@@ -111,6 +114,7 @@ class Pipeline:
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
+            folder=folder,
         )
 
     def __call__(
@@ -131,7 +135,7 @@ class Pipeline:
         never a black picture) and `IntegrityError` (a damaged file).
         """
         request = self.request(prompt, **options)
-        with self._endings.one(cancel, _seconds(deadline)) as ending:
+        with self._endings.one(cancel, seconds_of(deadline)) as ending:
             return self._make(request, progress, ending)
 
     def stream(
@@ -148,7 +152,7 @@ class Pipeline:
         An interrupted picture is the last one. Arguments are checked at once, not at the first picture.
         """
         request = self.request(prompt, **options)
-        seconds = _seconds(deadline)
+        seconds = seconds_of(deadline)
 
         def pictures() -> Iterator[Output]:
             with self._endings.one(cancel, seconds) as ending:
@@ -288,11 +292,7 @@ class Pipeline:
             self._encoded = EncodedChunks()
 
     def _tell(self, callback: Any, step: Step) -> object:
-        return callback(self, step.index, step.timestep, {"latents": step.latents})
-
-
-def _seconds(deadline: float | None) -> float | None:
-    return None if deadline is None else positive("deadline", deadline)
+        return callback(self, step.index, step.timestep, {"latents": step.latents, "denoised": step.denoised})
 
 
 def _budget(value: int | str | None) -> int | None:

@@ -48,6 +48,7 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.colours import latent_colours
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .reference.tiny import with_tiny_decoder
@@ -174,6 +175,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
+        manifest = replace(manifest, models=replace(manifest.models, latent_colours=latent_colours(job.assembly)))
         if not job.target.runs_here:
             break
         pictures = reference().pictures

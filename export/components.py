@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.architecture import SDXL
 from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
 from ..engine.tiny import TINY_DECODER
+from .checkpoint.families import FAMILIES
 from .checkpoint.open import Checkpoint
 from .checkpoint.tiny import TinyDecoderSource
 from .checkpoint.weights import Weights
@@ -79,6 +81,8 @@ def assemble(
     differs, because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are
     the base's.
     """
+    if refiner is not None and (found := FAMILIES[base.kind]).models != SDXL:
+        raise IncompatibleError(f"{base.source} is {found.title}; a refiner goes on from SDXL's latents: leave it out")
     checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
     digests = {
         f"{kind}.{part}": digest(checkpoint, part)

@@ -30,7 +30,7 @@ from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
-from .targets.check import fitted, recipes_for
+from .targets.check import check_heads, fitted, recipes_for
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
@@ -129,8 +129,11 @@ def rehearse(job: Job) -> None:
     """Prepare the reference run's calls without any weight.
 
     What only the checkpoint's settings decide is told now, not after hours: `IncompatibleError` for noise levels that
-    the run cannot be laid on, `IntegrityError` for tokenizer files that do not fit together.
+    the run cannot be laid on and heads that the target has no kernels for, `IntegrityError` for tokenizer files that do
+    not fit together.
     """
+    for kind, checkpoint in job.assembly.checkpoints.items():
+        check_heads(job.target, kind, checkpoint.unet_architecture)
     models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
     options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
     try:

@@ -21,6 +21,7 @@ from .base import Command, emit, note, say
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of
+from .preview import PreviewFile, add_preview
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="take all settings from this picture, seed and prompt too; what is given beside it counts instead",
     )  # fmt: skip
     add_options(parser)
+    add_preview(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -61,6 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
             _warn(warning, args)
+        options |= PreviewFile.of(args, pipe)
         destination.try_out(3 * request.height * request.width)
         written = 0
         try:

@@ -11,6 +11,7 @@ from ..picture.parameters import HANDOFFS, keywords
 from ..request.decoders import SETTING as DECODER
 from ..request.decoders import TINY, decoder_of
 from ..request.options import OPTIONS
+from ..request.untold import untold
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
@@ -48,6 +49,10 @@ class Like:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
+        for name in untold(models):
+            if (label := OPTIONS[name].label) in settings:
+                left_out.append(f"{label}")
+                settings.pop(str(label))
         return keywords(settings), left_out
 
     def other_model(self, name: str, digest: str) -> str | None:

@@ -93,6 +93,11 @@ def _numbers(models: Models) -> Iterator[str]:
     yield from (f"vae.{fault}" for fault in outside(models.vae, VAE))
     if len(models.vae.block_out_channels) != VAE_LEVELS:
         yield f"vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
+    colours = models.latent_colours
+    if colours and [*map(len, colours)] != [3] * (models.vae.latent_channels + 1):
+        yield f"latent_colours are {len(colours)} rows; one of 3 numbers a channel, and one more, is allowed"
+    if not all(math.isfinite(value) for row in colours for value in row):
+        yield "latent_colours have numbers that are not finite"
     if models.tiny_decoder is not None:
         yield from (f"tiny_decoder.{fault}" for fault in outside(models.tiny_decoder, TINY))
 

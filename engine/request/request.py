@@ -85,8 +85,8 @@ class GenerationRequest:
     negative_aesthetic_score: float = 2.5
     """The same of the beauty to keep away from."""
     callback_on_step_end: Callable[..., Any] | None = None
-    """Called as `(pipe, index, timestep, {"latents": array})` after every evaluation; a returned dictionary with
-    `latents` goes on from those."""
+    """Called as `(pipe, index, timestep, {"latents": array, "denoised": array})` after every evaluation; a returned
+    dictionary with `latents` goes on from those. `pipe.preview` shows what is `denoised`."""
     seed: int | Sequence[int] | None = None
     """One number, which counts up from picture to picture, or one for each picture; None draws one."""
     sampler: str = "euler"

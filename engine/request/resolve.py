@@ -16,6 +16,7 @@ from .limits import LIMITS, boolean, finite, integer, listed, number, pair, shor
 from .noise_sources import noise_sources
 from .prompt import escape, parse_prompt
 from .request import GenerationRequest, Prompt, ResolvedRequest, Text
+from .untold import refuse_untold
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -29,6 +30,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     is allowed and the fix.
     """
     request = GenerationRequest.of(keywords)
+    refuse_untold(request, models)
     vae = models.vae
     height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
     width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)

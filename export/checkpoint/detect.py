@@ -43,9 +43,7 @@ def detect(tensors: Tensors, source: Path, *, vae: bool = True) -> str:
             if not lacking and (_has(tensors, VAE) or not vae):
                 return kind
             if not lacking:
-                raise IncompatibleError(
-                    f"{source} is a {family.title} without a VAE ({VAE}…); give one with --vae FILE"
-                )
+                raise IncompatibleError(f"{source} is {family.title} without a VAE ({VAE}…); give one with --vae FILE")
         _refuse_half(tensors, source)
     looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
     raise IncompatibleError(
@@ -61,7 +59,7 @@ def _refuse_half(tensors: Tensors, source: Path) -> None:
         lacking = [prefix for prefix in prefixes if not _has(tensors, prefix)]
         if 0 < len(lacking) < len(prefixes):
             raise IncompatibleError(
-                f"{source} is a {family.title} without a text encoder ({', '.join(lacking)}…); take a checkpoint that "
+                f"{source} is {family.title} without a text encoder ({', '.join(lacking)}…); take a checkpoint that "
                 "has it"
             )
 

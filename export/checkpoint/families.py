@@ -49,7 +49,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "base": Family(
-        title="SDXL base",
+        title="an SDXL base",
         size_ids=SizeIds.SIZE_CROP_TARGET,
         text_encoders={
             "text_encoder": TextRow(original="conditioner.embedders.0.transformer.", pooled=False),
@@ -57,7 +57,7 @@ FAMILIES: Mapping[str, Family] = {
         },
     ),
     "refiner": Family(
-        title="SDXL refiner",
+        title="an SDXL refiner",
         denoiser="refiner",
         size_ids=SizeIds.SIZE_CROP_SCORE,
         text_encoders={

@@ -78,7 +78,7 @@ def noise_of(
     prediction = asked.prediction_type or _agreed(marks, source, "--prediction-type epsilon or v_prediction")
     if prediction is None and described is None and not FAMILIES[kind].told:
         raise IncompatibleError(
-            f"{source} is a {FAMILIES[kind].title} and says nowhere what it predicts: models of 768 pixels predict "
+            f"{source} is {FAMILIES[kind].title} and says nowhere what it predicts: models of 768 pixels predict "
             "velocity, models of 512 noise, and their tensors are alike; say which with --prediction-type "
             "v_prediction or epsilon"
         )

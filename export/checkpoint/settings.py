@@ -16,7 +16,7 @@ from ...engine.errors import IncompatibleError, IntegrityError
 from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.text.tokenizer import tokenizer_of
 from .configuration import ALLOWED, Config, JsonFile, read_json, shown
-from .families import FAMILIES, PIPELINES, XL_PIPELINES
+from .families import FAMILIES, PIPELINES, SD_PIPELINES
 from .scheduler_configuration import scheduler_config
 from .text_configuration import text_encoder_architecture
 from .tokenizer_files import hold_to_encoder, parse_merges, read_tokenizer
@@ -120,10 +120,8 @@ def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
 
 def _kind(folder: Path, index: Config) -> str:
     """The row of `FAMILIES`, told by the text encoders; OpenCLIP's, which Stable Diffusion 2 has, are without quick."""
-    if _listed(index, "text_encoder_2"):
+    if index.get("_class_name") not in SD_PIPELINES:
         return "base" if _listed(index, "text_encoder") else "refiner"
-    if not _listed(index, "text_encoder") or index.get("_class_name") in XL_PIPELINES:
-        return "refiner"
     activation = _json(folder, "text_encoder").said("hidden_act", Activation.QUICK_GELU)
     return "sd15" if activation == Activation.QUICK_GELU else "sd21"
 
