@@ -7,7 +7,7 @@ from enum import StrEnum
 from .sampling.levels.config import SchedulerConfig
 from .specs import INT, SPARSE, ComponentSpec, Dim, Role, TensorSpec
 from .tiny import TINY_DECODER, TinyDecoderArchitecture
-from .topology import Block, BlockKind, Topology
+from .topology import Block, BlockKind, Depths, Topology
 
 SDXL, SD15, SD21 = "sdxl", "sd15", "sd21"
 FAMILIES = (SDXL, SD15, SD21)
@@ -51,15 +51,16 @@ class UNetArchitecture:
     """The numbers of diffusers' `UNet2DConditionModel` config that shape a U-Net.
 
     Levels are listed from the highest resolution down. `transformer_layers` is 0 for a level without attention
-    (SDXL base: `(0, 2, 10)`).
+    (SDXL base: `(0, 2, 10)`), and has a number for each layer where these differ.
     """
 
     in_channels: int
     out_channels: int
     block_out_channels: tuple[int, ...]
-    transformer_layers: tuple[int, ...]
-    up_transformer_layers: tuple[int, ...]
+    transformer_layers: Depths
+    up_transformer_layers: Depths
     mid_transformer_layers: int
+    """0: the middle is one ResNet alone."""
     layers_per_block: int
     heads: tuple[int, ...]
     cross_attention_dim: int

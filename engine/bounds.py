@@ -6,6 +6,7 @@ is worked out in a moment. Those of a scheduler stand in `sampling.levels.config
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -62,6 +63,10 @@ def outside(numbers: Any, bounds: Bounds) -> Iterator[str]:
     """What is out of bounds among the fields of a dataclass, each as `name is value, least to greatest is allowed`."""
     for name, (least, most) in bounds.items():
         value = getattr(numbers, name)
-        values = value if isinstance(value, tuple) else (value,)
+        values = chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in _listed(value))
         if not all(least <= number <= most for number in values):
             yield f"{name} is {reprlib.repr(value)}, {least} to {most} is allowed"
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

@@ -131,6 +131,10 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
     for name in ("transformer_layers", "up_transformer_layers", "heads"):
         if len(getattr(unet, name)) != levels:
             yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
+    for name, layers in (("transformer_layers", 0), ("up_transformer_layers", 1)):
+        for depths in getattr(unet, name):
+            if isinstance(depths, tuple) and len(depths) != unet.layers_per_block + layers:
+                yield f".unet.{name} has {len(depths)} numbers for a level of {unet.layers_per_block + layers} layers"
     if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
