@@ -61,5 +61,5 @@ class TinyDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """`[batch, latent_channels, h, w]` → `[batch, 3, 8h, 8w]`."""
-        x = latents.to(self.decoder.layers[0].weight.dtype)
+        x = latents.to(next(self.parameters()).dtype)
         return self.decoder((x * (1 / LIMIT)).tanh() * LIMIT) * 2.0 + -1.0  # type: ignore[no-any-return]

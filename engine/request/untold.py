@@ -17,7 +17,7 @@ OF_SECOND_TEXT = ("prompt_2", "negative_prompt_2")
 def untold(models: Models) -> Mapping[str, str]:
     """Option → why the models know nothing of it."""
     base = models.denoisers["base"]
-    found = {}
+    found: dict[str, str] = {}
     if base.unet.size_ids is None:
         found |= dict.fromkeys(OF_SIZES, "only SDXL is told sizes")
     if len(base.text_encoders) == 1:

@@ -1,5 +1,6 @@
 """Stable Diffusion 1 and 2: diffusers' pictures, from folder and file alike; what they cannot be told is refused."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..tolerances import PICTURE_CHANGE, PICTURE_MEAN
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' schedulers
 OPTIONS: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 7.3, "height": 64, "width": 72, "seed": [3]}
 LATENTS = np.random.default_rng(1).standard_normal((1, 4, 8, 9), dtype=np.float32)
-SAYS = {"sd15": {}, "sd21": {"modelspec.prediction_type": "v"}}
+SAYS: Mapping[str, Mapping[str, str]] = {"sd15": {}, "sd21": {"modelspec.prediction_type": "v"}}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_equals_diffusers(
 def test_a_single_file_gives_the_same_engine(
     kind: str, built: dict[str, BuildReport], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    file = write_sd_file(folders[kind], tmp_path / "x.safetensors", **SAYS[kind])
+    file = write_sd_file(folders[kind], tmp_path / "x.safetensors", SAYS[kind])
     report = build(file, tmp_path / "engine", recipe="fp32", calibration_size=64, config=folders[kind])
     assert report.manifest.digest == built[kind].manifest.digest
     assert report.manifest.models.family == kind
@@ -85,7 +86,7 @@ def test_what_only_sdxl_is_told_is_refused(built: dict[str, BuildReport]) -> Non
         ({"negative_prompt_2": "a dog"}, "negative_prompt_2"),
     ):
         with pytest.raises(RequestError, match=says):
-            pipe.request("a cat", **options)  # type: ignore[arg-type]
+            pipe.request("a cat", **options)
     pipe.request("a cat", crops_coords_top_left=(0, 0), prompt_2="", refiner=True)
 
 

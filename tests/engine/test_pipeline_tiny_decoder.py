@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ..fixtures.checkpoints import randomize
 from ..fixtures.command_line import run
 from ..tolerances import PICTURE_CHANGE, PICTURE_MEAN
 
-OPTIONS = {"num_inference_steps": 3, "seed": 3, "output_type": "np", "refiner": False}
+OPTIONS: dict[str, Any] = {"num_inference_steps": 3, "seed": 3, "output_type": "np", "refiner": False}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from pocketxl.export.targets import find_target
 
 from ...fixtures.stable_diffusion import KINDS, tiny_modules, tiny_sd, write_sd_file
 
-SAYS = {"sd15": {}, "sd21": {"modelspec.prediction_type": "v"}}
+SAYS: Mapping[str, Mapping[str, str]] = {"sd15": {}, "sd21": {"modelspec.prediction_type": "v"}}
 PARAMETERS = {"sd15": 859_520_964, "sd21": 865_910_724}
 """Of the public U-Nets."""
 
@@ -46,7 +47,7 @@ def digests(checkpoint: Checkpoint) -> dict[str, str]:
 def test_a_single_file_is_the_folder(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = open_checkpoint(folders[kind])
     assert folder.kind == kind
-    file = open_checkpoint(write_sd_file(folders[kind], tmp_path / "x.safetensors", **SAYS[kind]), config=folders[kind])
+    file = open_checkpoint(write_sd_file(folders[kind], tmp_path / "x.safetensors", SAYS[kind]), config=folders[kind])
     assert digests(file) == digests(folder)
     for name in ("kind", "unet_architecture", "text_encoder_architectures", "vae_architecture", "scheduler_config"):
         assert getattr(file, name) == getattr(folder, name), name
@@ -57,7 +58,7 @@ def test_a_single_file_is_the_folder(kind: str, folders: dict[str, Path], tmp_pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_is_the_one_that_diffusers_reads(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    file = write_sd_file(folders[kind], tmp_path / "x.safetensors", **SAYS[kind])
+    file = write_sd_file(folders[kind], tmp_path / "x.safetensors", SAYS[kind])
     ours, tensors = open_checkpoint(file, config=folders[kind]), load_file(file)
     config = json.loads((folders[kind] / "unet/config.json").read_text())
     text = single_file_utils
@@ -108,7 +109,7 @@ def test_a_file_of_version_2_must_say_what_it_predicts(
 
 def test_notes_of_another_version_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for said, fits in (("stable-diffusion-v1", True), ("stable-diffusion-v2-768-v", False), ("sdxl_base_v1-0", False)):
-        file = write_sd_file(folders["sd15"], tmp_path / "x.safetensors", ss_base_model_version=said)
+        file = write_sd_file(folders["sd15"], tmp_path / "x.safetensors", {"ss_base_model_version": said})
         if fits:
             assert open_checkpoint(file, config=folders["sd15"]).kind == "sd15"
         else:
