@@ -75,6 +75,7 @@ class Pipeline:
         self.digest = digest
         """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
         self.preview = Previews(models, folder)
+        """Called with a `Step` or latents: PIL pictures of them, or with `output_type="np"` an array; loads nothing."""
         self._budget = memory_budget
         self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
