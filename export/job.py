@@ -18,7 +18,7 @@ from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
-from .components import Assembly, assemble, parts_of
+from .components import Assembly, Component, assemble, parts_of
 from .keep import keeping
 from .progress import Share, expected
 from .publish.digests import cached_digest, known_digest
@@ -74,7 +74,7 @@ def prepare(
     with track(progress, "read", total=unread, unit="B") as advance:
         assembly = assemble(base, refiner, partial(_digest, advance))
     recipes = {
-        name: fitted(own, target.of(assembly.components[name].spec.role))
+        name: _for_component(own, target, assembly.components[name])
         for name, own in keeping(recipe, keep, assembly.components).items()
     }
     tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
@@ -91,7 +91,7 @@ def prepare(
         libraries=target.libraries,
     )
     parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
-    plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
+    plain = {name: _for_component(recipe, target, one) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
         parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(
@@ -240,6 +240,11 @@ def _calibration_size(base: Checkpoint, asked: int | None) -> int:
             f"calibration size is {asked}; it must be a multiple of {step} from {step} to {MOST_CALIBRATION_PIXELS}"
         )
     return asked
+
+
+def _for_component(recipe: Recipe, target: Target, component: Component) -> Recipe:
+    own = target.of(component.spec.role)
+    return own.suited(fitted(recipe, own), component.configuration)
 
 
 def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..graph.patch_conv import is_patch_conv
 from .norm import GroupNorm, group_norms
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
@@ -41,7 +42,7 @@ def find_cuts(graph: ir.Graph) -> Cuts:
     for node in graph:
         if node.op_type == "MultiHeadAttention":
             whole |= {value for value in node.inputs[1:3] if value is not None}
-        if node.op_type in CONVOLUTIONS and spread(node):
+        if is_patch_conv(node) or (node.op_type in CONVOLUTIONS and spread(node)):
             cut = _before(node, norms)
             kept |= {cut} if cut is not None else set()
     kept |= whole | set(graph.outputs)

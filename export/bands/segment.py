@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
+from ..graph.patch_conv import expand, is_patch_conv
 from .cut import CONVOLUTIONS, Cuts, spread, stored
 from .norm import GroupNorm
 
@@ -90,23 +91,25 @@ class _Builder:
     def _copied(self, node: ir.Node, halo: int) -> ir.Value:
         attributes = dict(node.attributes)
         inner = halo
-        if node.op_type in CONVOLUTIONS:
-            inner = halo + spread(node)
+        if is_patch_conv(node) or node.op_type in CONVOLUTIONS:
+            inner = halo + (1 if is_patch_conv(node) else spread(node))
             if inner > 1:
                 raise ValueError(f"{node.name} is the second convolution of a segment")
-            if spread(node):
+            if inner > halo and not is_patch_conv(node):
                 attributes["pads"] = ir.AttrInt64s("pads", [0, 1, 0, 1])
         inputs = [None if x is None else self._value(x, inner) for x in node.inputs]
         if node.op_type == "MultiHeadAttention":
             return self._attention(node, inputs)
+        if is_patch_conv(node):
+            return expand(node, inputs, self, rows=0)
         if node.op_type != "Resize":
-            return self._emit(node.op_type, inputs, node.domain, **attributes)
+            return self.emit(node.op_type, inputs, node.domain, **attributes)
         # Of the two rows that a neighbour's became, one is wanted.
-        grown = self._emit("Resize", inputs, node.domain, **attributes)
+        grown = self.emit("Resize", inputs, node.domain, **attributes)
         if halo != 1:
             raise ValueError(f"{node.name} does not lead to a convolution")
-        ends = [self._number(n, [x]) for n, x in (("crop.first", 1), ("crop.end", -1), ("crop.axis", 2))]
-        return self._emit("Slice", [grown, *ends])
+        ends = [self.number(n, [x]) for n, x in (("crop.first", 1), ("crop.end", -1), ("crop.axis", 2))]
+        return self.emit("Slice", [grown, *ends])
 
     def _attention(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
         """Of a band's pixels to all: two products and a softmax, which fit one head of 512 and any chunk of queries."""
@@ -115,11 +118,11 @@ class _Builder:
             raise ValueError(f"{node.name} has several heads, a bias or a mask, which has no bands")
         width = self.values[str(key.name)].channels
         scale = node.attributes.get_float("scale", width**-0.5)
-        scores = self._emit(
+        scores = self.emit(
             "FusedMatMul", inputs[:2], MICROSOFT,
             transB=ir.AttrInt64("transB", 1), alpha=ir.AttrFloat32("alpha", scale),
         )  # fmt: skip
-        return self._emit("MatMul", [self._emit("Softmax", [scores], axis=ir.AttrInt64("axis", -1)), inputs[2]])
+        return self.emit("MatMul", [self.emit("Softmax", [scores], axis=ir.AttrInt64("axis", -1)), inputs[2]])
 
     def _normed(self, norm: GroupNorm, halo: int) -> ir.Value:
         if self.norm is not None and self.norm is not norm:
@@ -127,25 +130,25 @@ class _Builder:
         self.norm = norm
         source, channels = stored(norm.input), self.values[str(stored(norm.input).name)].channels
         mean, deviation = (self._input(n, ir.DataType.FLOAT, [channels]) for n in (MEAN, DEVIATION))
-        factor = self._emit("Mul", [deviation, self._constant(norm.gain)])
-        summand = self._emit("Sub", [self._constant(norm.bias), self._emit("Mul", [mean, factor])])
-        column = self._number("column", [1, channels, 1, 1])
-        summand = self._emit("Reshape", [summand, column])
+        factor = self.emit("Mul", [deviation, self._constant(norm.gain)])
+        summand = self.emit("Sub", [self._constant(norm.bias), self.emit("Mul", [mean, factor])])
+        column = self.number("column", [1, channels, 1, 1])
+        summand = self.emit("Reshape", [summand, column])
         if halo:
             inside = self._input(ROWS, ir.DataType.FLOAT, [1, 1, "norm_rows", 1])
-            summand = self._emit("Mul", [summand, inside])
+            summand = self.emit("Mul", [summand, inside])
         if source is norm.input:
-            factor = self._emit("Reshape", [factor, column])
-            scaled = self._emit("Mul", [self._value(source, halo), factor])
+            factor = self.emit("Reshape", [factor, column])
+            scaled = self.emit("Mul", [self._value(source, halo), factor])
         else:  # one pass for the bytes' scale and the norm's factor
             dequantize = norm.input.producer()
             assert dequantize is not None
             scale, zeros = (self._constant(x) for x in dequantize.inputs[1:3] if x is not None)
-            factors = self._emit("Mul", [factor, scale])
-            scaled = self._emit(
+            factors = self.emit("Mul", [factor, scale])
+            scaled = self.emit(
                 "DequantizeLinear", [self._value(source, halo), factors, zeros], axis=ir.AttrInt64("axis", 1)
             )
-        return self._emit("Add", [scaled, summand])
+        return self.emit("Add", [scaled, summand])
 
     def _sums(self, value: ir.Value, out: ir.Value) -> list[ir.Value]:
         """Each channel's mean over the band, and the mean of the squared deviations from it."""
@@ -156,16 +159,16 @@ class _Builder:
             dequantize = norm.input.producer()
             assert dequantize is not None
             numbers = [self._constant(x) for x in dequantize.inputs[1:3] if x is not None]
-            floats = self._emit("DequantizeLinear", [out, *numbers], axis=ir.AttrInt64("axis", 1))
-        axes = self._number("sum.axes", [0, 2, 3])
-        mean = self._emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
-        apart = self._emit("Sub", [floats, mean])
-        squares = self._emit(
-            "ReduceMean", [self._emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
+            floats = self.emit("DequantizeLinear", [out, *numbers], axis=ir.AttrInt64("axis", 1))
+        axes = self.number("sum.axes", [0, 2, 3])
+        mean = self.emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
+        apart = self.emit("Sub", [floats, mean])
+        squares = self.emit(
+            "ReduceMean", [self.emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
         )
         found = []
         for name, sums in (
-            (SUM_MEAN, self._emit("Reshape", [mean, self._number("sum.flat", [-1])])),
+            (SUM_MEAN, self.emit("Reshape", [mean, self.number("sum.flat", [-1])])),
             (SUM_SQUARES, squares),
         ):
             sums.name, sums.type = name, ir.TensorType(ir.DataType.FLOAT)
@@ -194,7 +197,8 @@ class _Builder:
             )
         return self.initializers[name]
 
-    def _number(self, name: str, numbers: list[int]) -> ir.Value:
+    def number(self, name: str, numbers: list[int]) -> ir.Value:
+        """See `Nodes`."""
         tensor = ir.Tensor(np.array(numbers, np.int64), name=name)
         if name not in self.initializers:
             self.initializers[name] = ir.Value(
@@ -202,7 +206,8 @@ class _Builder:
             )
         return self.initializers[name]
 
-    def _emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", **attributes: ir.Attr) -> ir.Value:
+    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
+        """See `Nodes`."""
         node = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=f"{op}.{len(self.nodes)}")
         node.outputs[0].name = f"{op}.{len(self.nodes)}:0"
         self.nodes.append(node)

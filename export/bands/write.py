@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ...engine.bands.program import BandProgram, BandValue
 from ...engine.bands.read import BANDS_FILE, from_json, to_json
 from ...engine.errors import StorageError
+from ..graph.patch_conv import is_patch_conv
 from .cut import CONVOLUTIONS, Cuts, find_cuts
 from .segment import cut_segment
 
@@ -65,6 +66,8 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
 def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, int]]) -> tuple[int, int]:
     """Channels and scale of what a node gives: a convolution changes the one, a resize doubles the other."""
     channels, scale = next((found[x] for x in node.inputs if x in found), (0, 1))
+    if is_patch_conv(node):
+        return node.attributes.get_int("channels", 0), scale * node.attributes.get_int("grow", 1)
     if node.op_type in CONVOLUTIONS:
         weight = node.inputs[CONVOLUTIONS[node.op_type]]
         shape = None if weight is None else weight.shape or _dequantized(weight)

@@ -31,7 +31,7 @@ def linear_int8(graph: ir.Graph, quantization: Quantization) -> None:
             replace_layer(graph, layer, [_shared(graph, layer, quantize, quantization)])
 
 
-_WEIGHT_AT = {"DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1, "QLinearConv": 3}
+_WEIGHT_AT = {"DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1, "QLinearConv": 3, "PatchConv": 1}
 
 
 def int8_bytes(graph: ir.Graph) -> int:
