@@ -74,6 +74,9 @@ class BandProgram:
     output: str
     values: Mapping[str, BandValue]
     segments: tuple[Segment, ...]
+    band_numbers: int = 1 << 21
+    """Of the widest value that a segment reads or gives, in one band. Statistics are joined band by band, so that the
+    last bits of a picture depend on it: an engine has its own."""
 
     def last_reader(self) -> dict[str, int]:
         """Value → index of the segment that reads it last."""

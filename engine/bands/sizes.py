@@ -3,7 +3,7 @@
 from math import ceil, isqrt
 
 from .program import BandProgram
-from .walk import BAND_NUMBERS, bands
+from .walk import bands
 
 STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
@@ -50,4 +50,4 @@ def _one_band(program: BandProgram, side: int) -> int:
         values = [program.values[name] for name in names if not program.values[name].tokens]
         rows = max(ceil((height + 2) * value.scale / base) * value.scale * value.channels for value in values)
         found = max(found, rows * side * FLOAT)
-    return BAND_COPIES * min(found, 2 * FLOAT * BAND_NUMBERS)
+    return BAND_COPIES * min(found, 2 * FLOAT * program.band_numbers)

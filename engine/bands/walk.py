@@ -15,8 +15,6 @@ from .norms import Statistics
 from .program import DEVIATION, MEAN, ROWS, BandProgram, Read, Segment
 from .store import BandStore
 
-BAND_NUMBERS = 1 << 21
-"""Of the widest value that a segment reads or gives, in one band: 8 MiB as floats."""
 SCORES = 1 << 22
 """Of attention in one band: its pixels times all."""
 
@@ -62,7 +60,7 @@ def bands(program: BandProgram, segment: Segment, rows: int, columns: int) -> It
     values = [program.values[name] for name in names]
     widest = max(value.channels * value.scale**2 * columns / base for value in values)
     total = rows * base
-    height = ceil(total / ceil(total * widest / BAND_NUMBERS))
+    height = ceil(total / ceil(total * widest / program.band_numbers))
     tokens = [program.values[read.value] for read in segment.reads if program.values[read.value].tokens]
     if tokens:
         pixels = tokens[0].scale ** 2 * rows * columns

@@ -1,7 +1,8 @@
 """Where a lowered graph is cut: which of its values are kept for the whole picture, and which are computed on the way.
 
 Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
-every pixel sees; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
+every pixel sees; what a 3 × 3 convolution takes without a norm before it; and the bytes that one takes, which are a
+quarter of the numbers they are made of, so that no row is made twice for its neighbours. A segment is all that leads to
 one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
 zeros. Of what `DequantizeLinear` makes, its bytes are kept.
 """
@@ -73,7 +74,7 @@ def spread(node: ir.Node) -> int:
 
 
 def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:
-    """Where to cut before a convolution: at its input's bytes, or its floats where it has none; None if a norm does."""
+    """Where to cut before a convolution: at its input's bytes, or its floats where it has none and no norm either."""
     value, quantized = node.inputs[0], None
     while value is not None and value not in norms and not value.is_graph_input():
         producer = value.producer()
@@ -82,4 +83,4 @@ def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | No
         if producer.op_type == "QuantizeLinear":
             quantized = value
         value = producer.inputs[0]
-    return None
+    return quantized
