@@ -23,9 +23,18 @@ from .layers import MICROSOFT, add_initializer
 
 DOMAIN, PATCH_CONV = "pocketxl", "PatchConv"
 _END = np.iinfo(np.int64).max
-# Which of three taps in a row fall on the first and which on the second of two small pixels: for the pixel before the
-# corner, and for that behind it.
-_SHARES = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
+# Which of three taps in a row fall on the first and which on the second of two small pixels around a corner: for the
+# pixel behind the corner (even rows and columns), and for that before it (odd ones).
+_EVEN, _ODD = ([[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product:
+    """What patches are multiplied with: int8 `[taps · in, columns]`, and `scale` and `bias` of the columns."""
+
+    matrix: ir.Value
+    scale: ir.Value
+    bias: ir.Value | None
 
 
 class Nodes(Protocol):
@@ -39,20 +48,17 @@ class Nodes(Protocol):
 
 
 def patch_conv(
-    quantized: ir.Value, matrix: ir.Value, one: ir.Value, scale: ir.Value, zero: ir.Value, bias: ir.Value | None,
-    *, grow: int, channels: int, name: str,
+    quantized: ir.Value, one: ir.Value, zero: ir.Value, products: Sequence[Product], *, channels: int, name: str
 ) -> ir.Node:
-    """`quantized [n, in, h, w]` uint8 → float `[n, channels, grow · h, grow · w]`; `grow` is 1 or 2.
+    """`quantized [n, in, h, w]` uint8 → float `[n, channels, grow · h, grow · w]`.
 
-    `matrix` int8 `[taps · in, grow² · channels]` as `tapped` and `cornered` make it, `scale` and `bias` of its columns,
-    `zero` the input's zero point.
-    """  # fmt: skip
+    `zero`: the input's zero point, `one`: its scale. `products`: one, or behind a doubling two, for even and odd rows.
+    """
+    inputs: list[ir.Value | None] = [quantized, one, zero]
+    for product in products:
+        inputs += [product.matrix, product.scale, product.bias]
     return ir.node(
-        PATCH_CONV,
-        [quantized, matrix, one, scale, zero, None, bias],
-        domain=DOMAIN,
-        attributes={"grow": grow, "channels": channels},
-        name=name,
+        PATCH_CONV, inputs, domain=DOMAIN, attributes={"grow": len(products), "channels": channels}, name=name
     )
 
 
@@ -66,24 +72,32 @@ def tapped(weight: npt.NDArray[np.generic], taps: int) -> npt.NDArray[np.generic
     return np.ascontiguousarray(weight.reshape(len(weight), -1, taps).transpose(2, 1, 0).reshape(-1, len(weight)))
 
 
-def cornered(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`[out, in, 3, 3]` → `[4 · out, in, 2, 2]`: the four pixels around a corner, before and behind it in rows first."""
-    shared = np.einsum("aiu,bjv,kcuv->abkcij", _SHARES, _SHARES, weight, optimize=True)
-    return np.ascontiguousarray(shared.reshape(4 * len(weight), weight.shape[1], 2, 2), np.float32)
+def cornered(weight: npt.NDArray[np.float32], *, odd: bool) -> npt.NDArray[np.float32]:
+    """`[out, in, 3, 3]` → `[2 · out, in, 2, 2]`: the pixels before and behind a corner, in even or odd rows."""
+    rows, columns = np.array(_ODD if odd else _EVEN, np.float32), np.array([_ODD, _EVEN], np.float32)
+    shared = np.einsum("iu,bjv,kcuv->bkcij", rows, columns, weight, optimize=True)
+    return np.ascontiguousarray(shared.reshape(2 * len(weight), weight.shape[1], 2, 2), np.float32)
 
 
 def expand(node: ir.Node, inputs: Sequence[ir.Value | None], to: Nodes, *, rows: int) -> ir.Value:
     """What a `PatchConv` of these inputs stands for; `rows` of zeros that are missing above and below, 0 or 1."""
-    zero = inputs[4]
-    grow, channels = node.attributes.get_int("grow", 1), node.attributes.get_int("channels", 0)
-    pixels = to.emit("Transpose", [inputs[0]], perm=ir.AttrInt64s("perm", [0, 2, 3, 1]))
-    pads = to.number(f"patch.pads.{rows}", [0, rows, 1, 0, 0, rows, 1, 0])
-    padded = to.emit("Pad", [pixels, pads, zero])
-    patches = _joined(_joined(padded, 2, 4 - grow, to), 1, 4 - grow, to)
-    product = to.emit("MatMulIntegerToFloat", [patches, *inputs[1:]], MICROSOFT)
-    if grow == 2:
-        product = _interleaved(product, padded, channels, to)
-    return to.emit("Transpose", [product], perm=ir.AttrInt64s("perm", [0, 3, 1, 2]))
+    quantized, one, zero, *parts = inputs
+    pixels = to.emit("Transpose", [quantized], perm=ir.AttrInt64s("perm", [0, 2, 3, 1]))
+    padded = to.emit("Pad", [pixels, to.number(f"patch.pads.{rows}", [0, rows, 1, 0, 0, rows, 1, 0]), zero])
+
+    def product(patches: ir.Value, at: int) -> ir.Value:
+        matrix, scale, bias = parts[3 * at : 3 * at + 3]
+        return to.emit("MatMulIntegerToFloat", [patches, matrix, one, scale, zero, None, bias], MICROSOFT)
+
+    if node.attributes.get_int("grow", 1) == 1:
+        beside = _shifted(_concat(_shifted(padded, 2, range(3), 3, to), 3, to), 1, range(3), 3, to)
+        whole = product(_concat(beside, 3, to), 0)
+    else:
+        above, middle, below = _shifted(_concat(_shifted(padded, 2, range(2), 2, to), 3, to), 1, range(3), 3, to)
+        even = product(_concat([above, middle], 3, to), 0)
+        odd = product(_concat([middle, below], 3, to), 1)
+        whole = _interleaved(even, odd, padded, node.attributes.get_int("channels", 0), to)
+    return to.emit("Transpose", [whole], perm=ir.AttrInt64s("perm", [0, 3, 1, 2]))
 
 
 def expand_all(graph: ir.Graph) -> None:
@@ -95,30 +109,29 @@ def expand_all(graph: ir.Graph) -> None:
             ir.convenience.replace_nodes_and_values(graph, node, [node], to.nodes, [node.outputs[0]], [made])
 
 
-def _joined(value: ir.Value, axis: int, count: int, to: Nodes) -> ir.Value:
-    """Every pixel beside the `count - 1` that follow it along an axis, channels of the first first."""
-    parts: list[ir.Value | None] = [
-        to.emit(
-            "Slice",
-            [value, *(to.number(f"patch.{n}", [n]) for n in (at, at - count + 1 or _END, axis))],
-        )
-        for at in range(count)
+def _shifted(value: ir.Value, axis: int, starts: Sequence[int], of: int, to: Nodes) -> list[ir.Value]:
+    """All of an axis but `of - 1` of its ends, from each start on."""
+    return [
+        to.emit("Slice", [value, *(to.number(f"patch.{n}", [n]) for n in (at, at - of + 1 or _END, axis))])
+        for at in starts
     ]
-    return to.emit("Concat", parts, axis=ir.AttrInt64("axis", 3))
 
 
-def _interleaved(product: ir.Value, padded: ir.Value, channels: int, to: Nodes) -> ir.Value:
-    """`[n, h + 1, w + 1, 4 · channels]`, the pixels around every corner → `[n, 2 · h, 2 · w, channels]`."""
-    apart = to.emit("Reshape", [product, to.number(f"patch.apart.{channels}", [0, 0, 0, 2, 2 * channels])])
-    rows = to.emit("Transpose", [apart], perm=ir.AttrInt64s("perm", [0, 1, 3, 2, 4]))
+def _concat(values: Sequence[ir.Value], axis: int, to: Nodes) -> ir.Value:
+    return to.emit("Concat", list(values), axis=ir.AttrInt64("axis", axis))
+
+
+def _interleaved(even: ir.Value, odd: ir.Value, padded: ir.Value, channels: int, to: Nodes) -> ir.Value:
+    """Twice `[n, h, w + 1, 2 · channels]`, pixels before and behind corners → `[n, 2 · h, 2 · w, channels]`."""
     sides = to.emit("Shape", [padded], start=ir.AttrInt64("start", 1), end=ir.AttrInt64("end", 3))
-    two = to.number("patch.2", [2])
-    sides = to.emit("Sub", [to.emit("Mul", [sides, two]), two])
-    last = to.number(f"patch.channels.{channels}", [channels])
-    shape = to.emit("Concat", [to.number("patch.-1", [-1]), sides, last], axis=ir.AttrInt64("axis", 0))
-    whole = to.emit("Reshape", [rows, shape])
-    ends = [to.number(f"patch.inner.{n}", numbers) for n, numbers in enumerate(([1, 1], [-1, -1], [1, 2]))]
-    return to.emit("Slice", [whole, *ends])
+    two, last = to.number("patch.2", [2]), to.number(f"patch.channels.{channels}", [channels])
+    sides = to.emit("Sub", [sides, to.number("patch.2 1", [2, 1])])
+    first = to.number("patch.-1", [-1])
+    rows = to.emit("Concat", [first, to.emit("Mul", [sides, two]), last], axis=ir.AttrInt64("axis", 0))
+    # A row of even ones and its odd neighbour are one row of twice the width.
+    both = to.emit("Reshape", [_concat([even, odd], 2, to), rows])
+    ends = [to.number(f"patch.inner.{n}", [n]) for n in (1, -1, 2)]
+    return to.emit("Slice", [both, *ends])
 
 
 @dataclass(eq=False)

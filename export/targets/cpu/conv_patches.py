@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ....engine.architecture import VaeArchitecture
 from ....engine.specs import Role
 from ...graph.layers import Layer, add_initializer, only_user, replace_layer
-from ...graph.patch_conv import cornered, patch_conv, tapped
+from ...graph.patch_conv import Product, cornered, patch_conv, tapped
 from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_STATIC, Kind
 from ...quantize.quantization import Quantization, StaticRange
@@ -61,29 +61,38 @@ def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantizatio
     """Put one in a convolution's place, and in that of the doubling before it if there is one."""
     assert W8A8_STATIC.weight is not None
     small = _doubled(layer)
-    if small is None:
-        weight = StoredWeight.of(layer, W8A8_STATIC.weight, quantization, static.input_scale)
-    else:
-        weight = StoredWeight(
-            name=layer.name, source=_corners(layer), how=W8A8_STATIC.weight, input_scale=static.input_scale
-        )
     scales = ir.Tensor(np.ascontiguousarray(static.input_scale, np.float32), name=f"{layer.name}.input_scale")
     points = np.full(len(static.input_scale), static.input_zero, np.uint8)
     given = [add_initializer(graph, t) for t in (scales, ir.Tensor(points, name=f"{layer.name}.input_zero_points"))]
-    source = layer.input if small is None else small
     quantize = ir.node(
-        "QuantizeLinear", [source, *given], attributes={"axis": 1}, name=f"{layer.name}/quantize"
+        "QuantizeLinear",
+        [layer.input if small is None else small, *given],
+        attributes={"axis": 1},
+        name=f"{layer.name}/quantize",
     )
+    if small is None:
+        weights = [StoredWeight.of(layer, W8A8_STATIC.weight, quantization, static.input_scale)]
+    else:
+        weights = [
+            StoredWeight(
+                name=source.name or "", source=source, how=W8A8_STATIC.weight, input_scale=static.input_scale
+            )
+            for source in (_corners(layer, odd=False), _corners(layer, odd=True))
+        ]
+    zero = ir.Tensor(np.array(static.input_zero, np.uint8), name=f"{layer.name}.input_zero_point")
+    bias = None if layer.bias is None else add_initializer(graph, _bias(layer, len(weights)))
     node = patch_conv(
         quantize.outputs[0],
-        add_initializer(graph, _matrix(weight)),
         add_initializer(graph, ir.Tensor(np.array(1, np.float32), name="static.one")),
-        add_initializer(graph, weight.scale()),
-        add_initializer(
-            graph, ir.Tensor(np.array(static.input_zero, np.uint8), name=f"{layer.name}.input_zero_point")
-        ),
-        None if layer.bias is None else add_initializer(graph, _bias(layer, 1 if small is None else 4)),
-        grow=1 if small is None else 2,
+        add_initializer(graph, zero),
+        [
+            Product(
+                matrix=add_initializer(graph, _matrix(weight)),
+                scale=add_initializer(graph, weight.scale()),
+                bias=bias,
+            )
+            for weight in weights
+        ],
         channels=int(layer.weight_data().shape[0]),
         name=layer.name,
     )
@@ -103,13 +112,13 @@ def _doubled(layer: Layer) -> ir.Value | None:
     return resize.inputs[0]
 
 
-def _corners(layer: Layer) -> ir.LazyTensor:
+def _corners(layer: Layer, *, odd: bool) -> ir.LazyTensor:
     out, given, *_ = (int(side) for side in layer.weight_data().shape)
-    name = f"{layer.name}.corners"
+    name = f"{layer.name}.{'odd' if odd else 'even'}"
     return ir.LazyTensor(
-        lambda: ir.Tensor(cornered(layer.weight_data().numpy().astype(np.float32)), name=name),
+        lambda: ir.Tensor(cornered(layer.weight_data().numpy().astype(np.float32), odd=odd), name=name),
         dtype=ir.DataType.FLOAT,
-        shape=ir.Shape((4 * out, given, 2, 2)),
+        shape=ir.Shape((2 * out, given, 2, 2)),
         name=name,
     )
 
