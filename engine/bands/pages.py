@@ -10,10 +10,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-FREE_BYTES = 48 << 20
+FREE_BYTES = 16 << 20
 """What may wait for its next use at most."""
 _WASTE = 1.25
 """How much larger than asked for what waits may be."""
+# Nobody shares them, and a fault costs less than for pages that somebody might; Windows knows no such choice.
+_OPTIONS: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Pages:
@@ -41,7 +43,7 @@ class Pages:
             self._waiting.pop(0)
 
     def _new(self, size: int) -> np.ndarray:
-        memory: Any = mmap.mmap(-1, size)
+        memory: Any = mmap.mmap(-1, size, **_OPTIONS)
         whole = np.frombuffer(memory, np.uint8, size)
         self._ours[id(whole)] = whole
         return whole

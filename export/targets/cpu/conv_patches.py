@@ -74,9 +74,7 @@ def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantizatio
         weights = [StoredWeight.of(layer, W8A8_STATIC.weight, quantization, static.input_scale)]
     else:
         weights = [
-            StoredWeight(
-                name=source.name or "", source=source, how=W8A8_STATIC.weight, input_scale=static.input_scale
-            )
+            StoredWeight(name=source.name or "", source=source, how=W8A8_STATIC.weight, input_scale=static.input_scale)
             for source in (_corners(layer, odd=False), _corners(layer, odd=True))
         ]
     zero = ir.Tensor(np.array(static.input_zero, np.uint8), name=f"{layer.name}.input_zero_point")

@@ -15,8 +15,8 @@ from pocketxl.export.graph.patch_conv import Product, cornered, expand_all, patc
 IN, OUT, ZERO = 5, 3, 7
 
 
-def answer(x: np.ndarray, weights: list[np.ndarray], bias: np.ndarray, folder: Path) -> np.ndarray:
-    """Of a graph with that one node. `weights`: matrices `[taps · in, columns]`."""
+def answer(x: np.ndarray, weights: list[np.ndarray], bias: np.ndarray, folder: Path, **options: str) -> np.ndarray:
+    """Of a graph with that one node. `weights`: matrices `[taps · in, columns]`; `options` of the session."""
     given = ir.Value(name="x", shape=ir.Shape(["n", IN, "h", "w"]), type=ir.TensorType(ir.DataType.UINT8))
     graph = ir.Graph([given], [], nodes=[], opset_imports={"": 23, MICROSOFT: MICROSOFT_VERSION}, name="one")
 
@@ -39,7 +39,10 @@ def answer(x: np.ndarray, weights: list[np.ndarray], bias: np.ndarray, folder: P
     expand_all(graph)
     assert {n.domain for n in graph} <= {"", MICROSOFT}
     ir.save(ir.Model(graph, ir_version=11), folder / "model.onnx")
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    for name, value in options.items():
+        settings.add_session_config_entry(f"session.{name}", value)
+    session = onnxruntime.InferenceSession(folder / "model.onnx", settings, providers=["CPUExecutionProvider"])
     found: np.ndarray = session.run(None, {"x": x})[0]
     return found
 
@@ -67,3 +70,14 @@ def test_two_products_are_a_doubling_and_the_convolution(rows: int, columns: int
     matrices = [tapped(cornered(weight, odd=odd).reshape(2 * OUT, -1), 4) for odd in (False, True)]
     found = answer(x, matrices, bias, tmp_path)
     np.testing.assert_array_equal(found, exact * 0.5 + bias[:, None, None])
+
+
+def test_weights_that_are_made_unsigned_give_the_same(tmp_path: Path) -> None:
+    """As the runner asks for where a processor adds products of bytes in 16 bits."""
+    x, weight, bias = numbers(4, 3)
+    for matrices in (
+        [tapped(weight.reshape(OUT, -1), 9)],
+        [tapped(cornered(weight, odd=odd).reshape(2 * OUT, -1), 4) for odd in (False, True)],
+    ):
+        unsigned = answer(x, matrices, bias, tmp_path, x64quantprecision="1")
+        np.testing.assert_array_equal(unsigned, answer(x, matrices, bias, tmp_path))
