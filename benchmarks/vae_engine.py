@@ -33,7 +33,7 @@ def lower_vae(folder: Path, recipe: str, weights: Mapping[str, Any], side: int) 
     """Write SDXL's decoder into `folder`; ranges are what one picture of `side` latents shows."""
     architecture, source = VaeArchitecture(), Tensors(weights)
     spec = architecture.decoder()
-    chosen = fitted(RECIPES[recipe], CpuTarget())
+    chosen = CpuTarget().suited(fitted(RECIPES[recipe], CpuTarget()), architecture)
     ranges = {}
     if chosen.quantizes(spec.role):
         module = StreamedModule(lambda: VaeDecoder(architecture), spec, source)

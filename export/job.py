@@ -21,7 +21,7 @@ from .checkpoint.families import FAMILIES
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .checkpoint.tiny import TinyDecoderSource
-from .components import Assembly, assemble, parts_of
+from .components import Assembly, Component, assemble, parts_of
 from .keep import keeping
 from .progress import Share, expected
 from .publish.digests import cached_digest, known_digest
@@ -96,7 +96,7 @@ def job_of(
 ) -> Job:
     """The job of building an assembly's components; `size`: pixels of the reference run."""
     recipes = {
-        name: fitted(own, target.of(assembly.components[name].spec.role))
+        name: _for_component(own, target, assembly.components[name])
         for name, own in keeping(recipe, keep, assembly.components).items()
     }
     parts = build_parts(
@@ -114,7 +114,7 @@ def job_of(
     if (tiny := assembly.tiny_decoder) is not None:
         parts[_TINY] = digest_of([tiny.architecture, tiny.weights.digest()])
     parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
-    plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
+    plain = {name: _for_component(recipe, target, one) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
         parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(
@@ -272,6 +272,11 @@ def calibration_size_of(base: Checkpoint, asked: int | None) -> int:
             f"calibration size is {asked}; it must be a multiple of {step} from {step} to {MOST_CALIBRATION_PIXELS}"
         )
     return asked
+
+
+def _for_component(recipe: Recipe, target: Target, component: Component) -> Recipe:
+    own = target.of(component.spec.role)
+    return own.suited(fitted(recipe, own), component.configuration)
 
 
 def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:

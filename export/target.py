@@ -101,6 +101,9 @@ class Target(Protocol):
     def files(self, recipe: "Recipe") -> "tuple[Recipe, ...]":
         """What each file of a component's weights is made by: the recipe, where there is one file for all machines."""
 
+    def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
+        """The recipe for a component of that configuration: itself, unless more layers in 8 bits pay there."""
+
     def machine(self) -> Mapping[str, str]:
         """What of this machine decides what it builds, for the build key; empty where every machine builds the same.
 

@@ -18,6 +18,8 @@ SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
 ITEM_BYTES = {"float32": 4, "float16": 2, "uint8": 1}
 """Type of a value → bytes of one of its numbers."""
 
+SCORES = 1 << 22
+
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
@@ -82,6 +84,12 @@ class BandProgram:
     output: str
     values: Mapping[str, BandValue]
     segments: tuple[Segment, ...]
+    band_numbers: int = 1 << 21
+    """Of the widest value that a segment reads or gives, in one band. Statistics are joined band by band, so that the
+    last bits of a picture depend on it: an engine has its own."""
+
+    scores: int = SCORES
+    """Of attention in one band: its pixels times all."""
 
     def last_reader(self) -> dict[str, int]:
         """Value → index of the segment that reads it last."""

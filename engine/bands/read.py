@@ -16,6 +16,7 @@ MOST_BYTES = 1 << 20
 """Of `bands.json`; that of SDXL has a hundredth of it."""
 MOST_CHANNELS = 1 << 16
 MOST_SCALE = 64
+MOST_NUMBERS = 1 << 28
 
 
 def to_json(program: BandProgram) -> str:
@@ -41,6 +42,10 @@ def read_bands(path: Path) -> BandProgram:
 
 
 def _faults(program: BandProgram) -> Iterator[str]:
+    if not 1 <= program.band_numbers <= MOST_NUMBERS:
+        yield f"band_numbers is {program.band_numbers}, 1 to {MOST_NUMBERS} is allowed"
+    if not 1 <= program.scores <= MOST_NUMBERS:
+        yield f"scores is {program.scores}, 1 to {MOST_NUMBERS} is allowed"
     for name, value in program.values.items():
         yield from (f"values.{name}: {fault}" for fault in _value(value))
     known = {program.input}

@@ -3,7 +3,7 @@
 from math import ceil, isqrt
 
 from .program import DEVIATION, MEAN, ROWS, BandProgram, Segment
-from .walk import BAND_NUMBERS, Grain, bands
+from .walk import bands
 
 STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
@@ -23,12 +23,10 @@ def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES
     return min(limit, stored_bytes(program, side)) + _one_band(program, side) + out.pixel_bytes * pixels
 
 
-def band_shapes(
-    program: BandProgram, segment: Segment, rows: int, columns: int, grain: Grain | None = None
-) -> dict[str, tuple[int, ...]]:
+def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
     """The shapes of what the first band of a segment is given, by the graph's names; no other band has more."""
     base = program.scale(segment)
-    _, height = next(iter(bands(program, segment, rows, columns, grain)))
+    _, height = next(iter(bands(program, segment, rows, columns)))
     shapes: dict[str, tuple[int, ...]] = {}
     for read in segment.reads:
         value = program.values[read.value]
@@ -74,4 +72,4 @@ def _one_band(program: BandProgram, side: int) -> int:
         values = [program.values[name] for name in names if not program.values[name].tokens]
         rows = max(ceil((height + 2) * value.scale / base) * value.scale * value.channels for value in values)
         found = max(found, rows * side * FLOAT)
-    return BAND_COPIES * min(found, 2 * FLOAT * BAND_NUMBERS)
+    return BAND_COPIES * min(found, 2 * FLOAT * program.band_numbers)

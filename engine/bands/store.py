@@ -4,16 +4,16 @@ The file has no name, so it is gone with the process whatever happens. Its pages
 gives them up when others need them.
 """
 
-import mmap
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from ..errors import StorageError
+from .pages import Pages
 from .program import BandValue
 
 _DISK = Path("/var/tmp")  # noqa: S108 — an anonymous file; /tmp is memory on many systems
@@ -37,6 +37,7 @@ class BandStore:
     def __init__(self, columns: int, limit: int) -> None:
         self._columns = columns
         self._limit = limit
+        self._pages = Pages()
         self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
         self._whole: dict[str, np.ndarray] = {}
         self._scratch: dict[str, np.ndarray] = {}
@@ -51,7 +52,7 @@ class BandStore:
         """A value of so many rows, which come in order from the top."""
         self._values[name] = (value, [])
         if value.tokens:  # attention wants them in one piece
-            self._whole[name] = _blank((1, rows * value.scale * self._columns, value.channels), value.dtype)
+            self._whole[name] = self._pages.take((1, rows * value.scale * self._columns, value.channels), value.dtype)
             self.held += self._whole[name].nbytes
 
     def room(self, name: str, first: int, rows: int) -> np.ndarray:
@@ -60,7 +61,7 @@ class BandStore:
         columns = value.scale * self._columns
         if value.tokens:
             return self._whole[name][:, first * columns : (first + rows) * columns]
-        return _blank((1, value.channels, rows, columns), value.dtype)
+        return self._pages.take((1, value.channels, rows, columns), value.dtype)
 
     def put(self, name: str, first: int, array: np.ndarray) -> None:
         """Keep the rows from `first`, the next ones; the array is the store's from now on."""
@@ -69,6 +70,8 @@ class BandStore:
             return
         fits = self.held + array.nbytes <= self._limit
         at = -1 if fits else self._write(array)
+        if not fits:
+            self._pages.give(array)
         bands.append(
             _Band(
                 first=first, rows=array.shape[2], shape=array.shape, size=array.nbytes,
@@ -111,16 +114,21 @@ class BandStore:
                 self._holes.setdefault(band.size, []).append(band.at)
             else:
                 self.held -= band.size
+                self._pages.give(band.array)
         self._values[name] = (value, kept)
         if before is None:
             del self._values[name]
-            self._scratch.pop(name, None)
+            if name in self._scratch:
+                self._pages.give(self._scratch.pop(name))
             if name in self._whole:
-                self.held -= self._whole.pop(name).nbytes
+                whole = self._whole.pop(name)
+                self.held -= whole.nbytes
+                self._pages.give(whole)
 
     def close(self) -> None:
         """Forget everything."""
         self._values, self._whole, self._scratch, self.held = {}, {}, {}, 0
+        self._pages = Pages()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -129,7 +137,7 @@ class BandStore:
         """The same memory from band to band."""
         count = int(np.prod(shape))
         if name not in self._scratch or self._scratch[name].size < count:
-            self._scratch[name] = _blank((count,), dtype)
+            self._scratch[name] = self._pages.take((count,), dtype)
         return self._scratch[name][:count].reshape(shape)
 
     def _read_file(self, band: _Band, row: int, part: np.ndarray) -> None:
@@ -162,14 +170,6 @@ class BandStore:
             raise _storage(error) from error
         self.spilled = max(self.spilled, at + array.nbytes)
         return at
-
-
-def _blank(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Pages of its own, which go back to the system at once when it is dropped; the heap's would be left in pieces."""
-    kind = np.dtype(dtype)
-    count = int(np.prod(shape))
-    memory: Any = mmap.mmap(-1, max(1, count * kind.itemsize))
-    return np.frombuffer(memory, kind, count).reshape(shape)
 
 
 def _folder() -> str | None:

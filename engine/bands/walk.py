@@ -15,20 +15,6 @@ import numpy as np
 from .norms import Statistics
 from .program import DEVIATION, MEAN, ROWS, BandProgram, BandValue, Read, Segment
 
-BAND_NUMBERS = 1 << 21
-"""Of the widest value that a segment reads or gives, in one band: 8 MiB as floats."""
-SCORES = 1 << 22
-"""Of attention in one band: its pixels times all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grain:
-    """How high bands are at most, by the numbers of the widest value in one, and by attention's scores."""
-
-    numbers: int
-    scores: int
-
-
 Sums = tuple[np.ndarray, np.ndarray]
 """Of a band and each channel `[channels]`: the mean, and the mean squared deviation from it."""
 
@@ -75,7 +61,6 @@ def walk(
     given: np.ndarray,
     run: Callable[[Band], Sums | None],
     store: Store,
-    grain: Grain | None = None,
 ) -> np.ndarray:
     """`given [1, channels, h, w]` → the component's output `[1, channels, scale · h, scale · w]`.
 
@@ -86,26 +71,23 @@ def walk(
     try:
         store.begin(program.input, program.values[program.input], rows)
         store.put(program.input, 0, given)
-        return _Walk(program, store, rows, columns, run, grain).result()
+        return _Walk(program, store, rows, columns, run).result()
     finally:
         store.close()
 
 
-def bands(
-    program: BandProgram, segment: Segment, rows: int, columns: int, grain: Grain | None = None
-) -> Iterator[tuple[int, int]]:
+def bands(program: BandProgram, segment: Segment, rows: int, columns: int) -> Iterator[tuple[int, int]]:
     """First row and number of rows of each band, in rows of the segment's coarsest value; all about equally high."""
-    grain = grain or Grain(numbers=BAND_NUMBERS, scores=SCORES)
     base = program.scale(segment)
     names = (segment.value, *(read.value for read in segment.reads if not program.values[read.value].tokens))
     values = [program.values[name] for name in names]
     widest = max(value.channels * value.scale**2 * columns / base for value in values)
     total = rows * base
-    height = ceil(total / ceil(total * widest / grain.numbers))
+    height = ceil(total / ceil(total * widest / program.band_numbers))
     tokens = [program.values[read.value] for read in segment.reads if program.values[read.value].tokens]
     if tokens:
         pixels = tokens[0].scale ** 2 * rows * columns
-        height = max(1, min(height, grain.scores // (pixels * columns * base)))
+        height = max(1, min(height, program.scores // (pixels * columns * base)))
     for first in range(0, total, height):
         yield first, min(height, total - first)
 
@@ -118,9 +100,8 @@ class _Walk:
         rows: int,
         columns: int,
         run: Callable[[Band], Sums | None],
-        grain: Grain | None,
     ) -> None:
-        self._program, self._store, self._run, self._grain = program, store, run, grain
+        self._program, self._store, self._run = program, store, run
         self._rows, self._columns = rows, columns
         self._seen: dict[str, Statistics] = {}
 
@@ -148,7 +129,7 @@ class _Walk:
         norm = self._norm(segment)
         if value.norm:
             self._seen[segment.value] = Statistics(value.channels)
-        for first, height in bands(program, segment, self._rows, self._columns, self._grain):
+        for first, height in bands(program, segment, self._rows, self._columns):
             inputs = {read.value: self._read(read, base, first, height) for read in segment.reads}
             output = store.room(segment.value, first * factor, height * factor)
             last = first + height == self._rows * base

@@ -70,7 +70,8 @@ class BandsRunner(OrtRunner):
         self.load()
         options = run_options(import_onnxruntime())
         last = run_options(import_onnxruntime(), shrink=self.device.provider.arenas)
-        program, run = self.program, _Run(self._session, options, last)
+        program = self.program
+        run = _Run(self._session, options, last, end=program.output)
 
         def work() -> np.ndarray:
             rows = [walk(program, row[None], run, BandStore(row.shape[2], STORE_BYTES)) for row in feeds[program.input]]
@@ -85,10 +86,10 @@ class BandsRunner(OrtRunner):
 
 
 class _Run:
-    """Calls sessions; `last`: options of a segment's last call, which gives its arena back."""
+    """Calls sessions; `last`: options of the last call of all, that of `end`, which gives the arena back."""
 
-    def __init__(self, sessions: dict[str, Any], options: Any, last: Any) -> None:
-        self._sessions, self._options, self._last = sessions, options, last
+    def __init__(self, sessions: dict[str, Any], options: Any, last: Any, *, end: str) -> None:
+        self._sessions, self._options, self._last, self._end = sessions, options, last, end
 
     def stop(self) -> None:
         """End the call that runs, and those that follow."""
@@ -105,5 +106,6 @@ class _Run:
         sums = {name: np.empty(band.channels, np.float32) for name in names if name in (SUM_MEAN, SUM_SQUARES)}
         for name, array in {band.segment.value: band.output, **sums}.items():
             bind(name, element_type=array.dtype.type, shape=array.shape, buffer_ptr=array.ctypes.data)
-        session.run_with_iobinding(binding, self._last if band.last else self._options)
+        over = band.last and band.segment.value == self._end
+        session.run_with_iobinding(binding, self._last if over else self._options)
         return (sums[SUM_MEAN], sums[SUM_SQUARES]) if sums else None

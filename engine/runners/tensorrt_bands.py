@@ -11,7 +11,7 @@ import numpy as np
 
 from ..bands.program import SUM_MEAN, SUM_SQUARES
 from ..bands.read import read_bands
-from ..bands.walk import Band, Grain, Sums, walk
+from ..bands.walk import Band, Sums, walk
 from ..folder.manifest import ComponentEntry, Streaming, checked_file, checked_path
 from .buffers import Buffers
 from .device import CudaArray, CudaDevice
@@ -20,9 +20,6 @@ from .tensorrt_bindings import Bindings
 from .tensorrt_engine import TensorRTEngine
 from .tensorrt_library import import_tensorrt
 from .tensorrt_refusal import run_refusal
-
-GRAIN = Grain(numbers=1 << 23, scores=1 << 24)
-"""A band's widest value takes 16 MiB, and there are about 330 calls for a picture of 1024 × 1024."""
 
 
 class Segments:
@@ -89,7 +86,7 @@ class Segments:
         rows = []
         for row in given:
             store = DeviceStore(self._device, row.shape[2])
-            rows.append(walk(self._program, row[None], self._run, store, GRAIN))
+            rows.append(walk(self._program, row[None], self._run, store))
         return np.concatenate(rows)
 
     def _run(self, band: Band) -> Sums | None:

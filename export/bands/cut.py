@@ -1,7 +1,8 @@
 """Where a lowered graph is cut: which of its values are kept for the whole picture, and which are computed on the way.
 
 Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
-every pixel sees; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
+every pixel sees; what a 3 × 3 convolution takes without a norm before it; and the bytes that one takes, which are a
+quarter of the numbers they are made of, so that no row is made twice for its neighbours. A segment is all that leads to
 one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
 zeros. Of what `DequantizeLinear` makes, its bytes are kept, and of what is cast for a norm, its halves.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..graph.patch_conv import is_patch_conv
 from .norm import GroupNorm, group_norms
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
@@ -43,7 +45,7 @@ def find_cuts(graph: ir.Graph) -> Cuts:
     for node in graph:
         if node.op_type in ATTENTIONS:
             whole |= {value for value in node.inputs[1:3] if value is not None}
-        if node.op_type in CONVOLUTIONS and spread(node):
+        if is_patch_conv(node) or (node.op_type in CONVOLUTIONS and spread(node)):
             cut = _before(node, norms)
             kept |= {cut} if cut is not None else set()
     kept |= whole | set(graph.outputs)
@@ -74,7 +76,7 @@ def spread(node: ir.Node) -> int:
 
 
 def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:
-    """Where to cut before a convolution: at its input's bytes, or its floats where it has none; None if a norm does."""
+    """Where to cut before a convolution: at its input's bytes, or its floats where it has none and no norm either."""
     value, quantized = node.inputs[0], None
     while value is not None and value not in norms and not value.is_graph_input():
         producer = value.producer()
@@ -83,7 +85,7 @@ def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | No
         if producer.op_type == "QuantizeLinear":
             quantized = value
         value = producer.inputs[0]
-    return None
+    return quantized
 
 
 def _is_silu(node: ir.Node) -> bool:

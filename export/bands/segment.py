@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
+from ..graph.patch_conv import expand, is_patch_conv
 from .cut import ATTENTIONS, CONVOLUTIONS, Cuts, spread, stored
 from .norm import GroupNorm
 
@@ -91,23 +92,25 @@ class _Builder:
     def _copied(self, node: ir.Node, halo: int) -> ir.Value:
         attributes = dict(node.attributes)
         inner = halo
-        if node.op_type in CONVOLUTIONS:
-            inner = halo + spread(node)
+        if is_patch_conv(node) or node.op_type in CONVOLUTIONS:
+            inner = halo + (1 if is_patch_conv(node) else spread(node))
             if inner > 1:
                 raise ValueError(f"{node.name} is the second convolution of a segment")
-            if spread(node):
+            if inner > halo and not is_patch_conv(node):
                 attributes["pads"] = ir.AttrInt64s("pads", [0, 1, 0, 1])
         inputs = [None if x is None else self._value(x, inner) for x in node.inputs]
         if node.op_type in ATTENTIONS:
             return self._attention(node, inputs)
+        if is_patch_conv(node):
+            return expand(node, inputs, self, rows=0)
         if node.op_type != "Resize":
-            return self._emit(node.op_type, inputs, node.domain, **attributes)
+            return self.emit(node.op_type, inputs, node.domain, **attributes)
         # Of the two rows that a neighbour's became, one is wanted.
-        grown = self._emit("Resize", inputs, node.domain, **attributes)
+        grown = self.emit("Resize", inputs, node.domain, **attributes)
         if halo != 1:
             raise ValueError(f"{node.name} does not lead to a convolution")
-        ends = [self._number(n, [x]) for n, x in (("crop.first", 1), ("crop.end", -1), ("crop.axis", 2))]
-        return self._emit("Slice", [grown, *ends])
+        ends = [self.number(n, [x]) for n, x in (("crop.first", 1), ("crop.end", -1), ("crop.axis", 2))]
+        return self.emit("Slice", [grown, *ends])
 
     def _attention(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
         """Of a band's pixels to all: two products and a softmax, which fit one head of 512 and any chunk of queries."""
@@ -116,14 +119,14 @@ class _Builder:
         if heads != 1 or any(x is not None for x in inputs[3:]) or key is None:
             raise ValueError(f"{node.name} has several heads, a bias or a mask, which has no bands")
         if node.op_type == "Attention":
-            return self._emit("Attention", inputs, **node.attributes)
+            return self.emit("Attention", inputs, **node.attributes)
         width = self.values[str(key.name)].channels
         scale = node.attributes.get_float("scale", width**-0.5)
-        scores = self._emit(
+        scores = self.emit(
             "FusedMatMul", inputs[:2], MICROSOFT,
             transB=ir.AttrInt64("transB", 1), alpha=ir.AttrFloat32("alpha", scale),
         )  # fmt: skip
-        return self._emit("MatMul", [self._emit("Softmax", [scores], axis=ir.AttrInt64("axis", -1)), inputs[2]])
+        return self.emit("MatMul", [self.emit("Softmax", [scores], axis=ir.AttrInt64("axis", -1)), inputs[2]])
 
     def _normed(self, norm: GroupNorm, halo: int) -> ir.Value:
         if self.norm is not None and self.norm is not norm:
@@ -132,26 +135,26 @@ class _Builder:
         source, channels = stored(norm.input), self.values[str(stored(norm.input).name)].channels
         mean, deviation = (self._input(n, ir.DataType.FLOAT, [channels]) for n in (MEAN, DEVIATION))
         gain, bias = (self._parameter(value) for value in (norm.gain, norm.bias))
-        factor = self._emit("Mul", [deviation, gain])
-        summand = self._emit("Sub", [bias, self._emit("Mul", [mean, factor])])
-        column = self._number("column", [1, channels, 1, 1])
-        summand = self._emit("Reshape", [summand, column])
+        factor = self.emit("Mul", [deviation, gain])
+        summand = self.emit("Sub", [bias, self.emit("Mul", [mean, factor])])
+        column = self.number("column", [1, channels, 1, 1])
+        summand = self.emit("Reshape", [summand, column])
         if halo:
             rows = _rows(self.values[str(source.name)], halo)
             inside = self._input(ROWS, ir.DataType.FLOAT, [1, 1, rows, 1])
-            summand = self._emit("Mul", [summand, inside])
+            summand = self.emit("Mul", [summand, inside])
         if self.values[str(source.name)].dtype != "uint8":
-            factor = self._emit("Reshape", [factor, column])
-            scaled = self._emit("Mul", [self._floats(self._value(source, halo), source), factor])
+            factor = self.emit("Reshape", [factor, column])
+            scaled = self.emit("Mul", [self._floats(self._value(source, halo), source), factor])
         else:  # one pass for the bytes' scale and the norm's factor
             dequantize = norm.input.producer()
             assert dequantize is not None
             scale, zeros = (self._constant(x) for x in dequantize.inputs[1:3] if x is not None)
-            factors = self._emit("Mul", [factor, scale])
-            scaled = self._emit(
+            factors = self.emit("Mul", [factor, scale])
+            scaled = self.emit(
                 "DequantizeLinear", [self._value(source, halo), factors, zeros], axis=ir.AttrInt64("axis", 1)
             )
-        return self._emit("Add", [scaled, summand])
+        return self.emit("Add", [scaled, summand])
 
     def _sums(self, value: ir.Value, out: ir.Value) -> list[ir.Value]:
         """Each channel's mean over the band, and the mean of the squared deviations from it."""
@@ -162,16 +165,16 @@ class _Builder:
             dequantize = norm.input.producer()
             assert dequantize is not None
             numbers = [self._constant(x) for x in dequantize.inputs[1:3] if x is not None]
-            floats = self._emit("DequantizeLinear", [out, *numbers], axis=ir.AttrInt64("axis", 1))
-        axes = self._number("sum.axes", [0, 2, 3])
-        mean = self._emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
-        apart = self._emit("Sub", [floats, mean])
-        squares = self._emit(
-            "ReduceMean", [self._emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
+            floats = self.emit("DequantizeLinear", [out, *numbers], axis=ir.AttrInt64("axis", 1))
+        axes = self.number("sum.axes", [0, 2, 3])
+        mean = self.emit("ReduceMean", [floats, axes], keepdims=ir.AttrInt64("keepdims", 1))
+        apart = self.emit("Sub", [floats, mean])
+        squares = self.emit(
+            "ReduceMean", [self.emit("Mul", [apart, apart]), axes], keepdims=ir.AttrInt64("keepdims", 0)
         )
         found = []
         for name, sums in (
-            (SUM_MEAN, self._emit("Reshape", [mean, self._number("sum.flat", [-1])])),
+            (SUM_MEAN, self.emit("Reshape", [mean, self.number("sum.flat", [-1])])),
             (SUM_SQUARES, squares),
         ):
             sums.name, sums.type = name, ir.TensorType(ir.DataType.FLOAT)
@@ -184,13 +187,13 @@ class _Builder:
         constant = self._constant(value)
         if value.dtype != ir.DataType.FLOAT16:
             return constant
-        return self._emit("Cast", [constant], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+        return self.emit("Cast", [constant], to=ir.AttrInt64("to", ir.DataType.FLOAT))
 
     def _floats(self, here: ir.Value, value: ir.Value) -> ir.Value:
         """A kept value in float32, in which norms are computed."""
         if self.values[str(value.name)].dtype != "float16":
             return here
-        return self._emit("Cast", [here], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+        return self.emit("Cast", [here], to=ir.AttrInt64("to", ir.DataType.FLOAT))
 
     def _read(self, value: ir.Value, halo: int) -> ir.Value:
         name = str(value.name)
@@ -213,7 +216,8 @@ class _Builder:
             )
         return self.initializers[name]
 
-    def _number(self, name: str, numbers: list[int]) -> ir.Value:
+    def number(self, name: str, numbers: list[int]) -> ir.Value:
+        """See `Nodes`."""
         tensor = ir.Tensor(np.array(numbers, np.int64), name=name)
         if name not in self.initializers:
             self.initializers[name] = ir.Value(
@@ -221,7 +225,8 @@ class _Builder:
             )
         return self.initializers[name]
 
-    def _emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", **attributes: ir.Attr) -> ir.Value:
+    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
+        """See `Nodes`."""
         node = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=f"{op}.{len(self.nodes)}")
         node.outputs[0].name = f"{op}.{len(self.nodes)}:0"
         self.nodes.append(node)

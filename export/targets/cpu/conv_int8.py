@@ -24,6 +24,7 @@ from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_STATIC, Kind
 from ...quantize.quantization import Quantization, StaticRange
 from ...quantize.rounded import Floats
+from .conv_patches import conv_patches, stays_float
 
 # int32 bias of a QLinearConv counts in steps of the weight's scale; beyond this the sum could overflow.
 LARGEST_BIAS_STEPS = 2**30
@@ -40,7 +41,8 @@ def conv_int8(graph: ir.Graph, quantization: Quantization) -> None:
     for layer in layers_in(graph, Kind.CONV, W8A8_STATIC, quantization):
         if layer.name not in quantization.ranges:
             raise ValueError(f"{quantization.role}: {layer.name} has no calibrated range: observe it before lowering")
-        _rewrite(graph, layer, quantization.ranges[layer.name], quantization)
+        lower = conv_patches if stays_float(layer, graph, quantization) else _rewrite
+        lower(graph, layer, quantization.ranges[layer.name], quantization)
 
 
 def patch_bytes(graph: ir.Graph, quantization: Quantization) -> dict[str, float]:

@@ -9,6 +9,7 @@ import math
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
+from ...graph.patch_conv import PATCH_CONV
 from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_DYNAMIC, Kind
 from ...quantize.quantization import Quantization
@@ -31,7 +32,7 @@ def linear_int8(graph: ir.Graph, quantization: Quantization) -> None:
             replace_layer(graph, layer, [_shared(graph, layer, quantize, quantization)])
 
 
-_WEIGHT_AT = {"DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1, "QLinearConv": 3}
+_WEIGHT_AT = {"DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (1,), "QLinearConv": (3,), PATCH_CONV: (3, 6)}
 
 
 def int8_bytes(graph: ir.Graph) -> int:
@@ -41,9 +42,10 @@ def int8_bytes(graph: ir.Graph) -> int:
     """
     found = 0
     for node in graph:
-        weight = node.inputs[_WEIGHT_AT[node.op_type]] if node.op_type in _WEIGHT_AT else None
-        if weight is not None and weight.shape is not None:
-            found += math.prod(int(side) for side in weight.shape)
+        for at in _WEIGHT_AT.get(node.op_type, ()):
+            weight = node.inputs[at] if at < len(node.inputs) else None
+            if weight is not None and weight.shape is not None:
+                found += math.prod(int(side) for side in weight.shape)
     return found
 
 

@@ -76,6 +76,12 @@ class CpuTarget:
         """One, by the recipe."""
         return (recipe,)
 
+    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
+        """With a wide VAE's outer convolutions in 8 bits too: see `conv_patches`."""
+        from .conv_patches import with_outer
+
+        return with_outer(recipe, configuration)
+
     def machine(self) -> Mapping[str, str]:
         """Nothing."""
         return {}
@@ -106,6 +112,7 @@ class CpuTarget:
         from ...bands.write import write_bands
         from ...graph.activations import Outline
         from ...graph.master import attach
+        from ...graph.patch_conv import expand_all
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
         from .openings import describe_openings, opened, save_opened
@@ -119,15 +126,18 @@ class CpuTarget:
         attach(model, weights)
         open_models = {} if openings is None else opened(model, spec)
         rewrite(model, quantization)
+        decoder = spec.role is Role.VAE_DECODER
+        vae = decoder or spec.role is Role.VAE_ENCODER  # whose weights are the least of what it takes
+        banded = decoder and outline.whole().bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
+        if not banded:
+            expand_all(model.graph)
         order_by_use(model.graph)
         save(model, out)
         for one in open_models.values():
             rewrite(one, quantization)
+            expand_all(one.graph)
         save_opened(open_models, out)
         streaming = None
-        decoder = spec.role is Role.VAE_DECODER
-        vae = decoder or spec.role is Role.VAE_ENCODER  # whose weights are the least of what it takes
-        banded = decoder and outline.whole().bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(out / MODEL_FILE)
         if not vae:
@@ -146,7 +156,10 @@ class CpuTarget:
 
 
 def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
-    """The passes, in their order: formats first, while layers still look as the master wrote them, then fusions."""
+    """The passes, in their order: formats first, while layers still look as the master wrote them, then fusions.
+
+    What a `PatchConv` stands for is left open.
+    """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from ...graph.fold_transpose import fold_transpose

@@ -81,6 +81,10 @@ class CudaTarget:
         """One, by the recipe."""
         return (recipe,)
 
+    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
+        """As it is."""
+        return recipe
+
     def machine(self) -> Mapping[str, str]:
         """Nothing."""
         return {}

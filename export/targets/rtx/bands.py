@@ -20,7 +20,6 @@ from ....engine.compiled.read import read_compiled
 from ....engine.errors import IncompatibleError, StorageError
 from ....engine.folder.manifest import ActivationModel, Streaming
 from ....engine.folder.manifest import Segment as Part
-from ....engine.runners.tensorrt_bands import GRAIN
 from ...bands.segment import Cut
 from ...bands.write import cut_graph
 from ...graph.activations import fit
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from ...quantize.quantization import Quantization
 
 _FILE = "segment_{:02}.engine"
+BAND_NUMBERS, SCORES = 1 << 23, 1 << 24
+"""A band's widest value takes 16 MiB on the card, and there are about 310 calls for a picture of 1024 × 1024."""
 _SIDES = (8, 64, 128, 192)
 """Of the latents, for which memory is told."""
 
@@ -82,7 +83,7 @@ def write_bands(
 
 def cut_for_bands(master: "ir.Model") -> tuple[BandProgram, list[Cut]]:
     """A decoder's segments; what goes into it is halves, as what lies between (see `edges`)."""
-    program, cuts = cut_graph(master.graph, _FILE)
+    program, cuts = cut_graph(master.graph, _FILE, band_numbers=BAND_NUMBERS, scores=SCORES)
     given = replace(program.values[program.input], dtype="float16")
     return replace(program, values={**program.values, program.input: given}), cuts
 
@@ -90,7 +91,7 @@ def cut_for_bands(master: "ir.Model") -> tuple[BandProgram, list[Cut]]:
 def band_profiles(program: BandProgram, segment: Segment) -> dict[str, Profile]:
     """Least, best and most shape of what a segment is given, over all sizes of a picture and of a band."""
     sides = RANGES["height"]
-    least, best, most = (band_shapes(program, segment, s, s, GRAIN) for s in (sides.least, sides.best, sides.most))
+    least, best, most = (band_shapes(program, segment, s, s) for s in (sides.least, sides.best, sides.most))
     found: dict[str, Profile] = {}
     for name, shape in best.items():
         rows = len(shape) == 4  # which are few in a wide picture and many in a narrow one
@@ -134,7 +135,7 @@ def _inside(program: BandProgram, folder: Path) -> Callable[[int], int]:
     def measure(side: int) -> int:
         found = []
         for segment in program.segments:
-            shapes, read = band_shapes(program, segment, side, side, GRAIN), compiled[segment.file]
+            shapes, read = band_shapes(program, segment, side, side), compiled[segment.file]
             arena = None if read is None else arena_at(read, shapes)
             if arena is None:
                 raise IncompatibleError(

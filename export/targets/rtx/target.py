@@ -93,6 +93,10 @@ class RtxTarget:
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
     library: TensorRTLibrary = RTX
 
+    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
+        """As it is."""
+        return recipe
+
     def machine(self) -> Mapping[str, str]:
         """Nothing. Raises `IncompatibleError` where the library is not here."""
         import_tensorrt(self.library)

@@ -1,9 +1,10 @@
 """The walk over bands, with segments in numpy: the same picture for every band height, edges and norms included."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pocketxl.engine.bands import walk as walking
 from pocketxl.engine.bands.program import DEVIATION, MEAN, ROWS
 from pocketxl.engine.bands.sizes import working_bytes
 from pocketxl.engine.bands.store import BandStore
@@ -48,12 +49,10 @@ def whole(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("numbers", [WIDE, 400, 200, 1])
 @pytest.mark.parametrize("limit", [0, WIDE])
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_every_band_height_gives_the_picture(
-    numbers: int, limit: int, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(walking, "BAND_NUMBERS", numbers)
+def test_every_band_height_gives_the_picture(numbers: int, limit: int, rows: int) -> None:
     x = np.random.default_rng(rows).integers(-9, 9, (1, 4, rows, 5)).astype(np.float32)
-    assert walk(PROGRAM, x, run, BandStore(x.shape[3], limit)) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
+    program = replace(PROGRAM, band_numbers=numbers)
+    assert walk(program, x, run, BandStore(x.shape[3], limit)) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 64), (13, 64), (256, 40), (1, 1)])

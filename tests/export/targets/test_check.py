@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.specs import Role
 from pocketxl.export.quantize.formats import (
@@ -109,3 +110,10 @@ def test_libraries_beyond_the_common_ones() -> None:
     assert {target.name for target in TARGETS.values() if "tensorrt-rtx-cu12" in target.libraries} == {
         name for name in TARGETS if name.startswith("rtx")
     }
+
+
+def test_a_wide_vae_has_more_in_8_bits_on_processors_alone() -> None:
+    for name, target in TARGETS.items():
+        recipe, own = RECIPES["int8"], target.of(Role.VAE_DECODER)
+        assert (own.suited(recipe, VaeArchitecture()) is recipe) == (own.name != "cpu"), name
+        assert target.suited(recipe, None) is recipe

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from pocketxl.engine.bands.read import BANDS_FILE, read_bands
-from pocketxl.engine.bands.walk import Grain
 from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
@@ -42,7 +41,7 @@ from ....fixtures.onnx_run import StateDict
 from ....fixtures.tensorrt_on_host import Library
 from ....tolerances import BANDS_EIGHT_BITS, BANDS_HALVES
 
-SMALL = Grain(numbers=1 << 9, scores=1 << 9)
+SMALL = 1 << 9
 """A row or two in a band."""
 ARENA = 1000
 SIZES = Sizes(rows=1, tokens=77, steps=1, pixels=64 * 64)
@@ -84,7 +83,8 @@ def build(
     monkeypatch.setattr(bands, "read_compiled", lambda engine: engine)
     monkeypatch.setattr(bands, "arena_at", lambda engine, shapes: ARENA)
     monkeypatch.setattr(target, "import_tensorrt", lambda library: None)
-    monkeypatch.setattr(tensorrt_bands, "GRAIN", SMALL)
+    monkeypatch.setattr(bands, "BAND_NUMBERS", SMALL)
+    monkeypatch.setattr(bands, "SCORES", SMALL)
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
 
     def made(recipe: str) -> Built:

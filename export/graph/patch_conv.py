@@ -1,0 +1,151 @@
+"""Convolutions of bytes as one product of matrices, with floats for an answer.
+
+`QLinearConv` rounds what it gives to bytes, which in SDXL's decoder costs more than rounding what it takes. Here the
+patches that a 3 × 3 convolution sees are laid out as rows of a matrix, and one `MatMulIntegerToFloat` gives floats.
+
+Behind a nearest-neighbour doubling, a pixel's patch has only 2 × 2 different pixels, those around a corner of the small
+picture's grid, and the four pixels around that corner see the same ones: with the weights that fall on one pixel added
+up, one product gives all four from a patch of four, 2.25 times fewer operations. Exact but for rounding.
+
+A pass writes such a layer as one node, `PatchConv`, which ONNX Runtime does not know: `expand` says what it stands for,
+once it is known whether the rows above and below are zeros or a neighbouring band's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from .layers import MICROSOFT, add_initializer
+
+DOMAIN, PATCH_CONV = "pocketxl", "PatchConv"
+_END = np.iinfo(np.int64).max
+# Which of three taps in a row fall on the first and which on the second of two small pixels around a corner: for the
+# pixel behind the corner (even rows and columns), and for that before it (odd ones).
+_EVEN, _ODD = ([[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product:
+    """What patches are multiplied with: int8 `[taps · in, columns]`, and `scale` and `bias` of the columns."""
+
+    matrix: ir.Value
+    scale: ir.Value
+    bias: ir.Value | None
+
+
+class Nodes(Protocol):
+    """The graph that is being made."""
+
+    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
+        """Add a node; its output."""
+
+    def number(self, name: str, numbers: list[int]) -> ir.Value:
+        """Those int64 numbers, under a name that stands for them."""
+
+
+def patch_conv(
+    quantized: ir.Value, one: ir.Value, zero: ir.Value, products: Sequence[Product], *, channels: int, name: str
+) -> ir.Node:
+    """`quantized [n, in, h, w]` uint8 → float `[n, channels, grow · h, grow · w]`.
+
+    `zero`: the input's zero point, `one`: its scale. `products`: one, or behind a doubling two, for even and odd rows.
+    """
+    inputs: list[ir.Value | None] = [quantized, one, zero]
+    for product in products:
+        inputs += [product.matrix, product.scale, product.bias]
+    return ir.node(
+        PATCH_CONV, inputs, domain=DOMAIN, attributes={"grow": len(products), "channels": channels}, name=name
+    )
+
+
+def is_patch_conv(node: ir.Node) -> bool:
+    """Whether a node is one."""
+    return (node.domain, node.op_type) == (DOMAIN, PATCH_CONV)
+
+
+def tapped(weight: npt.NDArray[np.generic], taps: int) -> npt.NDArray[np.generic]:
+    """`[out, in · taps]` → `[taps · in, out]`: rows in the order of a patch, its pixels one after the other."""
+    return np.ascontiguousarray(weight.reshape(len(weight), -1, taps).transpose(2, 1, 0).reshape(-1, len(weight)))
+
+
+def cornered(weight: npt.NDArray[np.float32], *, odd: bool) -> npt.NDArray[np.float32]:
+    """`[out, in, 3, 3]` → `[2 · out, in, 2, 2]`: the pixels before and behind a corner, in even or odd rows."""
+    rows, columns = np.array(_ODD if odd else _EVEN, np.float32), np.array([_ODD, _EVEN], np.float32)
+    shared = np.einsum("iu,bjv,kcuv->bkcij", rows, columns, weight, optimize=True)
+    return np.ascontiguousarray(shared.reshape(2 * len(weight), weight.shape[1], 2, 2), np.float32)
+
+
+def expand(node: ir.Node, inputs: Sequence[ir.Value | None], to: Nodes, *, rows: int) -> ir.Value:
+    """What a `PatchConv` of these inputs stands for; `rows` of zeros that are missing above and below, 0 or 1."""
+    quantized, one, zero, *parts = inputs
+    pixels = to.emit("Transpose", [quantized], perm=ir.AttrInt64s("perm", [0, 2, 3, 1]))
+    padded = to.emit("Pad", [pixels, to.number(f"patch.pads.{rows}", [0, rows, 1, 0, 0, rows, 1, 0]), zero])
+
+    def product(patches: ir.Value, at: int) -> ir.Value:
+        matrix, scale, bias = parts[3 * at : 3 * at + 3]
+        return to.emit("MatMulIntegerToFloat", [patches, matrix, one, scale, zero, None, bias], MICROSOFT)
+
+    if node.attributes.get_int("grow", 1) == 1:
+        beside = _shifted(_concat(_shifted(padded, 2, range(3), 3, to), 3, to), 1, range(3), 3, to)
+        whole = product(_concat(beside, 3, to), 0)
+    else:
+        above, middle, below = _shifted(_concat(_shifted(padded, 2, range(2), 2, to), 3, to), 1, range(3), 3, to)
+        even = product(_concat([above, middle], 3, to), 0)
+        odd = product(_concat([middle, below], 3, to), 1)
+        whole = _interleaved(even, odd, padded, node.attributes.get_int("channels", 0), to)
+    return to.emit("Transpose", [whole], perm=ir.AttrInt64s("perm", [0, 3, 1, 2]))
+
+
+def expand_all(graph: ir.Graph) -> None:
+    """Put in the place of every `PatchConv` of a whole graph what it stands for."""
+    for node in list(graph):
+        if is_patch_conv(node):
+            to = _InGraph(graph, str(node.name))
+            made = expand(node, node.inputs, to, rows=1)
+            ir.convenience.replace_nodes_and_values(graph, node, [node], to.nodes, [node.outputs[0]], [made])
+
+
+def _shifted(value: ir.Value, axis: int, starts: Sequence[int], of: int, to: Nodes) -> list[ir.Value]:
+    """All of an axis but `of - 1` of its ends, from each start on."""
+    return [
+        to.emit("Slice", [value, *(to.number(f"patch.{n}", [n]) for n in (at, at - of + 1 or _END, axis))])
+        for at in starts
+    ]
+
+
+def _concat(values: Sequence[ir.Value], axis: int, to: Nodes) -> ir.Value:
+    return to.emit("Concat", list(values), axis=ir.AttrInt64("axis", axis))
+
+
+def _interleaved(even: ir.Value, odd: ir.Value, padded: ir.Value, channels: int, to: Nodes) -> ir.Value:
+    """Twice `[n, h, w + 1, 2 · channels]`, pixels before and behind corners → `[n, 2 · h, 2 · w, channels]`."""
+    sides = to.emit("Shape", [padded], start=ir.AttrInt64("start", 1), end=ir.AttrInt64("end", 3))
+    two, last = to.number("patch.2", [2]), to.number(f"patch.channels.{channels}", [channels])
+    sides = to.emit("Sub", [sides, to.number("patch.2 1", [2, 1])])
+    first = to.number("patch.-1", [-1])
+    rows = to.emit("Concat", [first, to.emit("Mul", [sides, two]), last], axis=ir.AttrInt64("axis", 0))
+    # A row of even ones and its odd neighbour are one row of twice the width.
+    both = to.emit("Reshape", [_concat([even, odd], 2, to), rows])
+    ends = [to.number(f"patch.inner.{n}", [n]) for n in (1, -1, 2)]
+    return to.emit("Slice", [both, *ends])
+
+
+@dataclass(eq=False)
+class _InGraph:
+    graph: ir.Graph
+    name: str
+    nodes: list[ir.Node] = field(default_factory=list)
+
+    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
+        name = f"{self.name}/{op}.{len(self.nodes)}"
+        node = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=name)
+        node.outputs[0].name = f"{name}:0"
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def number(self, name: str, numbers: list[int]) -> ir.Value:
+        return add_initializer(self.graph, ir.Tensor(np.array(numbers, np.int64), name=name))
