@@ -3,9 +3,9 @@
 A U-Net of the base's widths and least depth (that of `benchmarks.unet_operators`), or with `--engine` the base U-Net of
 an engine for `cpu`, runs as its plain graph, as an open graph without any pair, and as that with pairs of `--rank` on
 all layers that it takes them for, in turn in one process: for each open graph anew, beside the plain one (twice the
-memory). The processor's time is kept, which other work on the machine does not lengthen by waiting, and the least time by
-the clock. What a swap takes is told too: making the inputs of a LoRA that is read already, and of two joined. The last
-line on standard output is one JSON object.
+memory). The processor's time is kept, which other work on the machine does not lengthen by waiting, and the least time
+by the clock. What a swap takes is told too: making the inputs of a LoRA that is read already, and of two joined. The
+last line on standard output is one JSON object.
 """
 
 import argparse
