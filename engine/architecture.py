@@ -83,6 +83,10 @@ class UNetArchitecture:
         """Width of the pooled text embedding."""
         return self.projection_class_embeddings_input_dim - self.time_ids * self.addition_time_embed_dim
 
+    def inpaints(self, latent_channels: int) -> bool:
+        """Whether it takes a mask and the latents of the masked picture beside those that it denoises."""
+        return self.in_channels == 2 * latent_channels + 1
+
     def blocks(self) -> tuple[Block, ...]:
         """Every block between the first and the last convolution, in the order in which they run."""
         topology = Topology(
@@ -185,7 +189,7 @@ class TextEncoderArchitecture:
 
 @dataclass(frozen=True, kw_only=True)
 class VaeArchitecture:
-    """The numbers of diffusers' `AutoencoderKL` config that shape a VAE's decoder; the defaults are SDXL's."""
+    """The numbers of diffusers' `AutoencoderKL` config that shape a VAE; the defaults are SDXL's."""
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
@@ -209,6 +213,15 @@ class VaeArchitecture:
             role=Role.VAE_DECODER,
             inputs=(TensorSpec(name="latents", shape=("batch", self.latent_channels, "height", "width")),),
             outputs=(TensorSpec(name="image", shape=("batch", self.out_channels, "image_height", "image_width")),),
+        )
+
+    def encoder(self) -> ComponentSpec:
+        """Picture in [-1, 1] → mean and logarithm of the variance of its latents, before the scaling factor."""
+        latents = ("batch", self.latent_channels, "height", "width")
+        return ComponentSpec(
+            role=Role.VAE_ENCODER,
+            inputs=(TensorSpec(name="image", shape=("batch", self.out_channels, "image_height", "image_width")),),
+            outputs=(TensorSpec(name="mean", shape=latents), TensorSpec(name="logvar", shape=latents)),
         )
 
 
@@ -240,6 +253,8 @@ class Models:
     """`base`, `refiner` or both."""
     text_encoders: Mapping[str, TextEncoderArchitecture]
     vae: VaeArchitecture
+    encodes: bool = field(default=False, metadata={"sparse": True})
+    """Whether the VAE's encoder is there, which pictures as input need."""
 
     @property
     def native_size(self) -> int:
@@ -255,7 +270,17 @@ class Models:
             **{f"{kind}/conditioner": model.unet.conditioner() for kind, model in models},
             **{f"{kind}/unet": model.unet.unet() for kind, model in models},
             "vae_decoder": self.vae.decoder(),
+            **({"vae_encoder": self.vae.encoder()} if self.encodes else {}),
         }
+
+
+def block_names(architecture: UNetArchitecture) -> list[str]:
+    """Diffusers' module names of the transformer blocks in running order."""
+    return [
+        f"{transformer.name}.transformer_blocks.{i}"
+        for transformer in architecture.transformers()
+        for i in range(transformer.depth)
+    ]
 
 
 def tokenizer_of(text_encoder: str) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .architecture import GUIDANCE, SizeIds
+from .request.embeds import PromptEmbeds
 from .request.request import ResolvedRequest
 from .runners.base import Runner, Values, check_outputs
-from .text.encode import PromptEmbeds
 
 TIME_VECTORS = "time_vectors"
 
@@ -29,6 +29,10 @@ class Conditioning:
     key_values: Values
 
 
+Known = dict[tuple[int, ...], Conditioning]
+"""First side of a call, and which embeddings → what they gave."""
+
+
 def condition(
     runner: Runner,
     sides: Sequence[tuple[PromptEmbeds, Sequence[float]]],
@@ -36,16 +40,24 @@ def condition(
     *,
     rows: int,
     guidance_scale: float,
+    known: Known | None = None,
 ) -> tuple[Conditioning, ...]:
     """Run a conditioner for one prompt: its embeddings and size ids, then its negative's where there is one.
 
     `timesteps`: (steps,), in the order of the model's evaluations. `rows`: how many sides a call of the U-Net has.
-    `guidance_scale` goes into a model that takes it.
+    `guidance_scale` goes into a model that takes it. `known`: what the same prompt's earlier texts have given: what
+    this one shares with them, a negative say, is not computed and held twice.
     Raises `NumericError` for NaN or Inf.
     """
-    return tuple(
-        _condition(runner, sides[at : at + rows], timesteps, guidance_scale) for at in range(0, len(sides), rows)
-    )
+    known = {} if known is None else known
+    found = []
+    for at in range(0, len(sides), rows):
+        call = sides[at : at + rows]
+        key = (at, *(id(embeds) for embeds, _ in call))
+        if key not in known:
+            known[key] = _condition(runner, call, timesteps, guidance_scale)
+        found.append(known[key])
+    return tuple(found)
 
 
 def _condition(

@@ -20,10 +20,11 @@ from typing import Any, Self, Unpack
 
 from .adapters.adapting import Adapting, Effect
 from .architecture import Models
+from .control.beside import NOTHING, Beside
 from .ending import Ending, Endings, seconds_of
-from .errors import MemoryBudgetError, RequestError
+from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
+from .generation import Embeddings, Generation, Steps
 from .memory.budget import OUT_OF_MEMORY, budget_of
 from .memory.plan import MemoryPlan, make_plan
 from .memory.residency import Residency
@@ -31,27 +32,26 @@ from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preparation import Prepared
 from .progress import Progress, Silent
 from .request.keywords import CallOptions
 from .request.limits import integer
 from .request.loras import Loras
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
-from .runners import open_runners
+from .runners import check_concurrent, open_runners
 from .runners.base import Runner
 from .sampling.samplers.base import Array
 from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
 from .vae import check_latents
+from .vae_phases import VaePhases
 from .walk import walk
 
 
 class Pipeline:
-    """One engine, ready for calls, on one set of weights. Safe to share between threads.
-
-    Calls run one after another, or `max_concurrent_calls` at a time.
-    """
+    """One engine, ready for calls (one at a time, or `max_concurrent_calls`). Safe to share between threads."""
 
     def __init__(
         self,
@@ -63,10 +63,12 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
+        beside: Beside = NOTHING,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.runners = runners
+        self.beside = beside
+        self.runners = runners = beside.with_runners(runners)
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
@@ -77,11 +79,7 @@ class Pipeline:
         self._adapting = Adapting(runners, models)
         self._encoded = EncodedChunks()
         self._endings = Endings()
-        if max_concurrent_calls > 1 and not all(runner.device.concurrent for runner in runners.values()):
-            raise RequestError(
-                f"max_concurrent_calls is {max_concurrent_calls}, but this engine computes on a GPU, where calls run "
-                "one after another; leave it at 1"
-            )
+        check_concurrent(max_concurrent_calls, runners.values())
 
     @classmethod
     def load(
@@ -93,6 +91,8 @@ class Pipeline:
         provider: str | None = None,
         max_concurrent_calls: int = 1,
         loras: Loras | None = None,
+        controlnets: Mapping[str, str | Path] | None = None,
+        ip_adapter: str | Path | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -100,19 +100,22 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`. Raises
-        `IntegrityError`, `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
+        `controlnets` (name → folder), `ip_adapter`: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
+        how: Any = {"threads": threads, "provider": provider}
+        runners = open_runners(folder, manifest, **how)
         made = cls(
             manifest.models,
-            open_runners(folder, manifest, threads=threads, provider=provider),
+            runners,
             open_tokenizers(folder, manifest),
             memory_budget=budget_of(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
+            beside=Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how),
         )
         made.set_adapters(loras or {})
         return made
@@ -175,7 +178,7 @@ class Pipeline:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
         if options.get("loras") is None:
             options["loras"] = self._adapting.own
-        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models))
+        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models, *self.beside.called))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -199,7 +202,8 @@ class Pipeline:
             workload = Workload.of_decoding(latents.shape, self.models.vae.downscale)
             plan = self._plan(workload, self._budget, Effect(runners=self.runners))
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models.vae, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
@@ -276,6 +280,7 @@ class Pipeline:
             prepared=prepared,
             progress=progress or Silent(),
             cache=self._encoded.under(effect.keys),
+            beside=self.beside,
         )
 
     def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:

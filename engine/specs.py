@@ -4,7 +4,8 @@ ONNX names, dynamic axes, TensorRT profiles, runner checks and parity checks all
 number or a symbol; the same symbol means the same length throughout one component:
 
 `batch` rows of one call · `tokens` prompt tokens (77·n) · `steps` sampler evaluations ·
-`height`, `width` latent size (1/8 of the picture) · `image_height`, `image_width` picture size in pixels.
+`height`, `width` latent size (1/8 of the picture) · `height/2`, … the same halved, rounded up ·
+`image_height`, `image_width` picture size in pixels.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ class Role(StrEnum):
     CONDITIONER = "conditioner"
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
+    VAE_ENCODER = "vae_encoder"
+    HINT_ENCODER = "hint_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    IMAGE_PROJECTION = "image_projection"
 
 
 @dataclass(frozen=True, kw_only=True)

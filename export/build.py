@@ -48,6 +48,7 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
 from .target import FACTS, FOUND
@@ -125,6 +126,11 @@ def build(
         calibration_size=calibration_size,
         progress=progress,
     )
+    return build_job(job, destination, force=force, threads=threads, progress=progress)
+
+
+def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, progress: Progress) -> BuildReport:
+    """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
         return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
@@ -162,7 +168,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     lowering, components = Lowering(job, reference, threads), job.assembly.components
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-        for name, files in job.tokenizer_files.items()
+        for name, files in ({} if job.assembly.companion else job.tokenizer_files).items()
     }
     for last in (*[False] * (_ATTEMPTS - 1), True):
         finished = _lowered(job, space, lowering, progress)
@@ -170,8 +176,8 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
-        if not job.target.runs_here:
-            break
+        if not job.target.runs_here or job.assembly.companion is not None:
+            break  # there are no pictures of an engine to hold to the reference's
         pictures = reference().pictures
         reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
@@ -200,6 +206,9 @@ def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress)
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     """The unquantized run, or what an interrupted build left of it and the rest."""
+    companion = job.assembly.companion
+    if companion is not None and companion.ip_adapter is not None:
+        return run_pictured(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
     return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
@@ -215,6 +224,7 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
         tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
         build_key=job.parts,
         created_by=f"pocketxl {metadata.version('pocketxl')}",
+        companion=job.assembly.companion,
     )
 
 

@@ -12,6 +12,7 @@ from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress, Silent
 
 if TYPE_CHECKING:
+    from .build import BuildReport
     from .target import Target
 
 
@@ -45,6 +46,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the base was trained to zero terminal SNR, whatever its file says of it",
     )
+    add_build_options(parser, "base/unet:conv_in")
+
+
+def add_build_options(parser: argparse.ArgumentParser, layer: str) -> None:
+    """Declare how a build of anything goes; `layer`: a layer's name, for the help."""
     parser.add_argument(
         "--calibration-size",
         type=int,
@@ -55,7 +61,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that stays in floats, such as base/unet:conv_in or 'base/unet:*ff.net.2'; can be repeated",
+        help=f"a layer that stays in floats, such as {layer} or 'base/unet:*ff.net.2'; can be repeated",
     )
     parser.add_argument(
         "--strict",
@@ -89,8 +95,14 @@ def _run(args: argparse.Namespace) -> int:
         strict=args.strict,
         force=args.force,
         threads=args.threads,
-        progress=_progress(args),
+        progress=progress_of(args),
     )
+    tell(report, args)
+    return 0
+
+
+def tell(report: "BuildReport", args: argparse.Namespace) -> None:
+    """What a build did, for people or machines."""
     manifest = report.manifest
     size = sum(file.size for file in manifest.files)
     if args.json:
@@ -99,10 +111,10 @@ def _run(args: argparse.Namespace) -> int:
             size_bytes=size, quality=manifest.quality,
             components={n: {**c.quality, "quality_of": c.quality_of} for n, c in manifest.components.items()},
         )  # fmt: skip
-        return 0
+        return
     if report.cached:
         say(f"{report.folder} is up to date: same weights, recipe, target and versions")
-        return 0
+        return
     for reason in () if args.quiet else report.reasons:
         say(f"built because: {reason}")
     if report.taken and not args.quiet:
@@ -115,10 +127,10 @@ def _run(args: argparse.Namespace) -> int:
             say(f"    {summary(entry)}; {cost}")
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
-    return 0
 
 
-def _progress(args: argparse.Namespace) -> Progress:
+def progress_of(args: argparse.Namespace) -> Progress:
+    """Where the user wants to see how it goes."""
     if args.quiet:
         return Silent()
     return JsonLines(sys.stdout) if args.json else Bars()

@@ -1,10 +1,11 @@
 """Which components an engine has, and for each: its edge, its torch module, its weights and where they come from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.companion import Companion
 from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
 from .checkpoint.open import Checkpoint
@@ -62,6 +63,10 @@ class Assembly:
     """Model kind → the components whose hidden states it takes, in order."""
     digests: Mapping[str, str]
     """`base.unet` → content digest of those weights."""
+    companion: Companion | None = None
+    """What the components are of, if not of an engine; `checkpoints` are then those that it is used with."""
+    beside: Mapping[str, Component] = field(default_factory=dict)
+    """Those that the reference run needs besides, and that are not built."""
 
 
 def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
@@ -92,7 +97,7 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
             components.append(_text_encoder(refiner, "refiner", "text_encoder_2", name))
     for kind, checkpoint in checkpoints.items():
         components += _unet(checkpoint, kind)
-    components.append(_vae(base))
+    components += _vae(base)
     return Assembly(
         checkpoints=checkpoints,
         components={c.name: c for c in components},
@@ -145,19 +150,24 @@ def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
     ]
 
 
-def _vae(checkpoint: Checkpoint) -> Component:
-    architecture = checkpoint.vae_architecture
+def _vae(checkpoint: Checkpoint) -> list[Component]:
+    """The decoder, and the encoder where the checkpoint has its weights."""
+    architecture, weights = checkpoint.vae_architecture, checkpoint.weights("vae")
 
-    def module() -> "nn.Module":
+    def decoder() -> "nn.Module":
         from ..engine.models.vae import VaeDecoder
 
         return VaeDecoder(architecture)
 
-    return Component(
-        name="vae_decoder",
-        spec=architecture.decoder(),
-        module=module,
-        source="base.vae",
-        configuration=architecture,
-        part=checkpoint.weights("vae"),
-    )
+    def encoder() -> "nn.Module":
+        from ..engine.models.vae_encoder import VaeEncoder
+
+        return VaeEncoder(architecture)
+
+    halves = [("vae_decoder", architecture.decoder(), decoder)]
+    if any(name.startswith("encoder.") for name in weights):
+        halves.append(("vae_encoder", architecture.encoder(), encoder))
+    return [
+        Component(name=name, spec=spec, module=module, source="base.vae", configuration=architecture, part=weights)
+        for name, spec, module in halves
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.checks import model_faults
-from ..engine.generation import Prepared
+from ..engine.preparation import Prepared
 from ..engine.progress import Progress, track
 from ..engine.request.resolve import resolve
 from ..engine.sampling.levels.settings import PredictionType
@@ -25,6 +25,7 @@ from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
+from .reference.painted import painted_into
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
 from .targets.check import fitted, recipes_for
@@ -69,22 +70,36 @@ def prepare(
 
     Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
     """
-    size = _calibration_size(base, calibration_size)
-    unread = sum(_unread(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
+    unread = sum(unread_bytes(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
     with track(progress, "read", total=unread, unit="B") as advance:
-        assembly = assemble(base, refiner, partial(_digest, advance))
+        assembly = assemble(base, refiner, partial(digest_part, advance))
+    files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
+    size = calibration_size_of(base, calibration_size)
+    return job_of(assembly, files, size, target=target, machine=machine, recipe=recipe, keep=keep)
+
+
+def job_of(
+    assembly: Assembly,
+    tokenizer_files: Mapping[str, Mapping[str, bytes]],
+    size: int,
+    *,
+    target: Target,
+    machine: Mapping[str, str],
+    recipe: Recipe,
+    keep: Sequence[str],
+) -> Job:
+    """The job of building an assembly's components; `size`: pixels of the reference run."""
     recipes = {
         name: fitted(own, target.of(assembly.components[name].spec.role))
         for name, own in keeping(recipe, keep, assembly.components).items()
     }
-    tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
     parts = build_parts(
         sources=assembly.digests,
         target=target.name,
         recipe=recipe,
         configuration=[
             size,
-            {name: component.configuration for name, component in assembly.components.items()},
+            {name: c.configuration for name, c in {**assembly.beside, **assembly.components}.items()},
             {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
             {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
         ],
@@ -124,6 +139,7 @@ def rehearse(job: Job) -> None:
     """
     models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
     options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
+    options |= painted_into(models, 0, job.size)
     try:
         Prepared.of(resolve({"prompt": "", **options}, models), models, tokenizers)
     except RequestError as error:
@@ -194,10 +210,10 @@ def expected_stages(job: Job) -> dict[str, Share]:
     unets = [c.weights.bytes for c in components if c.spec.role is Role.UNET]
     return expected(
         weights=sum(c.weights.bytes for c in components),
-        unet=sum(unets) // len(unets),
+        unet=sum(unets) // max(1, len(unets)),
         steps=settings.prompts * settings.steps + 2 * settings.watched,
         pixels=job.size**2,
-        gated=job.target.runs_here,
+        gated=job.target.runs_here and job.assembly.companion is None,
     )
 
 
@@ -214,6 +230,7 @@ def models_of(assembly: Assembly) -> Models:
             for name in names
         },
         vae=assembly.checkpoints["base"].vae_architecture,
+        encodes="vae_encoder" in assembly.components,
     )
     if fault := next(model_faults(models), None):
         sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())
@@ -230,7 +247,7 @@ def tokenizers_of(job: Job) -> dict[str, Tokenizer]:
     }
 
 
-def _calibration_size(base: Checkpoint, asked: int | None) -> int:
+def calibration_size_of(base: Checkpoint, asked: int | None) -> int:
     """Pixels of the reference run's pictures; a checkpoint's native size is one that it can have."""
     step = max(8, base.vae_architecture.downscale)
     if asked is None:
@@ -253,13 +270,14 @@ def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
     ]
 
 
-def _unread(checkpoint: Checkpoint) -> int:
+def unread_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of weights whose digest must be computed."""
     parts = {part: checkpoint.weights(part) for part in parts_of(checkpoint)}
     known = {part: known_digest(weights.files(), f"{checkpoint.kind}.{part}") for part, weights in parts.items()}
     return sum(weights.bytes for part, weights in parts.items() if known[part] is None)
 
 
-def _digest(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
+def digest_part(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
+    """The digest of a checkpoint's part; `advance` hears of the bytes that are read for it."""
     weights = checkpoint.weights(part)
     return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", partial(weights.digest, advance))

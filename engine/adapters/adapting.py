@@ -7,19 +7,21 @@ pairs as inputs. Components that no LoRA touches are run as ever.
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..architecture import Models
 from ..errors import IncompatibleError
 from ..request.loras import Loras, LoraUse, lora_uses
 from ..request.request import ResolvedRequest
+from ..request.wanted import inputs_wanted
 from ..runners.adapted import Adapted, Opens, graph_for
 from ..runners.base import Runner
 from .additions import additions
 from .factors import Factors, read_factors
 from .pairs import Floats, Lora, Pair
 from .shelf import Read, Shelf, read_file
+from .vectors import taking_vectors
 
 Joined = Mapping[str, Mapping[str, Mapping[str, Floats]]]
 """Component → layer → the inputs that add to it."""
@@ -73,21 +75,41 @@ class Adapting:
 
     def effect(self, request: ResolvedRequest) -> Effect:
         """What a request that `named` gave runs on."""
-        if not request.loras:
+        found = self._with_loras(request)
+        opened = taking_vectors(found.runners, request)
+        if not opened:
+            return found
+        # An open graph may round otherwise, so that its outputs are kept apart.
+        keys = {**dict.fromkeys(opened, "open"), **found.keys}
+        return replace(found, runners={**found.runners, **opened}, keys=keys)
+
+    def _with_loras(self, request: ResolvedRequest) -> Effect:
+        wanted = inputs_wanted(request)
+        if not request.loras and not wanted:
             return Effect(runners=self.runners)
-        runners, keys = dict(self.runners), {}
-        joined = self._join(request.loras)
-        for component, layers in joined.items():
-            runner = self.runners[component]
-            assert isinstance(runner, Opens)
-            graph = graph_for(runner, layers)
-            assert graph is not None, "the last graph takes pairs for every layer"
-            opened = runner.opened(graph)
-            held = opened.hold({name: array for layer in layers.values() for name, array in layer.items()})
-            runners[component] = Adapted(open=opened, additions=held)
-            keys[component] = _key(request.loras)
+        joined = self._join(request.loras) if request.loras else {}
+        names = dict.fromkeys([*joined, *wanted])
+        opened = {name: self._open(name, joined.get(name, {}), wanted.get(name, ())) for name in names}
+        runners, keys = {**self.runners, **opened}, dict.fromkeys(joined, _key(request.loras))
         arrays = [array for layers in joined.values() for layer in layers.values() for array in layer.values()]
         return Effect(runners=runners, keys=keys, bytes=self._shelf.bytes() + sum(array.nbytes for array in arrays))
+
+    def _open(self, component: str, layers: Mapping[str, Mapping[str, Floats]], inputs: Sequence[str]) -> Runner:
+        """A component's open graph that takes these pairs, which are held, and these inputs, which calls will give."""
+        runner = self.runners[component]
+        if not layers and {*inputs} <= {tensor.name for tensor in runner.spec.inputs}:
+            return runner
+        graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
+        if graph is None or not isinstance(runner, Opens):
+            raise IncompatibleError(
+                f"this engine has no graph of {component} that takes what was asked for; build it again with `pocketxl "
+                "build --target cpu` of this release, and run it on a processor"
+            )
+        opened = runner.opened(graph)
+        if not layers:
+            return opened
+        held = opened.hold({name: array for layer in layers.values() for name, array in layer.items()})
+        return Adapted(open=opened, additions=held)
 
     def _read(self, uses: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
         found = [(use, self._shelf.get(use.file)) for use in uses]

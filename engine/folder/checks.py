@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..architecture import ModelArchitecture, Models, tokenizer_of
-from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
+from ..bounds import TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
 from .activation import MOST_BYTES, activation_faults
+from .companion_checks import companion_faults, level_faults
 from .files import FileEntry, lexical_path
 from .opening_checks import opening_faults
 from .openings import files_of
@@ -69,11 +70,14 @@ def _faults(manifest: "Manifest") -> Iterator[str]:
     """In this order: each part relies on those before."""
     models = manifest.models
     yield from (f"models.{fault}" for fault in model_faults(models))
-    wanted = models.components()
+    if manifest.companion is not None:
+        yield from (f"companion{fault}" for fault in companion_faults(manifest.companion, models))
+    wanted = (manifest.companion or models).components()
     yield from _names("components", manifest.components, wanted)
     for name, entry in manifest.components.items():
         yield from (f"components.{name}: {fault}" for fault in _component(entry, wanted[name]))
-    tokenizers = dict.fromkeys(map(tokenizer_of, models.text_encoders))
+    used = () if manifest.companion else models.text_encoders
+    tokenizers = dict.fromkeys(map(tokenizer_of, used))
     yield from _names("tokenizers", manifest.tokenizers, tokenizers)
     yield from _files(manifest)
 
@@ -98,6 +102,8 @@ def _agreement(models: Models) -> Iterator[str]:
         yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
     for kind, model in models.denoisers.items():
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+    if not models.encodes and any(m.unet.inpaints(models.vae.latent_channels) for m in models.denoisers.values()):
+        yield "denoisers paint into pictures, which needs the VAE's encoder"
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
     yield from _names("text_encoders", models.text_encoders, used)
 
@@ -106,13 +112,9 @@ def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[s
     unet = model.unet
     if model.kind != kind:
         yield f".kind is {reprlib.repr(model.kind)}"
-    levels = len(unet.block_out_channels)
-    if not LEVELS[0] <= levels <= LEVELS[1]:
-        yield f".unet.block_out_channels has {levels} levels, {LEVELS[0]} to {LEVELS[1]} are allowed"
-    for name in ("transformer_layers", "up_transformer_layers", "heads"):
-        if len(getattr(unet, name)) != levels:
-            yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
-    if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
+    yield from (f".unet{fault}" for fault in level_faults(unet))
+    latents = models.vae.latent_channels
+    if unet.out_channels != latents or not (unet.in_channels == latents or unet.inpaints(latents)):
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"
@@ -198,6 +200,7 @@ def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]
     yield from activation_faults("streaming.activation", streaming.activation)
     yield from activation_faults("streaming.carried", streaming.carried)
     names = [segment.file for segment in streaming.segments]
+    names += [streaming.program] if streaming.program else []
     known = {PurePosixPath(file.path).name for file in entry.files}
     if not names or len(set(names)) != len(names) or not set(names) <= known:
         yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..architecture import UNetArchitecture
+from ..architecture import UNetArchitecture, block_names
 
 
 class Embedding(nn.Module):
@@ -67,7 +67,7 @@ class Conditioner(nn.Module):
         self.time_projections = [f"{resnet.name}.time_emb_proj" for resnet in a.resnets()]
         for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
             _place(self, name, nn.Linear(a.time_embed_dim, width))
-        blocks = zip(transformer_block_names(a), a.attention_widths(), strict=True)
+        blocks = zip(block_names(a), a.attention_widths(), strict=True)
         self.key_values = [(f"{name}.attn2.{part}", width) for name, width in blocks for part in ("to_k", "to_v")]
         for name, width in self.key_values:
             _place(self, name, nn.Linear(a.cross_attention_dim, width, bias=False))
@@ -98,15 +98,6 @@ class Conditioner(nn.Module):
         embedding = F.silu(self.time_embedding(times) + added.unsqueeze(0))
         vectors = torch.cat([self.get_submodule(name)(embedding) for name in self.time_projections], dim=2)
         return (vectors, *(self.get_submodule(name)(prompt_embeds) for name, _ in self.key_values))
-
-
-def transformer_block_names(architecture: UNetArchitecture) -> list[str]:
-    """Diffusers' module names of the transformer blocks in running order."""
-    return [
-        f"{transformer.name}.transformer_blocks.{i}"
-        for transformer in architecture.transformers()
-        for i in range(transformer.depth)
-    ]
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:

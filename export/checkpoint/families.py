@@ -23,7 +23,11 @@ class Family:
     size_ids: SizeIds
     text_encoders: Mapping[str, TextRow]
     """In the order in which their hidden states are joined."""
-    pipelines: tuple[str, ...] = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+    pipelines: tuple[str, ...] = (
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    )
     """The class names of diffusers under which a folder of it goes."""
 
 

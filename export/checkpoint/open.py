@@ -14,7 +14,7 @@ from .detect import detect
 from .diffusers_layout import STEMS, canonical
 from .inventory import refuse_scaled, take_stock
 from .marks import Noise, noise_of
-from .original_layout import map_components, mismatch
+from .original_layout import UNET, Tensors, map_components, mismatch
 from .other_vae import OtherVae, find_vae
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
@@ -95,9 +95,19 @@ def _open_file(path: Path, config: Path | None, asked: Noise, vae: OtherVae | No
         raise IncompatibleError(
             f"{path} is a {kind}, but {config} configures a {settings.kind}; give one for a {kind}."
         )
+    settings = _for_inpainting(settings, header.tensors)
     noise = noise_of(header, path, asked, settings.scheduler_config if config else None)
     components = map_components(header.tensors, settings, path, vae=vae is None)
     return _checkpoint(path, _with_noise(settings, noise), components, vae)
+
+
+def _for_inpainting(settings: Settings, tensors: Tensors) -> Settings:
+    """The settings of a model that paints into pictures, where the file's U-Net takes what such a one does."""
+    unet, channels = settings.unet_architecture, settings.vae_architecture.latent_channels
+    first = tensors.get(f"{UNET}input_blocks.0.0.weight")
+    found = 0 if first is None or len(first.shape) != 4 else first.shape[1]
+    wide = replace(unet, in_channels=found)
+    return replace(settings, unet_architecture=wide) if wide.inpaints(channels) else settings
 
 
 def _with_noise(settings: Settings, noise: Noise) -> Settings:
@@ -115,8 +125,7 @@ def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]
     for component, name, shape in _telling_shapes(settings):
         found = components[component].shape(name)
         if found != shape:
-            inpaints = " (that of an inpainting model)" if name == "conv_in.weight" and found[1:2] == (9,) else ""
-            raise mismatch(places[component], f"{name} of {component} has shape {found}{inpaints}, not {shape}")
+            raise mismatch(places[component], f"{name} of {component} has shape {found}, not {shape}")
     for component, weights in components.items():
         for name in weights:
             if weights.dtype(name) not in FLOATS:

@@ -50,7 +50,7 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
     places = unet_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is None:
             raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
         named[place] = stored
@@ -70,7 +70,7 @@ def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> di
     places = vae_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is not None:
             named[place] = stored
         elif name.startswith(("encoder.", "decoder.")):
@@ -133,7 +133,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
             for index, projection in enumerate("qkv"):
                 rows = stored.rows(index * width, (index + 1) * width)
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
-        elif place := _place(name, places):
+        elif place := place_of(name, places):
             named[place] = stored
         elif name.startswith("transformer.resblocks."):
             raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
@@ -149,7 +149,7 @@ def open_clip_places(architecture: TextEncoderArchitecture) -> Places:
     return places
 
 
-def _place(name: str, places: Places) -> str | None:
+def place_of(name: str, places: Places) -> str | None:
     """The new name of a tensor: the longest module path in `places` is replaced."""
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):

@@ -85,10 +85,10 @@ def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
     _fit(unet, texts, folder)
     vae_file = vae_config or folder / "vae/config.json"
     vae = vae_architecture(JsonFile(data=read_json(vae_file), path=vae_file))
-    if vae.latent_channels != unet.in_channels:
+    if unet.in_channels != vae.latent_channels and not unet.inpaints(vae.latent_channels):
         raise IncompatibleError(
-            f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; "
-            f"inpainting models are not supported. {ALLOWED}"
+            f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; as many are "
+            f"allowed, or {2 * vae.latent_channels + 1} for inpainting. {ALLOWED}"
         )
     zeros = index.get("force_zeros_for_empty_prompt", True)
     if type(zeros) is not bool:

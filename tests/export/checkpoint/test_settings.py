@@ -132,7 +132,7 @@ def read_changed(folder: Path, tmp_path: Path, file: str, **changes: Any) -> Set
         ("unet/config.json", {"block_out_channels": [[64], 128]}, "each a whole number from 1"),
         ("unet/config.json", {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}, "AttnDownBlock2D"),
         ("unet/config.json", {"a_new_option": "on"}, "a_new_option"),
-        ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"in_channels": 8}, "takes 8 channels.*or 9 for inpainting"),
         ("unet/config.json", {"cross_attention_dim": 191}, "six ids"),
         ("unet/config.json", {"projection_class_embeddings_input_dim": 256}, "six ids"),
         ("unet/config.json", {"norm_num_groups": 24}, "multiple of norm_num_groups, which is 24"),
