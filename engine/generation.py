@@ -152,7 +152,7 @@ class Generation:
 
     @property
     def _vae(self) -> VaePhases:
-        return VaePhases(self.models.vae, self.runners, self.residency, self.plan, self.progress)
+        return VaePhases(self.models, self.runners, self.residency, self.plan, self.progress)
 
     def _told(self, kind: str) -> bool:
         """Whether a model takes the mask and the masked picture beside the latents."""

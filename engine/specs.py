@@ -18,6 +18,8 @@ Dim = int | str
 Arrays = Mapping[str, np.ndarray]
 """By tensor name."""
 FLOAT = "float32"
+SPARSE: Mapping[str, bool] = {"sparse": True}
+"""A dataclass field's metadata: left out of `engine.json` while it is empty. For what few descriptions have."""
 INT = "int64"
 
 
@@ -32,6 +34,7 @@ class Role(StrEnum):
     HINT_ENCODER = "hint_encoder"
     IMAGE_ENCODER = "image_encoder"
     IMAGE_PROJECTION = "image_projection"
+    TINY_DECODER = "tiny_decoder"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .architecture import VaeArchitecture
+from .architecture import Models
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .progress import Progress, track
+from .request.decoders import DECODERS
 from .runners.base import Runner
 from .sampling.samplers.base import Array
 from .vae import decode, to_pil
@@ -18,9 +19,9 @@ from .vae_encode import LatentDistribution, encode_picture, joined
 
 @dataclass(frozen=True)
 class VaePhases:
-    """One call's VAE and what it runs on."""
+    """One call's decoder and encoder, and what they run on."""
 
-    vae: VaeArchitecture
+    models: Models
     runners: Mapping[str, Runner]
     residency: Residency
     plan: MemoryPlan
@@ -34,7 +35,7 @@ class VaePhases:
             track(self.progress, "encode picture", total=len(pictures), unit="image") as advance,
         ):
             for picture in pictures:
-                found.append(encode_picture(runner, picture, self.vae.scaling_factor))
+                found.append(encode_picture(runner, picture, self.models.vae.scaling_factor))
                 advance()
         return joined(found)
 
@@ -43,14 +44,15 @@ class VaePhases:
 
         `finish`: what is still done to each, from its number and its array.
         """
-        runner, (height, width), side = self.runners["vae_decoder"], latents.shape[2:], self.vae.downscale
+        runner, (height, width) = self.runners[DECODERS[self.plan.workload.decoder]], latents.shape[2:]
+        side, factor = self.models.vae.downscale, self.models.scaling_factor(runner.name)
         with (
             self.residency.phase(self.plan, runner, self.progress),
             track(self.progress, "decode", total=len(latents), unit="image") as advance,
         ):
             shape = (len(latents), height * side, width * side, 3)
             pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
-            for index, decoded in enumerate(decode(runner, latents, self.vae.scaling_factor)):
+            for index, decoded in enumerate(decode(runner, latents, factor)):
                 picture = decoded if finish is None else finish(index, decoded)
                 if output_type == "pil":
                     pictures.append(to_pil(picture))

@@ -22,6 +22,7 @@ from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of, words_of
 from .pictures_in import add_pictures, hold_like, other_pictures, pictures_of
+from .preview import PreviewFile, add_preview
 from .styles import add_styles, with_styles
 
 
@@ -43,6 +44,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_styles(parser)
     add_pictures(parser)
     add_controls(parser)
+    add_preview(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -75,6 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         request = pipe.request(**options)
         for warning in _warnings(like, left_out, pipe, request, args):
             _warn(warning, args)
+        options |= PreviewFile.of(args, pipe)
         destination.try_out(3 * request.made[0] * request.made[1])
         written = 0
         try:

@@ -12,13 +12,16 @@ from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
 from ..picture.lora_hashes import KEY, read_hashes, without_tags
 from ..picture.parameters import HANDOFFS, keywords
+from ..request.decoders import SETTING as DECODER
+from ..request.decoders import TINY, decoder_of
 from ..request.hires import UPSCALERS
 from ..request.loras import LoraUse
 from ..request.options import OPTIONS
+from ..request.untold import untold
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
-    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS, *LABELS,
+    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", DECODER, *HANDOFFS, *LABELS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
 _TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template"}
@@ -52,10 +55,16 @@ class Like:
         upscaler = settings.get("Hires upscaler")
         if HIRES in settings and upscaler is not None and upscaler.lower() not in UPSCALERS:
             left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')}")
+        if decoder_of(settings.get(DECODER, "")) == TINY and models.tiny_decoder is None:
+            left_out.append(f"{DECODER} {settings.pop(DECODER)}")
         if "Refiner" in settings and "refiner" not in models.denoisers:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
+        for name in untold(models):
+            if (label := OPTIONS[name].label) in settings:
+                left_out.append(f"{label}")
+                settings.pop(str(label))
         if KEY in settings and not lora_folder:
             settings[PROMPT], tagged = without_tags(settings.get(PROMPT, ""))
             if tagged:

@@ -11,6 +11,7 @@ from ..errors import RequestError
 from ..inversion.shelf import embeddings_in
 from ..picture.parameters import read
 from ..presets.table import KEYWORDS, PRESETS
+from ..request.decoders import DECODERS
 from ..request.options import OPTIONS, Form, Option
 from ..request.sizes import size_of
 from ..request.texts import as_words
@@ -41,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lora-folder", help="where LoRAs lie that the prompt names as <lora:name:0.8>")
     parser.add_argument("--size", help="width and height at once: WIDTHxHEIGHT, or a name such as portrait")
     parser.add_argument("--aspect", help="the same by a ratio such as 3:2 or 16:9 (see `pocketxl list sizes`)")
+    parser.add_argument("--decoder", help=f"{' or '.join(DECODERS)}, of an engine with a tiny decoder (default: full)")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument(
         "--embedding-folder", metavar="FOLDER", help="textual inversion: names in prompts are .safetensors files there"
@@ -66,7 +68,7 @@ def options_of(
 ) -> dict[str, Any]:
     """The keywords that the flags stand for, over `defaults` (a picture's); the rest is left to the call's own."""
     names = [*(row.name for row in OPTIONS.values() if row.flag is not None), "sampler", "schedule", "preset"]
-    names.append("lora_folder")
+    names += ["lora_folder", "decoder"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if (size := args.aspect if args.size is None else args.size) is not None:
         if "width" in given or "height" in given or None not in (args.size, args.aspect):

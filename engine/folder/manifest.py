@@ -18,12 +18,12 @@ from typing import Any, Self
 from ..architecture import Models
 from ..companion import Companion
 from ..errors import IncompatibleError, IntegrityError, StorageError
-from ..specs import ComponentSpec
+from ..specs import SPARSE, ComponentSpec
 from .activation import ActivationModel as ActivationModel
 from .checks import check
 from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
 from .openings import Openings
-from .schema import SPARSE, decode, encode
+from .schema import decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 3

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..architecture import Models
 from ..errors import MemoryBudgetError
+from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
@@ -22,7 +23,7 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.TINY_DECODER: 1, Role.UNET: 2}
 """0 for all others."""
 FLOAT = 4
 LATENT_COPIES = 8
@@ -240,7 +241,9 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
         held -= controls.hint_bytes(runners, workload) if mine else 0
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
-        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
+        phases.append(
+            Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
+        )
     return tuple(phases)
 
 

@@ -32,6 +32,8 @@ class Workload:
     """ControlNets that take part, by name."""
     image_prompts: int = 0
     """Pictures that an IP-Adapter makes prompts of."""
+    decoder: str = "full"
+    """What decodes them (`request.decoders`)."""
 
     @classmethod
     def of(
@@ -59,10 +61,11 @@ class Workload:
             encoded=0 if given is None or given.latents is not None else given.count or request.images,
             controls=tuple(use.name for use in request.controls),
             image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
+            decoder=request.decoder,
         )
 
     @classmethod
-    def of_decoding(cls, latents: tuple[int, ...], downscale: int) -> Self:
+    def of_decoding(cls, latents: tuple[int, ...], downscale: int, decoder: str = "full") -> Self:
         """The workload of nothing but decoding latents of shape (n, C, h, w)."""
         images, _, height, width = latents
         return cls(
@@ -73,6 +76,7 @@ class Workload:
             guidance=False,
             evaluations={},
             decoded=True,
+            decoder=decoder,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..request.decoders import FULL, LABELS, SETTING, decoder_of
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
@@ -56,6 +57,8 @@ def describe(
         if template is not None:
             settings[label] = template
     settings |= describe_inputs(request, image)
+    if request.decoder != FULL:
+        settings[SETTING] = LABELS[request.decoder]
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.embeddings is not None:
@@ -78,6 +81,8 @@ def keywords(settings: Mapping[str, str]) -> dict[str, Any]:
     for key, name in (("Sampler", "sampler"), ("Schedule type", "schedule")):
         if key in settings:
             found[name] = settings[key]
+    if SETTING in settings:
+        found["decoder"] = decoder_of(settings[SETTING])
     for key in HANDOFFS:
         if key in settings:
             found["denoising_end"] = read(Form.NUMBER, key, settings[key])

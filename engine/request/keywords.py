@@ -53,6 +53,7 @@ class CallOptions(TypedDict, total=False):
     wildcard_folder: str | Path | None
     loras: Loras | None
     lora_folder: str | None
+    decoder: str
     literal: bool
     image: Any
     strength: float | None

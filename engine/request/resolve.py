@@ -17,6 +17,7 @@ from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
 from .controls import control_uses
+from .decoders import checked_decoder
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
 from .hires import resolve_hires
@@ -29,6 +30,7 @@ from .prompts import count_prompts, read_prompts, read_templates
 from .request import GenerationRequest, ResolvedRequest
 from .tagged import with_tags, without_tags
 from .texts import Texts
+from .untold import refuse_untold
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
@@ -49,6 +51,7 @@ def resolve(
     """
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
+    refuse_untold(request, models)
     vae = models.vae
     guidance_scale = number("guidance_scale", request.guidance_scale)
     kinds = _kinds(request, models)
@@ -110,6 +113,7 @@ def resolve(
         controls=control_uses(request, controlnets, height, width),
         image_prompt=image_prompt(request, *image_prompts),
         loras=loras,
+        decoder=checked_decoder(request.decoder, models),
     )
 
 

@@ -12,6 +12,7 @@ from ...engine.stored.header import SUFFIXES, read_header, refuse_pickle
 from . import hub
 from .detect import detect
 from .diffusers_layout import STEMS, canonical
+from .families import FAMILIES
 from .inventory import refuse_scaled, take_stock
 from .marks import Noise, noise_of
 from .original_layout import UNET, Tensors, map_components, mismatch
@@ -90,13 +91,16 @@ def _open_file(path: Path, config: Path | None, asked: Noise, vae: OtherVae | No
     header = read_header(path)
     refuse_scaled(header.tensors, path)
     kind = detect(header.tensors, path, vae=vae is None)
-    settings = read_settings(config or BUNDLED / kind, vae.config_beside(config) if vae else None)
+    beside = config or BUNDLED / kind
+    settings = read_settings(beside, vae.config_beside(beside) if vae else None)
     if settings.kind != kind:
         raise IncompatibleError(
             f"{path} is a {kind}, but {config} configures a {settings.kind}; give one for a {kind}."
         )
     settings = _for_inpainting(settings, header.tensors)
-    noise = noise_of(header, path, asked, settings.scheduler_config if config else None)
+    noise = noise_of(header, path, asked, settings.scheduler_config if config else None, kind)
+    if config is None and (size := FAMILIES[kind].sample_sizes.get(noise.prediction_type or "")):
+        settings = replace(settings, unet_architecture=replace(settings.unet_architecture, sample_size=size))
     components = map_components(header.tensors, settings, path, vae=vae is None)
     return _checkpoint(path, _with_noise(settings, noise), components, vae)
 
@@ -154,7 +158,7 @@ def _telling_shapes(settings: Settings) -> list[tuple[str, str, tuple[int, ...]]
     latents = (vae.block_out_channels[-1], vae.latent_channels, 3, 3)
     return [
         ("unet", "conv_in.weight", (width, unet.in_channels, 3, 3)),
-        ("unet", "add_embedding.linear_1.weight", added),
+        *([] if unet.size_ids is None else [("unet", "add_embedding.linear_1.weight", added)]),
         ("vae", "decoder.conv_in.weight", latents),
         *(
             (name, "text_model.embeddings.token_embedding.weight", (text.vocab_size, text.hidden_size))

@@ -71,6 +71,11 @@ def silu(t: Tracer, x: Traced, inplace: bool = False) -> Any:
     return t.node("Mul", [x, t.node("Sigmoid", [x])])
 
 
+def relu(t: Tracer, x: Traced, inplace: bool = False) -> Any:
+    """Nothing below zero."""
+    return t.node("Relu", [x])
+
+
 def gelu(t: Tracer, x: Traced, approximate: str = "none") -> Any:
     """Gaussian error linear unit."""
     return t.node("Gelu", [x], approximate=approximate)
@@ -213,6 +218,7 @@ RULES: dict[Any, Translation] = {
     F.layer_norm: layer_norm,
     F.silu: silu,
     F.gelu: gelu,
+    F.relu: relu,
     F.embedding: embedding,
     F.interpolate: resize,
     F.pad: pad,
@@ -243,6 +249,7 @@ RULES: dict[Any, Translation] = {
     Tensor.cos: _elementwise("Cos"),
     Tensor.sin: _elementwise("Sin"),
     Tensor.sigmoid: _elementwise("Sigmoid"),
+    Tensor.tanh: _elementwise("Tanh"),
     # What a module may ask of a value: constants that it makes beside it hold data, hence the CPU.
     Tensor.dtype.__get__: lambda t, x: x.meta.dtype,  # type: ignore[attr-defined]
     Tensor.device.__get__: lambda t, x: torch.device("cpu"),

@@ -25,6 +25,7 @@ ENGINE_NAMES = frozenset(
         "vae_encoder",
         "control",
         "image_prompt",
+        "tiny_decoder",
     }
 )
 

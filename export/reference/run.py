@@ -165,6 +165,7 @@ def run_reference(
         runners = {
             name: _runner(name_in_run(assembly.companion, name), component, evaluations, settings, stack)
             for name, component in assembly.components.items()
+            if component.spec.role is not Role.TINY_DECODER  # see `reference.tiny`
         }
         beside = {name: _unwatched(component) for name, component in assembly.beside.items()}
         pipe = steered(assembly.companion, models, runners, beside, tokenizers)

@@ -39,7 +39,7 @@ RANGES = {
     "image_width": Range(least=64, best=1024, most=1536),
 }
 _ALONE = Range(least=1, best=1, most=1)
-SINGLE = (Role.VAE_DECODER, Role.VAE_ENCODER)
+SINGLE = (Role.VAE_DECODER, Role.VAE_ENCODER, Role.TINY_DECODER)
 """Components that are built for one row, since no call has more. A text encoder's have one too, but attention with one
 head and no size that varies has no fused kernel."""
 

@@ -150,7 +150,7 @@ def test_wrong_ones_are_told_before_anything_runs(own: Pipeline, tmp_path: Path)
     ]
     with known(own, tmp_path, loras) as (file, bad, foreign):
         own.set_adapters({file: 0.5})
-        for wrong, error, words in (
+        cases: list[tuple[Any, type[Exception], str]] = [
             ({bad: 1.0}, IncompatibleError, f"narrow has matrices .* for {layer}"),
             ({foreign: 1.0}, IncompatibleError, "stranger changes blocks.0.attn of base/unet"),
             ({str(tmp_path / "none.safetensors"): 1.0}, RequestError, "is no file"),
@@ -159,10 +159,11 @@ def test_wrong_ones_are_told_before_anything_runs(own: Pipeline, tmp_path: Path)
             ({file: "much"}, RequestError, "weight of LoRA"),
             ({3: 1.0}, RequestError, "give the path"),
             ([file], RequestError, "give files"),
-        ):
+        ]
+        for wrong, error, words in cases:
             for attempt in (own.set_adapters, lambda loras: own.request(**OPTIONS, loras=loras)):
                 with pytest.raises(error, match=words):
-                    attempt(wrong)  # type: ignore[operator]
+                    attempt(wrong)
         assert dict(own._adapting.own) == {file: 0.5}, "what was set stays"
     assert np.array_equal(own(**OPTIONS).images, plain)
 
