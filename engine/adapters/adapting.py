@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from ..architecture import Models
 from ..errors import IncompatibleError
+from ..folder.openings import Shape
 from ..request.loras import Loras, LoraUse, lora_uses
 from ..request.request import ResolvedRequest
 from ..request.wanted import inputs_wanted
-from ..runners.adapted import Adapted, Opens, graph_for
+from ..runners.adapted import Adapted, Opens, graph_for, openings_of
 from ..runners.base import Runner
 from .additions import additions
 from .factors import Factors, read_factors
@@ -136,7 +137,7 @@ class Adapting:
             runner = self.runners.get(component)
             if runner is None:
                 continue  # an engine without the refiner that it was made for too
-            openings = runner.openings if isinstance(runner, Opens) else None
+            openings = openings_of(runner)
             if openings is None:
                 raise IncompatibleError(
                     f"LoRA {names} changes {component}, and this engine has no graph of it that takes any; build it "
@@ -151,16 +152,15 @@ class Adapting:
         pairs: dict[str, dict[str, Pair]] = {}
         for component, layers in lora.pairs.items():
             other = component.replace("/unet", "/conditioner")
-            runner = self.runners.get(other)
-            openings = runner.openings if isinstance(runner, Opens) and other != component else None
-            there = {} if openings is None else openings.shapes(tuple(openings.layers))
+            openings = openings_of(self.runners.get(other)) if other != component else None
+            there: Mapping[str, Shape] = {} if openings is None else openings.shapes(tuple(openings.layers))
             for layer, pair in layers.items():
                 pairs.setdefault(other if layer in there else component, {})[layer] = pair
         return replace(lora, pairs=pairs)
 
-    def _factors_of(self, component: str, runner: Opens) -> Mapping[str, Factors]:
+    def _factors_of(self, component: str, runner: object) -> Mapping[str, Factors]:
         if component not in self._factors:
-            file = runner.factors_file()
+            file = runner.factors_file() if isinstance(runner, Opens) else None
             self._factors[component] = {} if file is None else read_factors(file)
         return self._factors[component]
 

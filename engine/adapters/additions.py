@@ -58,8 +58,8 @@ def _parts(
         names.append(part)
     if not names:
         raise IncompatibleError(
-            f"LoRA {lora} changes {layer} of {component}, which this engine has no such layer for; give one that was "
-            "made for its model"
+            f"LoRA {lora} changes {layer} of {component}, and this engine has no such layer; give one made for "
+            "its model"
         )
     out, taken, *kernel = shapes[names[0]]
     wanted = ((pair.rank, taken, *kernel), (out * len(names), pair.rank))

@@ -107,6 +107,11 @@ def form_of(runner: Runner) -> Runner:
     return runner.open if isinstance(runner, Adapted) else runner
 
 
+def openings_of(runner: object) -> Openings | None:
+    """The open graphs of a runner's component; None where it has none, or cannot run any."""
+    return runner.openings if isinstance(runner, Opens) else None
+
+
 def graph_for(runner: Opens, layers: Collection[str], inputs: Collection[str] = ()) -> OpenGraph | None:
     """The graph that takes pairs for these layers and these inputs: one that is loaded, or else the first; or None."""
     openings = runner.openings
