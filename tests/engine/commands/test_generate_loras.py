@@ -63,7 +63,7 @@ def test_another_file_of_the_same_name_is_told(
     run(capsys, "generate", "a fox <lora:style:0.8>", "-o", tmp_path / "a.png", "--seed", "1", *base)
     file = folder / "style.safetensors"
     unet = read_manifest(tiny_engine).models.denoisers["base"].unet
-    write(file, lora([layer for layer in unet_layers(unet, "base")][:1], kohya("lora_unet"), alpha=0.01))
+    write(file, lora(list(unet_layers(unet, "base"))[:1], kohya("lora_unet"), alpha=0.01))
     shown = run(capsys, "generate", "--like", tmp_path / "a.png", "-o", tmp_path / "b.png", *base)
     assert "other files than the picture was made with: style" in shown.err
 
