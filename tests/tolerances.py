@@ -114,6 +114,9 @@ STRESSED_BY_POWER_OF_TWO = 1e-10
 # A small network and the same one with factors from 1/8 to 8 in its weights, both in float32: rounding, layers deep.
 SMOOTHED_RELATIVE = 1e-4
 
+# The same with a low-rank pair beside every layer, whose factors are undone in the pair.
+OPEN_RELATIVE = 1e-4
+
 # The same by another factor, whose products are rounded to float32 (6e-8) once in every tensor.
 STRESSED_RELATIVE = 1e-6
 # The error of a component of a build whose checkpoint has outlier channels, relative to that of the tame one: smoothing

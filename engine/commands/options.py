@@ -13,6 +13,7 @@ from ..request.prompt import escape
 from ..request.sizes import size_of
 from ..runners.ort_providers import PROVIDERS
 from ..sampling.samplers.table import SAMPLERS, SCHEDULES
+from .lora import loras_of
 
 STEPS = 30
 """The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
@@ -30,6 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")
     parser.add_argument("--aspect", help="width and height by the name of a bucket, such as 3:2 or 16:9")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[:WEIGHT]",
+        help="a LoRA and how much it counts, such as style.safetensors:0.8; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--lora-folder", help="where LoRAs lie that the prompt names as <lora:name:0.8>")
     parser.add_argument("--literal", action="store_true", help="prompts are words alone: brackets are no weights")
     parser.add_argument("--no-refiner", action="store_true", help="let the base walk to the end")
@@ -61,6 +66,8 @@ def options_of(
     if {"num_inference_steps", "schedule"} & given.keys():
         kept.pop("timesteps", None)
         kept.pop("sigmas", None)
+    if args.lora:
+        given["loras"] = loras_of(args.lora)
     if args.literal:
         given.pop("lora_folder", None)  # tags are words too
         given |= {name: escape(given[name]) for name in _TEXTS & given.keys()}
