@@ -55,7 +55,9 @@ def _run(args: argparse.Namespace) -> int:
     budget = None if args.budget is None else parse_bytes(args.budget)
     with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
         defaults, left_out = (
-            ({}, []) if like is None else like.keywords(pipe.models, lora_folder=args.lora_folder is not None)
+            ({}, [])
+            if like is None
+            else like.keywords(pipe.models, lora_folder=bool(args.lora_folder), loras=bool(args.lora))
         )
         options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
         if args.prompt is not None:
@@ -90,6 +92,7 @@ def _warnings(
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
         if other := like.other_loras(request.loras):
             yield f"other files than the picture was made with: {', '.join(other)}"
+    yield from (note for use in request.loras for note in use.notes)
     if args.literal:
         return
     (prompt,) = request.prompts

@@ -155,6 +155,8 @@ def test_what_no_layer_answers_to_is_told_by_its_key(tmp_path: Path) -> None:
              "lora_unet_conv_in.diff_b": torch.zeros(64)}  # fmt: skip
     found = read_lora(write(tmp_path / "a.safetensors", tensors | extra), MODELS)
     assert found.unmatched == tuple(sorted(extra))
+    (note,) = found.notes()
+    assert note.startswith("LoRA a: 3 of its keys have no place here (lora_unet_conv_in.diff_b, ")
     assert len(found.pairs["base/unet"]) + len(found.pairs["base/conditioner"]) == len(tensors) // 3
 
 
