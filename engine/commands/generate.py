@@ -90,8 +90,8 @@ def _warnings(
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
-        if other := like.other_loras(request.loras):
-            yield f"other files than the picture was made with: {', '.join(other)}"
+        if others := like.other_loras(request.loras):
+            yield f"other files than the picture was made with: {', '.join(others)}"
     yield from (note for use in request.loras for note in use.notes)
     if args.literal:
         return

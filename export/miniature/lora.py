@@ -101,12 +101,12 @@ def make_samples(pipeline: StableDiffusionXLPipeline, recipe: LoraRecipe) -> Sam
     painted = generate(pipeline, None, words, seed=recipe.seed, steps=10)
     drawn = np.stack([cyanotype(picture) for picture in painted])
     pixels = to_unit((drawn * 255).round().astype(np.uint8))
-    latents = torch.cat([encode(pipeline.vae, some) for some in pixels.split(32)])
+    latents = torch.cat([encode(pipeline.vae, some) for some in pixels.tensor_split(-(-len(pixels) // 32))])
     tokens, tokens_2 = (tokenize(t, words).long() for t in (pipeline.tokenizer, pipeline.tokenizer_2))
     length = min(LENGTH, used_length(tokens, pipeline.text_encoder.config.eos_token_id) + 1)
     parts = [
-        encode_base(pipeline.text_encoder, pipeline.text_encoder_2, a, b)
-        for a, b in zip(tokens[:, :length].split(64), tokens_2[:, :length].split(64), strict=True)
+        encode_base(pipeline.text_encoder, pipeline.text_encoder_2, a[None], b[None])
+        for a, b in zip(tokens[:, :length], tokens_2[:, :length], strict=True)
     ]
     context, pooled = (torch.cat(some) for some in zip(*parts, strict=True))
     return Samples(latents=latents, context=context, pooled=pooled, length=length)

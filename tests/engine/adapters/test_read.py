@@ -17,6 +17,7 @@ from pocketxl.engine.architecture import Models
 from ...fixtures.adapters import (
     base_layers,
     delta,
+    dotted,
     kohya,
     lora,
     miniature_models,
@@ -91,7 +92,7 @@ def everything(spelled: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for layers, prefix in ((unet, "unet"), (one, "text_encoder"), (two, "text_encoder_2")):
         names = ("lora_A.weight", "lora_B.weight")
-        found |= lora(layers, lambda layer, prefix=prefix: f"{prefix}.{layer.name}", names=names, alpha=None)
+        found |= lora(layers, dotted(prefix), names=names, alpha=None)
     return found
 
 

@@ -1,0 +1,102 @@
+"""The recipe of the example LoRA, and the file that ships."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pocketxl.engine.adapters.notes import read_notes
+from pocketxl.engine.adapters.read import open_adapter, read_lora
+from pocketxl.export.miniature.lora import INK, PAPER, LoraRecipe, cyanotype, draw_captions
+from pocketxl.export.miniature.lora_file import write_kohya
+from pocketxl.export.miniature.lora_layers import attach
+
+from ...fixtures.adapters import delta, miniature_models
+
+SHIPPED = Path(__file__).parents[3] / "engine/miniature/loras/cyanotype.safetensors"
+
+
+def small_unet() -> torch.nn.Module:
+    from pocketxl.export.miniature.models import Miniature, base_unet
+
+    return base_unet(Miniature(), 128)
+
+
+def test_pairs_begin_as_nothing_and_the_file_has_what_they_became(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = small_unet()
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    pairs = attach(unet, rank=2, conv_rank=1)
+    for name in pairs:
+        assert torch.equal(unet.get_submodule(name).weight, before[f"{name}.weight"])
+    with torch.no_grad():
+        for pair in pairs.values():
+            pair.up.normal_()
+    file = tmp_path / "trained.safetensors"
+    write_kohya(pairs, file, title="trained", steps=1, images=2)
+    found = read_lora(file, miniature_models())
+    ours = {name: pair for component in found.pairs.values() for name, pair in component.items()}
+    assert ours.keys() == pairs.keys()
+    assert not found.unmatched
+    for name, pair in ours.items():
+        change = unet.get_submodule(name).weight.detach() - before[f"{name}.weight"]
+        torch.testing.assert_close(delta(pair), change, rtol=5e-3, atol=5e-3)  # the file is float16
+
+
+def test_every_attention_and_every_resnet_is_in_it() -> None:
+    names = set(attach(small_unet(), rank=2, conv_rank=1))
+    for part in ("attn1.to_q", "attn2.to_k", "attn2.to_v", "to_out.0", "proj_in", "resnets.0.conv1", "resnets.0.conv2"):
+        assert any(name.endswith(part) for name in names), part
+
+
+def test_a_print_is_of_one_ink_by_lightness() -> None:
+    colours = np.array([[[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5]]], np.float32)
+    printed = cyanotype(colours)[0]
+    assert np.allclose(printed[:2], [INK, PAPER], atol=1e-6)
+    assert np.allclose(printed[4], (INK + PAPER) / 2, atol=1e-6)
+    assert printed[3].sum() > printed[2].sum()  # green is lighter than red
+
+
+def test_captions_name_every_thing_before_one_comes_twice_and_are_the_same_for_a_seed() -> None:
+    from pocketxl.export.miniature.vocabulary import core_names
+
+    drawn = draw_captions(len(core_names()), 0)
+    assert drawn == draw_captions(len(core_names()), 0) != draw_captions(len(core_names()), 1)
+    for name in core_names():
+        assert any(name in caption for caption in drawn), name
+
+
+def test_what_ships_is_small_and_fits_the_bundled_engine() -> None:
+    assert SHIPPED.stat().st_size < 300_000
+    found = read_lora(SHIPPED, miniature_models())
+    assert set(found.pairs) == {"base/unet", "base/conditioner"}
+    assert not found.unmatched
+    assert found.error == 0
+    notes = read_notes(open_adapter(SHIPPED))
+    assert (notes.title, notes.kinds) == ("cyanotype", {"LoRA": 124})
+    recipe = LoraRecipe()
+    assert set(notes.ranks) == {recipe.rank, recipe.conv_rank}
+
+
+@pytest.mark.slow
+def test_the_style_takes_the_colour_out_of_a_picture() -> None:
+    """By diffusers, with the shipped file: a red thing on green is blue and white."""
+    from diffusers import StableDiffusionXLPipeline
+
+    from pocketxl.export.miniature.lora import WEIGHTS
+    from pocketxl.export.miniature.sample import generate
+
+    pipeline = StableDiffusionXLPipeline.from_pretrained(str(WEIGHTS), dtype=torch.float32)
+    prompt = ["a red apple on a green background"]
+    plain = generate(pipeline, None, prompt, steps=12)[0]
+    pipeline.load_lora_weights(str(SHIPPED.parent), weight_name=SHIPPED.name)
+    styled = generate(pipeline, None, prompt, steps=12)[0]
+
+    def off(picture: np.ndarray) -> float:
+        """How far its colours are from those of the ink on the paper, on average."""
+        way = (PAPER - INK) / np.linalg.norm(PAPER - INK)
+        rest = picture - INK
+        return float(np.linalg.norm(rest - (rest @ way)[..., None] * way, axis=-1).mean())
+
+    assert off(styled) < off(plain) / 3
