@@ -111,9 +111,9 @@ def test_a_lora_of_every_layer_adds_what_diffusers_adds(pipeline: Any, tmp_path:
 def test_the_original_layout_says_the_same_as_diffusers_layout(tmp_path: Path) -> None:
     named = write(tmp_path / "a.safetensors", lora(base_layers(MODELS), kohya("lora_unet")))
     unnamed = write(tmp_path / "b.safetensors", everything("kohya, original"))
-    dotted = lora(base_layers(MODELS), lambda layer: f"diffusion_model.{original(MODELS)(layer)}")
+    comfy = lora(base_layers(MODELS), lambda layer: f"diffusion_model.{original(MODELS)(layer)}")
     assert_same(deltas(read_lora(unnamed, MODELS)), deltas(read_lora(named, MODELS)))
-    assert_same(deltas(read_lora(write(tmp_path / "c.safetensors", dotted), MODELS)), deltas(read_lora(named, MODELS)))
+    assert_same(deltas(read_lora(write(tmp_path / "c.safetensors", comfy), MODELS)), deltas(read_lora(named, MODELS)))
 
 
 def test_the_settings_in_a_file_of_diffusers_give_alpha(pipeline: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pocketxl.engine.adapters.notes import read_notes
 from pocketxl.engine.adapters.read import open_adapter, read_lora
@@ -17,10 +18,17 @@ from ...fixtures.adapters import delta, miniature_models
 SHIPPED = Path(__file__).parents[3] / "engine/miniature/loras/cyanotype.safetensors"
 
 
-def small_unet() -> torch.nn.Module:
+def small_unet() -> nn.Module:
     from pocketxl.export.miniature.models import Miniature, base_unet
 
-    return base_unet(Miniature(), 128)
+    unet: nn.Module = base_unet(Miniature(), 128)
+    return unet
+
+
+def weight(network: nn.Module, name: str) -> Tensor:
+    found = network.get_submodule(name).weight
+    assert isinstance(found, Tensor)
+    return found.detach()
 
 
 def test_pairs_begin_as_nothing_and_the_file_has_what_they_became(tmp_path: Path) -> None:
@@ -29,10 +37,10 @@ def test_pairs_begin_as_nothing_and_the_file_has_what_they_became(tmp_path: Path
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
     pairs = attach(unet, rank=2, conv_rank=1)
     for name in pairs:
-        assert torch.equal(unet.get_submodule(name).weight, before[f"{name}.weight"])
+        assert torch.equal(weight(unet, name), before[f"{name}.weight"])
     with torch.no_grad():
-        for pair in pairs.values():
-            pair.up.normal_()
+        for trained in pairs.values():
+            trained.up.normal_()
     file = tmp_path / "trained.safetensors"
     write_kohya(pairs, file, title="trained", steps=1, images=2)
     found = read_lora(file, miniature_models())
@@ -40,7 +48,7 @@ def test_pairs_begin_as_nothing_and_the_file_has_what_they_became(tmp_path: Path
     assert ours.keys() == pairs.keys()
     assert not found.unmatched
     for name, pair in ours.items():
-        change = unet.get_submodule(name).weight.detach() - before[f"{name}.weight"]
+        change = weight(unet, name) - before[f"{name}.weight"]
         torch.testing.assert_close(delta(pair), change, rtol=5e-3, atol=5e-3)  # the file is float16
 
 
