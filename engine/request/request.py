@@ -22,7 +22,7 @@ _ADVICE = {
     "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
     "image": "only text to image is supported", "strength": "only text to image is supported",
     "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
-    "cross_attention_kwargs": "adapters are not supported",
+    "cross_attention_kwargs": "use loras",
 }  # fmt: skip
 
 
