@@ -33,7 +33,7 @@ def write_kohya(pairs: Mapping[str, LowRank], file: Path, *, title: str, steps: 
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.title": title,
         "modelspec.license": "Apache-2.0",
-        "modelspec.description": "A print in one blue ink: a style for the base of PocketXL's miniature alone",
+        "modelspec.description": "Blueprints: a style for PocketXL's miniature, which no other model can use",
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, metadata=metadata)
