@@ -115,7 +115,8 @@ class Adapting:
     def _read(self, uses: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
         found = [(use, self._shelf.get(use.file)) for use in uses]
         return tuple(
-            replace(use, name=lora.name, digest=lora.digest, short_hash=lora.short_hash) for use, lora in found
+            replace(use, name=lora.name, digest=lora.digest, short_hash=lora.short_hash, notes=lora.notes())
+            for use, lora in found
         )
 
     def _join(self, uses: tuple[LoraUse, ...]) -> Joined:

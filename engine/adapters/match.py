@@ -148,7 +148,8 @@ def _check_sizes(path: Path, tensors: Parts, changes: list[Change], models: Mode
 
 def foreign(path: Path, tensors: Parts, models: Models) -> IncompatibleError:
     """The error for a file of which nothing fits: it names what the file is, as far as that can be told."""
-    here = f"this engine is {models.family}, {' + '.join(models.denoisers)}"
+    own = (f"{kind} (prompts {model.unet.cross_attention_dim} wide)" for kind, model in models.denoisers.items())
+    here = f"this engine is {models.family}, {' + '.join(own)}"
     if (what := instead(tensors)) is not None:
         return IncompatibleError(f"{path} is {what}, not a LoRA; give a LoRA's .safetensors file")
     if (family := made_for(tensors)) is not None:

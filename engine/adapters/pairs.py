@@ -47,3 +47,13 @@ class Lora:
     """Keys of the file that no layer of the engine answers to."""
     error: float = 0.0
     """What of the file's changes is left out, relative to them: 0 for a LoRA, and for others that are exactly pairs."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What of the file does not reach the picture, a sentence each."""
+        found = []
+        if self.unmatched:
+            among = ", ".join(key[:80] for key in self.unmatched[:3])
+            found.append(f"LoRA {self.name}: {len(self.unmatched)} of its keys have no place here ({among}), left out")
+        if self.error:
+            found.append(f"LoRA {self.name}: approximated by low-rank pairs, {self.error:.1%} of its change left out")
+        return tuple(found)

@@ -68,7 +68,9 @@ def _run(args: argparse.Namespace) -> int:
         args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, **controls.folders
     ) as pipe:
         defaults, left_out = (
-            ({}, []) if like is None else like.keywords(pipe.models, lora_folder=args.lora_folder is not None)
+            ({}, [])
+            if like is None
+            else like.keywords(pipe.models, lora_folder=bool(args.lora_folder), loras=bool(args.lora))
         )
         options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np", **controls.options}
         if args.prompt is not None:
@@ -107,9 +109,10 @@ def _warnings(
             yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
-        if other := like.other_loras(request.loras):
-            yield f"other files than the picture was made with: {', '.join(other)}"
+        if others := like.other_loras(request.loras):
+            yield f"other files than the picture was made with: {', '.join(others)}"
         yield from other_pictures(like, request)
+    yield from (note for use in request.loras for note in use.notes)
     if args.literal:
         return
     texts = [text for p in request.prompts for text in (p.prompt, p.prompt_2, p.negative_prompt, p.negative_prompt_2)]

@@ -38,10 +38,13 @@ class Like:
         if not self._settings:
             raise RequestError(f"{path} has no settings inside; give a picture that was saved with them")
 
-    def keywords(self, models: Models, *, lora_folder: bool = False) -> tuple[dict[str, Any], list[str]]:
+    def keywords(
+        self, models: Models, *, lora_folder: bool = False, loras: bool = False
+    ) -> tuple[dict[str, Any], list[str]]:
         """The call's keywords (`prompt` among them) as far as this engine knows them, and what is left out.
 
-        `lora_folder`: whether there is a folder to find the picture's LoRAs in, which its prompt names.
+        `lora_folder`: whether there is a folder to find the picture's LoRAs in, which its prompt names; `loras`:
+        whether others were given, which count instead.
 
         Raises `RequestError` for a setting that cannot be read.
         """
@@ -67,7 +70,7 @@ class Like:
                 settings.pop(str(label))
         if KEY in settings and not lora_folder:
             settings[PROMPT], tagged = without_tags(settings.get(PROMPT, ""))
-            if tagged:
+            if tagged and not loras:
                 left_out.append(f"{KEY} ({', '.join(read_hashes(settings))}; give --lora-folder)")
         return keywords(settings), left_out
 

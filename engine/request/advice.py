@@ -10,5 +10,5 @@ ADVICE = {
     "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
     "masked_image_latents": "they are made of image and mask_image",
     "ip_adapter_image_embeds": "give ip_adapter_image",
-    "cross_attention_kwargs": "adapters are not supported",
+    "cross_attention_kwargs": "use loras",
 }  # fmt: skip

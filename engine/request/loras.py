@@ -33,6 +33,9 @@ class LoraUse:
     short_hash: str = ""
     """AUTOMATIC1111's, of its tensors, in 12 hexadecimal digits."""
 
+    notes: tuple[str, ...] = ()
+    """What of the file does not reach the picture."""
+
     def weight_in(self, component: str) -> float:
         """How much it counts there."""
         text = component.rsplit("/", 1)[-1].startswith("text_encoder")

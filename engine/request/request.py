@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -14,9 +14,6 @@ from .resolved import Prompt as Prompt
 from .resolved import ResolvedRequest as ResolvedRequest
 from .resolved import Run as Run
 from .resolved import Text as Text
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """The bytes of a tensor as float32 numbers, whatever floats they are stored as. Needs numpy alone."""
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +10,7 @@ import numpy.typing as npt
 from .header import StoredTensor
 
 Floats = npt.NDArray[np.float32]
-_PLAIN = {
+_PLAIN: Mapping[str, np.dtype[Any]] = {
     "float64": np.dtype("<f8"),
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),

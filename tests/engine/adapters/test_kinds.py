@@ -69,6 +69,8 @@ def test_what_is_nearly_of_low_rank_is_approximated_and_its_error_told(tmp_path:
     full = low + 0.1 * torch.randn(rows, columns, generator=draw)
     name = f"lora_unet_{LINEAR.name.replace('.', '_')}"
     found, error = ours(tmp_path, {f"{name}.diff": full}, LINEAR)
+    told = read_lora(tmp_path / "a.safetensors", MODELS).notes()
+    assert told == (f"LoRA a: approximated by low-rank pairs, {error:.1%} of its change left out",)
     true = float((found - full).norm() / full.norm())
     assert error == pytest.approx(true, rel=1e-3)
     assert 0.005 < error < 0.05

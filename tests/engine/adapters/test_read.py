@@ -17,6 +17,7 @@ from pocketxl.engine.architecture import Models
 from ...fixtures.adapters import (
     base_layers,
     delta,
+    dotted,
     kohya,
     lora,
     miniature_models,
@@ -91,7 +92,7 @@ def everything(spelled: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for layers, prefix in ((unet, "unet"), (one, "text_encoder"), (two, "text_encoder_2")):
         names = ("lora_A.weight", "lora_B.weight")
-        found |= lora(layers, lambda layer, prefix=prefix: f"{prefix}.{layer.name}", names=names, alpha=None)
+        found |= lora(layers, dotted(prefix), names=names, alpha=None)
     return found
 
 
@@ -110,9 +111,9 @@ def test_a_lora_of_every_layer_adds_what_diffusers_adds(pipeline: Any, tmp_path:
 def test_the_original_layout_says_the_same_as_diffusers_layout(tmp_path: Path) -> None:
     named = write(tmp_path / "a.safetensors", lora(base_layers(MODELS), kohya("lora_unet")))
     unnamed = write(tmp_path / "b.safetensors", everything("kohya, original"))
-    dotted = lora(base_layers(MODELS), lambda layer: f"diffusion_model.{original(MODELS)(layer)}")
+    comfy = lora(base_layers(MODELS), lambda layer: f"diffusion_model.{original(MODELS)(layer)}")
     assert_same(deltas(read_lora(unnamed, MODELS)), deltas(read_lora(named, MODELS)))
-    assert_same(deltas(read_lora(write(tmp_path / "c.safetensors", dotted), MODELS)), deltas(read_lora(named, MODELS)))
+    assert_same(deltas(read_lora(write(tmp_path / "c.safetensors", comfy), MODELS)), deltas(read_lora(named, MODELS)))
 
 
 def test_the_settings_in_a_file_of_diffusers_give_alpha(pipeline: Any, tmp_path: Path) -> None:
@@ -155,6 +156,8 @@ def test_what_no_layer_answers_to_is_told_by_its_key(tmp_path: Path) -> None:
              "lora_unet_conv_in.diff_b": torch.zeros(64)}  # fmt: skip
     found = read_lora(write(tmp_path / "a.safetensors", tensors | extra), MODELS)
     assert found.unmatched == tuple(sorted(extra))
+    (note,) = found.notes()
+    assert note.startswith("LoRA a: 3 of its keys have no place here (lora_unet_conv_in.diff_b, ")
     assert len(found.pairs["base/unet"]) + len(found.pairs["base/conditioner"]) == len(tensors) // 3
 
 
