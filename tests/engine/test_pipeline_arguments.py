@@ -86,6 +86,13 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# With diffusers' other pipelines as oracle: test_pictures_in_parity.py, test_pipeline_hires.py, test_pipeline_pictures.py.
+ELSEWHERE = {
+    "image", "strength", "mask_image", "mask_blur", "paste_back", "denoising_start", "base", "hires_scale",
+    "hires_strength", "hires_steps", "hires_upscaler",
+}  # fmt: skip
+
+
 def ours(pipe: Pipeline, **options: Any) -> np.ndarray:
     made = pipe(**{**PLAIN, **options}).images
     assert isinstance(made, np.ndarray)
@@ -130,7 +137,7 @@ def test_keyword_counts(pipe: Pipeline, plain: np.ndarray, keyword: str) -> None
 
 
 def test_every_keyword_is_looked_at() -> None:
-    assert {field.name for field in fields(GenerationRequest)} == {*CHANGES, *NO_CHANGE, "generator"}
+    assert {field.name for field in fields(GenerationRequest)} == {*CHANGES, *NO_CHANGE, *ELSEWHERE, "generator"}
 
 
 def test_generator_is_a_seed(pipe: Pipeline, plain: np.ndarray) -> None:
