@@ -86,7 +86,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-# With diffusers' other pipelines as oracle: test_pictures_in_parity.py, test_pipeline_hires.py, test_pipeline_pictures.py.
+# Held to diffusers' other pipelines in test_pictures_in_parity.py and test_pipeline_hires.py; see test_pipeline_pictures.py too.
 ELSEWHERE = {
     "image", "strength", "mask_image", "mask_blur", "paste_back", "denoising_start", "base", "hires_scale",
     "hires_strength", "hires_steps", "hires_upscaler",
