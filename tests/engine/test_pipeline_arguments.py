@@ -86,7 +86,7 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-# Held to diffusers' other pipelines in test_pictures_in_parity.py and test_pipeline_hires.py; see test_pipeline_pictures.py too.
+# Held to diffusers' other pipelines in test_pictures_in_parity.py and test_pipeline_hires.py.
 ELSEWHERE = {
     "image", "strength", "mask_image", "mask_blur", "paste_back", "denoising_start", "base", "hires_scale",
     "hires_strength", "hires_steps", "hires_upscaler",
