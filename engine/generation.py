@@ -138,7 +138,7 @@ class Generation:
             return latents
         given, finish = request.pictures, None
         if given is not None and given.paste_back:
-            finish = partial(paste_back, given, images=len(latents))
+            finish = partial(paste_back, given, len(latents))
         return self._vae.decoded(latents, kind, finish=finish)
 
     def _beginning(self, noise: Noise) -> Beginning:

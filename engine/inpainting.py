@@ -35,8 +35,8 @@ class Inpainting:
         return None if self.masked is None else np.concatenate([self.masks, self.masked], axis=1)
 
 
-def paste_back(given: PictureInput, index: int, images: int, picture: Array) -> Array:
-    """Picture `index` of so many, (H, W, 3) in [0, 1], with what is black in the mask taken from the input."""
+def paste_back(given: PictureInput, images: int, index: int, picture: Array) -> Array:
+    """Picture `index` of so many `images`, (H, W, 3) in [0, 1], with what is black in the mask taken from the input."""
     one = given.at(index, images)
     mask, own = one.masks[0][:, :, None], floats(one.pictures[0])
     return np.where(mask == 0, own, np.where(mask == 1, picture, own + (picture - own) * mask))

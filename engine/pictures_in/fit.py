@@ -36,7 +36,7 @@ def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
         np.asarray(Image.fromarray(np.ascontiguousarray(planes[:, :, i])).resize(size, Image.Resampling.LANCZOS))
         for i in range(planes.shape[2])
     ]
-    whole = np.clip(np.stack(found, axis=2), 0, 1)  # the filter goes beyond what it is given
+    whole: np.ndarray = np.clip(np.stack(found, axis=2), 0, 1)  # the filter goes beyond what it is given
     return whole[:, :, 0] if picture.ndim == 2 else whole
 
 

@@ -67,7 +67,8 @@ def _one(items: tuple[_T, ...], index: int, images: int) -> tuple[_T, ...]:
 
 def floats(picture: np.ndarray) -> Array:
     """(H, W, 3) of uint8 or floats in [0, 1] → float32 in [0, 1]."""
-    return picture.astype(np.float32) / 255 if picture.dtype == np.uint8 else picture.astype(np.float32, copy=False)
+    wide: Array = picture.astype(np.float32, copy=False)
+    return wide / np.float32(255) if picture.dtype == np.uint8 else wide
 
 
 def spread(rows: np.ndarray, images: int) -> np.ndarray:

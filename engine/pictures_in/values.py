@@ -109,7 +109,7 @@ def _deep(image: Any) -> np.ndarray | None:
     grey = np.asarray(image).astype(np.float32)
     # Mode I is of 32 bits, but what files bring in it has 16, or 8.
     white = _DEEP if image.mode != "I" or grey.max() > 255 else 255
-    return np.clip(grey / np.float32(white), 0, 1)
+    return np.asarray(np.clip(grey / np.float32(white), 0, 1))
 
 
 def _transparent(image: Any) -> bool:

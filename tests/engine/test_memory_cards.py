@@ -44,7 +44,7 @@ def test_the_u_nets_stay_together_take_turns_or_do_not_fit(on_rtx: Pipeline) -> 
     assert least < whole
     everything = ask(on_rtx, whole)
     assert (everything.fits, everything.unets, everything.plan.peak_bytes) == (True, "together", whole)
-    assert len(everything.plan.keep) == len(on_rtx.runners)
+    assert everything.plan.keep == set(on_rtx.runners) - {"vae_encoder"}  # which no picture comes in for
     turns = ask(on_rtx, least)
     assert (turns.fits, turns.unets, turns.plan.peak_bytes) == (True, "in turns", least)
     none = ask(on_rtx, least - 1)

@@ -86,6 +86,13 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# Held to diffusers' other pipelines in test_pictures_in_parity.py and test_pipeline_hires.py.
+ELSEWHERE = {
+    "image", "strength", "mask_image", "mask_blur", "paste_back", "denoising_start", "base", "hires_scale",
+    "hires_strength", "hires_steps", "hires_upscaler",
+}  # fmt: skip
+
+
 def ours(pipe: Pipeline, **options: Any) -> np.ndarray:
     made = pipe(**{**PLAIN, **options}).images
     assert isinstance(made, np.ndarray)
@@ -135,6 +142,8 @@ def test_every_keyword_is_looked_at() -> None:
         "wildcard_folder", "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds",
         "negative_pooled_prompt_embeds", "image", "strength", "mask_image", "mask_blur", "paste_back",
         "denoising_start", "base", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler",
+        "decoder", "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
+        "control_preprocess", "ip_adapter_image", "ip_adapter_scale",
     }  # fmt: skip
     assert {field.name for field in fields(GenerationRequest)} == {*CHANGES, *NO_CHANGE, *others}
 

@@ -44,6 +44,9 @@ def test_a_vae_beyond_the_range_of_half_builds(
     entry = components.pop("vae_decoder")
     assert entry.quality["relative_error"] < 2e-3  # 1e-2 is allowed
     assert {"decoder.conv_in", "decoder.mid_block.attentions.0.to_v"} < set(entry.halvings)
+    encoder = components.pop("vae_encoder")
+    assert encoder.quality["relative_error"] < 4e-3  # 1e-2 is allowed
+    assert {"encoder.conv_in", "encoder.mid_block.attentions.0.to_v"} < set(encoder.halvings)
     assert not any(other.halvings for other in components.values())
     assert "tensors scaled by up to 2^" in run(capsys, "inspect", out).out
 
@@ -56,6 +59,9 @@ def test_onnx_fp16_makes_its_pictures(wide: Path, tmp_path: Path) -> None:
     assert entry.quality_of == "engine"
     assert entry.quality["relative_error"] < 2e-3  # 1e-2 is allowed
     assert manifest.quality["psnr_db"] > 50
+    encoder = manifest.components["vae_encoder"]
+    assert "encoder.conv_in" in encoder.halvings
+    assert encoder.quality["relative_error"] < 4e-3  # 1e-2 is allowed
 
 
 def test_floats_that_hold_it_are_left_alone(wide: Path, tmp_path: Path, quick_builds: None) -> None:

@@ -1,5 +1,6 @@
 """One model is one `Checkpoint`, whatever form it is in; what is not an SDXL checkpoint is refused with the reason."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.checkpoint.settings import Settings
 
 from ...fixtures.checkpoints import tiny_checkpoint, tiny_modules
-from ...fixtures.original_layout import write_shards
+from ...fixtures.original_layout import write_shards, write_single_file
 
 KINDS = ("base", "refiner")
 
@@ -188,3 +189,18 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(IncompatibleError, match=r"no \.safetensors file"):
         open_checkpoint(tmp_path / "model.gguf")
+
+
+def test_an_inpainting_model_s_single_file_is_known_by_its_first_convolution(folder: Path, tmp_path: Path) -> None:
+    """Whatever configuration it is opened with: that of a base takes four channels, the file nine."""
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    width = tensors["conv_in.weight"].shape[0]
+    save_file(tensors | {"conv_in.weight": torch.randn(width, 9, 3, 3)}, path)
+    wide = json.loads((folder / "unet/config.json").read_text()) | {"in_channels": 9}
+    plain = Path(shutil.copytree(folder, tmp_path / "plain"))
+    (folder / "unet/config.json").write_text(json.dumps(wide))
+    file = write_single_file(folder, tmp_path / "inpainting.safetensors")
+    for config in (plain, folder):
+        assert open_checkpoint(file, config=config).unet_architecture.in_channels == 9
+    assert open_checkpoint(folder).unet_architecture == open_checkpoint(file, config=plain).unet_architecture
