@@ -73,9 +73,7 @@ def test_one_for_sd_15_one_with_another_encoder_and_one_that_lacks_something(
 ) -> None:
     file, encoder = adapters[False]
     save_file(adapter_tensors(file_order(unet), plus=False, text=768), tmp_path / "sd.safetensors")
-    with pytest.raises(
-        IncompatibleError, match=r"its tokens have 768 numbers, the U-Net reads \d+; take an"
-    ):
+    with pytest.raises(IncompatibleError, match=r"its tokens have 768 numbers, the U-Net reads \d+; take an"):
         open_ip_adapter(tmp_path / "sd.safetensors", encoder, architecture)
     image_encoder(projection_dim=24).save_pretrained(tmp_path / "other")
     with pytest.raises(IncompatibleError, match="reads 48 numbers of its image encoder, the one given has 24"):
