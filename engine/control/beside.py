@@ -40,7 +40,7 @@ class Beside:
         """
         if manifest.companion is not None:
             raise IncompatibleError(
-                f"{folder} is a {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
+                f"{folder} is {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
             )
         models = manifest.models
         return cls(
