@@ -32,6 +32,7 @@ from pocketxl.export.checkpoint.unet_configuration import unet_architecture
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization, StaticRange
 from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.target import Lowered
 from pocketxl.export.targets.cpu.target import CpuTarget
 
 from . import report
@@ -66,8 +67,8 @@ def shallow() -> UNetArchitecture:
     )
 
 
-def lower(architecture: UNetArchitecture, out: Path) -> Path:
-    """The engine's file. Ranges are made up: no time depends on them."""
+def lower(architecture: UNetArchitecture, out: Path) -> Lowered:
+    """The engine's files. Ranges are made up: no time depends on them."""
     with torch.device("meta"):
         module = UNet(architecture)
     ranges = {
@@ -80,8 +81,7 @@ def lower(architecture: UNetArchitecture, out: Path) -> Path:
     spec = architecture.unet()
     known = Quantization(recipe=RECIPES["int8"], role=Role.UNET, ranges=ranges)
     master = export_master("base/unet", lambda: UNet(architecture), spec)
-    CpuTarget().lower("base/unet", spec, master, RandomWeights(module), known, out, out)
-    return out / "model.onnx"
+    return CpuTarget().lower("base/unet", spec, master, RandomWeights(module), known, out, out)
 
 
 def inputs(architecture: UNetArchitecture, side: int) -> Arrays:
@@ -125,7 +125,8 @@ def main() -> int:
         records.append(report.Record(case=case + part, system=system, metric=metric, value=value, unit=unit))
 
     with TemporaryDirectory() as folder:
-        model = lower(architecture, Path(folder))
+        lower(architecture, Path(folder))
+        model = Path(folder) / "model.onnx"
         feeds = inputs(architecture, options.side)
         sessions: dict[str, Any] = {}
         for system, tiles in SYSTEMS.items():

@@ -37,11 +37,11 @@ class Shelf:
         """
         path = Path(file)
         try:
-            if not path.is_file():
-                return self._named(file)
-            status = path.stat()
+            status = path.stat() if path.is_file() else None
         except (OSError, ValueError) as error:
             raise StorageError(f"LoRA {file[:200]!r} cannot be read: {error}") from error
+        if status is None:
+            return self._named(file)
         identity = (str(path.resolve()), status.st_mtime_ns, status.st_size)
         with self._lock:
             if identity not in self._kept:
