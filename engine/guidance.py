@@ -16,23 +16,29 @@ from .sampling.samplers.base import Array
 @contextmanager
 def guided_model(
     runner: Runner,
-    prompts: Sequence[tuple[Conditioning, ...]],
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
     request: ResolvedRequest,
     controls: Sequence[ControlPart] = (),
+    *,
+    beside: Array | None = None,
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
-    Keys and values are handed to the runner once. One picture at a time, so that none depends on its neighbours; each
-    `Conditioning` of its prompt is one call. `controls` add to the U-Net; their rows are grouped as its own.
+    `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
+    to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
+    is one call. `controls` add to the U-Net; their rows are grouped as its own. `beside`: (pictures, C, H, W) that an
+    inpainting model takes behind the latents.
     """
     with ExitStack() as stack:
+        holding: dict[int, Held] = {}
 
         def hold(conditioning: Conditioning) -> Held:
-            held = runner.hold(conditioning.key_values)
-            stack.callback(held.release)
-            return held
+            if id(conditioning) not in holding:
+                holding[id(conditioning)] = held = runner.hold(conditioning.key_values)
+                stack.callback(held.release)
+            return holding[id(conditioning)]
 
-        calls = [[(side.time_vectors, hold(side)) for side in sides] for sides in prompts]
+        calls = [[[(side.time_vectors, hold(side)) for side in sides] for sides in texts] for texts in prompts]
         residuals = Residuals.held(controls, stack)
 
         def model(latents: Array, evaluation: int) -> Array:
@@ -40,10 +46,13 @@ def guided_model(
             for index in range(len(latents)):
                 one, sides = latents[index : index + 1], []
                 prompt = index // request.num_images_per_prompt
-                for group, (time_vectors, held) in enumerate(calls[prompt]):
+                for group, (time_vectors, held) in enumerate(calls[prompt][evaluation]):
                     vectors = time_vectors[evaluation]
                     rows = np.repeat(one, len(vectors), axis=0)
                     added = residuals(prompt, group, evaluation, rows)
+                    if beside is not None:
+                        more = np.repeat(beside[index : index + 1], len(vectors), axis=0)
+                        rows = np.concatenate([rows, more], axis=1)
                     sides.append(call(runner, {"latents": rows, TIME_VECTORS: vectors, **added}, held)["prediction"])
                 predictions.append(_guided(np.concatenate(sides), request))
             return np.concatenate(predictions)

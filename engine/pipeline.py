@@ -24,7 +24,7 @@ from .control.beside import NOTHING, Beside
 from .ending import Ending, Endings, seconds_of
 from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
+from .generation import Embeddings, Generation, Steps
 from .memory.budget import OUT_OF_MEMORY, budget_of
 from .memory.plan import MemoryPlan, make_plan
 from .memory.residency import Residency
@@ -32,7 +32,10 @@ from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preparation import Prepared
+from .preview import Previews
 from .progress import Progress, Silent
+from .request.decoders import checked_decoder
 from .request.keywords import CallOptions
 from .request.limits import integer
 from .request.loras import Loras
@@ -45,6 +48,7 @@ from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
 from .vae import check_latents
+from .vae_phases import VaePhases
 from .walk import walk
 
 
@@ -62,6 +66,7 @@ class Pipeline:
         name: str = "",
         digest: str = "",
         beside: Beside = NOTHING,
+        folder: Path | None = None,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
@@ -71,6 +76,8 @@ class Pipeline:
         self.name = name
         self.digest = digest
         """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
+        self.preview = Previews(models, folder)
+        """Called with a `Step` or latents: PIL pictures of them, or with `output_type="np"` an array; loads nothing."""
         self._budget = memory_budget
         self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
@@ -114,6 +121,7 @@ class Pipeline:
             name=folder.resolve().name,
             digest=manifest.digest,
             beside=beside,
+            folder=folder,
         )
         made.set_adapters(loras or {})
         return made
@@ -193,14 +201,19 @@ class Pipeline:
             generation = self._generation(request, progress)
             return (yield from generation.steps(embeddings))
 
-    def decode(self, latents: Array, *, output_type: str = "pil", progress: Progress | None = None) -> Any:
+    def decode(
+        self, latents: Array, *, output_type: str = "pil", decoder: str = "full", progress: Progress | None = None
+    ) -> Any:
         """Latents (n, 4, h, w) of unit variance → pictures, as PIL images or arrays (n, 8h, 8w, 3) in [0, 1]."""
         check_latents(latents, self.models.vae.latent_channels, output_type)
         with self._slot():
-            workload = Workload.of_decoding(latents.shape, self.models.vae.downscale)
+            workload = Workload.of_decoding(
+                latents.shape, self.models.vae.downscale, checked_decoder(decoder, self.models)
+            )
             plan = self._plan(workload, self._budget, Effect(runners=self.runners))
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
@@ -225,8 +238,7 @@ class Pipeline:
             self._residency.release_all()
 
     def __repr__(self) -> str:
-        loaded = self._residency.loaded()
-        size = self.models.native_size
+        loaded, size = self._residency.loaded(), self.models.native_size
         return (
             f"<Pipeline {self.name or 'without a name'}: {', '.join(self.models.denoisers)}, native size "
             f"{size}x{size}; loaded: {', '.join(loaded) or 'nothing yet'}>"
@@ -243,7 +255,7 @@ class Pipeline:
     def _make(self, request: ResolvedRequest, progress: Progress | None, ending: Ending) -> Output:
         """One call, from encoding to pictures."""
         tell = request.callback_on_step_end
-        on_step = tell and (lambda step: tell(self, step.index, step.timestep, {"latents": step.latents}))
+        on_step = tell and (lambda step: tell(self, step.index, step.timestep, step.arrays))
         with self._slot():
             try:
                 generation = self._generation(request, progress)
@@ -253,14 +265,9 @@ class Pipeline:
             except MemoryError as error:
                 raise MemoryBudgetError(OUT_OF_MEMORY) from error
         return Output(
-            images=images,
-            seeds=request.seeds,
-            request=request,
-            steps=walked.steps,
-            interrupted=walked.interrupted,
-            model=self.name,
-            model_hash=self.digest[:HASH_DIGITS],
-        )
+            images=images, seeds=request.seeds, request=request, steps=walked.steps, interrupted=walked.interrupted,
+            model=self.name, model_hash=self.digest[:HASH_DIGITS],
+        )  # fmt: skip
 
     def _generation(self, request: ResolvedRequest, progress: Progress | None) -> Generation:
         """Prepare and plan a call. Raises `MemoryBudgetError` before anything is loaded."""
@@ -269,23 +276,16 @@ class Pipeline:
         plan = self._plan(prepared.workload, self._budget, effect)
         self._residency.make_room(plan)
         return Generation(
-            models=self.models,
-            runners=effect.runners,
-            tokenizers=self.tokenizers,
-            residency=self._residency,
-            plan=plan,
-            prepared=prepared,
-            progress=progress or Silent(),
-            cache=self._encoded.under(effect.keys),
+            models=self.models, runners=effect.runners, tokenizers=self.tokenizers, residency=self._residency,
+            plan=plan, prepared=prepared, progress=progress or Silent(), cache=self._encoded.under(effect.keys),
             beside=self.beside,
-        )
+        )  # fmt: skip
 
     def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:
         return make_plan(self.models, on.runners, workload, budget=budget, calls=self._slots.count, beside=on.bytes)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        """A place among the calls that may run at once."""
         self._adopt()
         with self._slots.one():
             yield

@@ -18,6 +18,8 @@ Dim = int | str
 Arrays = Mapping[str, np.ndarray]
 """By tensor name."""
 FLOAT = "float32"
+SPARSE: Mapping[str, bool] = {"sparse": True}
+"""A dataclass field's metadata: left out of `engine.json` while it is empty. For what few descriptions have."""
 INT = "int64"
 
 
@@ -28,9 +30,11 @@ class Role(StrEnum):
     CONDITIONER = "conditioner"
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
+    VAE_ENCODER = "vae_encoder"
     HINT_ENCODER = "hint_encoder"
     IMAGE_ENCODER = "image_encoder"
     IMAGE_PROJECTION = "image_projection"
+    TINY_DECODER = "tiny_decoder"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
 from ..engine.request.limits import integer
 from ..engine.runners import open_runners
+from .checkpoint.tiny import open_tiny_decoder
 from .components import Component
 from .job import (
     Job,
@@ -48,9 +49,11 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.colours import latent_colours
 from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
+from .reference.tiny import with_tiny_decoder
 from .target import FACTS, FOUND
 from .targets import find_target
 from .targets.check import check
@@ -86,6 +89,7 @@ def build(
     prediction_type: str | None = None,
     zero_snr: bool | None = None,
     vae: Path | None = None,
+    tiny_decoder: Path | None = None,
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
     strict: bool = False,
@@ -99,6 +103,7 @@ def build(
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
+    `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
     or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
     an error. `force`: build everything again, whatever is there. `threads`: for the reference run
@@ -124,6 +129,7 @@ def build(
         recipe=asked,
         keep=keep,
         calibration_size=calibration_size,
+        tiny_decoder=None if tiny_decoder is None else open_tiny_decoder(tiny_decoder),
         progress=progress,
     )
     return build_job(job, destination, force=force, threads=threads, progress=progress)
@@ -176,6 +182,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
+        manifest = replace(manifest, models=replace(manifest.models, latent_colours=latent_colours(job.assembly)))
         if not job.target.runs_here or job.assembly.companion is not None:
             break  # there are no pictures of an engine to hold to the reference's
         pictures = reference().pictures
@@ -211,7 +218,8 @@ def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
         return run_pictured(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
-    return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    return with_tiny_decoder(made, job.assembly)
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:

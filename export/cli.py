@@ -21,7 +21,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     from .quantize.recipes import RECIPES
     from .targets import TARGETS
 
-    parser.add_argument("source", help="SDXL base: diffusers folder, single-file .safetensors, or hub id")
+    parser.add_argument(
+        "source", help="SDXL base, or Stable Diffusion 1 or 2: diffusers folder, single-file .safetensors, or hub id"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, help="engine folder to make")
     parser.add_argument("--refiner", help="SDXL refiner, in any of the same forms")
     parser.add_argument("--target", default="cpu", help=f"what it is to run on: {', '.join(TARGETS)} (default: cpu)")
@@ -30,11 +32,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help=f"how weights are stored: {', '.join(RECIPES)} (default: {_defaults(TARGETS)})",
     )
     parser.add_argument(
-        "--config", type=Path, help="diffusers folder that describes a single file other than public SDXL base"
+        "--config",
+        type=Path,
+        help="diffusers folder that describes a single file of another size than the public one",
     )
     parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
     parser.add_argument(
         "--vae", type=Path, help="VAE in place of the checkpoint's own: .safetensors or diffusers folder"
+    )
+    parser.add_argument(
+        "--tiny-decoder",
+        type=Path,
+        help="TAESD's decoder beside the VAE, for quick pictures and previews: .safetensors or diffusers folder",
     )
     parser.add_argument(
         "--prediction-type",
@@ -90,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
         prediction_type=args.prediction_type,
         zero_snr=args.zero_snr,
         vae=args.vae,
+        tiny_decoder=args.tiny_decoder,
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,
@@ -148,7 +158,7 @@ def _defaults(targets: "Mapping[str, Target]") -> str:
 
 
 command = Command(
-    help="turn an SDXL checkpoint into an engine folder",
+    help="turn a checkpoint of SDXL, or of Stable Diffusion 1 or 2, into an engine folder",
     example="pocketxl build sd_xl_base_1.0.safetensors --refiner sd_xl_refiner_1.0.safetensors -o my-engine",
     configure=_configure,
     run=_run,

@@ -21,6 +21,7 @@ from .additions import additions
 from .factors import Factors, read_factors
 from .pairs import Floats, Lora, Pair
 from .shelf import Read, Shelf, read_file
+from .vectors import taking_vectors
 
 Joined = Mapping[str, Mapping[str, Mapping[str, Floats]]]
 """Component → layer → the inputs that add to it."""
@@ -74,6 +75,15 @@ class Adapting:
 
     def effect(self, request: ResolvedRequest) -> Effect:
         """What a request that `named` gave runs on."""
+        found = self._with_loras(request)
+        opened = taking_vectors(found.runners, request)
+        if not opened:
+            return found
+        # An open graph may round otherwise, so that its outputs are kept apart.
+        keys = {**dict.fromkeys(opened, "open"), **found.keys}
+        return replace(found, runners={**found.runners, **opened}, keys=keys)
+
+    def _with_loras(self, request: ResolvedRequest) -> Effect:
         wanted = inputs_wanted(request)
         if not request.loras and not wanted:
             return Effect(runners=self.runners)

@@ -9,17 +9,23 @@ from ..errors import RequestError
 from ..picture.control import IP_ADAPTER, is_control
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
+from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
 from ..picture.lora_hashes import KEY, read_hashes, without_tags
 from ..picture.parameters import HANDOFFS, keywords
+from ..request.decoders import SETTING as DECODER
+from ..request.decoders import TINY, decoder_of
+from ..request.hires import UPSCALERS
 from ..request.loras import LoraUse
 from ..request.options import OPTIONS
+from ..request.untold import untold
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
-    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
+    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", DECODER, *HANDOFFS, *LABELS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG"}
+_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template"}
+"""Nothing to be done about: the prompts are there as chance made them."""
 
 
 class Like:
@@ -46,10 +52,19 @@ class Like:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
             except RequestError:
                 left_out.append(f"{key} {settings.pop(key)}")
+        upscaler = settings.get("Hires upscaler")
+        if HIRES in settings and upscaler is not None and upscaler.lower() not in UPSCALERS:
+            left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')}")
+        if decoder_of(settings.get(DECODER, "")) == TINY and models.tiny_decoder is None:
+            left_out.append(f"{DECODER} {settings.pop(DECODER)}")
         if "Refiner" in settings and "refiner" not in models.denoisers:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
+        for name in untold(models):
+            if (label := OPTIONS[name].label) in settings:
+                left_out.append(f"{label}")
+                settings.pop(str(label))
         if KEY in settings and not lora_folder:
             settings[PROMPT], tagged = without_tags(settings.get(PROMPT, ""))
             if tagged:
@@ -74,6 +89,16 @@ class Like:
         """Names of this call's LoRAs that were other files when the picture was made."""
         theirs = read_hashes(self._settings)
         return [use.name for use in loras if theirs.get(use.name, use.short_hash) != use.short_hash]
+
+    @property
+    def pictures_needed(self) -> tuple[bool, bool]:
+        """Whether it was made from a picture, and from a mask."""
+        return pictures_needed(self._settings)
+
+    @property
+    def picture_digests(self) -> tuple[str | None, str | None]:
+        """The sha256 of the picture and of the mask, where it tells them."""
+        return self._settings.get(IMAGE), self._settings.get(MASK)
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

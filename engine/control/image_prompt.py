@@ -127,20 +127,26 @@ def factors_of(conditioner: Runner) -> Mapping[str, Factors]:
 
 
 def with_pictures(
-    prompts: Sequence[tuple[Conditioning, ...]], pictured: tuple[Arrays, Arrays]
-) -> list[tuple[Conditioning, ...]]:
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]], pictured: tuple[Arrays, Arrays]
+) -> list[list[tuple[Conditioning, ...]]]:
     """What a U-Net is given, with keys and values of pictures for each prompt and those of none for its negative.
 
-    A prompt's rows, over its calls, are its own and then the negative's.
+    A prompt's rows, over its calls, are its own and then the negative's. What was the same object stays one.
     """
-    found = []
-    for sides in prompts:
-        row, calls = 0, []
-        for side in sides:
-            count = side.time_vectors.shape[1]
-            arrays = pictured[row : row + count]
-            added = {name: np.concatenate([array[name] for array in arrays]) for name in arrays[0]}
-            calls.append(Conditioning(time_vectors=side.time_vectors, key_values={**side.key_values, **added}))
-            row += count
-        found.append(tuple(calls))
-    return found
+    found: dict[int, tuple[Conditioning, ...]] = {}
+    for texts in prompts:
+        for sides in texts:
+            if id(sides) not in found:
+                found[id(sides)] = _with_pictures(sides, pictured)
+    return [[found[id(sides)] for sides in texts] for texts in prompts]
+
+
+def _with_pictures(sides: tuple[Conditioning, ...], pictured: tuple[Arrays, Arrays]) -> tuple[Conditioning, ...]:
+    row, calls = 0, []
+    for side in sides:
+        count = side.time_vectors.shape[1]
+        arrays = pictured[row : row + count]
+        added = {name: np.concatenate([array[name] for array in arrays]) for name in arrays[0]}
+        calls.append(Conditioning(time_vectors=side.time_vectors, key_values={**side.key_values, **added}))
+        row += count
+    return tuple(calls)

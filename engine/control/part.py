@@ -4,7 +4,7 @@ Before it, once: the picture → hint, the prompts → the ControlNet's own keys
 to the U-Net's skip connections and its middle, of several ControlNets the sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -27,8 +27,8 @@ class ControlPart:
     runner: Runner
     hint: npt.NDArray[np.float32]
     """`[1, channels, h, w]`"""
-    prompts: Sequence[tuple[Conditioning, ...]]
-    """As the U-Net's."""
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]]
+    """As the U-Net's: for each prompt and each evaluation."""
     scales: npt.NDArray[np.float32]
     """`[evaluations]`"""
 
@@ -44,7 +44,8 @@ def encode_hint(runner: Runner, use: ControlUse) -> npt.NDArray[np.float32]:
 class Residuals:
     """(a prompt's group of rows, evaluation, latents) → inputs of the U-Net, by name."""
 
-    def __init__(self, parts: Sequence[ControlPart], held: Sequence[Sequence[Sequence[Held]]]) -> None:
+    def __init__(self, parts: Sequence[ControlPart], held: Sequence[Mapping[int, Held]]) -> None:
+        """`held`: of each ControlNet by the identity of what it is given."""
         self._parts, self._held = parts, held
 
     @classmethod
@@ -57,7 +58,13 @@ class Residuals:
             stack.callback(held.release)
             return held
 
-        return cls(parts, [[[hold(part, side) for side in sides] for sides in part.prompts] for part in parts])
+        given = [
+            {id(side): side for texts in part.prompts for sides in texts for side in sides}.items() for part in parts
+        ]
+        return cls(
+            parts,
+            [{key: hold(part, side) for key, side in sides} for part, sides in zip(parts, given, strict=True)],
+        )
 
     def __call__(self, prompt: int, group: int, evaluation: int, latents: npt.NDArray[np.float32]) -> dict[str, Value]:
         """`latents`: `[rows, channels, h, w]`, as the U-Net gets them. ControlNets that do not count do not run.
@@ -69,13 +76,14 @@ class Residuals:
             scale = part.scales[evaluation]
             if scale == 0:
                 continue
+            side = part.prompts[prompt][evaluation][group]
             inputs = {
                 "latents": latents,
-                TIME_VECTORS: part.prompts[prompt][group].time_vectors[evaluation],
+                TIME_VECTORS: side.time_vectors[evaluation],
                 CONTROL_SCALE: np.array([scale], np.float32),
             }
             names = [tensor.name for tensor in part.runner.spec.outputs]
-            given = part.runner(inputs, held[prompt][group], keep=names)
+            given = part.runner(inputs, held[id(side)], keep=names)
             found = {
                 name: np.asarray(found[name]) + np.asarray(value) if name in found else value
                 for name, value in given.items()

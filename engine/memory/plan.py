@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..architecture import Models
 from ..errors import MemoryBudgetError
+from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
@@ -22,7 +23,7 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.TINY_DECODER: 1, Role.UNET: 2}
 """0 for all others."""
 FLOAT = 4
 LATENT_COPIES = 8
@@ -131,7 +132,8 @@ def make_plan(
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap). Those
-    that a budget has no place for even alone are streamed where they can be (`Streams`); `LEAST` asks for no such cost.
+    that a budget has no place for even alone are streamed where they can be (`Streams`); on a GPU, where weights stay
+    on it, before a U-Net is given up. `LEAST` asks for no such cost.
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
@@ -148,6 +150,11 @@ def make_plan(
                           overhead=overhead, budget=limit, calls=calls)  # fmt: skip
         if limit is None or plan.peak_bytes <= limit:
             return plan
+        if budget != LEAST and all(used[name].spec.role is Role.UNET for name in order[given_up:]):
+            # On a card that is bands of rows, which cost less than to bring a U-Net in again.
+            banded = _streamed(plan, {name: used[name] for name in used if footprints[name].pool == "device"}, limit)
+            if banded.peak_bytes <= limit:
+                return banded
     if budget in (None, LEAST):
         return plan
     plan = _streamed(plan, used, budget or 0)
@@ -162,11 +169,13 @@ def make_plan(
 
 
 def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> MemoryPlan:
-    """A plan that keeps nothing, with every component streamed whose phase is too large and that takes less so."""
+    """The plan with every component of `runners` streamed whose phase is too large and that takes less so."""
     footprints = dict(plan.footprints)
     for index, name in [(index, name) for index, phase in enumerate(plan.phases) for name in phase.components]:
+        if name not in runners or plan.phase_bytes(index, plan.pool) <= budget:
+            continue
         runner = runners[name]
-        if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
+        if isinstance(runner, Streams):
             found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
             if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:
                 footprints[name] = found
@@ -185,8 +194,16 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
+    if workload.encoded:
+        given = FLOAT * PICTURE_CHANNELS * workload.pixels
+        held += given * workload.encoded
+        phases.append(
+            Phase(name="encode picture", component="vae_encoder", held_bytes=held + latents + PICTURE_COPIES * given)
+        )
     for kind in kinds:
-        constant = conditioning_bytes(models, workload, kind)
+        # Where both sides are one call, a prompt that stands alone now and then is held a second time.
+        again = workload.rests and runners[f"{kind}/unet"].rows > 1
+        constant = conditioning_bytes(models, workload, kind, rows=workload.rows + again)
         mine = workload.controls if kind == controls.MODEL else ()
         held += controls.hint_bytes(runners, workload) if mine else 0
         for control in mine:
@@ -224,7 +241,9 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
         held -= controls.hint_bytes(runners, workload) if mine else 0
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
-        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
+        phases.append(
+            Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
+        )
     return tuple(phases)
 
 
@@ -241,12 +260,12 @@ def embedding_bytes(models: Models, workload: Workload, kind: str) -> int:
     return FLOAT * workload.rows * sum(n * unet.cross_attention_dim + unet.pooled_dim for n in workload.prompt_tokens)
 
 
-def conditioning_bytes(models: Models, workload: Workload, kind: str) -> int:
-    """What one model's keys, values and time vectors take, of all prompts and both sides of the guidance."""
+def conditioning_bytes(models: Models, workload: Workload, kind: str, *, rows: int) -> int:
+    """What one model's keys, values and time vectors take, of all prompts and `rows` sides of each."""
     unet = models.denoisers[kind].unet
     keys_and_values = 2 * sum(workload.prompt_tokens) * sum(unet.attention_widths())
     time_vectors = len(workload.prompt_tokens) * workload.evaluations[kind] * sum(unet.resnet_widths())
-    return FLOAT * workload.rows * (keys_and_values + time_vectors)
+    return FLOAT * rows * (keys_and_values + time_vectors)
 
 
 def _latent_numbers(models: Models, workload: Workload) -> int:
@@ -274,17 +293,3 @@ def _room(runners: Mapping[str, Runner]) -> int | None:
     """What the GPU has for us; None where everything runs on the host."""
     rooms = [room for runner in runners.values() if (room := runner.device.room) is not None]
     return min(rooms, default=None)
-
-
-def format_table(plan: MemoryPlan) -> str:
-    """The plan as aligned text, one line a phase."""
-    lines = [f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"]
-    for row in plan.table():
-        sizes = "".join(
-            f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes")
-        )
-        names = row["resident"]
-        everything = names == sorted(plan.footprints)
-        shown = "everything" if everything else ", ".join(names) if isinstance(names, list) else ""
-        lines.append(f"{row['phase']:<24}{sizes}  {shown}")
-    return "\n".join(lines)

@@ -14,6 +14,11 @@ _SIDES = ("width", "height")
 
 def check_ranges(models: Models, runners: Mapping[str, Runner], workload: Workload) -> None:
     """Raise `RequestError` for a call that one of the components cannot take, with what it is and what they take."""
+    if workload.before is not None:
+        used = {
+            name: runner for name, runner in runners.items() if name.partition("/")[0] in workload.before.evaluations
+        }
+        check_ranges(models, used, workload.before)
     for name, runner in runners.items():
         for what, value, (least, most), fix in _asked(models, name, runner, workload):
             if not least <= value <= most:

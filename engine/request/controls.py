@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,10 @@ class ControlUse:
     preprocess: str | None = None
     model: str = ""
     """What its folder is called, and the beginning of its digest."""
+
+    def sized(self, height: int, width: int) -> "ControlUse":
+        """The same for a picture of another size."""
+        return replace(self, hint=read_picture(IMAGE, self.hint, height, width))
 
     def scales(self, evaluations: int) -> npt.NDArray[np.float32]:
         """`[evaluations]`: its scale at each, 0 where it does not count. diffusers' rule."""

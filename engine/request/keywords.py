@@ -1,6 +1,7 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy.typing as npt
@@ -25,8 +26,14 @@ class CallOptions(TypedDict, total=False):
     eta: float
     generator: Any
     latents: npt.ArrayLike | None
+    prompt_embeds: Any
+    negative_prompt_embeds: Any
+    pooled_prompt_embeds: Any
+    negative_pooled_prompt_embeds: Any
     output_type: str
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int] | None
@@ -39,10 +46,26 @@ class CallOptions(TypedDict, total=False):
     seed: int | Sequence[int] | None
     sampler: str
     schedule: str
+    preset: str | None
     refiner: bool
+    embedding_folder: str | Path | None
+    dynamic: bool
+    wildcard_folder: str | Path | None
     loras: Loras | None
     lora_folder: str | None
+    decoder: str
     literal: bool
+    image: Any
+    strength: float | None
+    mask_image: Any
+    mask_blur: float
+    paste_back: bool
+    denoising_start: float | None
+    base: bool
+    hires_scale: float | None
+    hires_strength: float
+    hires_steps: int | None
+    hires_upscaler: str
     control_image: Any
     controlnet_conditioning_scale: Any
     control_guidance_start: Any

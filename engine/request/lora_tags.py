@@ -46,6 +46,11 @@ def take_tags(prompt: str) -> tuple[str, tuple[Tag, ...]]:
     return _TAG.sub("", prompt), tags
 
 
+def tags_in(prompt: str) -> str:
+    """The tags of a prompt alone."""
+    return "".join(match[0] for match in _TAG.finditer(prompt))
+
+
 def loras_of(prompt: str, folder: Path) -> tuple[str, dict[str, Weight]]:
     """The prompt without its tags, and the files that they name: path → weight, summed where a name comes twice.
 

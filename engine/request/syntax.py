@@ -5,27 +5,24 @@ import re
 # Possessive and bounded by their own brackets: no backtracking, so hostile text costs linear time.
 _FOREIGN = re.compile(
     r"\\."  # an escaped bracket is text, and means to be
-    r"|(\bBREAK\b|\bAND\b"  # AUTOMATIC1111: a new chunk, and prompts painted together
+    r"|(\bAND\b"  # AUTOMATIC1111: prompts painted together
     r"|<\w++:[^<>]*+>"  # <lora:name:1>, <hypernet:…>, <lyco:…>
     r"|\bembedding:\w++"  # ComfyUI
     r"|\{[^{}|]*+\|[^{}]*+\}"  # {a|b}: one of them, by chance
-    r"|__\w[\w/-]*?__)"  # __file__: a line of it, by chance
-    r"|\[([^\[\]\\]*+)\]",
+    r"|__\w[\w/-]*?__)",  # __file__: a line of it, by chance
     re.DOTALL,
 )
-_SCHEDULE = re.compile(r"[^:]*:(?:[^:]*:)?\s*\d*\.?\d+%?\s*")
 _SHOWN = 40
 
 
 def unsupported_syntax(prompt: str) -> list[str]:
     """The parts of a prompt that mean something in other programs and are plain words here, each once, shortened.
 
-    `[from:to:when]`, `[a|b]`, `BREAK`, `AND`, `<lora:name:1>`, `{a|b}`, `__file__`, `embedding:name`. Linear time.
+    `AND`, `<lora:name:1>`, `{a|b}`, `__file__`, `embedding:name`. Linear time.
     """
     found: dict[str, None] = {}
     for match in _FOREIGN.finditer(prompt):
-        inside = match[2]
-        if match[1] or (inside is not None and ("|" in inside or _SCHEDULE.fullmatch(inside))):
+        if match[1]:
             text = " ".join(match[0].split())
             found[text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"] = None
     return list(found)

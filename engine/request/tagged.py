@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RequestError
 from .limits import show
-from .lora_tags import Weight, loras_of
+from .lora_tags import Weight, loras_of, tags_in
 from .loras import LoraUse, lora_uses
 from .request import GenerationRequest, Prompt
 
@@ -37,10 +37,18 @@ def without_tags(request: GenerationRequest) -> tuple[GenerationRequest, tuple[L
 
 
 def with_tags(prompts: tuple[Prompt, ...], request: GenerationRequest) -> tuple[Prompt, ...]:
-    """The prompts as they were given, tags and all: what is written into pictures. `request`: with its tags."""
-    given = [request.prompt] if isinstance(request.prompt, str) else request.prompt
-    if request.lora_folder is None or request.literal or len(given) != len(prompts):
+    """The prompts as they were given, tags and all: what is written into pictures. `request`: with its tags.
+
+    Behind prompts that chance has made of a template, the tags alone are put back.
+    """
+    if request.lora_folder is None or request.literal:
         return prompts
-    return tuple(
-        replace(prompt, prompt=replace(prompt.prompt, given=text)) for prompt, text in zip(prompts, given, strict=True)
-    )
+    given = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    if not request.dynamic and request.wildcard_folder is None and len(given) == len(prompts):
+        return tuple(_recorded(prompt, text) for prompt, text in zip(prompts, given, strict=True))
+    tags = tags_in(given[0]) if given else ""
+    return tuple(_recorded(prompt, f"{prompt.prompt.given}{tags}") for prompt in prompts)
+
+
+def _recorded(prompt: Prompt, text: str) -> Prompt:
+    return replace(prompt, prompt=replace(prompt.prompt, given=text))

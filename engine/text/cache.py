@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 
 Key = tuple[str, bytes]
-"""(encoder, bytes of its 77 ids)."""
+"""(encoder, bytes of its 77 ids and of the vectors that those below 0 stand for)."""
 Outputs = dict[str, np.ndarray]
 
 CHUNKS = 32

@@ -9,12 +9,11 @@ from ...engine.errors import IncompatibleError, StorageError
 from ...engine.original_names import Places, unet_places
 from ...engine.stored.header import SUFFIXES, StoredTensor, read_header, refuse_pickle
 from .configuration import JsonFile, read_json
-from .controlnet_configuration import controlnet_architecture
+from .controlnet_configuration import OTHERS, controlnet_architecture
 from .inventory import hold_to, refuse_scaled
 from .open import FLOATS
 from .original_layout import place_of
 from .settings import BUNDLED
-from .unet_configuration import OTHERS
 from .weights import Weights, open_weights
 
 STEM = "diffusion_pytorch_model"

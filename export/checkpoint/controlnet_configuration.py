@@ -8,9 +8,11 @@ from ...engine.architecture import SizeIds
 from ...engine.companion import HINT_LEVELS, ControlNetArchitecture
 from ...engine.errors import IncompatibleError
 from .configuration import MOST_CHANNELS, JsonFile, Option, shown
-from .unet_configuration import OTHERS, unet_architecture
+from .unet_configuration import unet_architecture
 
 CLASS = "ControlNetModel"
+OTHERS: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+"""Width of the text that a network reads → whose it is."""
 HINT_WIDTHS = (16, 32, 96, 256)
 WIDTHS = "conditioning_embedding_out_channels"
 WIDTH = Option(default=16, least=1, most=MOST_CHANNELS)

@@ -193,6 +193,8 @@ def _weightless(model: "ir.Model", sizes: Mapping[str, int]) -> "onnx.ModelProto
     import onnx_ir as ir
 
     graph = onnx.GraphProto(name="shapes")
+    scale = math.isqrt(_LATENT_PIXELS)
+    sizes = {**{f"image_{side}": scale * sizes[side] for side in ("height", "width") if side in sizes}, **sizes}
     for value in model.graph.inputs:
         assert value.shape is not None
         assert value.dtype is not None

@@ -17,13 +17,14 @@ from .image_seam import image_seam
 from .layers import find_layers, only_user
 from .opener import Opener
 from .residual_seam import residual_seam
+from .token_seam import take_vectors
 
 ATTENTION, OTHERS = "attention", "others"
 _ATTENTION = re.compile(r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|self_attn\.(q_proj|k_proj|v_proj|out_proj))")
 
 Seam = Callable[[Opener, ComponentSpec], tuple[TensorSpec, ...]]
 """Puts one kind of adapter into a graph, and says which inputs that are."""
-SEAMS: Mapping[str, Seam] = {"residuals": residual_seam, "image": image_seam}
+SEAMS: Mapping[str, Seam] = {"residuals": residual_seam, "image": image_seam, "vectors": take_vectors}
 """By the name that rows call them."""
 
 
@@ -48,7 +49,7 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
         Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("residuals", "image")),
     ),
     Role.CONDITIONER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
-    Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
+    Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("vectors",)),),
 }
 """From the graph with the fewest places on."""
 

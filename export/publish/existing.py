@@ -22,8 +22,10 @@ ENGINE_NAMES = frozenset(
         "base",
         "refiner",
         "vae_decoder",
+        "vae_encoder",
         "control",
         "image_prompt",
+        "tiny_decoder",
     }
 )
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...engine.architecture import Models
 from ...engine.folder.samples import Sample
-from ...engine.generation import Prepared
 from ...engine.pipeline import Pipeline
+from ...engine.preparation import Prepared
 from ...engine.progress import Progress, track
 from ...engine.request.resolve import resolve
 from ...engine.runners.base import Device, Footprint, Held, HostHeld, Range, Sizes, Value, Values
@@ -29,6 +29,7 @@ from ..quantize.calibration import Calibration
 from ..quantize.recipes import CalibrationSettings
 from .calibrate import ROWS, Watch, watch
 from .calls import Calls
+from .painted import painted_into
 from .prompts import PROMPTS
 from .steered import Steered, name_in_run, steered
 from .store import Part, ReferenceStore
@@ -37,6 +38,7 @@ from .watched import Run, watched_runs
 if TYPE_CHECKING:
     from .streamed import StreamedModule
 
+ENCODER = "vae_encoder"
 SAMPLES = 4
 """Rows of a component that the gate compares, spread evenly over the run."""
 
@@ -152,6 +154,8 @@ def run_reference(
 ) -> Reference:
     """Make `settings.prompts` pictures of `size` × `size` pixels in float32, and some more, and watch every layer.
 
+    The VAE's encoder, which a picture out of a prompt does not need, is shown the pictures that came out.
+
     Each finished picture and, of the one that is being made, each step is kept in `store`; those that are there already
     are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
@@ -161,6 +165,7 @@ def run_reference(
         runners = {
             name: _runner(name_in_run(assembly.companion, name), component, evaluations, settings, stack)
             for name, component in assembly.components.items()
+            if component.spec.role is not Role.TINY_DECODER  # see `reference.tiny`
         }
         beside = {name: _unwatched(component) for name, component in assembly.beside.items()}
         pipe = steered(assembly.companion, models, runners, beside, tokenizers)
@@ -178,8 +183,11 @@ def run_reference(
             for runner in runners.values():
                 runner.calls = calls if runner.spec.role is Role.UNET else None
             before = {name: len(runner.samples) for name, runner in runners.items()}
+            picture = runs[index](steps_of(advance, count=False))
+            if ENCODER in runners:
+                runners[ENCODER]({"image": (2 * picture - 1).transpose(2, 0, 1)[None]})
             part = Part(
-                picture=runs[index](steps_of(advance, count=False)),
+                picture=picture,
                 samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
                 calibration={name: runner.take() for name, runner in runners.items()},
                 rows={name: runner.seen for name, runner in runners.items()},
@@ -212,6 +220,7 @@ def one_picture(
 ) -> np.ndarray:
     """Picture `index`, (H, W, 3) in [0, 1], from the prompt and the noise that reference and engine have in common."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(pipe.models, index, size)
     prompt = PROMPTS[index % len(PROMPTS)]
     picture: np.ndarray = pipe(prompt, seed=index, output_type="np", progress=progress, **options).images[0]
     return picture
@@ -222,6 +231,7 @@ def _evaluations(
 ) -> dict[str, int]:
     """Model → how often its U-Net is asked in one picture."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(models, 0, size)
     prepared = Prepared.of(resolve({"prompt": PROMPTS[0], **options}, models), models, tokenizers)
     return {kind: len(part.evaluations) for kind, part in prepared.parts.items()}
 

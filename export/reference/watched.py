@@ -13,6 +13,7 @@ import numpy as np
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
 from ..quantize.recipes import CalibrationSettings
+from .painted import painted_into
 from .prompts import WATCHED, WATCHED_TO_THE_END
 from .steered import Steered
 
@@ -57,5 +58,6 @@ def _run(
         output_type="np",
         progress=progress,
         **options,
+        **painted_into(pipe.models, seed, side),
     ).images[0]
     return picture

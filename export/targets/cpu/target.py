@@ -125,11 +125,12 @@ class CpuTarget:
             rewrite(one, quantization)
         save_opened(open_models, out)
         streaming = None
-        decoder = spec.role is Role.VAE_DECODER  # whose weights are the least of what it takes
+        decoder = spec.role is Role.VAE_DECODER
+        vae = decoder or spec.role is Role.VAE_ENCODER  # whose weights are the least of what it takes
         banded = decoder and outline.whole().bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(out / MODEL_FILE)
-        if not decoder:
+        if not vae:
             segments, cuts = write_segments(out, self.segment_bytes)
             if segments:
                 inside, carried = outline.segments([cut.behind for cut in cuts], [cut.crossing for cut in cuts])

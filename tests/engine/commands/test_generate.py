@@ -346,9 +346,9 @@ def test_a_place_that_takes_no_picture_is_told_before_the_work(
 
 
 def test_unknown_syntax_is_told(tiny_engine: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("generate", "[cat:dog:0.5] <lora:x:1>", "--negative-prompt", "a BREAK b", "--engine", tiny_engine)
+    command = ("generate", "[cat:dog:0.5] <lora:x:1>", "--negative-prompt", "a AND b", "--engine", tiny_engine)
     rest = ("-o", out, "--overwrite", "--steps", "1", "--no-refiner", "--threads", "1")
-    told = "taken as plain words, because there is no such syntax here: [cat:dog:0.5]  <lora:x:1>  BREAK"
+    told = "taken as plain words, because there is no such syntax here: <lora:x:1>  AND"
     assert run(capsys, *command, *rest).err.splitlines()[0] == f"pocketxl: {told}"
     assert run(capsys, *command, *rest, "--quiet").err == ""
     assert {"event": "warning", "message": told} in run(capsys, *command, *rest, "--json").events()

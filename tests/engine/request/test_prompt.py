@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.request.prompt import WEIGHT_RANGE, escape, parse_prompt
+from pocketxl.engine.request.prompt import BREAK, WEIGHT_RANGE, escape, parse_prompt
+
+PIECES = st.lists(st.sampled_from([*"()[]\\:1.2 ab", "BREAK", " BREAK "]), max_size=12).map("".join)
 
 
-@given(st.text(st.sampled_from("()[]\\:1.2 ab"), max_size=12) | st.text())
+@given(PIECES | st.text())
 def test_escaped_text_is_taken_literally(text: str) -> None:
     assert parse_prompt(escape(text)) == [(text, 1.0)]
 
@@ -42,6 +44,11 @@ def test_escaping_leaves_alone_what_needs_none() -> None:
         ("ratio 16:9, 5:30", [("ratio 16:9, 5:30", 1.0)]),
         (r"C:\path", [(r"C:\path", 1.0)]),
         ("trailing \\", [("trailing \\", 1.0)]),
+        ("a BREAK b", [("a ", 1.0), BREAK, (" b", 1.0)]),
+        ("BREAK", [BREAK]),
+        ("(a BREAK BREAK b:2) BREAK", [("a ", 2.0), BREAK, (" ", 2.0), BREAK, (" b", 2.0), (" ", 1.0), BREAK]),
+        (r"break, BREAKFAST, \BREAK, a_BREAK", [("break, BREAKFAST, BREAK, a_BREAK", 1.0)]),
+        (r"a\\BREAK", [("a\\", 1.0), BREAK]),
     ],
 )
 def test_syntax(text: str, expected: list[tuple[str, float]]) -> None:

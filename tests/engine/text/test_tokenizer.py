@@ -11,6 +11,7 @@ from transformers import CLIPTokenizer
 
 import pocketxl.export
 from pocketxl.engine.errors import IntegrityError
+from pocketxl.engine.request.prompt import parse_prompt
 from pocketxl.engine.text.tokenizer import FILES, Tokenizer
 
 from ...fixtures.checkpoints import load_tokenizer, write_tokenizer
@@ -121,6 +122,25 @@ def test_weights_belong_to_tokens(pair: Pair) -> None:
     assert (chunks.weights[0, 2 : 2 + red] == 1.5).all()
     assert chunks.weights[0, 2 + red] == 0.5
     assert (chunks.weights[0, 2 + red + len(ours.ids("sky")) :] == 1).all(), "end and padding have no weight"
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a BREAK cat", ["a", "cat"]),
+        ("BREAK cat", ["", "cat"]),
+        ("cat BREAK", ["cat"]),
+        ("a BREAK BREAK cat", ["a", "", "cat"]),
+        ("a " * 75 + "BREAK cat", ["a " * 75, "cat"]),
+        ("a " * 76 + "BREAK cat", ["a " * 75, "a", "cat"]),
+        ("BREAK", [""]),
+    ],
+)
+def test_break_ends_a_chunk(pair: Pair, text: str, rows: list[str]) -> None:
+    ours, _ = pair
+    chunks = ours.chunks(parse_prompt(text))
+    expected = [ours.chunks([(row, 1.0)]).ids for row in rows]
+    np.testing.assert_array_equal(chunks.ids, np.concatenate(expected))
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 1), (74, 1), (75, 1), (76, 2), (150, 2), (151, 3)])
