@@ -126,7 +126,7 @@ class Companion:
     @property
     def kind(self) -> str:
         """In words."""
-        return "ControlNet" if self.ip_adapter is None else "IP-Adapter"
+        return "a ControlNet" if self.ip_adapter is None else "an IP-Adapter"
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""

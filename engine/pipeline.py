@@ -108,10 +108,10 @@ class Pipeline:
         `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
         `controlnets` (name → folder), `ip_adapter`: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
         """
-        folder = engine_folder(path)
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder := engine_folder(path))
         how: Any = {"threads": threads, "provider": provider}
         runners = open_runners(folder, manifest, **how)
+        beside = Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how)
         made = cls(
             manifest.models,
             runners,
@@ -120,7 +120,7 @@ class Pipeline:
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
-            beside=Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how),
+            beside=beside,
             folder=folder,
         )
         made.set_adapters(loras or {})

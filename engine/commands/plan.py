@@ -35,9 +35,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     controls = Controls(args)
-    pipe = Pipeline.load(
-        args.engine, provider=args.provider, controlnets=controls.folders, ip_adapter=controls.ip_adapter
-    )
+    pipe = Pipeline.load(args.engine, provider=args.provider, **controls.folders)
     budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")

@@ -40,7 +40,7 @@ class Beside:
         """
         if manifest.companion is not None:
             raise IncompatibleError(
-                f"{folder} is a {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
+                f"{folder} is {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
             )
         models = manifest.models
         return cls(
@@ -50,8 +50,9 @@ class Beside:
 
     def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
         """An engine's runners, and those of what is beside it."""
-        others = [*self.controlnets.values(), *([] if self.ip_adapter is None else [self.ip_adapter])]
-        return {**runners, **{name: runner for one in others for name, runner in one.runners.items()}}
+        others = [one.runners for one in self.controlnets.values()]
+        others += [] if self.ip_adapter is None else [self.ip_adapter.runners]
+        return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 
     @property
     def called(self) -> tuple[dict[str, str], tuple[int | None, str]]:

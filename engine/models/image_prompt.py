@@ -122,6 +122,7 @@ class ImageProjection(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """Features → key 0, value 0, key 1, …, each `[batch, tokens, width]`."""
-        tokens = self.image_proj(features.to(self.to_k_ip[0].weight.dtype))
+        dtype = next(self.to_k_ip.parameters()).dtype
+        tokens = self.image_proj(features.to(dtype))
         pairs = zip(self.to_k_ip, self.to_v_ip, strict=True)
         return tuple(layer(tokens) for pair in pairs for layer in pair)

@@ -32,7 +32,7 @@ def _configure(parser: argparse.ArgumentParser, layer: str) -> None:
     from ..quantize.recipes import RECIPES
 
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, onnx-fp16 (default: cpu)")
+    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, and nothing else so far")
     parser.add_argument("--recipe", help=f"how weights are stored: {', '.join(RECIPES)} (default: the target's)")
     parser.add_argument("--base-config", type=Path, help="diffusers folder that describes the base's single file")
     add_build_options(parser, layer)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SOURCE = "control.network"
-TARGETS = ("cpu", "onnx-fp16")
+TARGETS = ("cpu",)
+"""Those whose engines have the graphs that take what is beside them."""
 
 
 def build_controlnet(
@@ -60,7 +61,7 @@ def build_controlnet(
     if threads is not None:
         integer("threads", threads)
     if target not in TARGETS:
-        raise IncompatibleError(f"ControlNets are built for {' and '.join(TARGETS)} so far, not for {target}")
+        raise IncompatibleError(f"ControlNets are built for {', '.join(TARGETS)} so far, not for {target}")
     chosen = find_target(target)
     asked = find_recipe(recipe or chosen.default_recipe)
     if strict:

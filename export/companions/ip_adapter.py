@@ -58,7 +58,7 @@ def build_ip_adapter(
     if threads is not None:
         integer("threads", threads)
     if target not in TARGETS:
-        raise IncompatibleError(f"IP-Adapters are built for {' and '.join(TARGETS)} so far, not for {target}")
+        raise IncompatibleError(f"IP-Adapters are built for {', '.join(TARGETS)} so far, not for {target}")
     chosen = find_target(target)
     asked = find_recipe(recipe or chosen.default_recipe)
     if strict:

@@ -101,3 +101,29 @@ def test_a_hint_of_another_size_is_resized_as_diffusers_does_it(steered: Pipelin
     ours = of_ours(steered, {"canny": hint})
     other = theirs(["canny"], [hint], latents=torch.from_numpy(LATENTS), **common())
     assert float(np.abs(ours - other).mean()) <= PICTURE_MEAN
+
+
+def test_a_lora_and_a_controlnet_together_are_those_of_diffusers(
+    steered: Pipeline, tiny_folders: Mapping[str, Path], tiny_controlnets: Folders, tmp_path: Path
+) -> None:
+    """Pairs of the engine's own layers, in an open graph that takes residuals too."""
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+
+    from ...fixtures.loras import ATTENTION, adapted, known
+
+    hint = edges(HEIGHT, WIDTH)
+    net = ControlNetModel.from_pretrained(tiny_controlnets["canny"][0])
+    pipe = StableDiffusionXLControlNetPipeline.from_pretrained(
+        tiny_folders["base"], controlnet=net, add_watermarker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    given = {"image": Image.fromarray(hint), "latents": torch.from_numpy(LATENTS), "output_type": "np"}
+    with (
+        adapted({"base/unet": (pipe.unet, ATTENTION)}, "style") as lora,
+        known(steered, tmp_path, [lora]) as files,
+    ):
+        other = pipe(**given, **common()).images
+        ours = of_ours(steered, {"canny": hint}, loras={files[0]: 1.0})
+    alone = of_ours(steered, {"canny": hint})
+    assert float(np.abs(ours - other).mean()) <= PICTURE_MEAN
+    assert float(np.abs(ours - alone).mean()) > PICTURE_CHANGE

@@ -166,3 +166,26 @@ def test_folders_of_another_kind(
         Pipeline.load(adapters["plus"][1])
     with pytest.raises(IncompatibleError, match="does not fit this engine: its tokens have"):
         Pipeline.load(ip_adapter=adapters["plus"][1])
+
+
+@pytest.mark.slow
+def test_outlier_channels_of_the_engine_cost_nothing(
+    tiny_folders: Mapping[str, Path], adapters: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build takes them back by factors of keys and values: a picture's must have the same."""
+    from benchmarks.stress import stress
+    from pocketxl.export.build import build
+
+    from ...fixtures.builds import make_quick
+
+    make_quick(monkeypatch, tmp_path / "cache")
+    base = stress(tiny_folders["base"], tmp_path / "base", factor=30.0, share=0.05)
+    with_it, without = {}, {}
+    for recipe in ("fp32", "int8"):
+        build(base, tmp_path / recipe, recipe=recipe)
+        with Pipeline.load(tmp_path / recipe, threads=1, ip_adapter=adapters["plus"][1]) as pipe:
+            with_it[recipe] = pipe(**OURS, ip_adapter_image=photo(1)).images
+            without[recipe] = pipe(**OURS).images
+    error, of_8_bits = (np.square(found["int8"] - found["fp32"]).mean() for found in (with_it, without))
+    effect = np.square(with_it["fp32"] - without["fp32"]).mean()
+    assert error < max(2 * of_8_bits, effect / 10)

@@ -14,7 +14,7 @@ from pocketxl.engine.pipeline import Pipeline
 from pocketxl.export.companions.controlnet import build_controlnet
 
 from ...fixtures.command_line import run
-from ...fixtures.controlnets import edges, write_controlnet
+from ...fixtures.controlnets import edges, tiny_controlnet, write_controlnet
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 PARTS = {"control/hint_encoder", "control/conditioner", "control/unet"}
@@ -75,8 +75,6 @@ def test_one_that_has_not_been_trained_yet_adds_nothing(
     """Its last convolutions are zero: every residual is, in 8 bits too."""
     import torch
 
-    from ...fixtures.controlnets import tiny_controlnet
-
     module = tiny_controlnet()
     for name, parameter in module.named_parameters():
         if name.startswith(("controlnet_down_blocks", "controlnet_mid_block")):
@@ -119,3 +117,24 @@ def test_a_description_that_contradicts_itself_is_refused(
         other = replace(manifest, companion=replace(manifest.companion, controlnet=numbers))
         with pytest.raises(IntegrityError, match="contradicts itself: companion"):
             Manifest.from_json(other.to_json(), where=FILE_NAME)
+
+
+def test_outlier_channels_cost_nothing(tiny_folders: Mapping[str, Path], tmp_path: Path) -> None:
+    """The same network with some channels thirty times as large: smoothing takes them back, in all three parts."""
+    import torch
+
+    from benchmarks.outliers import outliers, scaled
+
+    tame, network = write_controlnet(tmp_path), tiny_controlnet()
+    state = network.state_dict()
+    changes = outliers({name: tuple(tensor.shape) for name, tensor in state.items()}, factor=30.0, share=0.02)
+    assert changes
+    for name, change in changes.items():
+        state[name] = torch.from_numpy(scaled(state[name].numpy(), change))
+    network.load_state_dict(state)
+    network.save_pretrained(tmp_path / "stressed")
+    errors = {}
+    for source in (tame, tmp_path / "stressed"):
+        made = build_controlnet(source, tmp_path / f"{source.name}-int8", base=tiny_folders["base"], recipe="int8")
+        errors[source.name] = made.manifest.components["control/unet"].quality["relative_error"]
+    assert errors["stressed"] < 1.5 * errors["canny"]  # without smoothing four times as much
