@@ -20,7 +20,10 @@ from pocketxl.engine.request.request import GenerationRequest, Prompt, ResolvedR
 from pocketxl.engine.request.resolve import resolve
 from pocketxl.engine.request.sizes import BUCKETS, size_of
 
-OURS = {"literal", "seed", "sampler", "schedule", "refiner", "aesthetic_score", "negative_aesthetic_score"}
+OURS = {
+    "literal", "seed", "sampler", "schedule", "preset", "refiner", "aesthetic_score", "negative_aesthetic_score",
+    "guidance_start", "guidance_end",
+}  # fmt: skip
 
 
 MODELS = read_manifest(FOLDER).models  # native 128
