@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .request.limits import positive
+
 _CURRENT: ContextVar["Ending | None"] = ContextVar("pocketxl ending", default=None)
 
 
@@ -58,6 +60,11 @@ class Endings:
         """It is time for all of them."""
         for token in tuple(self._tokens):
             token.set()
+
+
+def seconds_of(deadline: object) -> float | None:
+    """A deadline as a caller gives it; raises `RequestError` for one that is no number above 0."""
+    return None if deadline is None else positive("deadline", deadline)
 
 
 def current_ending() -> Ending | None:

@@ -14,45 +14,46 @@ A call is made of steps that can be had one by one:
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import numpy as np
-
+from .adapters.adapting import Adapting, Effect
 from .architecture import Models
-from .ending import Ending, Endings
-from .errors import MemoryBudgetError, RequestError
+from .control.beside import NOTHING, Beside
+from .ending import Ending, Endings, seconds_of
+from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
-from .memory.plan import LEAST, MemoryPlan, make_plan
+from .generation import Embeddings, Generation, Steps
+from .memory.budget import OUT_OF_MEMORY, budget_of
+from .memory.plan import MemoryPlan, make_plan
 from .memory.residency import Residency
-from .memory.sizes import parse_bytes
 from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preparation import Prepared
+from .preview import Previews
 from .progress import Progress, Silent
+from .request.decoders import checked_decoder
 from .request.keywords import CallOptions
-from .request.limits import integer, positive
+from .request.limits import integer
+from .request.loras import Loras
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
-from .runners import open_runners
+from .runners import check_concurrent, open_runners
 from .runners.base import Runner
-from .sampling.denoise import Step
 from .sampling.samplers.base import Array
 from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
+from .vae import check_latents
+from .vae_phases import VaePhases
 from .walk import walk
 
 
 class Pipeline:
-    """One engine, ready for calls, on one set of weights. Safe to share between threads.
-
-    Calls run one after another, or `max_concurrent_calls` at a time.
-    """
+    """One engine, ready for calls (one at a time, or `max_concurrent_calls`). Safe to share between threads."""
 
     def __init__(
         self,
@@ -64,24 +65,26 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
+        beside: Beside = NOTHING,
+        folder: Path | None = None,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.runners = runners
+        self.beside = beside
+        self.runners = runners = beside.with_runners(runners)
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
         """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
+        self.preview = Previews(models, folder)
+        """Called with a `Step` or latents: PIL pictures of them, or with `output_type="np"` an array; loads nothing."""
         self._budget = memory_budget
         self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
+        self._adapting = Adapting(runners, models)
         self._encoded = EncodedChunks()
         self._endings = Endings()
-        if max_concurrent_calls > 1 and not all(runner.device.concurrent for runner in runners.values()):
-            raise RequestError(
-                f"max_concurrent_calls is {max_concurrent_calls}, but this engine computes on a GPU, where calls run "
-                "one after another; leave it at 1"
-            )
+        check_concurrent(max_concurrent_calls, runners.values())
 
     @classmethod
     def load(
@@ -92,6 +95,9 @@ class Pipeline:
         threads: int | None = None,
         provider: str | None = None,
         max_concurrent_calls: int = 1,
+        loras: Loras | None = None,
+        controlnets: Mapping[str, str | Path] | None = None,
+        ip_adapter: str | Path | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -99,19 +105,34 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: that many at once share it all. Raises `IntegrityError`, `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
+        `controlnets` (name → folder), `ip_adapter`: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
-        return cls(
+        how: Any = {"threads": threads, "provider": provider}
+        runners = open_runners(folder, manifest, **how)
+        made = cls(
             manifest.models,
-            open_runners(folder, manifest, threads=threads, provider=provider),
+            runners,
             open_tokenizers(folder, manifest),
-            memory_budget=_budget(memory_budget),
+            memory_budget=budget_of(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
+            beside=Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how),
+            folder=folder,
         )
+        made.set_adapters(loras or {})
+        return made
+
+    def set_adapters(self, loras: Loras) -> None:
+        """Let calls that do not say otherwise (by `loras`) have these LoRAs: file → weight; with `{}` none any more.
+
+        A file that was read before may be named without folder and ending. Raises `RequestError`, `IntegrityError` for
+        a damaged file, `IncompatibleError` for one of another model. Calls that are running go on as they were.
+        """
+        self._adapting.set(loras)
 
     def __call__(
         self,
@@ -131,7 +152,7 @@ class Pipeline:
         never a black picture) and `IntegrityError` (a damaged file).
         """
         request = self.request(prompt, **options)
-        with self._endings.one(cancel, _seconds(deadline)) as ending:
+        with self._endings.one(cancel, seconds_of(deadline)) as ending:
             return self._make(request, progress, ending)
 
     def stream(
@@ -147,8 +168,7 @@ class Pipeline:
 
         An interrupted picture is the last one. Arguments are checked at once, not at the first picture.
         """
-        request = self.request(prompt, **options)
-        seconds = _seconds(deadline)
+        request, seconds = self.request(prompt, **options), seconds_of(deadline)
 
         def pictures() -> Iterator[Output]:
             with self._endings.one(cancel, seconds) as ending:
@@ -162,7 +182,9 @@ class Pipeline:
 
     def request(self, prompt: str | Sequence[str] = "", **options: Unpack[CallOptions]) -> ResolvedRequest:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
-        return resolve({"prompt": prompt, **options}, self.models)
+        if options.get("loras") is None:
+            options["loras"] = self._adapting.own
+        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models, *self.beside.called))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -179,17 +201,19 @@ class Pipeline:
             generation = self._generation(request, progress)
             return (yield from generation.steps(embeddings))
 
-    def decode(self, latents: Array, *, output_type: str = "pil", progress: Progress | None = None) -> Any:
+    def decode(
+        self, latents: Array, *, output_type: str = "pil", decoder: str = "full", progress: Progress | None = None
+    ) -> Any:
         """Latents (n, 4, h, w) of unit variance → pictures, as PIL images or arrays (n, 8h, 8w, 3) in [0, 1]."""
-        channels = self.models.vae.latent_channels
-        if not isinstance(latents, np.ndarray) or latents.ndim != 4 or latents.shape[1] != channels:
-            raise RequestError(f"latents must be an array (n, {channels}, height, width) of floats")
-        if output_type not in ("pil", "np"):
-            raise RequestError(f"output_type is {output_type!r}; choose pil or np")
+        check_latents(latents, self.models.vae.latent_channels, output_type)
         with self._slot():
-            plan = self._plan(Workload.of_decoding(latents.shape, self.models.vae.downscale), self._budget)
+            workload = Workload.of_decoding(
+                latents.shape, self.models.vae.downscale, checked_decoder(decoder, self.models)
+            )
+            plan = self._plan(workload, self._budget, Effect(runners=self.runners))
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
@@ -199,7 +223,8 @@ class Pipeline:
         `budget`: bytes or text (None: the pipeline's own). Raises what the call would raise.
         """
         prepared = Prepared.of(self.request(prompt, **options), self.models, self.tokenizers)
-        return self._plan(prepared.workload, self._budget if budget is None else _budget(budget))
+        effect = self._adapting.effect(prepared.request)
+        return self._plan(prepared.workload, self._budget if budget is None else budget_of(budget), effect)
 
     def interrupt(self) -> None:
         """End every running call, a step of it in its middle; each returns what there is by then. For other threads."""
@@ -213,8 +238,7 @@ class Pipeline:
             self._residency.release_all()
 
     def __repr__(self) -> str:
-        loaded = [name for name, runner in self.runners.items() if runner.loaded]
-        size = self.models.native_size
+        loaded, size = self._residency.loaded(), self.models.native_size
         return (
             f"<Pipeline {self.name or 'without a name'}: {', '.join(self.models.denoisers)}, native size "
             f"{size}x{size}; loaded: {', '.join(loaded) or 'nothing yet'}>"
@@ -230,8 +254,8 @@ class Pipeline:
 
     def _make(self, request: ResolvedRequest, progress: Progress | None, ending: Ending) -> Output:
         """One call, from encoding to pictures."""
-        callback = request.callback_on_step_end
-        on_step = None if callback is None else partial(self._tell, callback)
+        tell = request.callback_on_step_end
+        on_step = tell and (lambda step: tell(self, step.index, step.timestep, step.arrays))
         with self._slot():
             try:
                 generation = self._generation(request, progress)
@@ -239,41 +263,29 @@ class Pipeline:
                     walked = walk(generation, on_step, ending)
                 images = generation.pictures(walked.latents)
             except MemoryError as error:
-                raise MemoryBudgetError(
-                    "the machine ran out of memory; see `Pipeline.plan` for what a picture needs, or give a budget"
-                ) from error
+                raise MemoryBudgetError(OUT_OF_MEMORY) from error
         return Output(
-            images=images,
-            seeds=request.seeds,
-            request=request,
-            steps=walked.steps,
-            interrupted=walked.interrupted,
-            model=self.name,
-            model_hash=self.digest[:HASH_DIGITS],
-        )
+            images=images, seeds=request.seeds, request=request, steps=walked.steps, interrupted=walked.interrupted,
+            model=self.name, model_hash=self.digest[:HASH_DIGITS],
+        )  # fmt: skip
 
     def _generation(self, request: ResolvedRequest, progress: Progress | None) -> Generation:
         """Prepare and plan a call. Raises `MemoryBudgetError` before anything is loaded."""
         prepared = Prepared.of(request, self.models, self.tokenizers)
-        plan = self._plan(prepared.workload, self._budget)
+        effect = self._adapting.effect(request)
+        plan = self._plan(prepared.workload, self._budget, effect)
         self._residency.make_room(plan)
         return Generation(
-            models=self.models,
-            runners=self.runners,
-            tokenizers=self.tokenizers,
-            residency=self._residency,
-            plan=plan,
-            prepared=prepared,
-            progress=progress or Silent(),
-            cache=self._encoded,
-        )
+            models=self.models, runners=effect.runners, tokenizers=self.tokenizers, residency=self._residency,
+            plan=plan, prepared=prepared, progress=progress or Silent(), cache=self._encoded.under(effect.keys),
+            beside=self.beside,
+        )  # fmt: skip
 
-    def _plan(self, workload: Workload, budget: int | None) -> MemoryPlan:
-        return make_plan(self.models, self.runners, workload, budget=budget, calls=self._slots.count)
+    def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:
+        return make_plan(self.models, on.runners, workload, budget=budget, calls=self._slots.count, beside=on.bytes)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        """A place among the calls that may run at once."""
         self._adopt()
         with self._slots.one():
             yield
@@ -281,20 +293,8 @@ class Pipeline:
     def _adopt(self) -> None:
         """Make the pipeline this process's own after a fork: nothing that the other one was doing goes on here."""
         if self._slots.inherited:
-            for runner in self.runners.values():
-                if runner.loaded:
-                    runner.leave_behind()
+            self._residency.leave_behind()
             self._slots = Slots(self._slots.count)
             self._residency = Residency(self.runners)
+            self._adapting = self._adapting.anew()
             self._encoded = EncodedChunks()
-
-    def _tell(self, callback: Any, step: Step) -> object:
-        return callback(self, step.index, step.timestep, {"latents": step.latents})
-
-
-def _seconds(deadline: float | None) -> float | None:
-    return None if deadline is None else positive("deadline", deadline)
-
-
-def _budget(value: int | str | None) -> int | None:
-    return value if value is None or value == LEAST else parse_bytes(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from .architecture import ModelArchitecture
+from .request.embeds import Sides
 from .request.request import Prompt
 from .request.texts import MOST_TEXTS, too_many_texts
 from .sampling.samplers.base import Schedule
@@ -18,13 +19,36 @@ from .text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenText:
+    """Embeddings that the caller gave in place of a text."""
+
+    sides: Sides
+
+    @property
+    def guided(self) -> bool:
+        """Whether a negative stands beside the prompt."""
+        return self.sides[1] is not None
+
+    @property
+    def tokens(self) -> int:
+        """Length of the prompt's embeddings."""
+        return int(self.sides[0].prompt_embeds.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenes:
     """The texts of one model's part of the loop."""
 
-    tokens: tuple[PromptTokens, ...]
+    tokens: tuple[PromptTokens | GivenText, ...]
     """Of all prompts, each prompt's different ones in the order in which they come."""
     order: tuple[tuple[int, ...], ...]
     """(prompts, evaluations of the part) which of `tokens` stands there."""
+
+    @classmethod
+    def given(cls, prompts: Sequence[Sides], part: Schedule) -> Self:
+        """Those of a caller's embeddings, which stay the same throughout."""
+        order = tuple((index,) * len(part.evaluations) for index in range(len(prompts)))
+        return cls(tokens=tuple(GivenText(sides=sides) for sides in prompts), order=order)
 
     @classmethod
     def of(

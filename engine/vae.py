@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import NumericError
+from .errors import NumericError, RequestError
 from .install import needing
 from .runners.base import Runner, call
 
@@ -24,6 +24,14 @@ def decode(runner: Runner, latents: np.ndarray, scaling_factor: float) -> Iterat
                 "recipe, or check the checkpoint's VAE"
             )
         yield np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+
+
+def check_latents(latents: object, channels: int, output_type: str) -> None:
+    """Raise `RequestError` for what is no latents (n, channels, h, w), and for an output that is no picture."""
+    if not isinstance(latents, np.ndarray) or latents.ndim != 4 or latents.shape[1] != channels:
+        raise RequestError(f"latents must be an array (n, {channels}, height, width) of floats")
+    if output_type not in ("pil", "np"):
+        raise RequestError(f"output_type is {output_type!r}; choose pil or np")
 
 
 def to_uint8(pictures: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from ..engine.errors import QualityError, RequestError
 from ..engine.folder.files import FileEntry
 from ..engine.folder.manifest import ActivationModel, ComponentEntry, Manifest, Streaming
+from ..engine.folder.openings import Openings, files_of
 from ..engine.folder.samples import SAMPLE_FILE, encode_sample
 from ..engine.folder.schema import decode
 from ..engine.folder.variants import loaded_bytes
@@ -25,6 +26,7 @@ from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
 from ..engine.request.limits import integer
 from ..engine.runners import open_runners
+from .checkpoint.tiny import open_tiny_decoder
 from .components import Component
 from .job import (
     Job,
@@ -47,8 +49,11 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.colours import latent_colours
+from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
+from .reference.tiny import with_tiny_decoder
 from .target import FACTS, FOUND
 from .targets import find_target
 from .targets.check import check
@@ -84,6 +89,7 @@ def build(
     prediction_type: str | None = None,
     zero_snr: bool | None = None,
     vae: Path | None = None,
+    tiny_decoder: Path | None = None,
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
     strict: bool = False,
@@ -97,6 +103,7 @@ def build(
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
+    `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
     or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
     an error. `force`: build everything again, whatever is there. `threads`: for the reference run
@@ -122,8 +129,14 @@ def build(
         recipe=asked,
         keep=keep,
         calibration_size=calibration_size,
+        tiny_decoder=None if tiny_decoder is None else open_tiny_decoder(tiny_decoder),
         progress=progress,
     )
+    return build_job(job, destination, force=force, threads=threads, progress=progress)
+
+
+def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, progress: Progress) -> BuildReport:
+    """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
         return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
@@ -161,7 +174,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     lowering, components = Lowering(job, reference, threads), job.assembly.components
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-        for name, files in job.tokenizer_files.items()
+        for name, files in ({} if job.assembly.companion else job.tokenizer_files).items()
     }
     for last in (*[False] * (_ATTEMPTS - 1), True):
         finished = _lowered(job, space, lowering, progress)
@@ -169,8 +182,9 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
-        if not job.target.runs_here:
-            break
+        manifest = replace(manifest, models=replace(manifest.models, latent_colours=latent_colours(job.assembly)))
+        if not job.target.runs_here or job.assembly.companion is not None:
+            break  # there are no pictures of an engine to hold to the reference's
         pictures = reference().pictures
         reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
@@ -199,9 +213,13 @@ def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress)
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     """The unquantized run, or what an interrupted build left of it and the rest."""
+    companion = job.assembly.companion
+    if companion is not None and companion.ip_adapter is not None:
+        return run_pictured(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
-    return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    return with_tiny_decoder(made, job.assembly)
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
@@ -214,6 +232,7 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
         tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
         build_key=job.parts,
         created_by=f"pocketxl {metadata.version('pocketxl')}",
+        companion=job.assembly.companion,
     )
 
 
@@ -222,13 +241,15 @@ def _entry(job: Job, component: Component, done: Finished) -> ComponentEntry:
     facts["activation"] = decode(ActivationModel, facts["activation"], f"{component.name}: activation")
     if facts["streaming"] is not None:
         facts["streaming"] = decode(Streaming, facts["streaming"], f"{component.name}: streaming")
+    if facts["openings"] is not None:
+        facts["openings"] = decode(Openings, facts["openings"], f"{component.name}: openings")
     target = job.target.of(component.spec.role)
     facts["runner"] = facts["runner"] or target.runner
     return ComponentEntry(
         spec=component.spec,
         files=done.files,
         key=done.key,
-        weight_bytes=loaded_bytes(done.files, facts["architectures"]),
+        weight_bytes=loaded_bytes(done.files, facts["architectures"], files_of(facts["openings"])),
         **facts,
         quality_of="engine" if target.runs_here else "stand_in",
     )

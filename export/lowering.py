@@ -5,12 +5,15 @@ of the two is made. Behind smoothing, a VAE that a target computes in half preci
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..engine.adapters.factors import FACTORS_FILE, encode_factors
 from ..engine.architecture import UNetArchitecture
+from ..engine.folder.durable import write_durably
 from ..engine.folder.samples import Sample
 from ..engine.specs import Role
 from .components import Component
@@ -22,6 +25,7 @@ from .quantize.choose import Layer, Measured, choose, measure_layers
 from .quantize.formats import KEEP, Format, Kind
 from .quantize.half_places import find_places
 from .quantize.half_range import HalfRange, find_exponents, largest_outputs, scaled_places
+from .quantize.pair_factors import pair_factors
 from .quantize.quantization import Quantization
 from .quantize.rounded import Floats
 from .quantize.smoothing import Smoothed, Smoothing, Source, find_smoothing
@@ -40,6 +44,7 @@ _TIGHTER = 0.6
 """Of a component's error, where all components reached their goals and the pictures did not: 4.4 dB."""
 _NAMED = 5
 """Layers in an error."""
+_IN_HALF_RANGE = (Role.VAE_DECODER, Role.VAE_ENCODER)
 
 
 class Lowering:
@@ -149,7 +154,20 @@ class Lowering:
             component.name, lambda: half_range.applied(component.module()), component.spec, dtype=dtype
         )
         weights = self.weights(component, counted)
-        return target.lower(component.name, component.spec, master, weights, numbers, folder, beside, tell)
+        made = target.lower(component.name, component.spec, master, weights, numbers, folder, beside, tell)
+        return self._with_factors(component, made, folder)
+
+    def _with_factors(self, component: Component, made: Lowered, folder: Path) -> Lowered:
+        """Write beside open graphs what makes pairs fit the smoothed layers."""
+        openings = made.openings
+        if openings is None:
+            return made
+        layers = openings.shapes(tuple(openings.layers))
+        factors = pair_factors(layers, self._smoothing(component.source), component.weights)
+        if not factors:
+            return made
+        write_durably(folder / FACTORS_FILE, encode_factors(factors))
+        return replace(made, openings=replace(openings, factors=FACTORS_FILE))
 
     def measured(self, component: Component, *, ladder: bool = True) -> tuple[Measured, Calibration]:
         """What its layers lose in each format, and what they have shown, both of the weights as `weights` has them.
@@ -188,7 +206,7 @@ class Lowering:
     def _find_half_range(self, name: str) -> HalfRange:
         component = self._job.assembly.components[name]
         role = component.spec.role
-        if self._job.target.of(role).dtype != "float16" or role is not Role.VAE_DECODER:
+        if self._job.target.of(role).dtype != "float16" or role not in _IN_HALF_RANGE:
             return HalfRange()
         shapes = {parameter: component.weights.shape(parameter) for parameter in component.weights}
         return scaled_places(find_exponents(find_places(shapes), largest_outputs(self._smoothed(component))), shapes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine.folder.manifest import ActivationModel, Streaming
+from ..engine.folder.openings import Openings
 from .quantize.formats import Format, Kind
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Lowered:
     exact_threads: int | None = None
     streaming: Streaming | None = None
     """See `ComponentEntry`."""
+    openings: Openings | None = None
+    """See `ComponentEntry`; `Lowering` adds the file of factors."""
     architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """See `ComponentEntry`."""
     ranges: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

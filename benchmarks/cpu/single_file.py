@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from pocketxl.export.checkpoint.original_layout import UNET, VAE, open_clip_places, unet_places, vae_places
+from pocketxl.engine.original_names import unet_places
+from pocketxl.export.checkpoint.original_layout import UNET, VAE, open_clip_places, vae_places
 from pocketxl.export.checkpoint.settings import read_settings
 
 from ..weight_files import described, write_weights

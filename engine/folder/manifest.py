@@ -9,7 +9,6 @@ and weights. Engines for TensorRT for RTX are never equal to the byte (see `expo
 
 import hashlib
 import json
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..architecture import Models
+from ..companion import Companion
 from ..errors import IncompatibleError, IntegrityError, StorageError
-from ..specs import ComponentSpec
+from ..specs import SPARSE, ComponentSpec
+from .activation import ActivationModel as ActivationModel
 from .checks import check
 from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
-from .schema import SPARSE, decode, encode
+from .openings import Openings
+from .schema import decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 3
@@ -29,24 +31,6 @@ MOST_BYTES = 1 << 21
 """Of `engine.json` itself; that of SDXL with its refiner has a tenth of a megabyte."""
 _DIGEST = "sha256"
 _REBUILD = "build the engine again with `pocketxl build`, or copy the folder again"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationModel:
-    """Working memory of one call in bytes: a sum of coefficients, each times a product of sizes.
-
-    Keys name the products over `batch`, `tokens`, `steps` and `pixels` (of the picture): `"1"`, `"batch*pixels"`,
-    `"batch*pixels*pixels"`. Fitted by `export.graph.activations`, never below the largest live set at the fitted sizes.
-    """
-
-    terms: Mapping[str, float]
-    dequantized_bytes: int = 0
-    """Weights that are floats only while their layers run, all together; not part of the sum."""
-
-    def bytes_at(self, pixels: int, *, batch: int = 2, tokens: int = 77, steps: int = 50) -> int:
-        """Bytes for a picture of `pixels` = width x height; `batch` rows are two for each picture under guidance."""
-        sizes = {"1": 1, "batch": batch, "tokens": tokens, "steps": steps, "pixels": pixels}
-        return math.ceil(sum(c * math.prod(sizes[s] for s in key.split("*")) for key, c in self.terms.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +47,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """How a component runs with its weights coming from the disk: one segment after another."""
+    """How a component runs in less memory: one segment after another.
+
+    With its weights coming from the disk; or, where there is a `program`, over bands of rows.
+    """
 
     segments: tuple[Segment, ...]
     """In running order; what one leaves and a later one takes has one name in both."""
@@ -71,6 +58,8 @@ class Streaming:
     """Working memory inside the segment that takes most, outputs included."""
     carried: ActivationModel
     """The most bytes that wait between two segments for later ones."""
+    program: str = field(default="", metadata=SPARSE)
+    """The file that says how segments run over bands of rows (`bands.read`); empty where they run once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +101,8 @@ class ComponentEntry:
     """What it was built from, as one digest (`export.job.component_keys`): another build takes it over by that."""
     streaming: Streaming | None = None
     """None: it runs as a whole only."""
+    openings: Openings | None = field(default=None, metadata=SPARSE)
+    """Its graphs that take adapters; None: it takes none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +124,8 @@ class Manifest:
     created_by: str = ""
     measured_on: str = ""
     """The device whose figures `quality` are; empty if the engine has never run."""
+    companion: Companion | None = field(default=None, metadata=SPARSE)
+    """What the folder holds if it is no engine; `models` are then those that it was built with."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

@@ -5,7 +5,7 @@ too much, or one lacks what a recipe asks for, a component has several files. Th
 the one for the GPU at hand is hashed and loaded, and `verify` hashes all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +19,27 @@ Architectures = Mapping[str, Sequence[str]]
 """Name of a file → the GPU generations that it is for."""
 
 
-def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures) -> int:
-    """Bytes of what is loaded: of the files that one is chosen from, the largest."""
+def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures, others: Collection[str] = ()) -> int:
+    """Bytes of what is loaded: of the files that one is chosen from, the largest; none of `others`."""
     chosen = [file.size for file in files if file.name in architectures]
-    return max(chosen, default=0) + sum(file.size for file in files if file.name not in architectures)
+    alone = [file.size for file in files if file.name not in architectures and file.name not in others]
+    return max(chosen, default=0) + sum(alone)
+
+
+def only_file(entry: "ComponentEntry") -> FileEntry | None:
+    """The file of a component that has one for every card, segments aside; None where one is to be chosen.
+
+    It is tried on every card: on one that it was not built for it may still run, and if not the library says so.
+    """
+    parts = set() if entry.streaming is None else {s.file for s in entry.streaming.segments} | {entry.streaming.program}
+    whole = [file for file in entry.files if file.name not in parts]
+    return whole[0] if len(whole) == 1 else None
 
 
 def file_for(entry: "ComponentEntry", architecture: str) -> FileEntry | None:
-    """The file for a GPU generation (`sm89`); None if there is none for it.
-
-    An only file is tried on every card: on one that it was not built for it may still run, and if not the library says
-    so.
-    """
-    if len(entry.files) == 1:
-        return entry.files[0]
+    """The file for a GPU generation (`sm89`); None if there is none for it."""
+    if (only := only_file(entry)) is not None:
+        return only
     return next((file for file in entry.files if architecture in entry.architectures.get(file.name, ())), None)
 
 

@@ -1,9 +1,12 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy.typing as npt
+
+from .loras import Loras
 
 
 class CallOptions(TypedDict, total=False):
@@ -23,6 +26,10 @@ class CallOptions(TypedDict, total=False):
     eta: float
     generator: Any
     latents: npt.ArrayLike | None
+    prompt_embeds: Any
+    negative_prompt_embeds: Any
+    pooled_prompt_embeds: Any
+    negative_pooled_prompt_embeds: Any
     output_type: str
     guidance_rescale: float
     guidance_start: float
@@ -41,4 +48,28 @@ class CallOptions(TypedDict, total=False):
     schedule: str
     preset: str | None
     refiner: bool
+    embedding_folder: str | Path | None
+    dynamic: bool
+    wildcard_folder: str | Path | None
+    loras: Loras | None
+    lora_folder: str | None
+    decoder: str
     literal: bool
+    image: Any
+    strength: float | None
+    mask_image: Any
+    mask_blur: float
+    paste_back: bool
+    denoising_start: float | None
+    base: bool
+    hires_scale: float | None
+    hires_strength: float
+    hires_steps: int | None
+    hires_upscaler: str
+    control_image: Any
+    controlnet_conditioning_scale: Any
+    control_guidance_start: Any
+    control_guidance_end: Any
+    control_preprocess: Any
+    ip_adapter_image: Any
+    ip_adapter_scale: float | None

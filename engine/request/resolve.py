@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,47 +12,78 @@ import numpy.typing as npt
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
-from .limits import LIMITS, boolean, finite, integer, listed, number, pair, short_text, show
+from .controls import control_uses
+from .decoders import checked_decoder
+from .dynamic import dynamic_of
+from .embeds import Given, given_embeddings
+from .hires import resolve_hires
+from .image_prompt import image_prompt
+from .limits import boolean, finite, integer, listed, number, pair, short_text, show
 from .noise_sources import noise_sources
-from .request import GenerationRequest, Prompt, ResolvedRequest
+from .pictures import Given as GivenPictures
+from .pictures import picture_input, read_pictures
+from .prompts import count_prompts, read_prompts, read_templates
+from .request import GenerationRequest, ResolvedRequest
+from .tagged import with_tags, without_tags
 from .texts import Texts
+from .untold import refuse_untold
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
+def resolve(
+    keywords: Mapping[str, Any],
+    models: Models,
+    controlnets: Mapping[str, str] = MappingProxyType({}),
+    image_prompts: tuple[int | None, str] = (None, ""),
+) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
-    is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
+    names the value, what is allowed and the fix.
     """
-    request = GenerationRequest.of(with_preset(keywords))
+    given = GenerationRequest.of(with_preset(keywords))
+    request, loras = without_tags(given)
+    refuse_untold(request, models)
     vae = models.vae
-    height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
-    width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
-    integer("pixels of a picture", height * width)
+    guidance_scale = number("guidance_scale", request.guidance_scale)
+    kinds = _kinds(request, models)
+    refiner = "refiner" in kinds
+    request, embeddings = _embeddings(request, models, kinds, guidance_scale)
+    pictures = read_pictures(request, models, count_prompts(request.prompt))
+    height, width = _size(request, models, pictures)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    images = integer("pictures in all", _count(request.prompt) * per_prompt)
+    images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
-    prompts = _prompts(request, Texts(literal=boolean("literal", request.literal), steps=steps))
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
     sizes = _sizes(request)
     guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
+    embedded = embeddings_in(request.embedding_folder, models)
+    texts = Texts(literal=boolean("literal", request.literal), steps=steps, embeddings=embedded)
+    dynamic = dynamic_of(boolean("dynamic", request.dynamic), request.wildcard_folder)
+    if dynamic is None or embeddings is not None:
+        prompts = read_prompts(request, texts)
+    elif texts.literal:
+        raise RequestError("literal and dynamic were both given; braces are words, or a choice")
+    else:
+        prompts, per_prompt = read_templates(request, texts, dynamic, seeds, per_prompt), 1
     return ResolvedRequest(
-        prompts=prompts,
+        prompts=with_tags(prompts, given),
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
+        embeddings=embeddings,
         height=height,
         width=width,
         sampler=sampler,
@@ -59,12 +92,12 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         timesteps=timesteps,
         sigmas=sigmas,
         eta=_eta(request.eta, sampler),
-        guidance_scale=number("guidance_scale", request.guidance_scale),
+        guidance_scale=guidance_scale,
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
         guidance_start=guidance_start,
         guidance_end=guidance_end,
-        kinds=("base", "refiner") if refiner else ("base",),
-        denoising_end=_handoff(request.denoising_end, refiner),
+        kinds=kinds,
+        denoising_end=_handoff(request.denoising_end, refiner and "base" in kinds),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
         crops_coords_top_left=sizes.crop,
@@ -75,7 +108,61 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
+        pictures=None if pictures is None else picture_input(request, pictures, height, width),
+        hires=resolve_hires(request, models, height, width),
+        controls=control_uses(request, controlnets, height, width),
+        image_prompt=image_prompt(request, *image_prompts),
+        loras=loras,
+        decoder=checked_decoder(request.decoder, models),
     )
+
+
+def _embeddings(
+    request: GenerationRequest, models: Models, kinds: Sequence[str], guidance_scale: float
+) -> tuple[GenerationRequest, Given | None]:
+    """The request, and what it has in place of prompts: empty texts then stand for each."""
+    given = given_embeddings(vars(request), models, kinds, guidance_scale)
+    if given is None:
+        return request, None
+    texts = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+    if beside := [name for name in texts if getattr(request, name) not in (None, "")]:
+        raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
+    count = len(next(iter(given.values())))
+    return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
+
+
+def _size(request: GenerationRequest, models: Models, given: GivenPictures | None) -> tuple[int, int]:
+    """(height, width): as asked for, of the picture that is given, or the models' own."""
+    step = models.vae.downscale
+    asked = [
+        None if value is None else _side(name, value, step)
+        for name, value in (("height", request.height), ("width", request.width))
+    ]
+    native = models.native_size
+    height, width = (native, native) if given is None else given.size(step, *asked)
+    height, width = asked[0] or height, asked[1] or width
+    integer("height", height)
+    integer("width", width)
+    integer("pixels of a picture", height * width)
+    return height, width
+
+
+def _kinds(request: GenerationRequest, models: Models) -> tuple[str, ...]:
+    """The models that take part, in running order."""
+    base, refiner = boolean("base", request.base), boolean("refiner", request.refiner)
+    if not base and (request.image is None or not refiner or "refiner" not in models.denoisers):
+        raise RequestError(
+            "base is False, which leaves the work on a picture to the refiner; give image, and an engine that has a "
+            "refiner, or leave base out"
+        )
+    kinds = tuple(kind for kind, on in (("base", base), ("refiner", refiner)) if on and kind in models.denoisers)
+    inpaints = [kind for kind in kinds if models.denoisers[kind].unet.inpaints(models.vae.latent_channels)]
+    if inpaints and (request.image is None or request.mask_image is None):
+        raise RequestError(
+            f"the {inpaints[0]} of this engine is for inpainting: it paints what a mask leaves out of a picture; give "
+            "image and mask_image"
+        )
+    return kinds
 
 
 def _output_type(value: object) -> str:
@@ -138,40 +225,6 @@ def _sizes(request: GenerationRequest) -> _Sizes:
             "give both sizes, or none of the three"
         )
     return found
-
-
-def _count(prompt: object) -> int:
-    count = 1 if isinstance(prompt, str) else len(listed("prompt", prompt))
-    if not 1 <= count <= LIMITS["pictures in all"][1]:
-        raise RequestError(f"prompt is a list of {count} texts; give 1 to {LIMITS['pictures in all'][1]:g}")
-    return count
-
-
-def _prompts(request: GenerationRequest, texts: Texts) -> tuple[Prompt, ...]:
-    count = _count(request.prompt)
-    prompts = _column("prompt", request.prompt, count)
-    prompts_2 = _column("prompt_2", request.prompt_2, count)
-    negatives = _column("negative_prompt", request.negative_prompt, count)
-    negatives_2 = _column("negative_prompt_2", request.negative_prompt_2, count)
-    return tuple(
-        Prompt(
-            prompt=texts.text("prompt", prompts[i]),
-            prompt_2=texts.optional("prompt_2", prompts_2[i]),
-            negative_prompt=texts.optional("negative_prompt", negatives[i]),
-            negative_prompt_2=texts.optional("negative_prompt_2", negatives_2[i]),
-        )
-        for i in range(count)
-    )
-
-
-def _column(name: str, value: object, count: int) -> list[Any]:
-    """One entry a prompt: a list as it is, anything else for all of them."""
-    texts = [value] * count if value is None or isinstance(value, str) else listed(name, value)
-    if len(texts) != count:
-        raise RequestError(
-            f"{name} is a list of {len(texts)} texts for {count} prompts; give one for each, or a single text"
-        )
-    return texts
 
 
 def _custom_levels(

@@ -10,7 +10,9 @@ import numpy as np
 from ..ending import Ended
 from ..errors import IncompatibleError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.openings import OpenGraph, Openings
 from ..specs import Role
+from .adapted import OpenRunner
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cores import available_cores
 from .interruptible import run_interruptibly
@@ -86,6 +88,7 @@ class OrtRunner:
         self._folder = folder
         self._entry = entry
         self._session: Any = None
+        self._opened: dict[str, OpenRunner] = {}
 
     @property
     def ranges(self) -> Mapping[str, Range]:
@@ -105,6 +108,26 @@ class OrtRunner:
         every batch; it also keeps the working memory at that of one row, and a processor gains nothing from more.
         """
         return 1 if self.device.provider.processor else 2
+
+    @property
+    def openings(self) -> Openings | None:
+        """See `Opens`; none where a GPU computes, which none of them has run on."""
+        return self._entry.openings if self.device.provider.processor else None
+
+    def factors_file(self) -> Path | None:
+        """See `Opens`."""
+        openings = self.openings
+        if openings is None or not openings.factors:
+            return None
+        return checked_file(self._folder, self._entry, openings.factors)
+
+    def opened(self, graph: OpenGraph) -> OpenRunner:
+        """See `Opens`."""
+        from .ort_open import OrtOpenRunner
+
+        return self._opened.setdefault(
+            graph.file, OrtOpenRunner(self._folder, self.name, self._entry, self.device, graph)
+        )
 
     @property
     def threads(self) -> int:

@@ -2,11 +2,13 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
 Key = tuple[str, bytes]
-"""(encoder, bytes of its 77 ids)."""
+"""(encoder, bytes of its 77 ids and of the vectors that those below 0 stand for)."""
 Outputs = dict[str, np.ndarray]
 
 CHUNKS = 32
@@ -20,9 +22,17 @@ class EncodedChunks:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Outputs] = OrderedDict()
+        self._changed: Mapping[str, str] = {}
+
+    def under(self, keys: Mapping[str, str]) -> "EncodedChunks":
+        """The same cache for encoders that adapters have changed: encoder → by what."""
+        found = copy(self)
+        found._changed = keys
+        return found
 
     def get(self, key: Key) -> Outputs | None:
         """What the encoder gave for a chunk, if it is still here."""
+        key = self._own(key)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -30,6 +40,7 @@ class EncodedChunks:
 
     def keep(self, key: Key, outputs: Outputs) -> None:
         """Keep a chunk's outputs; those that were not asked for the longest go."""
+        key = self._own(key)
         with self._lock:
             self._kept[key] = outputs
             self._kept.move_to_end(key)
@@ -40,3 +51,7 @@ class EncodedChunks:
         """Forget them all."""
         with self._lock:
             self._kept.clear()
+
+    def _own(self, key: Key) -> Key:
+        name, ids = key
+        return (f"{name} {self._changed[name]}", ids) if name in self._changed else key

@@ -17,27 +17,18 @@ import numpy as np
 
 from ..architecture import ModelArchitecture
 from ..errors import RequestError
+from ..inversion.read import TOKEN_EMBEDDINGS
+from ..request.embeds import PromptEmbeds, Sides
 from ..request.request import Prompt, Text
 from ..runners.base import Runner, call, check_outputs
 from .cache import EncodedChunks, Key, Outputs
-from .tokenizer import Chunks, Tokenizer
+from .tokenizer import Chunks, Row, Tokenizer
 
 MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
+NOT_POOLED = np.empty((1, 0), np.float32)
 NOTHING = Text(given="", runs=(("", 1.0),))
 Encoded = dict[Key, Outputs]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptEmbeds:
-    """One prompt. `prompt_embeds`: (1, 77·chunks, width) float32. `pooled_prompt_embeds`: (1, P) float32."""
-
-    prompt_embeds: np.ndarray
-    pooled_prompt_embeds: np.ndarray
-
-
-Sides = tuple[PromptEmbeds, PromptEmbeds | None]
-"""A prompt's embeddings and its negative's (None without guidance)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +114,15 @@ def encode(
     encoded: Encoded = {}
     made: dict[Hashable, PromptEmbeds] = {}
     for name in dict.fromkeys(name for tokens in prompts for name in tokens.text_encoders):
-        rows = {row.tobytes(): row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
+        rows = {row.key: row for tokens in prompts for row in _rows(tokens, name, tokenizers)}
         found = {(name, key): outputs for key in rows if (outputs := cache.get((name, key))) is not None}
         encoded |= found
         missing = {key: row for key, row in rows.items() if (name, key) not in found}
         if missing:
             with use(runners[name]):
                 for key, row in missing.items():
-                    outputs = call(runners[name], {"input_ids": row[None]})
+                    own = {} if row.vectors is None else {TOKEN_EMBEDDINGS: row.vectors}
+                    outputs = call(runners[name], {"input_ids": row.ids[None], **own})
                     check_outputs(name, outputs)
                     encoded[name, key] = outputs
                     cache.keep((name, key), outputs)
@@ -144,24 +136,26 @@ def _chunks(
     # An empty second text counts as none, as in diffusers.
     second = text_2 if text_2 is not None and text_2.given else text
     texts = [text, *[second] * (len(encoders) - 1)]
-    return [tokenizers[name].chunks(t.runs) for name, t in zip(encoders, texts, strict=True)]
+    return [tokenizers[name].chunks(t.runs, name) for name, t in zip(encoders, texts, strict=True)]
 
 
 def _pad(tokenizer: Tokenizer, chunks: Chunks, rows: int) -> Chunks:
     filler = tokenizer.empty(rows - len(chunks.ids))
     return Chunks(
-        ids=np.concatenate([chunks.ids, filler.ids]), weights=np.concatenate([chunks.weights, filler.weights])
+        ids=np.concatenate([chunks.ids, filler.ids]),
+        weights=np.concatenate([chunks.weights, filler.weights]),
+        vectors=(*chunks.vectors, *filler.vectors),
     )
 
 
-def _rows(tokens: PromptTokens, name: str, tokenizers: Mapping[str, Tokenizer]) -> list[np.ndarray]:
+def _rows(tokens: PromptTokens, name: str, tokenizers: Mapping[str, Tokenizer]) -> list[Row]:
     """The chunks that an encoder must see for a prompt, with the empty one where weights start from it."""
     if name not in tokens.text_encoders:
         return []
     index = tokens.text_encoders.index(name)
     sides = [side[index] for side in (tokens.positive, tokens.negative) if side is not None]
     empty = [tokenizers[name].empty(1)] if any((side.weights != 1).any() for side in sides) else []
-    return [row for chunks in (*sides, *empty) for row in chunks.ids]
+    return [row for chunks in (*sides, *empty) for row in chunks.rows]
 
 
 def _embeds(
@@ -192,12 +186,12 @@ def _assemble(
 ) -> PromptEmbeds:
     hidden = []
     for name, chunks in zip(names, side, strict=True):
-        states = np.concatenate([encoded[name, row.tobytes()]["hidden_states"] for row in chunks.ids])
+        states = np.concatenate([encoded[name, row.key]["hidden_states"] for row in chunks.rows])
         weights = chunks.weights[..., None]
         if (weights != 1).any():
-            empty = encoded[name, tokenizers[name].empty(1).ids[0].tobytes()]["hidden_states"]
+            empty = encoded[name, tokenizers[name].empty(1).rows[0].key]["hidden_states"]
             states = np.where(weights == 1, states, empty + weights * (states - empty))
         hidden.append(states.reshape(1, -1, states.shape[-1]))
     # The pooled state is one vector: the first chunk's, which is all there is of a short prompt.
-    pooled = encoded[names[-1], side[-1].ids[0].tobytes()]["pooled"]
+    pooled = encoded[names[-1], side[-1].rows[0].key].get("pooled", NOT_POOLED)
     return PromptEmbeds(prompt_embeds=np.concatenate(hidden, axis=-1), pooled_prompt_embeds=pooled)

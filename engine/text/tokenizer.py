@@ -6,7 +6,7 @@ OpenAI's CLIP (`simple_tokenizer.py`), run by the `tokenizers` library.
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..errors import IntegrityError
 from ..folder.manifest import Manifest, checked_path
 from ..install import needing
 from ..request.prompt import BREAK
+from ..request.request import Run
+from ..stored.numbers import Floats
 
 __all__ = ["FILES", "Chunks", "Tokenizer", "tokenizer_of"]
 
@@ -27,15 +29,38 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """A tokenized prompt. `ids`: (n, 77) int64, each row begin, up to 75 tokens, end, padding. `weights`: (n, 77)."""
+    """A tokenized prompt. `ids`: (n, 77) int64, each row begin, up to 75 tokens, end, padding. `weights`: (n, 77).
+
+    Ids below 0 stand for vectors: -1 is the row's first.
+    """
 
     ids: np.ndarray
     weights: np.ndarray
+    vectors: tuple[Floats | None, ...]
+    """For each row those of its embeddings, (m, width) float32; None where it has none."""
 
     @property
     def key(self) -> Hashable:
         """The same for two that are equal."""
-        return self.ids.tobytes(), self.weights.tobytes()
+        return tuple(row.key for row in self.rows), self.weights.tobytes()
+
+    @property
+    def rows(self) -> list["Row"]:
+        """What an encoder is given, row by row."""
+        return [Row(ids=ids, vectors=own) for ids, own in zip(self.ids, self.vectors, strict=True)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Row:
+    """One chunk: `ids` (77,) int64, and the vectors that those below 0 stand for."""
+
+    ids: np.ndarray
+    vectors: Floats | None
+
+    @property
+    def key(self) -> bytes:
+        """The same for two that are equal."""
+        return self.ids.tobytes() + (b"" if self.vectors is None else self.vectors.tobytes())
 
 
 class Tokenizer:
@@ -81,35 +106,55 @@ class Tokenizer:
         ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
         return ids
 
-    def chunks(self, pieces: Sequence[tuple[str, float]]) -> Chunks:
+    def chunks(self, pieces: Sequence[Run], encoder: str = "") -> Chunks:
         """Weighted pieces of text (of `parse_prompt`) → rows of begin, 75 tokens, end; at least one row.
 
-        `BREAK` ends a row, be it empty; one at the end begins no other.
+        `BREAK` ends a row, be it empty; one at the end begins no other. Embeddings have the vectors that they have for
+        `encoder`; one whose vectors a row has no room for begins the next.
         """
-        blocks: list[list[tuple[int, float]]] = [[]]
+        rows: list[_Filling] = [_Filling()]
         for piece in pieces:
+            what, weight = piece
             if piece == BREAK:
-                blocks.append([])
+                rows.append(_Filling())
+            elif isinstance(what, str):
+                for token in self.ids(what):
+                    self._room(rows, 1).tokens.append((token, weight))
             else:
-                blocks[-1] += [(token, piece[1]) for token in self.ids(piece[0])]
-        if len(blocks) > 1 and not blocks[-1]:
-            blocks.pop()
-        length = self.max_tokens - 2
-        rows = [block[at : at + length] for block in blocks for at in range(0, max(len(block), 1), length)]
+                row = self._room(rows, what.count)
+                for vector in what.vectors[encoder]:
+                    row.vectors.append(vector)
+                    row.tokens.append((-len(row.vectors), weight))
+        if len(rows) > 1 and not rows[-1].tokens:
+            rows.pop()
         chunks = self.empty(len(rows))
-        for row, tokens in enumerate(rows):
-            end = len(tokens) + 1
-            chunks.ids[row, 1:end] = [token for token, _ in tokens]
-            chunks.ids[row, end] = self.eos
-            chunks.ids[row, end + 1 :] = self.pad
-            chunks.weights[row, 1:end] = [weight for _, weight in tokens]
-        return chunks
+        for index, row in enumerate(rows):
+            end = len(row.tokens) + 1
+            chunks.ids[index, 1:end] = [token for token, _ in row.tokens]
+            chunks.ids[index, end] = self.eos
+            chunks.ids[index, end + 1 :] = self.pad
+            chunks.weights[index, 1:end] = [weight for _, weight in row.tokens]
+        return replace(chunks, vectors=tuple(np.stack(row.vectors) if row.vectors else None for row in rows))
 
     def empty(self, rows: int) -> Chunks:
         """`rows` chunks of an empty prompt."""
         ids = np.full((rows, self.max_tokens), self.pad, np.int64)
         ids[:, 0], ids[:, 1] = self.bos, self.eos
-        return Chunks(ids=ids, weights=np.ones(ids.shape, np.float32))
+        return Chunks(ids=ids, weights=np.ones(ids.shape, np.float32), vectors=(None,) * rows)
+
+    def _room(self, rows: "list[_Filling]", count: int) -> "_Filling":
+        """The row that the next tokens go to."""
+        if len(rows[-1].tokens) + count > self.max_tokens - 2:
+            rows.append(_Filling())
+        return rows[-1]
+
+
+@dataclass(eq=False)
+class _Filling:
+    """A row that is being filled: tokens with their weights, and its vectors."""
+
+    tokens: list[tuple[int, float]] = field(default_factory=list)
+    vectors: list[Floats] = field(default_factory=list)
 
 
 def open_tokenizers(folder: Path, manifest: Manifest) -> dict[str, Tokenizer]:

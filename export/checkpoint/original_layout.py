@@ -10,26 +10,15 @@ from pathlib import Path
 
 from ...engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from ...engine.errors import IncompatibleError
-from ...engine.topology import BlockKind
+from ...engine.original_names import Places, unet_places
+from ...engine.stored.header import StoredTensor
 from .families import FAMILIES
-from .safetensors_header import StoredTensor
 from .settings import Settings
 from .weights import Weights
 
 Tensors = Mapping[str, StoredTensor]
-Places = dict[str, str]
-"""Original module path → diffusers' module path; what follows the path is the same in both."""
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-SIDES = {"down_blocks": "input_blocks", "mid_block": "middle_block", "up_blocks": "output_blocks"}
-RESNET: Mapping[str, str] = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "emb_layers.1": "time_emb_proj",
-    "skip_connection": "conv_shortcut",
-}
 VAE_ATTENTION: Mapping[str, str] = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 RESBLOCK: Mapping[str, str] = {
     "ln_1": "layer_norm1",
@@ -52,7 +41,7 @@ def map_components(tensors: Tensors, settings: Settings, source: Path, *, vae: b
         components["vae"] = map_vae(below(tensors, VAE), settings.vae_architecture, source)
     for name, row in FAMILIES[settings.kind].text_encoders.items():
         own, text = below(tensors, row.original), settings.text_encoder_architecture(name)
-        components[name] = map_open_clip(own, text, source) if row.pooled else map_clip(own)
+        components[name] = map_open_clip(own, text, source) if row.open_clip else map_clip(own)
     return {component: Weights(named) for component, named in components.items()}
 
 
@@ -61,10 +50,10 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
     places = unet_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is None:
             raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
-        named[place] = stored
+        named[place] = as_linear(place, stored)
     paths = [name.split(".") for name in named]
     modules = {".".join(path[:cut]) for path in paths for cut in range(1, len(path))}
     for original, module in places.items():
@@ -73,39 +62,10 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
     return named
 
 
-def unet_places(architecture: UNetArchitecture) -> Places:
-    """Every module of the original U-Net."""
-    places = {
-        "time_embed.0": "time_embedding.linear_1",
-        "time_embed.2": "time_embedding.linear_2",
-        "label_emb.0.0": "add_embedding.linear_1",
-        "label_emb.0.2": "add_embedding.linear_2",
-        "input_blocks.0.0": "conv_in",
-        "out.0": "conv_norm_out",
-        "out.2": "conv_out",
-    }
-    if architecture.time_cond_proj_dim:
-        places["time_embed.cond_proj"] = "time_embedding.cond_proj"
-    # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.
-    number, part = {"input_blocks": 0, "output_blocks": -1}, -1
-    for block in architecture.blocks():
-        side = SIDES[block.stage.split(".")[0]]
-        if side in number and block.kind in (BlockKind.RESNET, BlockKind.DOWNSAMPLER):
-            number[side], part = number[side] + 1, 0
-        else:
-            part = 0 if block.kind is BlockKind.RESNET and block.index == 0 else part + 1
-        original = f"{side}.{number[side]}.{part}" if side in number else f"{side}.{part}"
-        match block.kind:
-            case BlockKind.RESNET:
-                places.update({f"{original}.{old}": f"{block.name}.{new}" for old, new in RESNET.items()})
-            case BlockKind.TRANSFORMER:
-                parts = ("norm", "proj_in", *(f"transformer_blocks.{i}" for i in range(block.depth)), "proj_out")
-                places.update({f"{original}.{part_}": f"{block.name}.{part_}" for part_ in parts})
-            case BlockKind.DOWNSAMPLER:
-                places[f"{original}.op"] = f"{block.name}.conv"
-            case BlockKind.UPSAMPLER:
-                places[f"{original}.conv"] = f"{block.name}.conv"
-    return places
+def as_linear(name: str, stored: StoredTensor) -> StoredTensor:
+    """A U-Net's tensor; what stands around transformer blocks is 1×1 convolutions in Stable Diffusion 1."""
+    around = name.rpartition(".")[0].endswith((".proj_in", ".proj_out")) and ".attentions." in name
+    return stored.without_kernel() if around else stored
 
 
 def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> dict[str, StoredTensor]:
@@ -116,7 +76,7 @@ def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> di
     places = vae_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is not None:
             named[place] = stored
         elif name.startswith(("encoder.", "decoder.")):
@@ -154,22 +114,30 @@ def vae_places(architecture: VaeArchitecture) -> Places:
 
 
 def map_clip(tensors: Tensors) -> dict[str, StoredTensor]:
-    """CLIP-L tensors (without `conditioner.embedders.0.transformer.`) have transformers' names already."""
-    return {
-        name: stored
+    """CLIP-L tensors (without `conditioner.embedders.0.transformer.`) have transformers' names already.
+
+    Some trainers leave their common beginning away.
+    """
+    named = {
+        name if name.startswith("text_model.") else f"text_model.{name}": stored
         for name, stored in tensors.items()
-        if name.startswith("text_model.") and not name.endswith("position_ids")
+        if name.startswith(("text_model.", "embeddings.", "encoder.", "final_layer_norm."))
     }
+    return {name: stored for name, stored in named.items() if not name.endswith("position_ids")}
 
 
 def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, source: Path) -> dict[str, StoredTensor]:
     """OpenCLIP tensors (without `conditioner.embedders.N.model.`): one tensor there holds query, key and value."""
     places = open_clip_places(architecture)
     width = architecture.hidden_size
+    # Of the whole tower a model may read the last layer but one: what is behind it is then passed over.
+    unread = f"transformer.resblocks.{architecture.num_hidden_layers}." if not architecture.pooled else None
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
         if name == "positional_embedding":
             named["text_model.embeddings.position_embedding.weight"] = stored
+        elif unread is not None and name.startswith((unread, "text_projection")):
+            continue
         elif name == "text_projection" and len(stored.shape) == 2:
             named["text_projection.weight"] = stored.transpose()
         elif ".attn.in_proj_" in name:
@@ -179,7 +147,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
             for index, projection in enumerate("qkv"):
                 rows = stored.rows(index * width, (index + 1) * width)
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
-        elif place := _place(name, places):
+        elif place := place_of(name, places):
             named[place] = stored
         elif name.startswith("transformer.resblocks."):
             raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
@@ -195,7 +163,7 @@ def open_clip_places(architecture: TextEncoderArchitecture) -> Places:
     return places
 
 
-def _place(name: str, places: Places) -> str | None:
+def place_of(name: str, places: Places) -> str | None:
     """The new name of a tensor: the longest module path in `places` is replaced."""
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -213,6 +181,6 @@ def below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
 def mismatch(source: Path, what: str) -> IncompatibleError:
     """The error for weights of another size or build than their configuration says."""
     return IncompatibleError(
-        f"{source} does not fit its configuration: {what}. If it is another member of the SDXL family, give the "
+        f"{source} does not fit its configuration: {what}. If it is another member of its family, give the "
         "diffusers folder with its configurations (--config FOLDER)."
     )

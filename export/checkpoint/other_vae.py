@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ...engine.architecture import VaeArchitecture
 from ...engine.errors import IncompatibleError, StorageError
+from ...engine.stored.header import SUFFIXES, read_header, refuse_pickle
 from .diffusers_layout import STEMS, canonical
 from .original_layout import VAE, Tensors, below, map_vae
-from .safetensors_header import SUFFIXES, read_header, refuse_pickle
 from .settings import BUNDLED
 from .weights import Weights, open_weights
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.errors import IntegrityError, StorageError
+from ...engine.stored.header import CONVERT, PICKLE_SUFFIXES, StoredTensor, read_header
 from .configuration import shown
 from .finite import FiniteCheck
-from .safetensors_header import CONVERT, PICKLE_SUFFIXES, StoredTensor, read_header
 
 if TYPE_CHECKING:
     import torch

@@ -95,11 +95,12 @@ class CpuTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, of large components in segments beside.
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, with open graphs and segments beside.
 
         A wide VAE's are segments that run over bands, others' are streamed where a budget has no place for the whole.
         Memory: the graph and one layer at a time.
         """
+        from ....engine.companion import is_companions
         from ....engine.folder.manifest import Streaming
         from ....engine.runners.ort import MODEL_FILE
         from ...bands.write import write_bands
@@ -107,21 +108,29 @@ class CpuTarget:
         from ...graph.master import attach
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
+        from .openings import describe_openings, opened, save_opened
         from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
-        outline = Outline.of(component, model, spec, patch_bytes(model.graph, quantization))
+        scratch = patch_bytes(model.graph, quantization)
+        outline = Outline.of(component, model, spec, scratch)
+        openings = None if is_companions(component) else describe_openings(component, model, spec, scratch)
         attach(model, weights)
+        open_models = {} if openings is None else opened(model, spec)
         rewrite(model, quantization)
         order_by_use(model.graph)
         save(model, out)
+        for one in open_models.values():
+            rewrite(one, quantization)
+        save_opened(open_models, out)
         streaming = None
-        decoder = spec.role is Role.VAE_DECODER  # whose weights are the least of what it takes
+        decoder = spec.role is Role.VAE_DECODER
+        vae = decoder or spec.role is Role.VAE_ENCODER  # whose weights are the least of what it takes
         banded = decoder and outline.whole().bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(out / MODEL_FILE)
-        if not decoder:
+        if not vae:
             segments, cuts = write_segments(out, self.segment_bytes)
             if segments:
                 inside, carried = outline.segments([cut.behind for cut in cuts], [cut.crossing for cut in cuts])
@@ -129,6 +138,7 @@ class CpuTarget:
         return Lowered(
             runner="ort_bands" if banded else self.runner,
             streaming=streaming,
+            openings=openings,
             activation=replace(outline.whole(), dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),

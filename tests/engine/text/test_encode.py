@@ -14,10 +14,11 @@ from pocketxl.engine.architecture import Activation, TextEncoderArchitecture
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.request.embeds import Sides
 from pocketxl.engine.request.prompt import parse_prompt
 from pocketxl.engine.request.request import Prompt, Text
 from pocketxl.engine.runners.base import Held, Loaded, Value, Values
-from pocketxl.engine.text.encode import MAX_CHUNKS, PromptTokens, Sides, encode, tokenize
+from pocketxl.engine.text.encode import MAX_CHUNKS, PromptTokens, encode, tokenize
 
 from ... import tolerances
 from ...fixtures.checkpoints import load_tokenizer, tiny_modules, write_tokenizer

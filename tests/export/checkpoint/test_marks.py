@@ -14,10 +14,10 @@ from pocketxl.engine.sampling.levels.config import SchedulerConfig
 from pocketxl.engine.sampling.levels.settings import PredictionType
 from pocketxl.engine.sampling.samplers.table import SAMPLERS
 from pocketxl.engine.sampling.schedule import make_schedule
+from pocketxl.engine.stored.header import Header, StoredTensor
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.marks import Noise, noise_of
 from pocketxl.export.checkpoint.open import open_checkpoint
-from pocketxl.export.checkpoint.safetensors_header import Header, StoredTensor
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 from pocketxl.export.job import open_as, prepare
 from pocketxl.export.quantize.recipes import RECIPES
@@ -88,8 +88,12 @@ def test_marks(tensors: tuple[str, ...], notes: dict[str, str], prediction: Any,
         ),
         ((), {"modelspec__prediction_type": "edm"}, "'edm', but epsilon and v"),
         ((), {"ss_v_parameterization": "maybe"}, "'maybe', but True and False"),
-        ((), {"modelspec__architecture": "stable-diffusion-v2-768-v"}, "its tensors are SDXL's.*--prediction-type"),
-        ((), {"ss_base_model_version": "sd_v1"}, "its tensors are SDXL's"),
+        (
+            (),
+            {"modelspec__architecture": "stable-diffusion-v2-768-v"},
+            "those of an SDXL base.*--prediction-type",
+        ),
+        ((), {"ss_base_model_version": "sd_v1"}, "its tensors are those of an SDXL base"),
     ],
 )
 def test_unknown_and_contradicting_marks_are_refused(

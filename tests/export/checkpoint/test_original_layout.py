@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.stored.header import StoredTensor, read_header
 from pocketxl.export.checkpoint.families import FAMILIES
 from pocketxl.export.checkpoint.original_layout import UNET, map_components, map_unet
-from pocketxl.export.checkpoint.safetensors_header import StoredTensor, read_header
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 
 from ...fixtures.checkpoints import tiny_checkpoint
@@ -24,7 +24,7 @@ from ...fixtures.original_layout import original_unet, original_vae, write_singl
 
 KINDS = ("base", "refiner")
 CLIP = FAMILIES["base"].text_encoders["text_encoder"].original
-OPEN_CLIP = {kind: family.text_encoders["text_encoder_2"].original for kind, family in FAMILIES.items()}
+OPEN_CLIP = {kind: FAMILIES[kind].text_encoders["text_encoder_2"].original for kind in KINDS}
 
 
 def stored(shape: tuple[int, ...] = (1,)) -> StoredTensor:

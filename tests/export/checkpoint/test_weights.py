@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pocketxl.engine.errors import IntegrityError
-from pocketxl.export.checkpoint.safetensors_header import read_header
+from pocketxl.engine.stored.header import read_header
 from pocketxl.export.checkpoint.weights import HASH_BLOCK, Weights, open_weights
 
 from ...fixtures.original_layout import write_shards

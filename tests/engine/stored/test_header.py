@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pocketxl.engine.errors import IntegrityError, StorageError
-from pocketxl.export.checkpoint.safetensors_header import DTYPES, parse_header, read_header
+from pocketxl.engine.stored.header import DTYPES, parse_header, read_header
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3),

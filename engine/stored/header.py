@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ...engine.errors import IntegrityError, StorageError
+from ..errors import IntegrityError, StorageError
 
 # safetensors' name: (torch's and numpy's name, bytes per element)
 DTYPES: Mapping[str, tuple[str, int]] = {
@@ -30,6 +30,7 @@ DTYPES: Mapping[str, tuple[str, int]] = {
 }
 MAX_HEADER_BYTES = 100_000_000
 """The reference implementation's limit."""
+MAX_DIMS = 16
 SUFFIXES = (".safetensors", ".sft")
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle")
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -92,7 +93,7 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(beginning, "little")
             header = file.read(length) if length <= min(MAX_HEADER_BYTES, size - 8) else b""
     except FileNotFoundError as error:
-        raise IntegrityError(f"{path} is missing; fetch the checkpoint again.") from error
+        raise IntegrityError(f"{path} is missing; fetch it again.") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
     try:
@@ -141,13 +142,20 @@ def _fields(name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"tensor {name!r} has the type {dtype!r}, not one of {', '.join(DTYPES)}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {name!r} has a shape or offsets that are not whole numbers from 0 up")
+        raise ValueError(f"tensor {name!r} has a shape or offsets that are not a few whole numbers from 0 up")
     return dtype, tuple(shape), (offsets[0], offsets[1])
 
 
 def _whole_numbers(values: Any) -> bool:
-    """Whether this is a list of integers from 0 up (JSON's true is no number)."""
-    return isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)
+    """Whether this is a short list of integers from 0 up (JSON's true is no number).
+
+    Bounded, so that a product of them takes no time: a file may hold millions of numbers of thousands of digits.
+    """
+    return (
+        isinstance(values, list)
+        and len(values) <= MAX_DIMS
+        and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

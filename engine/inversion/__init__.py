@@ -1,0 +1,1 @@
+"""Textual inversion: words of a prompt that are vectors from files, for each text encoder its own."""

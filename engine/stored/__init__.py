@@ -1,0 +1,1 @@
+"""Tensors as they lie in safetensors files: where each is, and its numbers."""
