@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ...errors import RequestError
 from .align import align_your_steps
 from .quantile import beta_quantile
 from .settings import SchedulerSettings
@@ -64,8 +65,13 @@ def ddim_uniform(steps: int, ladder: Levels, settings: SchedulerSettings) -> Lev
     """Every (trained // steps)-th trained level from the second lowest up.
 
     ComfyUI and A1111 go on to the top, with more steps than asked for where it does not divide; here the count holds.
+    Raises `RequestError` for more steps than levels.
     """
     stride = len(ladder) // steps
+    if not stride:
+        raise RequestError(
+            f"num_inference_steps is {steps}; schedule 'ddim_uniform' takes 1 to {len(ladder)} with this sampler."
+        )
     lowest = min(1, len(ladder) - 1 - (steps - 1) * stride)
     return ladder[len(ladder) - 1 - lowest - np.arange(steps)[::-1] * stride]
 

@@ -32,12 +32,12 @@ def _drift(denoised: Array, history: list[Array], sigmas: tuple[float, ...]) -> 
     h, h_1 = log(sigmas[-2] / sigmas[-1]), log(sigmas[-3] / sigmas[-2])
     share = 1 - exp(-2 * h)
     phi_2 = 1 - share / (2 * h)
-    slope = (denoised - history[-1]) * (h / h_1)
+    slope: Array = (denoised - history[-1]) * (h / h_1)
     if len(history) == 1:
         return denoised + slope * (phi_2 / share)
     h_2 = log(sigmas[-4] / sigmas[-3])
-    before = (history[-1] - history[-2]) * (h / h_2)
-    bend = (slope - before) * (h / (h_1 + h_2))
+    before: Array = (history[-1] - history[-2]) * (h / h_2)
+    bend: Array = (slope - before) * (h / (h_1 + h_2))
     phi_3 = phi_2 / (2 * h) - 0.5
     drift: Array = denoised + (slope + bend * (h_1 / h)) * (phi_2 / share) - bend * (phi_3 / share)
     return drift

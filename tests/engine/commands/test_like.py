@@ -90,10 +90,10 @@ def test_a_picture_of_another_program_gives_what_is_known(
 def test_samplers_that_are_unknown_are_left_out(
     tiny_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = FOREIGN.replace("DPM++ 2M", "DPM fast").replace("Karras", "Beta")
+    text = FOREIGN.replace("DPM++ 2M", "DPM fast").replace("Karras", "Turbo")
     shown = like(capsys, tiny_engine, foreign(tmp_path, text, ".webp"), "-o", tmp_path / "x.png", "--json")
     warning = shown.events()[0]["message"]
-    assert warning.endswith("Lora hashes, Sampler DPM fast, Schedule type Beta")
+    assert warning.endswith("Lora hashes, Sampler DPM fast, Schedule type Turbo")
     assert read_settings(tmp_path / "x.png")["Sampler"] == "Euler"
 
 

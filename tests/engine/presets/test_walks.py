@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.presets.table import PRESETS
+from pocketxl.engine.sampling.denoise import denoise
+from pocketxl.engine.sampling.interval import guided_evaluations
 from pocketxl.engine.sampling.noise import BatchNoise
 from pocketxl.engine.sampling.schedule import Schedule
 
@@ -62,8 +64,6 @@ def test_the_timesteps_are_the_authors(name: str) -> None:
 
 @pytest.mark.parametrize("name", DISTILLED)
 def test_the_latents_are_the_authors(name: str) -> None:
-    from pocketxl.engine.sampling.denoise import denoise
-
     row, plan, model = PRESETS[name], of_preset(name), Gaussian()
     noise = BatchNoise([5])
     unit = noise.normal((4, 4, 4))
@@ -82,3 +82,11 @@ def test_the_latents_are_the_authors(name: str) -> None:
     torch.randn((4, 4, 4), generator=streams[0])
     theirs = base_pipeline(authors(name), model, unit, streams, eta=row.eta or 0.0, **AUTHORS[name][2])
     assert np.abs(ours - theirs).max() <= SAMPLER_RELATIVE * np.abs(theirs).max()
+
+
+def test_the_laptop_s_guidance_is_between_the_levels_that_were_found_best_for_sdxl() -> None:
+    """Kynkäänniemi et al. 2024: from 5.42 down to 0.28."""
+    row, plan = PRESETS["laptop"], of_preset("laptop")
+    guided = guided_evaluations(plan, row.guidance_start or 0, row.guidance_end or 1)
+    assert guided == tuple(0.28 < sigma <= 5.42 for sigma in plan.evaluation_sigmas)
+    assert 0 < sum(guided) < len(guided)

@@ -95,6 +95,9 @@ def test_a_thousand_steps_work_or_say_why(sampler: str, schedule: str) -> None:
     if sampler in ("lcm", "tcd") and schedule == "default":
         with pytest.raises(RequestError, match=r"1\.\.50"):
             our_schedule(SDXL, sampler=sampler, num_inference_steps=1000)
+    elif sampler in ("lcm", "tcd") and schedule == "ddim_uniform":
+        with pytest.raises(RequestError, match=r"1 to 981"):
+            our_schedule(SDXL, sampler=sampler, schedule=schedule, num_inference_steps=1000)
     elif SAMPLERS[sampler].falling and schedule == "default":
         # The multistep ones lay 1001 timesteps and leave out the last, dpmpp_sde one past the last; there are 1000.
         with pytest.raises(RequestError, match=r"same noise level.*sgm_uniform"):

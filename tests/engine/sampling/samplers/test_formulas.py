@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -24,7 +25,7 @@ from pocketxl.engine.sampling.schedule import evaluation_timesteps, split
 from ....fixtures.schedulers import SDXL, VELOCITY, ZERO_SNR, Gaussian, last_latents, our_schedule
 from ....tolerances import SAMPLER_FROM_4096, SAMPLER_RELATIVE
 
-CONFIGS = {"epsilon": SDXL, "velocity": VELOCITY, "zero_snr": ZERO_SNR}
+CONFIGS: dict[str, dict[str, Any]] = {"epsilon": SDXL, "velocity": VELOCITY, "zero_snr": ZERO_SNR}
 SHAPE = (4, 4, 6)
 
 Denoised = Callable[[np.ndarray, float], np.ndarray]
@@ -136,7 +137,9 @@ def by_formula(sampler: str, part: Schedule, model: Gaussian, latents: np.ndarra
             return x - sigma * prediction
         return alpha**2 * x - sigma * alpha * prediction
 
-    grow = (lambda sigma: 1.0) if part.sampler.scaled_input else (lambda sigma: sqrt(1 + sigma**2))
+    def grow(sigma: float) -> float:
+        return 1.0 if part.sampler.scaled_input else sqrt(1 + sigma**2)
+
     found = FORMULAS[sampler](
         latents.astype(np.float64) * grow(sigmas[0]), denoised, sigmas, lambda: noise.normal(SHAPE).astype(np.float64)
     )

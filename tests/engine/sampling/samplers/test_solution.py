@@ -90,7 +90,9 @@ def remaining_error(sampler: str, steps: int, *, keeps: float) -> float:
     plan = our_schedule(VELOCITY, sampler, sigmas=sigmas)
     high, low = plan.sigmas[0], plan.sigmas[-1]
     start = np.random.default_rng(0).standard_normal((2, 4, 4, 4)).astype(np.float32)
-    grow = (lambda sigma: 1.0) if plan.sampler.scaled_input else (lambda sigma: float(np.hypot(1, sigma)))
+
+    def grow(sigma: float) -> float:
+        return 1.0 if plan.sampler.scaled_input else float(np.hypot(1, sigma))
 
     def model(x: np.ndarray, evaluation: int) -> np.ndarray:
         alpha, sigma = alpha_sigma(plan.evaluation_sigmas[evaluation])
