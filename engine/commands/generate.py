@@ -58,7 +58,9 @@ def _run(args: argparse.Namespace) -> int:
         if args.prompt is not None:
             options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
         request = pipe.request(**options)
-        for warning in _warnings(like, left_out, pipe, request, literal=args.literal):
+        for warning in _warnings(
+            like, left_out, pipe, request, literal=args.literal, embedded=args.embedding_folder is not None
+        ):
             _warn(warning, args)
         destination.try_out(3 * request.height * request.width)
         written = 0
@@ -77,7 +79,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _warnings(
-    like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest, *, literal: bool
+    like: Like | None,
+    left_out: list[str],
+    pipe: Pipeline,
+    request: ResolvedRequest,
+    *,
+    literal: bool,
+    embedded: bool,
 ) -> Iterator[str]:
     """What a user should know before the work: why a picture may not be what the words or the model picture promise."""
     if like is not None:
@@ -85,10 +93,17 @@ def _warnings(
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
+        if missing := like.other_embeddings(request.prompts[0]):
+            yield (
+                f"the picture was made with the embeddings {', '.join(missing[:5])}, which are not here as they were; "
+                "--embedding-folder names the folder that they lie in"
+            )
     if literal:
         return
     texts = [text for p in request.prompts for text in (p.prompt, p.prompt_2, p.negative_prompt, p.negative_prompt_2)]
-    found = dict.fromkeys(part for text in texts if text is not None for part in unsupported_syntax(text.given))
+    found = dict.fromkeys(
+        part for text in texts if text is not None for part in unsupported_syntax(text.given, embeddings=embedded)
+    )
     if found:
         yield f"taken as plain words, because there is no such syntax here: {'  '.join(list(found)[:5])}"
 

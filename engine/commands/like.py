@@ -7,16 +7,21 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
-from ..picture.parameters import HANDOFFS, keywords
+from ..picture.parameters import HANDOFFS, INVERSIONS, keywords
 from ..request.options import OPTIONS
+from ..request.request import Prompt
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
     PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG", "Template", "Negative Template"}
-"""Nothing to be done about: the prompts are there as chance made them."""
+_TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG", "Template", "Negative Template", INVERSIONS}
+"""Templates need nothing: the prompts are there as chance made them."""
+_WITHOUT_EFFECT = {"sdxl": {"Clip skip"}}
+"""By family, what AUTOMATIC1111 writes and does not heed: SDXL is always read at the penultimate layer."""
+HASH_LEAST = 10
+"""Digits of an embedding's hash that count: programs write 10 or 12."""
 
 
 class Like:
@@ -35,7 +40,8 @@ class Like:
         Raises `RequestError` for a setting that cannot be read.
         """
         settings = dict(self._settings)
-        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE]
+        ours = _OURS | _TOLD_ELSEWHERE | _WITHOUT_EFFECT.get(models.family, set())
+        left_out = [name for name in settings if name not in ours]
         for key, find in (("Sampler", find_sampler), ("Schedule type", find_schedule)):
             try:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
@@ -46,6 +52,13 @@ class Like:
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
         return keywords(settings), left_out
+
+    def other_embeddings(self, prompt: Prompt) -> list[str]:
+        """The embeddings that the picture names and this call's prompt does not hold as they were."""
+        here = {(one.name.lower(), one.digest[:HASH_LEAST]) for one in prompt.inversions}
+        told = [part.rpartition(":") for part in self._settings.get(INVERSIONS, "").split(",") if ":" in part]
+        wanted = [(name.strip(), digest.strip()) for name, _, digest in told]
+        return [name for name, digest in wanted if (name.lower(), digest.lower()[:HASH_LEAST]) not in here]
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..inversion.read import HASH_DIGITS as TI_DIGITS
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
@@ -11,6 +12,8 @@ from .infotext import NEGATIVE, PROMPT
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
+INVERSIONS = "TI hashes"
+"""Embeddings of the prompts, each with the start of its file's sha256."""
 HASH_DIGITS = 10
 """Of an engine's digest in settings, as many as AUTOMATIC1111 shows of a checkpoint's."""
 # Always told, in AUTOMATIC1111's order; the other options follow where they are not at their defaults.
@@ -51,6 +54,8 @@ def describe(
     for label, template in (("Template", prompt.template), ("Negative Template", prompt.negative_template)):
         if template is not None:
             settings[label] = template
+    if prompt.inversions:
+        settings[INVERSIONS] = ", ".join(f"{one.name}: {one.digest[:TI_DIGITS]}" for one in prompt.inversions)
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.embeddings is not None:
