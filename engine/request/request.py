@@ -176,13 +176,12 @@ class Prompt:
 
     def at(self, step: int) -> "Prompt":
         """The prompt at a step, counted from 1."""
-        prompt, *others = (
-            text and text.at(step)
-            for text in (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
-        )
-        assert prompt is not None
+        second, negative, negative_second = self.prompt_2, self.negative_prompt, self.negative_prompt_2
         return Prompt(
-            prompt=prompt, **dict(zip(("prompt_2", "negative_prompt", "negative_prompt_2"), others, strict=True))
+            prompt=self.prompt.at(step),
+            prompt_2=second and second.at(step),
+            negative_prompt=negative and negative.at(step),
+            negative_prompt_2=negative_second and negative_second.at(step),
         )
 
 

@@ -103,7 +103,8 @@ def _embeddings(
     if beside := [name for name in texts if getattr(request, name) not in (None, "")]:
         raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
     count = len(next(iter(given.values())))
-    return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
+    empty = replace(request, prompt=[""] * count, prompt_2=None, negative_prompt=None, negative_prompt_2=None)
+    return empty, given
 
 
 def _output_type(value: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
@@ -38,7 +38,15 @@ EXPECTED = {
 
 def written(folder: Path, graph: Any, **texts: str) -> Path:
     info = PngImagePlugin.PngInfo()
-    for name, text in {"prompt": json.dumps(graph), "workflow": "{}", **texts}.items():
+    kinds = {"clip": "CLIP", "model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING"}
+    links = [
+        [0, link[0], link[1], key, 0, kinds.get(name, name.upper())]
+        for key, one in graph.items()
+        for name, link in one["inputs"].items()
+        if isinstance(link, list)
+    ]
+    workflow = json.dumps({"links": links})
+    for name, text in {"prompt": json.dumps(graph), "workflow": workflow, **texts}.items():
         info.add_text(name, text)
     Image.new("RGB", (8, 8)).save(folder / "comfy.png", pnginfo=info)
     return folder / "comfy.png"
@@ -53,7 +61,7 @@ def test_text_to_image(tmp_path: Path) -> None:
     assert theirs.full_prompt == EXPECTED["Prompt"]
     assert theirs.full_negative_prompt == EXPECTED["Negative prompt"]
     assert sampler.name == EXPECTED["Sampler"]
-    assert [str(sampler.parameters[name]) for name in ("seed", "steps", "cfg")] == [
+    assert [str(sampler.parameters[name]) for name in ("seed", "steps", "cfg_scale")] == [
         EXPECTED[name] for name in ("Seed", "Steps", "CFG scale")
     ]
 
@@ -102,6 +110,7 @@ def test_what_is_no_such_graph_says_nothing(text: str) -> None:
     assert settings_of(text) == {}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3) | st.just(["1", 0]),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
                         st.sampled_from(["inputs", "seed", "positive", "negative", "latent_image", "text", "1", "2"]),
