@@ -165,6 +165,9 @@ class TextEncoderArchitecture:
     projection_dim: int = 0
     """Width of the pooled output; 0 for an encoder without one."""
     output: TextOutput = TextOutput.PENULTIMATE
+    clip_skip: int = field(default=0, metadata={"sparse": True})  # as `folder.schema.SPARSE`
+    """How many layers before the penultimate one the hidden states are read; diffusers' `clip_skip`, for the negative
+    prompt too."""
 
     @property
     def pooled(self) -> bool:
@@ -240,6 +243,11 @@ class Models:
     """`base`, `refiner` or both."""
     text_encoders: Mapping[str, TextEncoderArchitecture]
     vae: VaeArchitecture
+
+    @property
+    def clip_skip(self) -> int:
+        """That of the text encoders, which all have the same."""
+        return max(encoder.clip_skip for encoder in self.text_encoders.values())
 
     @property
     def native_size(self) -> int:

@@ -46,6 +46,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="whether the base was trained to zero terminal SNR, whatever its file says of it",
     )
     parser.add_argument(
+        "--clip-skip",
+        type=int,
+        default=0,
+        help="read the text encoders so many layers before the penultimate one (default: 0, as SDXL is made)",
+    )
+    parser.add_argument(
         "--calibration-size",
         type=int,
         help="width and height of the calibration pictures (default: native, at most 512)",
@@ -84,6 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         prediction_type=args.prediction_type,
         zero_snr=args.zero_snr,
         vae=args.vae,
+        clip_skip=args.clip_skip,
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,

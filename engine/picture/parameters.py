@@ -56,6 +56,9 @@ def describe(
             settings[label] = template
     if prompt.inversions:
         settings[INVERSIONS] = ", ".join(f"{one.name}: {one.digest[:TI_DIGITS]}" for one in prompt.inversions)
+    if request.clip_skip:
+        # AUTOMATIC1111 counts from the last layer on, from 1: the penultimate, SDXL's own, is 2.
+        settings["Clip skip"] = str(2 + request.clip_skip)
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.embeddings is not None:

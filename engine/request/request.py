@@ -20,7 +20,7 @@ _ADVICE = {
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
     "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
-    "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
+    "callback": "use callback_on_step_end",
     "image": "only text to image is supported", "strength": "only text to image is supported",
     "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
     "cross_attention_kwargs": "adapters are not supported",
@@ -75,6 +75,9 @@ class GenerationRequest:
     """(prompts, P), or a mapping; beside `prompt_embeds`."""
     negative_pooled_prompt_embeds: Any = None
     """As `pooled_prompt_embeds`, beside `negative_prompt_embeds`."""
+    clip_skip: int | None = None
+    """How many layers before the penultimate one text encoders are read. `pocketxl build --clip-skip` settles it: this
+    says no more than that it must be so; None: as the engine is."""
     output_type: str = "pil"
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
@@ -202,6 +205,7 @@ class ResolvedRequest:
     latents: npt.NDArray[np.float32] | None
     embeddings: Given | None
     """Model kind → what the caller gave in place of the prompts, which are empty then."""
+    clip_skip: int
     height: int
     width: int
     sampler: Sampler

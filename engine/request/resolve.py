@@ -66,6 +66,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
         embeddings=embeddings,
+        clip_skip=_clip_skip(request.clip_skip, models.clip_skip),
         height=height,
         width=width,
         sampler=sampler,
@@ -105,6 +106,15 @@ def _embeddings(
     count = len(next(iter(given.values())))
     empty = replace(request, prompt=[""] * count, prompt_2=None, negative_prompt=None, negative_prompt_2=None)
     return empty, given
+
+
+def _clip_skip(value: object, built: int) -> int:
+    if value is not None and (isinstance(value, bool) or value != built):
+        raise RequestError(
+            f"clip_skip is {show(value)}, and this engine was built for {built}; leave it out, or build one with "
+            "`pocketxl build --clip-skip`"
+        )
+    return built
 
 
 def _output_type(value: object) -> str:
