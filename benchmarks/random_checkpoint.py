@@ -105,7 +105,7 @@ def write_random(path: Path, shapes: Shapes, hardness: Hardness = Hardness()) ->
 
 
 def write_checkpoint(folder: Path, kind: str, hardness: Hardness = Hardness()) -> Path:
-    """Write `folder/kind`, a whole diffusers folder of an SDXL `base` or `refiner`; returns its path."""
+    """Write `folder/kind`, a whole diffusers folder of one of the bundled configurations; returns its path."""
     source, target = CONFIGS / kind, folder / kind
     merges = parse_merges(gzip.decompress((CONFIGS / "clip_merges.txt.gz").read_bytes()).decode())
     target.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def main() -> None:
     """Write the folders that the command line names."""
     parser = argparse.ArgumentParser(prog="benchmarks.random_checkpoint", description=(__doc__ or "").split(":")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kind", nargs="+", choices=("base", "refiner"), default=["base", "refiner"])
+    parser.add_argument("--kind", nargs="+", choices=("base", "refiner", "sd15", "sd21"), default=["base", "refiner"])
     parser.add_argument(
         "--tails", nargs="?", choices=("linear", "all"), const="all", help="weights from Student's t (default: all)"
     )

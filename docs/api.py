@@ -22,7 +22,7 @@ ENGINE = "pocketxl.engine"
 SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Making pictures": (ENGINE, ("Pipeline", "Output")),
     "Options of a call": (ENGINE, ("GenerationRequest", "CallOptions", "ResolvedRequest")),
-    "Texts and sizes": (ENGINE, ("escape", "size_of")),
+    "Texts and sizes": (ENGINE, ("escape", "size_of", "read_styles", "Style")),
     "Memory": (ENGINE, ("MemoryPlan",)),
     "Progress": (ENGINE, ("ProgressEvent",)),
     "Checking an engine": (ENGINE, ("check_engine", "ComponentCheck")),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .request.prompt import escape
     from .request.request import GenerationRequest, ResolvedRequest
     from .request.sizes import size_of
+    from .request.styles import Style, read_styles
 
 __version__: str
 """PocketXL's."""
@@ -41,6 +42,7 @@ _HOMES = {
     "request.prompt": ("escape",),
     "request.request": ("GenerationRequest", "ResolvedRequest"),
     "request.sizes": ("size_of",),
+    "request.styles": ("Style", "read_styles"),
     "errors": (
         "IncompatibleError",
         "IntegrityError",
@@ -74,9 +76,11 @@ __all__ = [
     "RequestError",
     "ResolvedRequest",
     "StorageError",
+    "Style",
     "__version__",
     "check_engine",
     "escape",
+    "read_styles",
     "size_of",
 ]
 

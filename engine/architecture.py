@@ -5,9 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .sampling.levels.config import SchedulerConfig
-from .specs import INT, ComponentSpec, Role, TensorSpec
-from .topology import Block, BlockKind, Topology
+from .specs import SPARSE, ComponentSpec, Dim, Role, TensorSpec
+from .text_architecture import Activation as Activation
+from .text_architecture import TextEncoderArchitecture as TextEncoderArchitecture
+from .text_architecture import TextOutput as TextOutput
+from .tiny import TINY_DECODER, TinyDecoderArchitecture
+from .topology import Block, BlockKind, Depths, Topology
 
+SDXL, SD15, SD21 = "sdxl", "sd15", "sd21"
+FAMILIES = (SDXL, SD15, SD21)
+"""What an engine may be of."""
 GUIDANCE = "guidance"
 """The conditioner's input for the guidance scale less one, where a model takes it as an input."""
 
@@ -26,45 +33,31 @@ class SizeIds(StrEnum):
         return 6 if self is SizeIds.SIZE_CROP_TARGET else 5
 
 
-class TextOutput(StrEnum):
-    """Which hidden states of a text encoder a U-Net reads."""
-
-    PENULTIMATE = "penultimate"
-    """Those before the last layer, as they are."""
-    LAST_NORMED = "last_normed"
-    """Those of the last layer, through the final norm."""
-
-
-class Activation(StrEnum):
-    """The non-linearity of a text encoder."""
-
-    GELU = "gelu"
-    QUICK_GELU = "quick_gelu"
-
-
 @dataclass(frozen=True, kw_only=True)
 class UNetArchitecture:
-    """The numbers of diffusers' `UNet2DConditionModel` config that shape an SDXL-family U-Net.
+    """The numbers of diffusers' `UNet2DConditionModel` config that shape a U-Net.
 
     Levels are listed from the highest resolution down. `transformer_layers` is 0 for a level without attention
-    (SDXL base: `(0, 2, 10)`).
+    (SDXL base: `(0, 2, 10)`), and has a number for each layer where these differ.
     """
 
     in_channels: int
     out_channels: int
     block_out_channels: tuple[int, ...]
-    transformer_layers: tuple[int, ...]
-    up_transformer_layers: tuple[int, ...]
+    transformer_layers: Depths
+    up_transformer_layers: Depths
     mid_transformer_layers: int
+    """0: the middle is one ResNet alone."""
     layers_per_block: int
     heads: tuple[int, ...]
     cross_attention_dim: int
-    addition_time_embed_dim: int
-    projection_class_embeddings_input_dim: int
+    addition_time_embed_dim: int = 0
+    projection_class_embeddings_input_dim: int = 0
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     sample_size: int = 128
-    size_ids: SizeIds = SizeIds.SIZE_CROP_TARGET
+    size_ids: SizeIds | None = SizeIds.SIZE_CROP_TARGET
+    """None: neither sizes nor pooled text, as in Stable Diffusion 1 and 2; both widths of these are then 0."""
     time_cond_proj_dim: int = 0
     """Width of the embedding of the guidance scale that a distilled model takes (LCM's 256); 0 for one without."""
 
@@ -76,12 +69,16 @@ class UNetArchitecture:
     @property
     def time_ids(self) -> int:
         """How many size ids the conditioner takes."""
-        return self.size_ids.numbers
+        return 0 if self.size_ids is None else self.size_ids.numbers
 
     @property
     def pooled_dim(self) -> int:
         """Width of the pooled text embedding."""
         return self.projection_class_embeddings_input_dim - self.time_ids * self.addition_time_embed_dim
+
+    def inpaints(self, latent_channels: int) -> bool:
+        """Whether it takes a mask and the latents of the masked picture beside those that it denoises."""
+        return self.in_channels == 2 * latent_channels + 1
 
     def blocks(self) -> tuple[Block, ...]:
         """Every block between the first and the last convolution, in the order in which they run."""
@@ -117,16 +114,27 @@ class UNetArchitecture:
             role=Role.CONDITIONER,
             inputs=(
                 TensorSpec(name="prompt_embeds", shape=("batch", "tokens", self.cross_attention_dim)),
-                TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
-                TensorSpec(name="time_ids", shape=("batch", self.time_ids)),
+                *(
+                    []
+                    if self.size_ids is None
+                    else [
+                        TensorSpec(name="pooled_prompt_embeds", shape=("batch", self.pooled_dim)),
+                        TensorSpec(name="time_ids", shape=("batch", self.time_ids)),
+                    ]
+                ),
                 TensorSpec(name="timesteps", shape=("steps",)),
                 *([TensorSpec(name=GUIDANCE, shape=("batch",))] if self.time_cond_proj_dim else []),
             ),
             outputs=(
-                TensorSpec(name="time_vectors", shape=("steps", "batch", sum(self.resnet_widths()))),
+                TensorSpec(name="time_vectors", shape=("steps", self._time_rows, sum(self.resnet_widths()))),
                 *self.key_values(),
             ),
         )
+
+    @property
+    def _time_rows(self) -> Dim:
+        """One for every row alike where nothing but the timestep is in them."""
+        return 1 if self.size_ids is None and not self.time_cond_proj_dim else "batch"
 
     def key_values(self) -> tuple[TensorSpec, ...]:
         """Keys and values of every cross-attention, named `key_values.<block>.key|value`."""
@@ -150,45 +158,8 @@ class UNetArchitecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoderArchitecture:
-    """The numbers of transformers' `CLIPTextConfig` that shape a text encoder, and what a model takes from it."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    hidden_act: Activation
-    eos_token_id: int
-    layer_norm_eps: float = 1e-5
-    max_position_embeddings: int = 77
-    projection_dim: int = 0
-    """Width of the pooled output; 0 for an encoder without one."""
-    output: TextOutput = TextOutput.PENULTIMATE
-    clip_skip: int = field(default=0, metadata={"sparse": True})  # as `folder.schema.SPARSE`
-    """How many layers before the penultimate one the hidden states are read; diffusers' `clip_skip`, for the negative
-    prompt too."""
-
-    @property
-    def pooled(self) -> bool:
-        """Whether it gives the projected state of the end-of-text token too."""
-        return self.projection_dim > 0
-
-    def component(self) -> ComponentSpec:
-        """Token ids → hidden states (and the projected pooled state of the end-of-text token)."""
-        tokens = self.max_position_embeddings
-        hidden = TensorSpec(name="hidden_states", shape=("batch", tokens, self.hidden_size))
-        pooled = TensorSpec(name="pooled", shape=("batch", self.projection_dim))
-        return ComponentSpec(
-            role=Role.TEXT_ENCODER,
-            inputs=(TensorSpec(name="input_ids", shape=("batch", tokens), dtype=INT),),
-            outputs=(hidden, pooled) if self.pooled else (hidden,),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class VaeArchitecture:
-    """The numbers of diffusers' `AutoencoderKL` config that shape a VAE's decoder; the defaults are SDXL's."""
+    """The numbers of diffusers' `AutoencoderKL` config that shape a VAE; the defaults are SDXL's."""
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
@@ -214,10 +185,19 @@ class VaeArchitecture:
             outputs=(TensorSpec(name="image", shape=("batch", self.out_channels, "image_height", "image_width")),),
         )
 
+    def encoder(self) -> ComponentSpec:
+        """Picture in [-1, 1] → mean and logarithm of the variance of its latents, before the scaling factor."""
+        latents = ("batch", self.latent_channels, "height", "width")
+        return ComponentSpec(
+            role=Role.VAE_ENCODER,
+            inputs=(TensorSpec(name="image", shape=("batch", self.out_channels, "image_height", "image_width")),),
+            outputs=(TensorSpec(name="mean", shape=latents), TensorSpec(name="logvar", shape=latents)),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArchitecture:
-    """One SDXL-family model: `kind` is `base` or `refiner`.
+    """One model: `kind` is `base` or `refiner`.
 
     `text_encoders` lists the components whose hidden states are concatenated, in order
     (base: `text_encoder`, `text_encoder_2`; refiner: `text_encoder_2` alone).
@@ -238,11 +218,19 @@ class ModelArchitecture:
 class Models:
     """What an engine makes pictures with, wherever its weights lie."""
 
-    family: str = "sdxl"
+    family: str = SDXL
+    """`sdxl`, `sd15` or `sd21`."""
     denoisers: Mapping[str, ModelArchitecture]
     """`base`, `refiner` or both."""
     text_encoders: Mapping[str, TextEncoderArchitecture]
     vae: VaeArchitecture
+    encodes: bool = field(default=False, metadata={"sparse": True})
+    """Whether the VAE's encoder is there, which pictures as input need."""
+    tiny_decoder: TinyDecoderArchitecture | None = field(default=None, metadata=SPARSE)
+    """None: there is none."""
+
+    latent_colours: tuple[tuple[float, ...], ...] = field(default=(), metadata=SPARSE)
+    """Red, green and blue of each latent channel, then what is added (`engine.preview`); empty: not known."""
 
     @property
     def clip_skip(self) -> int:
@@ -255,6 +243,11 @@ class Models:
         first = self.denoisers["base"] if "base" in self.denoisers else next(iter(self.denoisers.values()))
         return first.unet.sample_size * self.vae.downscale
 
+    def scaling_factor(self, decoder: str) -> float:
+        """What latents of unit variance are divided by for that component."""
+        tiny = self.tiny_decoder if decoder == TINY_DECODER else None
+        return self.vae.scaling_factor if tiny is None else tiny.scaling_factor
+
     def components(self) -> dict[str, ComponentSpec]:
         """What an engine of these models consists of: the place of each component in the folder → its edge."""
         models = self.denoisers.items()
@@ -263,7 +256,18 @@ class Models:
             **{f"{kind}/conditioner": model.unet.conditioner() for kind, model in models},
             **{f"{kind}/unet": model.unet.unet() for kind, model in models},
             "vae_decoder": self.vae.decoder(),
+            **({"vae_encoder": self.vae.encoder()} if self.encodes else {}),
+            **({} if self.tiny_decoder is None else {TINY_DECODER: self.tiny_decoder.decoder()}),
         }
+
+
+def block_names(architecture: UNetArchitecture) -> list[str]:
+    """Diffusers' module names of the transformer blocks in running order."""
+    return [
+        f"{transformer.name}.transformer_blocks.{i}"
+        for transformer in architecture.transformers()
+        for i in range(transformer.depth)
+    ]
 
 
 def tokenizer_of(text_encoder: str) -> str:

@@ -6,6 +6,7 @@ is worked out in a moment. Those of a scheduler stand in `sampling.levels.config
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -28,9 +29,9 @@ UNET: Bounds = {
     "layers_per_block": (1, 64),
     "heads": (1, 1024),
     "cross_attention_dim": (1, MOST_CHANNELS),
-    "addition_time_embed_dim": (2, MOST_CHANNELS),
+    "addition_time_embed_dim": (0, MOST_CHANNELS),
     "time_cond_proj_dim": (0, MOST_CHANNELS),
-    "projection_class_embeddings_input_dim": (1, MOST_CHANNELS),
+    "projection_class_embeddings_input_dim": (0, MOST_CHANNELS),
     "norm_num_groups": (1, 1024),
     "norm_eps": (1e-12, 1.0),
     # The greatest is that of a request: 4096 pixels along each side.
@@ -63,6 +64,10 @@ def outside(numbers: Any, bounds: Bounds) -> Iterator[str]:
     """What is out of bounds among the fields of a dataclass, each as `name is value, least to greatest is allowed`."""
     for name, (least, most) in bounds.items():
         value = getattr(numbers, name)
-        values = value if isinstance(value, tuple) else (value,)
+        values = chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in _listed(value))
         if not all(least <= number <= most for number in values):
             yield f"{name} is {reprlib.repr(value)}, {least} to {most} is allowed"
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

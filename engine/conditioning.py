@@ -63,27 +63,32 @@ def condition(
 def _condition(
     runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray, guidance_scale: float
 ) -> Conditioning:
-    told = any(tensor.name == GUIDANCE for tensor in runner.spec.inputs)
+    given = {
+        "prompt_embeds": np.concatenate([embeds.prompt_embeds for embeds, _ in sides]),
+        "pooled_prompt_embeds": np.concatenate([embeds.pooled_prompt_embeds for embeds, _ in sides]),
+        "time_ids": np.asarray([ids for _, ids in sides], dtype=np.float32),
+        "timesteps": np.asarray(timesteps, dtype=np.float32),
+        GUIDANCE: np.full(len(sides), guidance_scale - 1, dtype=np.float32),
+    }
     outputs = runner(
-        {
-            "prompt_embeds": np.concatenate([embeds.prompt_embeds for embeds, _ in sides]),
-            "pooled_prompt_embeds": np.concatenate([embeds.pooled_prompt_embeds for embeds, _ in sides]),
-            "time_ids": np.asarray([ids for _, ids in sides], dtype=np.float32),
-            "timesteps": np.asarray(timesteps, dtype=np.float32),
-            **({GUIDANCE: np.full(len(sides), guidance_scale - 1, dtype=np.float32)} if told else {}),
-        },
+        {tensor.name: given[tensor.name] for tensor in runner.spec.inputs},
         keep=[tensor.name for tensor in runner.spec.outputs if tensor.name != TIME_VECTORS],
     )
     check_outputs(runner.name, outputs)
-    return Conditioning(time_vectors=np.asarray(outputs.pop(TIME_VECTORS)), key_values=outputs)
+    vectors = np.asarray(outputs.pop(TIME_VECTORS))
+    if vectors.shape[1] < len(sides):  # the same for all of them
+        vectors = vectors.repeat(len(sides), axis=1)
+    return Conditioning(time_vectors=vectors, key_values=outputs)
 
 
-def time_ids(request: ResolvedRequest, kind: SizeIds) -> tuple[list[float], list[float]]:
+def time_ids(request: ResolvedRequest, kind: SizeIds | None) -> tuple[list[float], list[float]]:
     """The size, crop and target (or aesthetic score) ids for the prompt and for the negative prompt.
 
     The rule is diffusers' (`_get_add_time_ids`): a base falls back to the prompt's ids unless both negative sizes are
-    given; a refiner has its own negative score.
+    given; a refiner has its own negative score; a model without size ids has none.
     """
+    if kind is None:
+        return [], []
     size, target, crop = request.original_size, request.target_size, request.crops_coords_top_left
     negative_crop = request.negative_crops_coords_top_left
     if kind is SizeIds.SIZE_CROP_SCORE:

@@ -6,20 +6,26 @@ there, those when its part of the loop has ended.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from .architecture import Models
-from .conditioning import Conditioning, Known, condition, time_ids
+from .beginning import Beginning, begin
+from .conditions import Conditions, Prompts
+from .control.beside import NOTHING, Beside
+from .control.part import ControlPart
+from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
 from .guidance import guided_model
+from .inpainting import Inpainting, paste_back
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
-from .memory.workload import Workload
+from .pictures_in.input import PictureInput
+from .preparation import Prepared
 from .progress import Progress, track
 from .request.embeds import Sides
 from .request.request import ResolvedRequest
@@ -27,63 +33,18 @@ from .runners.base import Runner
 from .sampling.denoise import Step, denoise
 from .sampling.noise import BatchNoise
 from .sampling.samplers.base import Array, Noise, Schedule
-from .sampling.schedule import evaluation_timesteps, make_schedule, split
 from .sampling.torch_noise import TorchNoise
-from .scenes import GivenText, Scenes
+from .scenes import GivenText
 from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, encode
 from .text.tokenizer import Tokenizer
-from .vae import decode, to_pil
+from .vae_phases import VaePhases
 
 Embeddings = Mapping[str, Sequence[Sides]]
 """Model kind → each prompt's embeddings, and its negative's (None without guidance).
 
 Of a prompt that changes on its way those of its different texts, one after another."""
 Steps = Generator[Step, Array | None, Array]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A checked request with its prompts tokenized and its steps laid; mappings are by model kind, in running order."""
-
-    request: ResolvedRequest
-    tokens: Mapping[str, Sequence[PromptTokens | GivenText]]
-    """Each prompt's; where one changes on its way, its texts' one after another."""
-    order: Mapping[str, Sequence[Sequence[int]]]
-    """Prompt by prompt, which of `tokens` stands at each evaluation of the model's part."""
-    parts: Mapping[str, Schedule]
-    """Each model's part of the noise levels; one that takes no step is not there."""
-    init_noise_sigma: float
-
-    @classmethod
-    def of(cls, request: ResolvedRequest, models: Models, tokenizers: Mapping[str, Tokenizer]) -> Self:
-        """Prepare a request. Raises `RequestError` for what only the checkpoint decides, such as too many steps."""
-        parts = _schedules(request, models)
-        start = next(iter(parts.values())).init_noise_sigma
-        parts = {kind: part for kind, part in parts.items() if part.evaluations}
-        scenes = {
-            kind: Scenes.of(request.prompts, part, models.denoisers[kind], tokenizers, request.guidance_scale)
-            if request.embeddings is None
-            else Scenes.given(request.embeddings[kind], part)
-            for kind, part in parts.items()
-        }
-        return cls(
-            request=request,
-            tokens={kind: one.tokens for kind, one in scenes.items()},
-            order={kind: one.order for kind, one in scenes.items()},
-            parts=parts,
-            init_noise_sigma=start,
-        )
-
-    @property
-    def workload(self) -> Workload:
-        """What its memory depends on."""
-        # Where the models meet unequal numbers of texts, each is counted as if it met the most.
-        columns = zip_longest(*([prompt.tokens for prompt in column] for column in self.tokens.values()), fillvalue=0)
-        longest = tuple(map(max, columns))
-        guidance = any(prompt.guided for column in self.tokens.values() for prompt in column)
-        evaluations = {kind: len(part.evaluations) for kind, part in self.parts.items()}
-        return Workload.of(self.request, longest, evaluations, guidance=guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +59,7 @@ class Generation:
     prepared: Prepared
     progress: Progress
     cache: EncodedChunks | None = None
+    beside: Beside = NOTHING
 
     def encode(self) -> dict[str, list[Sides]]:
         """Every prompt's embeddings for every model that takes part, so that each encoder is loaded once."""
@@ -121,21 +83,39 @@ class Generation:
         Yields after every evaluation of a model, counted over both; takes latents to go on with by `send`, and returns
         the last ones. Close it to stop early.
         """
-        request, parts = self.prepared.request, self.prepared.parts
         _check_embeddings(embeddings, self.prepared.tokens)
         waiting = dict(embeddings)
         del embeddings
-        noise = _noise(request)
-        latents = request.latents
-        if latents is None:
-            latents = noise.normal(self.models.vae.latent_shape(request.height, request.width))
-        latents = latents * np.float32(self.prepared.init_noise_sigma)
-        total, before = sum(len(part.evaluations) for part in parts.values()), 0
+        noise = _noise(self.prepared.request)
+        first = self.prepared.first
+        if first is None:
+            return (yield from self._pass(waiting, noise, 0))
+        smaller = replace(self, prepared=first)
+        latents = yield from smaller._pass({kind: waiting[kind] for kind in first.parts}, noise, 0)
+        done = sum(len(part.evaluations) for part in first.parts.values())
+        request = self.prepared.request
+        larger = replace(request, pictures=self._enlarged(request, latents))
+        return (yield from replace(self, prepared=replace(self.prepared, request=larger))._pass(waiting, noise, done))
+
+    def _pass(self, waiting: dict[str, Sequence[Sides]], noise: Noise, before: int) -> Steps:
+        """All parts, from the beginning on; embeddings are dropped from `waiting`. `before` evaluations were made."""
+        parts = self.prepared.parts
+        beginning = self._beginning(noise)
+        latents, inpainting = beginning.latents, beginning.inpainting
+        del beginning
+        total = sum(len(part.evaluations) for part in parts.values())
         with track(self.progress, "denoise", total=total, unit="step") as advance:
             for kind, part in parts.items():
                 # Not in a variable: it would outlive the part.
                 latents = yield from self._part(
-                    kind, part, self._condition(kind, waiting.pop(kind), part), latents, noise, before, advance
+                    kind,
+                    part,
+                    *self._conditions.of(kind, waiting.pop(kind), part),
+                    latents,
+                    noise,
+                    before,
+                    advance,
+                    inpainting,
                 )
                 before += len(part.evaluations)
         return latents
@@ -156,80 +136,75 @@ class Generation:
             return none[kind]
         if kind == "latent":
             return latents
-        return decoded(self.models, self.runners, self.residency, self.plan, latents, kind, self.progress)
+        given, finish = request.pictures, None
+        if given is not None and given.paste_back:
+            finish = partial(paste_back, given, images=len(latents))
+        return self._vae.decoded(latents, kind, finish=finish)
 
-    def _condition(self, kind: str, texts: Sequence[Sides], part: Schedule) -> list[list[tuple[Conditioning, ...]]]:
-        """What the U-Net is given for each prompt and its negative, evaluation by evaluation."""
-        runner, rows = self.runners[f"{kind}/conditioner"], self.runners[f"{kind}/unet"].rows
-        ids = time_ids(self.prepared.request, self.models.denoisers[kind].unet.size_ids)
-        with self.residency.phase(self.plan, runner, self.progress):
-            prompts = []
-            for order in self.prepared.order[kind]:
-                known: Known = {}
-                scenes = {
-                    index: condition(
-                        runner,
-                        [(embeds, own) for embeds, own in zip(texts[index], ids, strict=True) if embeds is not None],
-                        evaluation_timesteps(part),
-                        rows=rows,
-                        guidance_scale=self.prepared.request.guidance_scale,
-                        known=known,
-                    )
-                    for index in dict.fromkeys(order)
-                }
-                prompts.append([scenes[index] for index in order])
-            return prompts
+    def _beginning(self, noise: Noise) -> Beginning:
+        """What the first part starts from."""
+        prepared, vae = self.prepared, self.models.vae
+        schedule = next(iter(prepared.parts.values()))
+        told = [self._told(kind) for kind in prepared.parts]
+        sigma, encode = prepared.init_noise_sigma, self._vae.encoded
+        any_told, plain = any(told), not all(told)
+        return begin(prepared.request, vae, noise, schedule, encode, sigma=sigma, told=any_told, plain=plain)
+
+    @property
+    def _vae(self) -> VaePhases:
+        return VaePhases(self.models, self.runners, self.residency, self.plan, self.progress)
+
+    def _told(self, kind: str) -> bool:
+        """Whether a model takes the mask and the masked picture beside the latents."""
+        return self.models.denoisers[kind].unet.inpaints(self.models.vae.latent_channels)
+
+    def _enlarged(self, request: ResolvedRequest, latents: Array) -> PictureInput:
+        """What the second pass begins from."""
+        given, (height, width) = request.pictures, (request.height, request.width)
+        assert given is not None
+        if given.latents is not None:
+            _, *sides = self.models.vae.latent_shape(height, width)
+            return replace(given, latents=larger_latents(latents, *sides))
+        return replace(given, pictures=larger_pictures(self._vae.decoded(latents, "np"), height, width))
+
+    @property
+    def _conditions(self) -> Conditions:
+        return Conditions(
+            models=self.models, runners=self.runners, beside=self.beside, residency=self.residency, plan=self.plan,
+            prepared=self.prepared, progress=self.progress,
+        )  # fmt: skip
 
     def _part(
         self,
         kind: str,
         part: Schedule,
-        prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
+        prompts: Prompts,
+        controls: Sequence[ControlPart],
         latents: Array,
         noise: Noise,
         before: int,
         advance: Callable[[], None],
+        inpainting: Inpainting | None,
     ) -> Steps:
         """One model's part of the loop; `before` evaluations were others'."""
+        told = self._told(kind)
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
-        with (
-            self.residency.phase(self.plan, runner, self.progress),
-            guided_model(runner, prompts, request) as model,
-        ):
+        beside = inpainting.beside if inpainting is not None and told else None
+        with ExitStack() as stack:
+            for one in (runner, *(control.runner for control in controls)):
+                stack.enter_context(self.residency.phase(self.plan, one, self.progress))
+            model = stack.enter_context(guided_model(runner, prompts, request, controls, beside=beside))
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
             while isinstance(step, Step):
                 advance()
+                kept = None
+                if inpainting is not None and not told:
+                    kept = inpainting.kept(step.latents, part, part.begin + step.index)
+                    step = replace(step, latents=kept)
                 replacement = yield replace(step, index=before + step.index)
-                step = resume(steps, replacement)
+                step = resume(steps, kept if replacement is None else replacement)
             return step
-
-
-def decoded(
-    models: Models,
-    runners: Mapping[str, Runner],
-    residency: Residency,
-    plan: MemoryPlan,
-    latents: Array,
-    output_type: str,
-    progress: Progress,
-) -> Any:
-    """Latents (n, C, h, w) → PIL pictures (`pil`) or arrays (n, H, W, 3) in [0, 1] (`np`), each as it is done."""
-    vae, (height, width) = runners["vae_decoder"], latents.shape[2:]
-    side = models.vae.downscale
-    with (
-        residency.phase(plan, vae, progress),
-        track(progress, "decode", total=len(latents), unit="image") as advance,
-    ):
-        shape = (len(latents), height * side, width * side, 3)
-        pictures: Any = [] if output_type == "pil" else np.empty(shape, np.float32)
-        for index, picture in enumerate(decode(vae, latents, models.vae.scaling_factor)):
-            if output_type == "pil":
-                pictures.append(to_pil(picture))
-            else:
-                pictures[index] = picture
-            advance()
-    return pictures
 
 
 def _noise(request: ResolvedRequest) -> Noise:
@@ -256,22 +231,3 @@ def _check_embeddings(embeddings: Embeddings, tokens: Mapping[str, Sequence[Prom
                 f"the embeddings do not fit the request: its {kind} needs those of {len(prompts)} prompts, "
                 f"{'each with its negative' if guided else 'without negatives'}; encode this request"
             )
-
-
-def _schedules(request: ResolvedRequest, models: Models) -> dict[str, Schedule]:
-    """Each model's part of the noise levels."""
-    whole = {
-        kind: make_schedule(
-            models.denoisers[kind].scheduler,
-            sampler=request.sampler,
-            schedule=request.schedule,
-            num_inference_steps=request.num_inference_steps,
-            timesteps=request.timesteps,
-            sigmas=request.sigmas,
-        )
-        for kind in request.kinds
-    }
-    if request.denoising_end is None:
-        return whole
-    # The base walks the first part, the refiner the second one; without a refiner the noise is left in.
-    return {kind: split(whole[kind], request.denoising_end)[kind == "refiner"] for kind in whole}

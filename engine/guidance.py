@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from .conditioning import TIME_VECTORS, Conditioning
+from .control.part import ControlPart, Residuals
 from .request.request import ResolvedRequest
 from .runners.base import Held, Runner, call
 from .sampling.denoise import Model
@@ -14,13 +15,19 @@ from .sampling.samplers.base import Array
 
 @contextmanager
 def guided_model(
-    runner: Runner, prompts: Sequence[Sequence[tuple[Conditioning, ...]]], request: ResolvedRequest
+    runner: Runner,
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
+    request: ResolvedRequest,
+    controls: Sequence[ControlPart] = (),
+    *,
+    beside: Array | None = None,
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
     `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
     to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
-    is one call.
+    is one call. `controls` add to the U-Net; their rows are grouped as its own. `beside`: (pictures, C, H, W) that an
+    inpainting model takes behind the latents.
     """
     with ExitStack() as stack:
         holding: dict[int, Held] = {}
@@ -32,15 +39,21 @@ def guided_model(
             return holding[id(conditioning)]
 
         calls = [[[(side.time_vectors, hold(side)) for side in sides] for sides in texts] for texts in prompts]
+        residuals = Residuals.held(controls, stack)
 
         def model(latents: Array, evaluation: int) -> Array:
             predictions = []
             for index in range(len(latents)):
                 one, sides = latents[index : index + 1], []
-                for time_vectors, held in calls[index // request.num_images_per_prompt][evaluation]:
+                prompt = index // request.num_images_per_prompt
+                for group, (time_vectors, held) in enumerate(calls[prompt][evaluation]):
                     vectors = time_vectors[evaluation]
-                    inputs = {"latents": np.repeat(one, len(vectors), axis=0), TIME_VECTORS: vectors}
-                    sides.append(call(runner, inputs, held)["prediction"])
+                    rows = np.repeat(one, len(vectors), axis=0)
+                    added = residuals(prompt, group, evaluation, rows)
+                    if beside is not None:
+                        more = np.repeat(beside[index : index + 1], len(vectors), axis=0)
+                        rows = np.concatenate([rows, more], axis=1)
+                    sides.append(call(runner, {"latents": rows, TIME_VECTORS: vectors, **added}, held)["prediction"])
                 predictions.append(_guided(np.concatenate(sides), request))
             return np.concatenate(predictions)
 

@@ -28,12 +28,12 @@ def unet_places(architecture: UNetArchitecture) -> Places:
     places = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
-        "label_emb.0.0": "add_embedding.linear_1",
-        "label_emb.0.2": "add_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
+    if architecture.size_ids is not None:
+        places |= {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
     if architecture.time_cond_proj_dim:
         places["time_embed.cond_proj"] = "time_embedding.cond_proj"
     # A number for each ResNet and each downsampler, which begin a block there, and another for what is in the block.

@@ -20,10 +20,11 @@ from typing import Any, Self, Unpack
 
 from .adapters.adapting import Adapting, Effect
 from .architecture import Models
+from .control.beside import NOTHING, Beside
 from .ending import Ending, Endings, seconds_of
-from .errors import MemoryBudgetError, RequestError
+from .errors import MemoryBudgetError
 from .folder.manifest import read_manifest
-from .generation import Embeddings, Generation, Prepared, Steps, decoded
+from .generation import Embeddings, Generation, Steps
 from .memory.budget import OUT_OF_MEMORY, budget_of
 from .memory.plan import MemoryPlan, make_plan
 from .memory.residency import Residency
@@ -31,26 +32,28 @@ from .memory.workload import Workload
 from .miniature import engine_folder
 from .output import Output
 from .picture.parameters import HASH_DIGITS
+from .preparation import Prepared
+from .preview import Previews
 from .progress import Progress, Silent
+from .request.decoders import checked_decoder
 from .request.keywords import CallOptions
 from .request.limits import integer
+from .request.loras import Loras
 from .request.request import ResolvedRequest
 from .request.resolve import resolve
-from .runners import open_runners
+from .runners import check_concurrent, open_runners
 from .runners.base import Runner
 from .sampling.samplers.base import Array
 from .slots import Slots
 from .text.cache import EncodedChunks
 from .text.tokenizer import Tokenizer, open_tokenizers
 from .vae import check_latents
+from .vae_phases import VaePhases
 from .walk import walk
 
 
 class Pipeline:
-    """One engine, ready for calls, on one set of weights. Safe to share between threads.
-
-    Calls run one after another, or `max_concurrent_calls` at a time.
-    """
+    """One engine, ready for calls (one at a time, or `max_concurrent_calls`). Safe to share between threads."""
 
     def __init__(
         self,
@@ -62,25 +65,26 @@ class Pipeline:
         max_concurrent_calls: int = 1,
         name: str = "",
         digest: str = "",
+        beside: Beside = NOTHING,
+        folder: Path | None = None,
     ) -> None:
         """`runners` by component, `tokenizers` by the text encoder that each serves; see `load`."""
         self.models = models
-        self.runners = runners
+        self.beside = beside
+        self.runners = runners = beside.with_runners(runners)
         self.tokenizers = tokenizers
         self.name = name
         self.digest = digest
         """Tells engines apart, whatever their folders are called: sha256 in hex over the names and hashes of files."""
+        self.preview = Previews(models, folder)
+        """Called with a `Step` or latents: PIL pictures of them, or with `output_type="np"` an array; loads nothing."""
         self._budget = memory_budget
         self._slots = Slots(integer("max_concurrent_calls", max_concurrent_calls))
         self._residency = Residency(runners)
         self._adapting = Adapting(runners, models)
         self._encoded = EncodedChunks()
         self._endings = Endings()
-        if max_concurrent_calls > 1 and not all(runner.device.concurrent for runner in runners.values()):
-            raise RequestError(
-                f"max_concurrent_calls is {max_concurrent_calls}, but this engine computes on a GPU, where calls run "
-                "one after another; leave it at 1"
-            )
+        check_concurrent(max_concurrent_calls, runners.values())
 
     @classmethod
     def load(
@@ -91,7 +95,9 @@ class Pipeline:
         threads: int | None = None,
         provider: str | None = None,
         max_concurrent_calls: int = 1,
-        loras: Mapping[str, float] | None = None,
+        loras: Loras | None = None,
+        controlnets: Mapping[str, str | Path] | None = None,
+        ip_adapter: str | Path | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -99,24 +105,28 @@ class Pipeline:
         (`LEAST`: all of them, always; None: none of them on a processor, and on a GPU what its free memory asks for).
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
-        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`. Raises
-        `IntegrityError`, `IncompatibleError`.
+        `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
+        `controlnets` (name → folder), `ip_adapter`: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
         """
         folder = engine_folder(path)
         manifest = read_manifest(folder)
+        how: Any = {"threads": threads, "provider": provider}
+        runners = open_runners(folder, manifest, **how)
         made = cls(
             manifest.models,
-            open_runners(folder, manifest, threads=threads, provider=provider),
+            runners,
             open_tokenizers(folder, manifest),
             memory_budget=budget_of(memory_budget),
             max_concurrent_calls=max_concurrent_calls,
             name=folder.resolve().name,
             digest=manifest.digest,
+            beside=Beside.opened(folder, manifest, runners, controlnets, ip_adapter, **how),
+            folder=folder,
         )
         made.set_adapters(loras or {})
         return made
 
-    def set_adapters(self, loras: Mapping[str, float]) -> None:
+    def set_adapters(self, loras: Loras) -> None:
         """Let calls that do not say otherwise (by `loras`) have these LoRAs: file → weight; with `{}` none any more.
 
         A file that was read before may be named without folder and ending. Raises `RequestError`, `IntegrityError` for
@@ -174,7 +184,7 @@ class Pipeline:
         """Check what a call would take, with every default filled in. Raises `RequestError`."""
         if options.get("loras") is None:
             options["loras"] = self._adapting.own
-        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models))
+        return self._adapting.named(resolve({"prompt": prompt, **options}, self.models, *self.beside.called))
 
     def encode(self, request: ResolvedRequest, *, progress: Progress | None = None) -> Embeddings:
         """The prompts' embeddings: model kind → for each prompt its own and its negative's; good for many `sample`s."""
@@ -191,14 +201,19 @@ class Pipeline:
             generation = self._generation(request, progress)
             return (yield from generation.steps(embeddings))
 
-    def decode(self, latents: Array, *, output_type: str = "pil", progress: Progress | None = None) -> Any:
+    def decode(
+        self, latents: Array, *, output_type: str = "pil", decoder: str = "full", progress: Progress | None = None
+    ) -> Any:
         """Latents (n, 4, h, w) of unit variance → pictures, as PIL images or arrays (n, 8h, 8w, 3) in [0, 1]."""
         check_latents(latents, self.models.vae.latent_channels, output_type)
         with self._slot():
-            workload = Workload.of_decoding(latents.shape, self.models.vae.downscale)
+            workload = Workload.of_decoding(
+                latents.shape, self.models.vae.downscale, checked_decoder(decoder, self.models)
+            )
             plan = self._plan(workload, self._budget, Effect(runners=self.runners))
             self._residency.make_room(plan)
-            return decoded(self.models, self.runners, self._residency, plan, latents, output_type, progress or Silent())
+            vae = VaePhases(self.models, self.runners, self._residency, plan, progress or Silent())
+            return vae.decoded(latents, output_type)
 
     def plan(
         self, prompt: str | Sequence[str] = "", *, budget: int | str | None = None, **options: Unpack[CallOptions]
@@ -223,8 +238,7 @@ class Pipeline:
             self._residency.release_all()
 
     def __repr__(self) -> str:
-        loaded = self._residency.loaded()
-        size = self.models.native_size
+        loaded, size = self._residency.loaded(), self.models.native_size
         return (
             f"<Pipeline {self.name or 'without a name'}: {', '.join(self.models.denoisers)}, native size "
             f"{size}x{size}; loaded: {', '.join(loaded) or 'nothing yet'}>"
@@ -241,7 +255,7 @@ class Pipeline:
     def _make(self, request: ResolvedRequest, progress: Progress | None, ending: Ending) -> Output:
         """One call, from encoding to pictures."""
         tell = request.callback_on_step_end
-        on_step = tell and (lambda step: tell(self, step.index, step.timestep, {"latents": step.latents}))
+        on_step = tell and (lambda step: tell(self, step.index, step.timestep, step.arrays))
         with self._slot():
             try:
                 generation = self._generation(request, progress)
@@ -251,14 +265,9 @@ class Pipeline:
             except MemoryError as error:
                 raise MemoryBudgetError(OUT_OF_MEMORY) from error
         return Output(
-            images=images,
-            seeds=request.seeds,
-            request=request,
-            steps=walked.steps,
-            interrupted=walked.interrupted,
-            model=self.name,
-            model_hash=self.digest[:HASH_DIGITS],
-        )
+            images=images, seeds=request.seeds, request=request, steps=walked.steps, interrupted=walked.interrupted,
+            model=self.name, model_hash=self.digest[:HASH_DIGITS],
+        )  # fmt: skip
 
     def _generation(self, request: ResolvedRequest, progress: Progress | None) -> Generation:
         """Prepare and plan a call. Raises `MemoryBudgetError` before anything is loaded."""
@@ -267,22 +276,16 @@ class Pipeline:
         plan = self._plan(prepared.workload, self._budget, effect)
         self._residency.make_room(plan)
         return Generation(
-            models=self.models,
-            runners=effect.runners,
-            tokenizers=self.tokenizers,
-            residency=self._residency,
-            plan=plan,
-            prepared=prepared,
-            progress=progress or Silent(),
-            cache=self._encoded.under(effect.keys),
-        )
+            models=self.models, runners=effect.runners, tokenizers=self.tokenizers, residency=self._residency,
+            plan=plan, prepared=prepared, progress=progress or Silent(), cache=self._encoded.under(effect.keys),
+            beside=self.beside,
+        )  # fmt: skip
 
     def _plan(self, workload: Workload, budget: int | None, on: Effect) -> MemoryPlan:
         return make_plan(self.models, on.runners, workload, budget=budget, calls=self._slots.count, beside=on.bytes)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        """A place among the calls that may run at once."""
         self._adopt()
         with self._slots.one():
             yield

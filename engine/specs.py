@@ -4,7 +4,8 @@ ONNX names, dynamic axes, TensorRT profiles, runner checks and parity checks all
 number or a symbol; the same symbol means the same length throughout one component:
 
 `batch` rows of one call · `tokens` prompt tokens (77·n) · `steps` sampler evaluations ·
-`height`, `width` latent size (1/8 of the picture) · `image_height`, `image_width` picture size in pixels.
+`height`, `width` latent size (1/8 of the picture) · `height/2`, … the same halved, rounded up ·
+`image_height`, `image_width` picture size in pixels.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ Dim = int | str
 Arrays = Mapping[str, np.ndarray]
 """By tensor name."""
 FLOAT = "float32"
+SPARSE: Mapping[str, bool] = {"sparse": True}
+"""A dataclass field's metadata: left out of `engine.json` while it is empty. For what few descriptions have."""
 INT = "int64"
 
 
@@ -27,6 +30,11 @@ class Role(StrEnum):
     CONDITIONER = "conditioner"
     UNET = "unet"
     VAE_DECODER = "vae_decoder"
+    VAE_ENCODER = "vae_encoder"
+    HINT_ENCODER = "hint_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    IMAGE_PROJECTION = "image_projection"
+    TINY_DECODER = "tiny_decoder"
 
 
 @dataclass(frozen=True, kw_only=True)

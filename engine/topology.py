@@ -4,6 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+Depths = tuple[int | tuple[int, ...], ...]
+"""Transformer blocks at each level: a number, or one for each of its layers (SSD-1B's); 0: no attention."""
+
+
+def depth_at(depths: int | tuple[int, ...], index: int) -> int:
+    """That of one layer of a level."""
+    return depths if isinstance(depths, int) else depths[index]
+
 
 class BlockKind(StrEnum):
     """What a block does; the value is the list of a stage that holds it, as diffusers calls it."""
@@ -41,14 +49,17 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """The numbers that the walk goes by; levels from the highest resolution down, `up_depths` from the lowest up."""
+    """The numbers that the walk goes by; levels from the highest resolution down, `up_depths` from the lowest up.
+
+    A level's depth is one for all its transformers, or one for each. Without a depth the middle is one ResNet.
+    """
 
     channels: tuple[int, ...]
     heads: tuple[int, ...]
     layers: int
-    down_depths: tuple[int, ...]
+    down_depths: "Depths"
     mid_depth: int
-    up_depths: tuple[int, ...]
+    up_depths: "Depths"
 
     def blocks(self) -> Iterator[Block]:
         """Every block between the first and the last convolution, in the order in which they run."""
@@ -57,18 +68,20 @@ class Topology:
         for level, width in enumerate(self.channels):
             stage = f"down_blocks.{level}"
             for index in range(self.layers):
-                yield from self._layer(stage, index, level, current, self.down_depths[level])
+                yield from self._layer(stage, index, level, current, depth_at(self.down_depths[level], index))
                 current = width
                 skips.append(current)
             if level < last:
                 yield self._resizer(BlockKind.DOWNSAMPLER, stage, level)
                 skips.append(current)
         yield from self._layer("mid_block", 0, last, current, self.mid_depth)
-        yield from self._layer("mid_block", 1, last, current, 0)
+        if self.mid_depth:
+            yield from self._layer("mid_block", 1, last, current, 0)
         for step, level in enumerate(range(last, -1, -1)):
             stage = f"up_blocks.{step}"
             for index in range(self.layers + 1):
-                yield from self._layer(stage, index, level, current, self.up_depths[step], skip=skips.pop())
+                depth = depth_at(self.up_depths[step], index)
+                yield from self._layer(stage, index, level, current, depth, skip=skips.pop())
                 current = self.channels[level]
             if level:
                 yield self._resizer(BlockKind.UPSAMPLER, stage, level)

@@ -50,10 +50,13 @@ def walk(generation: Generation, on_step: Callable[[Step], object] | None, endin
 
 
 def replacement_in(answer: Any) -> Array | None:
-    """The latents in what a callback returned: None, or a mapping with the key `latents`, as in diffusers."""
+    """The latents in what a callback returned: None, or a mapping with the key `latents`, as in diffusers.
+
+    What it was given may come back whole, `denoised` too, which says nothing then.
+    """
     if answer is None:
         return None
-    if not isinstance(answer, Mapping) or not set(answer) <= {"latents"}:
+    if not isinstance(answer, Mapping) or not set(answer) <= {"latents", "denoised"}:
         given = sorted(map(str, answer)) if isinstance(answer, Mapping) else type(answer).__name__
         raise RequestError(f"callback_on_step_end returned {given}; return None or {{'latents': array}}")
     if "latents" not in answer:

@@ -26,6 +26,7 @@ from ..engine.pipeline import Pipeline
 from ..engine.progress import Progress, Silent, track
 from ..engine.request.limits import integer
 from ..engine.runners import open_runners
+from .checkpoint.tiny import open_tiny_decoder
 from .clip_skip import skipping
 from .components import Component
 from .job import (
@@ -49,8 +50,11 @@ from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
+from .reference.colours import latent_colours
+from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
+from .reference.tiny import with_tiny_decoder
 from .target import FACTS, FOUND
 from .targets import find_target
 from .targets.check import check
@@ -87,6 +91,7 @@ def build(
     zero_snr: bool | None = None,
     vae: Path | None = None,
     clip_skip: int = 0,
+    tiny_decoder: Path | None = None,
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
     strict: bool = False,
@@ -101,6 +106,7 @@ def build(
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
     `clip_skip`: layers before the penultimate at which text encoders are read, as diffusers counts them.
+    `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
     or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
     an error. `force`: build everything again, whatever is there. `threads`: for the reference run
@@ -126,8 +132,14 @@ def build(
         recipe=asked,
         keep=keep,
         calibration_size=calibration_size,
+        tiny_decoder=None if tiny_decoder is None else open_tiny_decoder(tiny_decoder),
         progress=progress,
     )
+    return build_job(job, destination, force=force, threads=threads, progress=progress)
+
+
+def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, progress: Progress) -> BuildReport:
+    """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
         return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
@@ -165,7 +177,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     lowering, components = Lowering(job, reference, threads), job.assembly.components
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
-        for name, files in job.tokenizer_files.items()
+        for name, files in ({} if job.assembly.companion else job.tokenizer_files).items()
     }
     for last in (*[False] * (_ATTEMPTS - 1), True):
         finished = _lowered(job, space, lowering, progress)
@@ -173,8 +185,9 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
-        if not job.target.runs_here:
-            break
+        manifest = replace(manifest, models=replace(manifest.models, latent_colours=latent_colours(job.assembly)))
+        if not job.target.runs_here or job.assembly.companion is not None:
+            break  # there are no pictures of an engine to hold to the reference's
         pictures = reference().pictures
         reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
@@ -203,9 +216,13 @@ def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress)
 
 def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     """The unquantized run, or what an interrupted build left of it and the rest."""
+    companion = job.assembly.companion
+    if companion is not None and companion.ip_adapter is not None:
+        return run_pictured(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
-    return run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
+    return with_tiny_decoder(made, job.assembly)
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
@@ -218,6 +235,7 @@ def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[st
         tools={name.removeprefix("library "): v for name, v in job.parts.items() if name.startswith("library ")},
         build_key=job.parts,
         created_by=f"pocketxl {metadata.version('pocketxl')}",
+        companion=job.assembly.companion,
     )
 
 

@@ -12,6 +12,7 @@ from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress, Silent
 
 if TYPE_CHECKING:
+    from .build import BuildReport
     from .target import Target
 
 
@@ -20,7 +21,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     from .quantize.recipes import RECIPES
     from .targets import TARGETS
 
-    parser.add_argument("source", help="SDXL base: diffusers folder, single-file .safetensors, or hub id")
+    parser.add_argument(
+        "source", help="SDXL base, or Stable Diffusion 1 or 2: diffusers folder, single-file .safetensors, or hub id"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, help="engine folder to make")
     parser.add_argument("--refiner", help="SDXL refiner, in any of the same forms")
     parser.add_argument("--target", default="cpu", help=f"what it is to run on: {', '.join(TARGETS)} (default: cpu)")
@@ -29,11 +32,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help=f"how weights are stored: {', '.join(RECIPES)} (default: {_defaults(TARGETS)})",
     )
     parser.add_argument(
-        "--config", type=Path, help="diffusers folder that describes a single file other than public SDXL base"
+        "--config",
+        type=Path,
+        help="diffusers folder that describes a single file of another size than the public one",
     )
     parser.add_argument("--refiner-config", type=Path, help="the same for the refiner's single file")
     parser.add_argument(
         "--vae", type=Path, help="VAE in place of the checkpoint's own: .safetensors or diffusers folder"
+    )
+    parser.add_argument(
+        "--tiny-decoder",
+        type=Path,
+        help="TAESD's decoder beside the VAE, for quick pictures and previews: .safetensors or diffusers folder",
     )
     parser.add_argument(
         "--prediction-type",
@@ -51,6 +61,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="read the text encoders so many layers before the penultimate one (default: 0, as SDXL is made)",
     )
+    add_build_options(parser, "base/unet:conv_in")
+
+
+def add_build_options(parser: argparse.ArgumentParser, layer: str) -> None:
+    """Declare how a build of anything goes; `layer`: a layer's name, for the help."""
     parser.add_argument(
         "--calibration-size",
         type=int,
@@ -61,7 +76,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that stays in floats, such as base/unet:conv_in or 'base/unet:*ff.net.2'; can be repeated",
+        help=f"a layer that stays in floats, such as {layer} or 'base/unet:*ff.net.2'; can be repeated",
     )
     parser.add_argument(
         "--strict",
@@ -91,13 +106,20 @@ def _run(args: argparse.Namespace) -> int:
         zero_snr=args.zero_snr,
         vae=args.vae,
         clip_skip=args.clip_skip,
+        tiny_decoder=args.tiny_decoder,
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,
         force=args.force,
         threads=args.threads,
-        progress=_progress(args),
+        progress=progress_of(args),
     )
+    tell(report, args)
+    return 0
+
+
+def tell(report: "BuildReport", args: argparse.Namespace) -> None:
+    """What a build did, for people or machines."""
     manifest = report.manifest
     size = sum(file.size for file in manifest.files)
     if args.json:
@@ -106,10 +128,10 @@ def _run(args: argparse.Namespace) -> int:
             size_bytes=size, quality=manifest.quality,
             components={n: {**c.quality, "quality_of": c.quality_of} for n, c in manifest.components.items()},
         )  # fmt: skip
-        return 0
+        return
     if report.cached:
         say(f"{report.folder} is up to date: same weights, recipe, target and versions")
-        return 0
+        return
     for reason in () if args.quiet else report.reasons:
         say(f"built because: {reason}")
     if report.taken and not args.quiet:
@@ -122,10 +144,10 @@ def _run(args: argparse.Namespace) -> int:
             say(f"    {summary(entry)}; {cost}")
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
-    return 0
 
 
-def _progress(args: argparse.Namespace) -> Progress:
+def progress_of(args: argparse.Namespace) -> Progress:
+    """Where the user wants to see how it goes."""
     if args.quiet:
         return Silent()
     return JsonLines(sys.stdout) if args.json else Bars()
@@ -143,7 +165,7 @@ def _defaults(targets: "Mapping[str, Target]") -> str:
 
 
 command = Command(
-    help="turn an SDXL checkpoint into an engine folder",
+    help="turn a checkpoint of SDXL, or of Stable Diffusion 1 or 2, into an engine folder",
     example="pocketxl build sd_xl_base_1.0.safetensors --refiner sd_xl_refiner_1.0.safetensors -o my-engine",
     configure=_configure,
     run=_run,

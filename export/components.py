@@ -1,13 +1,18 @@
 """Which components an engine has, and for each: its edge, its torch module, its weights and where they come from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..engine.architecture import SDXL
+from ..engine.companion import Companion
 from ..engine.errors import IncompatibleError
 from ..engine.specs import ComponentSpec
+from ..engine.tiny import TINY_DECODER
+from .checkpoint.families import FAMILIES
 from .checkpoint.open import Checkpoint
+from .checkpoint.tiny import TinyDecoderSource
 from .checkpoint.weights import Weights
 
 if TYPE_CHECKING:
@@ -62,26 +67,35 @@ class Assembly:
     """Model kind → the components whose hidden states it takes, in order."""
     digests: Mapping[str, str]
     """`base.unet` → content digest of those weights."""
+    companion: Companion | None = None
+    """What the components are of, if not of an engine; `checkpoints` are then those that it is used with."""
+    beside: Mapping[str, Component] = field(default_factory=dict)
+    """Those that the reference run needs besides, and that are not built."""
+    tiny_decoder: TinyDecoderSource | None = None
 
 
-def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Checkpoint, str], str]) -> Assembly:
+def assemble(
+    base: Checkpoint,
+    refiner: Checkpoint | None,
+    digest: Callable[[Checkpoint, str], str],
+    tiny_decoder: TinyDecoderSource | None = None,
+) -> Assembly:
     """List the components in running order.
 
     Base and refiner share text encoder 2 if weights and configurations are equal (as published); a refiner whose own
     differs, because the base was fine-tuned, brings it along as `refiner/text_encoder_2`. The VAE and tokenizers are
     the base's.
     """
+    if refiner is not None and (found := FAMILIES[base.kind]).models != SDXL:
+        raise IncompatibleError(f"{base.source} is {found.title}; a refiner goes on from SDXL's latents: leave it out")
     checkpoints = {"base": base} | ({"refiner": refiner} if refiner else {})
     digests = {
         f"{kind}.{part}": digest(checkpoint, part)
         for kind, checkpoint in checkpoints.items()
         for part in parts_of(checkpoint)
     }
-    components = [
-        _text_encoder(base, "base", "text_encoder", "text_encoder"),
-        _text_encoder(base, "base", "text_encoder_2", "text_encoder_2"),
-    ]
-    text_encoders: dict[str, tuple[str, ...]] = {"base": ("text_encoder", "text_encoder_2")}
+    text_encoders = {"base": tuple(base.text_encoder_architectures)}
+    components = [_text_encoder(base, "base", name, name) for name in text_encoders["base"]]
     if refiner:
         shared = digests["refiner.text_encoder_2"] == digests["base.text_encoder_2"] and (
             refiner.text_encoder_architecture("text_encoder_2") == base.text_encoder_architecture("text_encoder_2")
@@ -92,12 +106,15 @@ def assemble(base: Checkpoint, refiner: Checkpoint | None, digest: Callable[[Che
             components.append(_text_encoder(refiner, "refiner", "text_encoder_2", name))
     for kind, checkpoint in checkpoints.items():
         components += _unet(checkpoint, kind)
-    components.append(_vae(base))
+    components += _vae(base)
+    if tiny_decoder is not None:
+        components.append(_tiny_decoder(tiny_decoder))
     return Assembly(
         checkpoints=checkpoints,
         components={c.name: c for c in components},
         text_encoders=text_encoders,
         digests=digests,
+        tiny_decoder=tiny_decoder,
     )
 
 
@@ -145,19 +162,42 @@ def _unet(checkpoint: Checkpoint, kind: str) -> list[Component]:
     ]
 
 
-def _vae(checkpoint: Checkpoint) -> Component:
-    architecture = checkpoint.vae_architecture
+def _vae(checkpoint: Checkpoint) -> list[Component]:
+    """The decoder, and the encoder where the checkpoint has its weights."""
+    architecture, weights = checkpoint.vae_architecture, checkpoint.weights("vae")
 
-    def module() -> "nn.Module":
+    def decoder() -> "nn.Module":
         from ..engine.models.vae import VaeDecoder
 
         return VaeDecoder(architecture)
 
+    def encoder() -> "nn.Module":
+        from ..engine.models.vae_encoder import VaeEncoder
+
+        return VaeEncoder(architecture)
+
+    halves = [("vae_decoder", architecture.decoder(), decoder)]
+    if any(name.startswith("encoder.") for name in weights):
+        halves.append(("vae_encoder", architecture.encoder(), encoder))
+    return [
+        Component(name=name, spec=spec, module=module, source="base.vae", configuration=architecture, part=weights)
+        for name, spec, module in halves
+    ]
+
+
+def _tiny_decoder(source: TinyDecoderSource) -> Component:
+    architecture = source.architecture
+
+    def module() -> "nn.Module":
+        from ..engine.models.tiny import TinyDecoder
+
+        return TinyDecoder(architecture)
+
     return Component(
-        name="vae_decoder",
+        name=TINY_DECODER,
         spec=architecture.decoder(),
         module=module,
-        source="base.vae",
+        source=TINY_DECODER,
         configuration=architecture,
-        part=checkpoint.weights("vae"),
+        part=source.weights,
     )

@@ -10,14 +10,17 @@ from typing import Any
 from ..engine.architecture import Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.checks import model_faults
-from ..engine.generation import Prepared
+from ..engine.preparation import Prepared
 from ..engine.progress import Progress, track
 from ..engine.request.resolve import resolve
 from ..engine.sampling.levels.settings import PredictionType
 from ..engine.specs import Role
 from ..engine.text.tokenizer import Tokenizer, tokenizer_of
+from ..engine.tiny import TINY_DECODER
+from .checkpoint.families import FAMILIES
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
+from .checkpoint.tiny import TinyDecoderSource
 from .components import Assembly, assemble, parts_of
 from .keep import keeping
 from .progress import Share, expected
@@ -25,9 +28,10 @@ from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
+from .reference.painted import painted_into
 from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
-from .targets.check import fitted, recipes_for
+from .targets.check import check_heads, fitted, recipes_for
 
 CALIBRATION_PIXELS = 512
 """Width and height of the reference run, unless the model is smaller: a full-size one takes 10 s a call at 512² on two
@@ -38,6 +42,8 @@ _KEPT = "kept layers"
 _MACHINE = "machine's"
 # Components and the reference depend on what a recipe does with them, not on these parts of the whole.
 _OF_THE_RECIPE = ("recipe", "recipe content", _KEPT)
+_TINY = "tiny decoder"
+"""What no other component, and no reference run, depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,33 +69,50 @@ def prepare(
     recipe: Recipe,
     keep: Sequence[str] = (),
     calibration_size: int | None,
+    tiny_decoder: TinyDecoderSource | None = None,
     progress: Progress,
 ) -> Job:
     """Digest the weights and list the components. `machine`: as the target has told it.
 
     Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
     """
-    size = _calibration_size(base, calibration_size)
-    unread = sum(_unread(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
+    unread = sum(unread_bytes(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
     with track(progress, "read", total=unread, unit="B") as advance:
-        assembly = assemble(base, refiner, partial(_digest, advance))
+        assembly = assemble(base, refiner, partial(digest_part, advance), tiny_decoder)
+    files = {name: base.tokenizer_files(name) for name in base.tokenizers}
+    size = calibration_size_of(base, calibration_size)
+    return job_of(assembly, files, size, target=target, machine=machine, recipe=recipe, keep=keep)
+
+
+def job_of(
+    assembly: Assembly,
+    tokenizer_files: Mapping[str, Mapping[str, bytes]],
+    size: int,
+    *,
+    target: Target,
+    machine: Mapping[str, str],
+    recipe: Recipe,
+    keep: Sequence[str],
+) -> Job:
+    """The job of building an assembly's components; `size`: pixels of the reference run."""
     recipes = {
         name: fitted(own, target.of(assembly.components[name].spec.role))
         for name, own in keeping(recipe, keep, assembly.components).items()
     }
-    tokenizer_files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
     parts = build_parts(
         sources=assembly.digests,
         target=target.name,
         recipe=recipe,
         configuration=[
             size,
-            {name: component.configuration for name, component in assembly.components.items()},
+            {n: c.configuration for n, c in (assembly.beside | assembly.components).items() if n != TINY_DECODER},
             {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
             {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
         ],
         libraries=target.libraries,
     )
+    if (tiny := assembly.tiny_decoder) is not None:
+        parts[_TINY] = digest_of([tiny.architecture, tiny.weights.digest()])
     parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
     plain = {name: fitted(recipe, target.of(one.spec.role)) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
@@ -110,9 +133,10 @@ def open_as(
 ) -> Checkpoint:
     """The checkpoint at `source`, which must be a `kind` (`base` or `refiner`); else `IncompatibleError`."""
     checkpoint = open_checkpoint(source, config=config, noise=noise, vae=vae)
-    if checkpoint.kind != kind:
+    found = FAMILIES[checkpoint.kind].denoiser
+    if found != kind:
         other = "give it as --refiner, beside a base" if kind == "base" else "give it as the source, not as --refiner"
-        raise IncompatibleError(f"{source} is a {checkpoint.kind}, not a {kind}; {other}")
+        raise IncompatibleError(f"{source} is a {found}, not a {kind}; {other}")
     return checkpoint
 
 
@@ -120,10 +144,14 @@ def rehearse(job: Job) -> None:
     """Prepare the reference run's calls without any weight.
 
     What only the checkpoint's settings decide is told now, not after hours: `IncompatibleError` for noise levels that
-    the run cannot be laid on, `IntegrityError` for tokenizer files that do not fit together.
+    the run cannot be laid on and heads that the target has no kernels for, `IntegrityError` for tokenizer files that do
+    not fit together.
     """
+    for kind, checkpoint in job.assembly.checkpoints.items():
+        check_heads(job.target, kind, checkpoint.unet_architecture)
     models, tokenizers, steps = models_of(job.assembly), tokenizers_of(job), job.recipe.calibration.steps
     options = {"num_inference_steps": steps, "width": job.size, "height": job.size}
+    options |= painted_into(models, 0, job.size)
     try:
         Prepared.of(resolve({"prompt": "", **options}, models), models, tokenizers)
     except RequestError as error:
@@ -153,8 +181,9 @@ def component_keys(job: Job) -> dict[str, str]:
     keys = {}
     for name, component in components.items():
         related = [other for other, one in components.items() if one.source == component.source]
+        used = {part: value for part, value in parts.items() if part != _TINY or name == TINY_DECODER}
         own = [_of_recipe(job.recipes[other], components[other].spec.role) for other in related]
-        keys[name] = component_key(parts, job.assembly.digests, component=name, recipe=own)
+        keys[name] = component_key(used, job.assembly.digests, component=name, recipe=own)
     return keys
 
 
@@ -163,7 +192,7 @@ def reference_key(job: Job) -> str:
     parts = {
         name: value
         for name, value in job.parts.items()
-        if name not in (*_OF_THE_RECIPE, "target") and not name.startswith(_MACHINE)
+        if name not in (*_OF_THE_RECIPE, "target", _TINY) and not name.startswith(_MACHINE)
     }
     return component_key(
         parts,
@@ -194,16 +223,17 @@ def expected_stages(job: Job) -> dict[str, Share]:
     unets = [c.weights.bytes for c in components if c.spec.role is Role.UNET]
     return expected(
         weights=sum(c.weights.bytes for c in components),
-        unet=sum(unets) // len(unets),
+        unet=sum(unets) // max(1, len(unets)),
         steps=settings.prompts * settings.steps + 2 * settings.watched,
         pixels=job.size**2,
-        gated=job.target.runs_here,
+        gated=job.target.runs_here and job.assembly.companion is None,
     )
 
 
 def models_of(assembly: Assembly) -> Models:
     """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
     models = Models(
+        family=FAMILIES[assembly.checkpoints["base"].kind].models,
         denoisers={
             kind: replace(checkpoint.architecture, text_encoders=assembly.text_encoders[kind])
             for kind, checkpoint in assembly.checkpoints.items()
@@ -214,6 +244,8 @@ def models_of(assembly: Assembly) -> Models:
             for name in names
         },
         vae=assembly.checkpoints["base"].vae_architecture,
+        encodes="vae_encoder" in assembly.components,
+        tiny_decoder=None if assembly.tiny_decoder is None else assembly.tiny_decoder.architecture,
     )
     if fault := next(model_faults(models), None):
         sources = " and ".join(str(checkpoint.source) for checkpoint in assembly.checkpoints.values())
@@ -230,7 +262,7 @@ def tokenizers_of(job: Job) -> dict[str, Tokenizer]:
     }
 
 
-def _calibration_size(base: Checkpoint, asked: int | None) -> int:
+def calibration_size_of(base: Checkpoint, asked: int | None) -> int:
     """Pixels of the reference run's pictures; a checkpoint's native size is one that it can have."""
     step = max(8, base.vae_architecture.downscale)
     if asked is None:
@@ -253,13 +285,14 @@ def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
     ]
 
 
-def _unread(checkpoint: Checkpoint) -> int:
+def unread_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of weights whose digest must be computed."""
     parts = {part: checkpoint.weights(part) for part in parts_of(checkpoint)}
     known = {part: known_digest(weights.files(), f"{checkpoint.kind}.{part}") for part, weights in parts.items()}
     return sum(weights.bytes for part, weights in parts.items() if known[part] is None)
 
 
-def _digest(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
+def digest_part(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
+    """The digest of a checkpoint's part; `advance` hears of the bytes that are read for it."""
     weights = checkpoint.weights(part)
     return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", partial(weights.digest, advance))

@@ -44,6 +44,7 @@ _TIGHTER = 0.6
 """Of a component's error, where all components reached their goals and the pictures did not: 4.4 dB."""
 _NAMED = 5
 """Layers in an error."""
+_IN_HALF_RANGE = (Role.VAE_DECODER, Role.VAE_ENCODER)
 
 
 class Lowering:
@@ -205,7 +206,7 @@ class Lowering:
     def _find_half_range(self, name: str) -> HalfRange:
         component = self._job.assembly.components[name]
         role = component.spec.role
-        if self._job.target.of(role).dtype != "float16" or role is not Role.VAE_DECODER:
+        if self._job.target.of(role).dtype != "float16" or role not in _IN_HALF_RANGE:
             return HalfRange()
         shapes = {parameter: component.weights.shape(parameter) for parameter in component.weights}
         return scaled_places(find_exponents(find_places(shapes), largest_outputs(self._smoothed(component))), shapes)

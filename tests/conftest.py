@@ -53,3 +53,21 @@ def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: st
     with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
         build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe)
     return engine
+
+
+@pytest.fixture(scope="session")
+def tiny_controlnets(
+    tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Path]]:
+    """Two ControlNets for the tiny base, recipe fp32: name → diffusers folder, built folder."""
+    from pocketxl.export.companions.controlnet import build_controlnet
+
+    from .fixtures.controlnets import write_controlnet
+
+    root, built = tmp_path_factory.mktemp("controlnets"), tmp_path_factory.mktemp("built")
+    made = {}
+    for name in ("canny", "depth"):
+        source = write_controlnet(root, name)
+        build_controlnet(source, built / name, base=tiny_folders["base"], recipe="fp32")
+        made[name] = (source, built / name)
+    return made

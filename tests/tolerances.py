@@ -114,6 +114,9 @@ STRESSED_BY_POWER_OF_TWO = 1e-10
 # A small network and the same one with factors from 1/8 to 8 in its weights, both in float32: rounding, layers deep.
 SMOOTHED_RELATIVE = 1e-4
 
+# The same with a low-rank pair beside every layer, whose factors are undone in the pair.
+OPEN_RELATIVE = 1e-4
+
 # The same by another factor, whose products are rounded to float32 (6e-8) once in every tensor.
 STRESSED_RELATIVE = 1e-6
 # The error of a component of a build whose checkpoint has outlier channels, relative to that of the tame one: smoothing
@@ -160,6 +163,10 @@ INT8_NARROW_UNET_RELATIVE = 0.02
 
 # A VAE run over bands against its uncut graph: sums in another order. Measured 3e-6 and less.
 BANDS_RELATIVE = 2e-5
+# The same in halves, each value rounded where it is kept, as the whole graph's. Measured 2.6e-3 and less.
+BANDS_HALVES = 5e-3
+# In 8 bits for `rtx`, how far it may be from diffusers in terms of the whole graph. Measured 0.986.
+BANDS_EIGHT_BITS = 1.1
 # The same in 8 bits, where the last bit of a float decides to which side a number is rounded: measured 9e-3 on random
 # weights, half of what rounding itself costs there.
 BANDS_ROUNDED = 2e-2
@@ -167,3 +174,7 @@ BANDS_ROUNDED = 2e-2
 # benchmarks.cpu: a tiny network's result and a picture of four steps, our fp32 engine against diffusers, relative L2.
 # Measured 2e-6 at most; a wrong timestep, size or hand-over is at 1e-3 and more.
 CPU_BENCHMARK = 1e-4
+
+# The same through a picture of 8 bits on the way (hires fix): where two floats differ in their last bits a pixel is
+# rounded the other way, 4e-3 of one. Measured 2e-5.
+PICTURE_MEAN_THROUGH_PIXELS = 1e-4

@@ -7,13 +7,14 @@ pairs as inputs. Components that no LoRA touches are run as ever.
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..architecture import Models
 from ..errors import IncompatibleError
-from ..request.loras import LoraUse, lora_uses
+from ..request.loras import Loras, LoraUse, lora_uses
 from ..request.request import ResolvedRequest
+from ..request.wanted import inputs_wanted
 from ..runners.adapted import Adapted, Opens, graph_for
 from ..runners.base import Runner
 from .additions import additions
@@ -48,15 +49,15 @@ class Adapting:
         self._shelf = Shelf(models, read)
         self._lock = threading.Lock()
         self._factors: dict[str, Mapping[str, Factors]] = {}
-        self._joined: OrderedDict[tuple[tuple[str, float], ...], Joined] = OrderedDict()
-        self.own: Mapping[str, float] = {}
+        self._joined: OrderedDict[tuple[object, ...], Joined] = OrderedDict()
+        self.own: Loras = {}
         """Those of calls that name none: file → weight."""
 
-    def set(self, loras: Mapping[str, float]) -> None:
+    def set(self, loras: Loras) -> None:
         """Let calls that name none have these. Reads them first; raises `RequestError` and `IncompatibleError`."""
         uses = self._read(lora_uses(loras))
         self._join(uses)
-        self.own = {use.file: use.weight for use in uses}
+        self.own = dict(loras)
 
     def anew(self) -> "Adapting":
         """The same with locks of its own, for a process that was forked from this one."""
@@ -83,40 +84,53 @@ class Adapting:
         return replace(found, runners={**found.runners, **opened}, keys=keys)
 
     def _with_loras(self, request: ResolvedRequest) -> Effect:
-        if not request.loras:
+        wanted = inputs_wanted(request)
+        if not request.loras and not wanted:
             return Effect(runners=self.runners)
-        runners, keys = dict(self.runners), {}
-        joined = self._join(request.loras)
-        for component, layers in joined.items():
-            runner = self.runners[component]
-            assert isinstance(runner, Opens)
-            graph = graph_for(runner, layers)
-            assert graph is not None, "the last graph takes pairs for every layer"
-            opened = runner.opened(graph)
-            held = opened.hold({name: array for layer in layers.values() for name, array in layer.items()})
-            runners[component] = Adapted(open=opened, additions=held)
-            keys[component] = _key(request.loras)
+        joined = self._join(request.loras) if request.loras else {}
+        names = dict.fromkeys([*joined, *wanted])
+        opened = {name: self._open(name, joined.get(name, {}), wanted.get(name, ())) for name in names}
+        runners, keys = {**self.runners, **opened}, dict.fromkeys(joined, _key(request.loras))
         arrays = [array for layers in joined.values() for layer in layers.values() for array in layer.values()]
         return Effect(runners=runners, keys=keys, bytes=self._shelf.bytes() + sum(array.nbytes for array in arrays))
 
+    def _open(self, component: str, layers: Mapping[str, Mapping[str, Floats]], inputs: Sequence[str]) -> Runner:
+        """A component's open graph that takes these pairs, which are held, and these inputs, which calls will give."""
+        runner = self.runners[component]
+        if not layers and {*inputs} <= {tensor.name for tensor in runner.spec.inputs}:
+            return runner
+        graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
+        if graph is None or not isinstance(runner, Opens):
+            raise IncompatibleError(
+                f"this engine has no graph of {component} that takes what was asked for; build it again with `pocketxl "
+                "build --target cpu` of this release, and run it on a processor"
+            )
+        opened = runner.opened(graph)
+        if not layers:
+            return opened
+        held = opened.hold({name: array for layer in layers.values() for name, array in layer.items()})
+        return Adapted(open=opened, additions=held)
+
     def _read(self, uses: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
         found = [(use, self._shelf.get(use.file)) for use in uses]
-        return tuple(replace(use, name=lora.name, digest=lora.digest) for use, lora in found)
+        return tuple(
+            replace(use, name=lora.name, digest=lora.digest, short_hash=lora.short_hash) for use, lora in found
+        )
 
     def _join(self, uses: tuple[LoraUse, ...]) -> Joined:
-        key = tuple((use.digest, use.weight) for use in uses)
+        key = tuple((use.digest, use.weight, use.text_weight) for use in uses)
         with self._lock:
             if key not in self._joined:
-                loras = [(self._shelf.get(use.file), use.weight) for use in uses]
+                loras = [(self._shelf.get(use.file), use) for use in uses]
                 self._joined[key] = self._made(loras)
             self._joined.move_to_end(key)
             while len(self._joined) > _KEPT:
                 self._joined.popitem(last=False)
             return self._joined[key]
 
-    def _made(self, loras: list[tuple[Lora, float]]) -> Joined:
+    def _made(self, uses: list[tuple[Lora, LoraUse]]) -> Joined:
         found = {}
-        loras = [(self._placed(lora), weight) for lora, weight in loras]
+        loras = [(self._placed(lora), use) for lora, use in uses]
         for component in dict.fromkeys(name for lora, _ in loras for name, pairs in lora.pairs.items() if pairs):
             names = ", ".join(lora.name for lora, _ in loras if lora.pairs.get(component))
             runner = self.runners.get(component)
@@ -128,7 +142,8 @@ class Adapting:
                     f"LoRA {names} changes {component}, and this engine has no graph of it that takes any; build it "
                     "again with `pocketxl build --target cpu` of this release, and run it on a processor"
                 )
-            found[component] = additions(loras, component, openings, self._factors_of(component, runner))
+            weighed = [(lora, weight) for lora, use in loras if (weight := use.weight_in(component))]
+            found[component] = additions(weighed, component, openings, self._factors_of(component, runner))
         return {component: layers for component, layers in found.items() if layers}
 
     def _placed(self, lora: Lora) -> Lora:
@@ -151,5 +166,5 @@ class Adapting:
 
 
 def _key(uses: tuple[LoraUse, ...]) -> str:
-    text = "".join(f"{use.digest} {use.weight!r}\n" for use in uses)
+    text = "".join(f"{use.digest} {use.weight!r} {use.text_weight!r}\n" for use in uses)
     return hashlib.sha256(text.encode()).hexdigest()

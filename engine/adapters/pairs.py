@@ -41,6 +41,8 @@ class Lora:
     `.weight` (`down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`) → its pair."""
     digest: str = ""
     """sha256 of the file's bytes in hex: two of the same name are not the same LoRA."""
+    short_hash: str = ""
+    """AUTOMATIC1111's, of the tensors alone, in 12 hexadecimal digits: what pictures name it by."""
     unmatched: tuple[str, ...] = field(default=())
     """Keys of the file that no layer of the engine answers to."""
     error: float = 0.0

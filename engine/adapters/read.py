@@ -10,6 +10,7 @@ from ..architecture import Models
 from ..errors import IncompatibleError, IntegrityError, StorageError
 from ..stored.header import Header, StoredTensor, read_header
 from ..stored.numbers import floats
+from .hashes import data_start, short_hash
 from .keys import ALPHA
 from .kinds import Tensors, shapes_of
 from .low_rank import MOST_RANK, Factors, Floats
@@ -56,7 +57,14 @@ def read_lora(path: Path, models: Models) -> Lora:
             f"{path} is not of low rank: pairs of rank {MOST_RANK} miss {error:.0%} of what it changes, more than "
             f"{MOST_ERROR:.0%}; {MERGE}"
         )
-    return Lora(name=path.stem, pairs=pairs, digest=digest, unmatched=found.unmatched, error=error)
+    return Lora(
+        name=path.stem,
+        pairs=pairs,
+        digest=digest,
+        short_hash=short_hash(header.metadata, lambda: hashlib.sha256(data[data_start(header) :]).hexdigest()),
+        unmatched=found.unmatched,
+        error=error,
+    )
 
 
 def open_adapter(path: Path) -> Header:

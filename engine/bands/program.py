@@ -15,6 +15,9 @@ and 1 for a row inside the picture, 0 for one outside."""
 SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
 """A segment's outputs beside its value: of each channel the mean over the band, and the mean square around it."""
 
+ITEM_BYTES = {"float32": 4, "float16": 2, "uint8": 1}
+"""Type of a value → bytes of one of its numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
@@ -29,7 +32,7 @@ class BandValue:
     """A tensor of the whole picture, `[1, channels, rows, columns]`, or `[1, rows · columns, channels]` as `tokens`."""
 
     dtype: str
-    """`float32` or `uint8`."""
+    """`float32`, `float16` or `uint8`."""
     channels: int
     scale: int
     """Rows of it per row of latents; columns likewise."""
@@ -43,7 +46,12 @@ class BandValue:
     @property
     def pixel_bytes(self) -> int:
         """Bytes at one of its own positions."""
-        return self.channels * (1 if self.dtype == "uint8" else 4)
+        return self.channels * self.item_bytes
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one of its numbers."""
+        return ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,13 @@ from pathlib import Path
 from ..errors import IntegrityError
 from ..folder.described import REBUILD, parsed, read_text
 from ..folder.schema import decode, encode
-from .program import FORMAT, BandProgram, BandValue, Segment
+from .program import FORMAT, ITEM_BYTES, BandProgram, BandValue, Segment
 
 BANDS_FILE = "bands.json"
 MOST_BYTES = 1 << 20
 """Of `bands.json`; that of SDXL has a hundredth of it."""
 MOST_CHANNELS = 1 << 16
 MOST_SCALE = 64
-_ITEM = {"float32": 4, "uint8": 1}
 
 
 def to_json(program: BandProgram) -> str:
@@ -58,8 +57,8 @@ def _faults(program: BandProgram) -> Iterator[str]:
 
 
 def _value(value: BandValue) -> Iterator[str]:
-    if value.dtype not in _ITEM:
-        yield f"dtype is {reprlib.repr(value.dtype)}, {' or '.join(_ITEM)} is allowed"
+    if value.dtype not in ITEM_BYTES:
+        yield f"dtype is {reprlib.repr(value.dtype)}, {' or '.join(ITEM_BYTES)} is allowed"
     if not (1 <= value.channels <= MOST_CHANNELS and 1 <= value.scale <= MOST_SCALE):
         yield f"{value.channels} channels at scale {value.scale}, up to {MOST_CHANNELS} and {MOST_SCALE} are allowed"
     if not 0 <= value.zero <= (255 if value.dtype == "uint8" else 0):

@@ -2,8 +2,8 @@
 
 from math import ceil, isqrt
 
-from .program import BandProgram
-from .walk import BAND_NUMBERS, bands
+from .program import DEVIATION, MEAN, ROWS, BandProgram, Segment
+from .walk import BAND_NUMBERS, Grain, bands
 
 STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
@@ -20,11 +20,35 @@ def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES
     """
     out = program.values[program.output]
     side = max(1, isqrt(max(1, pixels)) // out.scale)
-    return min(limit, _stored(program, side)) + _one_band(program, side) + out.pixel_bytes * pixels
+    return min(limit, stored_bytes(program, side)) + _one_band(program, side) + out.pixel_bytes * pixels
 
 
-def _stored(program: BandProgram, side: int) -> int:
-    """The most bytes of values alive at once; what a segment reads last shrinks while what it gives grows."""
+def band_shapes(
+    program: BandProgram, segment: Segment, rows: int, columns: int, grain: Grain | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of what the first band of a segment is given, by the graph's names; no other band has more."""
+    base = program.scale(segment)
+    _, height = next(iter(bands(program, segment, rows, columns, grain)))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for read in segment.reads:
+        value = program.values[read.value]
+        if value.tokens:
+            shapes[read.value] = (1, value.scale**2 * rows * columns, value.channels)
+            continue
+        high = height * value.scale // base + 2 * read.halo
+        shapes[read.value] = (1, value.channels, high, value.scale * columns)
+        if read.value == segment.norm and read.halo:
+            shapes[ROWS] = (1, 1, high, 1)
+    if segment.norm:
+        shapes |= dict.fromkeys((MEAN, DEVIATION), (program.values[segment.norm].channels,))
+    return shapes
+
+
+def stored_bytes(program: BandProgram, side: int) -> int:
+    """The most bytes of values alive at once for `side` × `side` latents.
+
+    What a segment reads last shrinks while what it gives grows.
+    """
     last = program.last_reader()
     alive: dict[str, int] = {program.input: 0}
     most = 0

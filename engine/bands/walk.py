@@ -7,21 +7,52 @@ picture comes about everywhere.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
+from typing import Any, Protocol
 
 import numpy as np
 
 from .norms import Statistics
-from .program import DEVIATION, MEAN, ROWS, BandProgram, Read, Segment
-from .store import BandStore
+from .program import DEVIATION, MEAN, ROWS, BandProgram, BandValue, Read, Segment
 
 BAND_NUMBERS = 1 << 21
 """Of the widest value that a segment reads or gives, in one band: 8 MiB as floats."""
 SCORES = 1 << 22
 """Of attention in one band: its pixels times all."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Grain:
+    """How high bands are at most, by the numbers of the widest value in one, and by attention's scores."""
+
+    numbers: int
+    scores: int
+
+
 Sums = tuple[np.ndarray, np.ndarray]
 """Of a band and each channel `[channels]`: the mean, and the mean squared deviation from it."""
+
+
+class Store(Protocol):
+    """Where values lie; its arrays have a `shape`, and numpy can fetch them. See `store.BandStore`."""
+
+    def begin(self, name: str, value: BandValue, rows: int) -> None:
+        """A value of so many rows, which come in order from the top."""
+
+    def room(self, name: str, first: int, rows: int) -> Any:
+        """An array for rows of the value, to be filled and given to `put`."""
+
+    def put(self, name: str, first: int, array: Any) -> None:
+        """Keep the rows from `first`, the next ones; the array is the store's from now on."""
+
+    def read(self, name: str, first: int, rows: int) -> Any:
+        """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all."""
+
+    def free(self, name: str, before: int | None = None) -> None:
+        """Forget the rows above `before`, or the whole value."""
+
+    def close(self) -> None:
+        """Forget everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,53 +60,67 @@ class Band:
     """One call of a segment."""
 
     segment: Segment
-    inputs: Mapping[str, np.ndarray]
-    """By the graph's names."""
-    output: np.ndarray
-    """Where its value is to lie."""
+    inputs: Mapping[str, Any]
+    """By the graph's names: the store's arrays, and numpy's beside them."""
+    output: Any
+    """Where its value is to lie, an array of the store's."""
     channels: int
     """Of the output."""
     last: bool
     """Whether the segment has no other band below."""
 
 
-def walk(program: BandProgram, given: np.ndarray, run: Callable[[Band], Sums | None], *, limit: int) -> np.ndarray:
+def walk(
+    program: BandProgram,
+    given: np.ndarray,
+    run: Callable[[Band], Sums | None],
+    store: Store,
+    grain: Grain | None = None,
+) -> np.ndarray:
     """`given [1, channels, h, w]` → the component's output `[1, channels, scale · h, scale · w]`.
 
-    `run` fills a band's output, and returns its sums where the value has a norm. `limit`: bytes of values in memory.
-    Raises `StorageError` where there is no room for the rest, and what `run` raises.
+    `run` fills a band's output, and returns its sums where the value has a norm. `store` is closed afterwards. Raises
+    what it and `run` raise.
     """
     rows, columns = given.shape[2:]
-    store = BandStore(columns, limit)
     try:
         store.begin(program.input, program.values[program.input], rows)
         store.put(program.input, 0, given)
-        return _Walk(program, store, rows, columns, run).result()
+        return _Walk(program, store, rows, columns, run, grain).result()
     finally:
         store.close()
 
 
-def bands(program: BandProgram, segment: Segment, rows: int, columns: int) -> Iterator[tuple[int, int]]:
+def bands(
+    program: BandProgram, segment: Segment, rows: int, columns: int, grain: Grain | None = None
+) -> Iterator[tuple[int, int]]:
     """First row and number of rows of each band, in rows of the segment's coarsest value; all about equally high."""
+    grain = grain or Grain(numbers=BAND_NUMBERS, scores=SCORES)
     base = program.scale(segment)
     names = (segment.value, *(read.value for read in segment.reads if not program.values[read.value].tokens))
     values = [program.values[name] for name in names]
     widest = max(value.channels * value.scale**2 * columns / base for value in values)
     total = rows * base
-    height = ceil(total / ceil(total * widest / BAND_NUMBERS))
+    height = ceil(total / ceil(total * widest / grain.numbers))
     tokens = [program.values[read.value] for read in segment.reads if program.values[read.value].tokens]
     if tokens:
         pixels = tokens[0].scale ** 2 * rows * columns
-        height = max(1, min(height, SCORES // (pixels * columns * base)))
+        height = max(1, min(height, grain.scores // (pixels * columns * base)))
     for first in range(0, total, height):
         yield first, min(height, total - first)
 
 
 class _Walk:
     def __init__(
-        self, program: BandProgram, store: BandStore, rows: int, columns: int, run: Callable[[Band], Sums | None]
+        self,
+        program: BandProgram,
+        store: Store,
+        rows: int,
+        columns: int,
+        run: Callable[[Band], Sums | None],
+        grain: Grain | None,
     ) -> None:
-        self._program, self._store, self._run = program, store, run
+        self._program, self._store, self._run, self._grain = program, store, run, grain
         self._rows, self._columns = rows, columns
         self._seen: dict[str, Statistics] = {}
 
@@ -94,7 +139,7 @@ class _Walk:
                 self._store.free(read.value)
         return found
 
-    def _segment(self, segment: Segment, done: list[Read]) -> Iterator[tuple[int, np.ndarray]]:
+    def _segment(self, segment: Segment, done: list[Read]) -> Iterator[tuple[int, Any]]:
         """Row and content of each band of the segment's value."""
         program, store, base = self._program, self._store, self._program.scale(segment)
         value = program.values[segment.value]
@@ -103,7 +148,7 @@ class _Walk:
         norm = self._norm(segment)
         if value.norm:
             self._seen[segment.value] = Statistics(value.channels)
-        for first, height in bands(program, segment, self._rows, self._columns):
+        for first, height in bands(program, segment, self._rows, self._columns, self._grain):
             inputs = {read.value: self._read(read, base, first, height) for read in segment.reads}
             output = store.room(segment.value, first * factor, height * factor)
             last = first + height == self._rows * base
@@ -113,13 +158,13 @@ class _Walk:
             )  # fmt: skip
             sums = self._run(band)
             if sums is not None:
-                self._seen[segment.value].add(output.size // value.channels, *sums)
+                self._seen[segment.value].add(prod(output.shape) // value.channels, *sums)
             for read in done:
                 scale = program.values[read.value].scale // base
                 store.free(read.value, (first + height) * scale - read.halo) if not last else None
             yield first * factor, output
 
-    def _read(self, read: Read, base: int, first: int, height: int) -> np.ndarray:
+    def _read(self, read: Read, base: int, first: int, height: int) -> Any:
         factor = self._program.values[read.value].scale // base
         return self._store.read(read.value, first * factor - read.halo, height * factor + 2 * read.halo)
 

@@ -17,9 +17,13 @@ from ..request.limits import integer
 from ..request.request import ResolvedRequest
 from ..request.syntax import unsupported_syntax
 from .base import Command, emit, note, say
+from .control import Controls, add_controls
 from .destination import DEFAULT, Destination
 from .like import Like
 from .options import add_options, add_provider, options_of, words_of
+from .pictures_in import add_pictures, hold_like, other_pictures, pictures_of
+from .preview import PreviewFile, add_preview
+from .styles import add_styles, with_styles
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="take all settings from this picture, seed and prompt too; what is given beside it counts instead",
     )  # fmt: skip
     add_options(parser)
+    add_styles(parser)
+    add_pictures(parser)
+    add_controls(parser)
+    add_preview(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument("--threads", type=int, help="threads inside one operator (default: as `doctor` says)")
     add_provider(parser)
@@ -49,20 +57,28 @@ def _run(args: argparse.Namespace) -> int:
     like = None if args.like is None else Like(args.like)
     if args.prompt is None and like is None:
         raise RequestError("give a prompt, or --like and a picture; see `pocketxl generate --help`")
+    if like is not None:
+        hold_like(like, args)
+    pictures = pictures_of(args)
     destination = Destination.of(args.output, images, overwrite=args.overwrite)
     destination.check_quality(args.quality)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    with Pipeline.load(args.engine, memory_budget=budget, threads=args.threads, provider=args.provider) as pipe:
-        defaults, left_out = ({}, []) if like is None else like.keywords(pipe.models)
-        options = {**options_of(args, pipe.models, defaults), "output_type": "np"}
+    controls = Controls(args, None if like is None else like.settings)
+    with Pipeline.load(
+        args.engine, memory_budget=budget, threads=args.threads, provider=args.provider, **controls.folders
+    ) as pipe:
+        defaults, left_out = (
+            ({}, []) if like is None else like.keywords(pipe.models, lora_folder=args.lora_folder is not None)
+        )
+        options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np", **controls.options}
         if args.prompt is not None:
             options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
+        options = with_styles(args, options)
         request = pipe.request(**options)
-        for warning in _warnings(
-            like, left_out, pipe, request, literal=args.literal, embedded=args.embedding_folder is not None
-        ):
+        for warning in _warnings(like, left_out, pipe, request, args):
             _warn(warning, args)
-        destination.try_out(3 * request.height * request.width)
+        options |= PreviewFile.of(args, pipe)
+        destination.try_out(3 * request.made[0] * request.made[1])
         written = 0
         try:
             for output in pipe.stream(**options, progress=_progress(args, images)):
@@ -79,18 +95,16 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _warnings(
-    like: Like | None,
-    left_out: list[str],
-    pipe: Pipeline,
-    request: ResolvedRequest,
-    *,
-    literal: bool,
-    embedded: bool,
+    like: Like | None, left_out: list[str], pipe: Pipeline, request: ResolvedRequest, args: argparse.Namespace
 ) -> Iterator[str]:
     """What a user should know before the work: why a picture may not be what the words or the model picture promise."""
     if like is not None:
         if left_out:
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
+        if (steered := like.controls()) and not request.controls:
+            yield f"the picture was steered, by a picture that is not inside; give --control for {', '.join(steered)}"
+        if (by := like.ip_adapter) is not None and request.image_prompt is None:
+            yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
         if missing := like.other_embeddings(request.prompts[0]):
@@ -98,11 +112,18 @@ def _warnings(
                 f"the picture was made with the embeddings {', '.join(missing[:5])}, which are not here as they were; "
                 "--embedding-folder names the folder that they lie in"
             )
-    if literal:
+        if other := like.other_loras(request.loras):
+            yield f"other files than the picture was made with: {', '.join(other)}"
+        yield from other_pictures(like, request)
+    if args.literal:
         return
     texts = [text for p in request.prompts for text in (p.prompt, p.prompt_2, p.negative_prompt, p.negative_prompt_2)]
     found = dict.fromkeys(
-        part for text in texts if text is not None for part in unsupported_syntax(text.given, embeddings=embedded)
+        part
+        for text in texts
+        if text is not None
+        for part in unsupported_syntax(text.given, embeddings=args.embedding_folder is not None)
+        if not (args.lora_folder and part.startswith(("<lora:", "<lyco:")))
     )
     if found:
         yield f"taken as plain words, because there is no such syntax here: {'  '.join(list(found)[:5])}"
@@ -124,7 +145,8 @@ def _progress(args: argparse.Namespace, pictures: int) -> Progress:
 def _tell(path: Path, output: Output, args: argparse.Namespace) -> None:
     (seed,) = output.seeds
     if args.json:
-        emit("picture", path=str(path), seed=seed, width=output.request.width, height=output.request.height)
+        height, width = output.request.made
+        emit("picture", path=str(path), seed=seed, width=width, height=height)
     else:
         say(f"{path}  (seed {seed})")
 

@@ -1,4 +1,4 @@
-"""`pocketxl inspect`: what an engine folder or a picture says about itself."""
+"""`pocketxl inspect`: what an engine folder, a picture or an adapter says about itself."""
 
 import argparse
 from pathlib import Path
@@ -9,12 +9,16 @@ from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
 from ..picture.files import read_picture, read_settings
 from ..picture.parameters import HASH_DIGITS
+from ..stored.header import SUFFIXES
+from .adapter import show_adapter
 from .base import Command, emit, say
 from .formats import halvings, more_bits, summary, table
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="?", help="engine folder or picture (default: the bundled miniature)")
+    parser.add_argument(
+        "path", nargs="?", help="engine folder, picture or .safetensors adapter (default: the bundled miniature)"
+    )
     parser.add_argument("--layers", action="store_true", help="which numbers the layers of each kind have")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -22,11 +26,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     path = engine_folder(args.path)
     if not path.exists():
-        raise StorageError(f"{path} does not exist; give an engine folder or a picture")
+        raise StorageError(f"{path} does not exist; give an engine folder, a picture or an adapter")
     if path.is_dir():
         _engine(path, args.json, args.layers)
     elif args.layers:
         raise RequestError(f"{path} is no engine folder, and only an engine has layers; leave --layers out")
+    elif path.suffix.lower() in SUFFIXES:
+        show_adapter(path, args.json)
     else:
         _picture(path, args.json)
     return 0
@@ -93,7 +99,7 @@ def _number(architecture: str) -> int:
 
 
 command = Command(
-    help="show what an engine folder holds, or the settings inside a picture",
+    help="show what an engine folder holds, the settings inside a picture, or what an adapter is",
     example="pocketxl inspect apple.png",
     configure=_configure,
     run=_run,

@@ -1,22 +1,31 @@
 """`generate --like PICTURE`: the settings inside a picture as the defaults of a call."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
+from ..picture.control import IP_ADAPTER, is_control
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
+from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
+from ..picture.lora_hashes import KEY, read_hashes, without_tags
 from ..picture.parameters import HANDOFFS, INVERSIONS, keywords
+from ..request.decoders import SETTING as DECODER
+from ..request.decoders import TINY, decoder_of
+from ..request.hires import UPSCALERS
+from ..request.loras import LoraUse
 from ..request.options import OPTIONS
 from ..request.request import Prompt
+from ..request.untold import untold
 from ..sampling.samplers.table import find_sampler, find_schedule
 
 _OURS = {
-    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", *HANDOFFS,
+    PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", DECODER, *HANDOFFS, *LABELS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {"Model", "Model hash", "Version", "RNG", "Template", "Negative Template", INVERSIONS}
+_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template", INVERSIONS}
 """Templates need nothing: the prompts are there as chance made them."""
 _WITHOUT_EFFECT = {"sdxl": {"Clip skip"}}
 """By family, what AUTOMATIC1111 writes and does not heed: SDXL is always read at the penultimate layer."""
@@ -34,23 +43,38 @@ class Like:
         if not self._settings:
             raise RequestError(f"{path} has no settings inside; give a picture that was saved with them")
 
-    def keywords(self, models: Models) -> tuple[dict[str, Any], list[str]]:
+    def keywords(self, models: Models, *, lora_folder: bool = False) -> tuple[dict[str, Any], list[str]]:
         """The call's keywords (`prompt` among them) as far as this engine knows them, and what is left out.
+
+        `lora_folder`: whether there is a folder to find the picture's LoRAs in, which its prompt names.
 
         Raises `RequestError` for a setting that cannot be read.
         """
         settings = dict(self._settings)
         ours = _OURS | _TOLD_ELSEWHERE | _WITHOUT_EFFECT.get(models.family, set())
-        left_out = [name for name in settings if name not in ours]
+        left_out = [name for name in settings if name not in ours and not is_control(name)]
         for key, find in (("Sampler", find_sampler), ("Schedule type", find_schedule)):
             try:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
             except RequestError:
                 left_out.append(f"{key} {settings.pop(key)}")
+        upscaler = settings.get("Hires upscaler")
+        if HIRES in settings and upscaler is not None and upscaler.lower() not in UPSCALERS:
+            left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')}")
+        if decoder_of(settings.get(DECODER, "")) == TINY and models.tiny_decoder is None:
+            left_out.append(f"{DECODER} {settings.pop(DECODER)}")
         if "Refiner" in settings and "refiner" not in models.denoisers:
             left_out.append("Refiner")
             for key in ("Refiner", HANDOFFS[0]):  # without one, the base would stop there
                 settings.pop(key, None)
+        for name in untold(models):
+            if (label := OPTIONS[name].label) in settings:
+                left_out.append(f"{label}")
+                settings.pop(str(label))
+        if KEY in settings and not lora_folder:
+            settings[PROMPT], tagged = without_tags(settings.get(PROMPT, ""))
+            if tagged:
+                left_out.append(f"{KEY} ({', '.join(read_hashes(settings))}; give --lora-folder)")
         return keywords(settings), left_out
 
     def other_embeddings(self, prompt: Prompt) -> list[str]:
@@ -59,6 +83,35 @@ class Like:
         told = [part.rpartition(":") for part in self._settings.get(INVERSIONS, "").split(",") if ":" in part]
         wanted = [(name.strip(), digest.strip()) for name, _, digest in told]
         return [name for name, digest in wanted if (name.lower(), digest.lower()[:HASH_LEAST]) not in here]
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """As they stand there."""
+        return self._settings
+
+    @property
+    def ip_adapter(self) -> str | None:
+        """The IP-Adapter that it was made with, whose picture is not inside."""
+        return self._settings.get(IP_ADAPTER)
+
+    def controls(self) -> list[str]:
+        """The ControlNets that it was made with, whose pictures are not inside."""
+        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key) and key != IP_ADAPTER]
+
+    def other_loras(self, loras: Sequence[LoraUse]) -> list[str]:
+        """Names of this call's LoRAs that were other files when the picture was made."""
+        theirs = read_hashes(self._settings)
+        return [use.name for use in loras if theirs.get(use.name, use.short_hash) != use.short_hash]
+
+    @property
+    def pictures_needed(self) -> tuple[bool, bool]:
+        """Whether it was made from a picture, and from a mask."""
+        return pictures_needed(self._settings)
+
+    @property
+    def picture_digests(self) -> tuple[str | None, str | None]:
+        """The sha256 of the picture and of the mask, where it tells them."""
+        return self._settings.get(IMAGE), self._settings.get(MASK)
 
     def other_model(self, name: str, digest: str) -> str | None:
         """The model that the picture names, if it is another than this engine's."""

@@ -115,7 +115,7 @@ def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
     layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = _Parser(
         prog="pocketxl",
-        description="Build an engine from an SDXL checkpoint once, then make pictures with it on a budget.",
+        description="Build an engine from a Stable Diffusion checkpoint once, then make pictures with it on a budget.",
         epilog="first picture:\n  pocketxl generate 'a red apple on a blue background' -o apple.png",
         **layout,
     )

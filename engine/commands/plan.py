@@ -5,19 +5,26 @@ from typing import Any
 
 from ..errors import RequestError
 from ..memory.cards import ASSUMPTION, TAKEN, Card, OnCard, cards_data, format_cards, on_cards, usual_cards
-from ..memory.plan import MemoryPlan, format_table
+from ..memory.plan import MemoryPlan
 from ..memory.sizes import format_bytes, parse_bytes
 from ..memory.streaming import price
+from ..memory.table import format_table
 from ..miniature import engine_folder
 from ..pipeline import Pipeline
 from .base import Command, emit, say
+from .control import Controls, add_controls
 from .options import add_options, add_provider, options_of, words_of
+from .pictures_in import add_pictures, pictures_of
+from .styles import add_styles, with_styles
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", nargs="?", help="engine folder (default: the bundled miniature)")
     parser.add_argument("--prompt", action="append", help="a prompt; give it again for several (default: a short one)")
     add_options(parser)
+    add_styles(parser)
+    add_pictures(parser)
+    add_controls(parser)
     parser.add_argument("--budget", help="memory budget, for example 4GiB (default: none)")
     parser.add_argument(
         "--device-memory", metavar="SIZE", help="what a card has free, for example 6GiB: plan for it, wherever it is"
@@ -27,12 +34,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pipe = Pipeline.load(args.engine, provider=args.provider)
+    controls = Controls(args)
+    pipe = Pipeline.load(
+        args.engine, provider=args.provider, controlnets=controls.folders, ip_adapter=controls.ip_adapter
+    )
     budget, device = (None if size is None else parse_bytes(size) for size in (args.budget, args.device_memory))
     if budget is not None and device is not None:
         raise RequestError("--device-memory is a budget too, of the card; give one or the other")
-    options: dict[str, Any] = options_of(args, pipe.models)
-    prompts = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
+    options: dict[str, Any] = {**options_of(args, pipe.models), **pictures_of(args), **controls.options}
+    given = [words_of(prompt, args, pipe.models) if args.literal else prompt for prompt in args.prompt or [""]]
+    styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
+    options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]
+    del options["prompt"]
     pipe.request(prompts, **options)
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
     one = {**options, "num_images_per_prompt": 1}
@@ -52,7 +65,9 @@ def _run(args: argparse.Namespace) -> int:
     if device is not None and not cards[0].fits:
         fits = f", more than the {format_bytes(device)} that are free"
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
-    if plan.streamed:
+    if plan.streamed and plan.pool == "device":
+        say(f"over bands of rows, in less memory: {', '.join(sorted(plan.streamed))}")
+    elif plan.streamed:
         say(price(engine_folder(args.engine), plan))
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")

@@ -31,6 +31,7 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "and": lambda a, b: int(a and b),
     "or": lambda a, b: int(a or b),
     "not": lambda a: int(not a),
+    "select": lambda a, b, c: b if a else c,
     "copy": lambda a: a,
 }
 

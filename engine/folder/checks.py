@@ -14,11 +14,13 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ..architecture import ModelArchitecture, Models, tokenizer_of
-from ..bounds import LEVELS, TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
+from ..architecture import FAMILIES, SDXL, ModelArchitecture, Models, tokenizer_of
+from ..bounds import TEXT_ENCODER, UNET, VAE, VAE_LEVELS, outside
 from ..errors import IncompatibleError, IntegrityError
 from ..specs import ComponentSpec
+from ..tiny import BOUNDS as TINY
 from .activation import MOST_BYTES, activation_faults
+from .companion_checks import companion_faults, level_faults
 from .files import FileEntry, lexical_path
 from .opening_checks import opening_faults
 from .openings import files_of
@@ -27,7 +29,6 @@ from .variants import loaded_bytes
 if TYPE_CHECKING:
     from .manifest import ComponentEntry, Manifest, Streaming
 
-FAMILY = "sdxl"
 KINDS = ({"base"}, {"base", "refiner"})
 MORE_BITS = {"layers", "bytes", "time"}
 MOST_CHARACTERS = 300
@@ -46,9 +47,10 @@ def check(manifest: "Manifest", where: str) -> None:
 
     `IncompatibleError` for models of another family. `where` names the file in messages.
     """
-    if manifest.models.family != FAMILY:
+    if manifest.models.family not in FAMILIES:
         raise IncompatibleError(
-            f"{where} is an engine of the family {reprlib.repr(manifest.models.family)}, this release runs {FAMILY}; "
+            f"{where} is an engine of the family {reprlib.repr(manifest.models.family)}, this release runs "
+            f"{', '.join(FAMILIES)}; "
             "install a newer pocketxl"
         )
     fault = next(_faults(manifest), None)
@@ -69,11 +71,14 @@ def _faults(manifest: "Manifest") -> Iterator[str]:
     """In this order: each part relies on those before."""
     models = manifest.models
     yield from (f"models.{fault}" for fault in model_faults(models))
-    wanted = models.components()
+    if manifest.companion is not None:
+        yield from (f"companion{fault}" for fault in companion_faults(manifest.companion, models))
+    wanted = (manifest.companion or models).components()
     yield from _names("components", manifest.components, wanted)
     for name, entry in manifest.components.items():
         yield from (f"components.{name}: {fault}" for fault in _component(entry, wanted[name]))
-    tokenizers = dict.fromkeys(map(tokenizer_of, models.text_encoders))
+    used = () if manifest.companion else models.text_encoders
+    tokenizers = dict.fromkeys(map(tokenizer_of, used))
     yield from _names("tokenizers", manifest.tokenizers, tokenizers)
     yield from _files(manifest)
 
@@ -89,6 +94,13 @@ def _numbers(models: Models) -> Iterator[str]:
     yield from (f"vae.{fault}" for fault in outside(models.vae, VAE))
     if len(models.vae.block_out_channels) != VAE_LEVELS:
         yield f"vae.block_out_channels has {len(models.vae.block_out_channels)} levels, it must be {VAE_LEVELS}"
+    colours = models.latent_colours
+    if colours and [*map(len, colours)] != [3] * (models.vae.latent_channels + 1):
+        yield f"latent_colours are {len(colours)} rows; one of 3 numbers a channel, and one more, is allowed"
+    if not all(math.isfinite(value) for row in colours for value in row):
+        yield "latent_colours have numbers that are not finite"
+    if models.tiny_decoder is not None:
+        yield from (f"tiny_decoder.{fault}" for fault in outside(models.tiny_decoder, TINY))
 
 
 def _agreement(models: Models) -> Iterator[str]:
@@ -96,23 +108,29 @@ def _agreement(models: Models) -> Iterator[str]:
     if set(models.denoisers) not in KINDS:
         kinds = reprlib.repr(sorted(models.denoisers))
         yield f"denoisers are {kinds}, a base with or without a refiner is allowed"
+    if models.family != SDXL and "refiner" in models.denoisers:
+        yield f"the family is {models.family}, which has no refiner"
     for kind, model in models.denoisers.items():
         yield from (f"denoisers.{kind}{fault}" for fault in _denoiser(kind, model, models))
+    if not models.encodes and any(m.unet.inpaints(models.vae.latent_channels) for m in models.denoisers.values()):
+        yield "denoisers paint into pictures, which needs the VAE's encoder"
     used = {name for model in models.denoisers.values() for name in model.text_encoders}
     yield from _names("text_encoders", models.text_encoders, used)
+    tiny, vae = models.tiny_decoder, models.vae
+    if tiny is not None and (tiny.latent_channels, tiny.downscale) != (vae.latent_channels, vae.downscale):
+        yield (
+            f"tiny_decoder takes {tiny.latent_channels} channels and grows {tiny.downscale}-fold, "
+            f"the VAE {vae.latent_channels} and {vae.downscale}-fold"
+        )
 
 
 def _denoiser(kind: str, model: ModelArchitecture, models: Models) -> Iterator[str]:
     unet = model.unet
     if model.kind != kind:
         yield f".kind is {reprlib.repr(model.kind)}"
-    levels = len(unet.block_out_channels)
-    if not LEVELS[0] <= levels <= LEVELS[1]:
-        yield f".unet.block_out_channels has {levels} levels, {LEVELS[0]} to {LEVELS[1]} are allowed"
-    for name in ("transformer_layers", "up_transformer_layers", "heads"):
-        if len(getattr(unet, name)) != levels:
-            yield f".unet.{name} has {len(getattr(unet, name))} numbers for {levels} levels"
-    if not unet.in_channels == unet.out_channels == models.vae.latent_channels:
+    yield from (f".unet{fault}" for fault in level_faults(unet))
+    latents = models.vae.latent_channels
+    if unet.out_channels != latents or not (unet.in_channels == latents or unet.inpaints(latents)):
         yield (
             f".unet takes {unet.in_channels} and gives {unet.out_channels} channels, the VAE's latents have "
             f"{models.vae.latent_channels}"
@@ -128,9 +146,12 @@ def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:
         return
     encoders = [models.text_encoders[name] for name in names]
     width, pooled = sum(encoder.hidden_size for encoder in encoders), encoders[-1].projection_dim
+    added = unet.addition_time_embed_dim, unet.projection_class_embeddings_input_dim
+    if (unet.size_ids is None) != (models.family != SDXL) or any(added) == (unet.size_ids is None):
+        yield f".unet.size_ids is {unet.size_ids}, with {added} numbers of them, in the family {models.family}"
     if width != unet.cross_attention_dim:
         yield f".unet.cross_attention_dim is {unet.cross_attention_dim}, the text encoders give {width}"
-    if pooled != unet.pooled_dim or not pooled:
+    if pooled != unet.pooled_dim or bool(pooled) != (unet.size_ids is not None):
         yield f".unet takes {unet.pooled_dim} numbers of pooled text, {names[-1]} gives {pooled}"
 
 
@@ -198,6 +219,7 @@ def _streaming(streaming: "Streaming", entry: "ComponentEntry") -> Iterator[str]
     yield from activation_faults("streaming.activation", streaming.activation)
     yield from activation_faults("streaming.carried", streaming.carried)
     names = [segment.file for segment in streaming.segments]
+    names += [streaming.program] if streaming.program else []
     known = {PurePosixPath(file.path).name for file in entry.files}
     if not names or len(set(names)) != len(names) or not set(names) <= known:
         yield f"streaming.segments are {reprlib.repr(names)}, each must be a file of the component, once"

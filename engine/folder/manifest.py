@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..architecture import Models
+from ..companion import Companion
 from ..errors import IncompatibleError, IntegrityError, StorageError
-from ..specs import ComponentSpec
+from ..specs import SPARSE, ComponentSpec
 from .activation import ActivationModel as ActivationModel
 from .checks import check
 from .files import FileEntry, OnBytes, hash_file, is_litter, matched_path
 from .openings import Openings
-from .schema import SPARSE, decode, encode
+from .schema import decode, encode
 
 FILE_NAME = "engine.json"
 FORMAT = 3
@@ -46,7 +47,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """How a component runs with its weights coming from the disk: one segment after another."""
+    """How a component runs in less memory: one segment after another.
+
+    With its weights coming from the disk; or, where there is a `program`, over bands of rows.
+    """
 
     segments: tuple[Segment, ...]
     """In running order; what one leaves and a later one takes has one name in both."""
@@ -54,6 +58,8 @@ class Streaming:
     """Working memory inside the segment that takes most, outputs included."""
     carried: ActivationModel
     """The most bytes that wait between two segments for later ones."""
+    program: str = field(default="", metadata=SPARSE)
+    """The file that says how segments run over bands of rows (`bands.read`); empty where they run once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,8 @@ class Manifest:
     created_by: str = ""
     measured_on: str = ""
     """The device whose figures `quality` are; empty if the engine has never run."""
+    companion: Companion | None = field(default=None, metadata=SPARSE)
+    """What the folder holds if it is no engine; `models` are then those that it was built with."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

@@ -18,8 +18,6 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from ..errors import IntegrityError, NumericError
 
 T = TypeVar("T")
-SPARSE = {"sparse": True}
-"""A field's metadata: left out of the text while it is empty. For what few descriptions have."""
 # JSON has no infinity, and a lossless component has an infinite PSNR.
 _INFINITY = {"inf": math.inf, "-inf": -math.inf}
 _MOST = int(sys.float_info.max)

@@ -26,14 +26,20 @@ def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures, other
     return max(chosen, default=0) + sum(alone)
 
 
-def file_for(entry: "ComponentEntry", architecture: str) -> FileEntry | None:
-    """The file for a GPU generation (`sm89`); None if there is none for it.
+def only_file(entry: "ComponentEntry") -> FileEntry | None:
+    """The file of a component that has one for every card, segments aside; None where one is to be chosen.
 
-    An only file is tried on every card: on one that it was not built for it may still run, and if not the library says
-    so.
+    It is tried on every card: on one that it was not built for it may still run, and if not the library says so.
     """
-    if len(entry.files) == 1:
-        return entry.files[0]
+    parts = set() if entry.streaming is None else {s.file for s in entry.streaming.segments} | {entry.streaming.program}
+    whole = [file for file in entry.files if file.name not in parts]
+    return whole[0] if len(whole) == 1 else None
+
+
+def file_for(entry: "ComponentEntry", architecture: str) -> FileEntry | None:
+    """The file for a GPU generation (`sm89`); None if there is none for it."""
+    if (only := only_file(entry)) is not None:
+        return only
     return next((file for file in entry.files if architecture in entry.architectures.get(file.name, ())), None)
 
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 
 from ..architecture import Models
 from ..errors import MemoryBudgetError
+from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
+from . import controls
+from .phase import Phase
 from .ranges import check_ranges
 from .sizes import format_bytes
 from .workload import Workload
@@ -20,25 +23,14 @@ from .workload import Workload
 LEAST = 0
 """A budget that asks for as little memory as possible: nothing is kept, and no picture is refused."""
 # Given up in this order: what is used for the shortest time first.
-GIVEN_UP: Mapping[Role, int] = {Role.TEXT_ENCODER: 0, Role.CONDITIONER: 0, Role.VAE_DECODER: 1, Role.UNET: 2}
+GIVEN_UP: Mapping[Role, int] = {Role.VAE_DECODER: 1, Role.TINY_DECODER: 1, Role.UNET: 2}
+"""0 for all others."""
 FLOAT = 4
 LATENT_COPIES = 8
 """Samplers hold a few copies of the latents; this covers the longest history."""
 PICTURE_CHANNELS = 3
 # A picture on its way out of the VAE: the runner's array, transposed, scaled and clipped, each once in floats.
 PICTURE_COPIES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One stage of a picture: the component that must be loaded, and the arrays that the pipeline itself holds."""
-
-    name: str
-    component: str
-    held_bytes: int
-    """On the host: embeddings, latents, pictures."""
-    constant_bytes: int = 0
-    """Where the component computes: keys, values and time vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +65,7 @@ class MemoryPlan:
 
     def resident(self, index: int) -> tuple[str, ...]:
         """Components in memory during phase `index`, on the second and later calls (kept ones included)."""
-        return tuple(sorted({self.phases[index].component, *self.keep}))
+        return tuple(sorted({*self.phases[index].components, *self.keep}))
 
     def weight_bytes(self, index: int, pool: Pool) -> int:
         """Weights in a pool during phase `index`."""
@@ -85,8 +77,10 @@ class MemoryPlan:
         found = (phase.held_bytes if pool == "host" else 0) + self._scratch_bytes(index, pool)
         for name in self.resident(index):
             footprint = self.footprints[name]
-            if footprint.pool == pool and name == phase.component:
-                found += phase.constant_bytes + (0 if footprint.scratch else footprint.working)
+            if footprint.pool == pool and name in phase.components:
+                found += phase.constant_bytes * (name == phase.component) + (
+                    0 if footprint.scratch else footprint.working
+                )
             elif footprint.pool == pool:
                 found += footprint.retained
         return found * self.calls
@@ -95,10 +89,9 @@ class MemoryPlan:
         """What the scratch has grown to in phase `index`, on the second and later calls: see `Footprint.scratch`."""
         here = size = 0
         for phase in (*self.phases, *self.phases[: index + 1]):
-            footprint = self.footprints[phase.component]
-            used = footprint.scratch and footprint.pool == pool
-            here = size = max(size, footprint.working) if used else size
-            if used and phase.component not in self.keep:
+            used = {n: f.working for n in phase.components if (f := self.footprints[n]).scratch and f.pool == pool}
+            here = size = max(size, *used.values(), 0)
+            if not used.keys() <= self.keep:
                 size = 0
         return here
 
@@ -139,14 +132,15 @@ def make_plan(
 
     Everything is kept if it fits. Otherwise components are given up one after another, those that are used for the
     shortest time first: text encoders and conditioners, then the VAE, then the U-Nets (base and refiner swap). Those
-    that a budget has no place for even alone are streamed where they can be (`Streams`); `LEAST` asks for no such cost.
+    that a budget has no place for even alone are streamed where they can be (`Streams`); on a GPU, where weights stay
+    on it, before a U-Net is given up. `LEAST` asks for no such cost.
     Raises `MemoryBudgetError` that names the least budget that works, and `RequestError` for sizes that the engine was
     not compiled for.
     """
-    phases = _phases(models, workload)
-    used = {phase.component: runners[phase.component] for phase in phases}
+    phases = _phases(models, workload, runners)
+    used = {name: runners[name] for phase in phases for name in phase.components}
     check_ranges(models, used, workload)
-    order = sorted(used, key=lambda name: (GIVEN_UP[used[name].spec.role], name))
+    order = sorted(used, key=lambda name: (GIVEN_UP.get(used[name].spec.role, 0), name))
     overhead = _overhead(used)
     overhead["host"] += beside
     footprints = {name: runner.footprint(_sizes(runner, workload)) for name, runner in sorted(used.items())}
@@ -156,6 +150,11 @@ def make_plan(
                           overhead=overhead, budget=limit, calls=calls)  # fmt: skip
         if limit is None or plan.peak_bytes <= limit:
             return plan
+        if budget != LEAST and all(used[name].spec.role is Role.UNET for name in order[given_up:]):
+            # On a card that is bands of rows, which cost less than to bring a U-Net in again.
+            banded = _streamed(plan, {name: used[name] for name in used if footprints[name].pool == "device"}, limit)
+            if banded.peak_bytes <= limit:
+                return banded
     if budget in (None, LEAST):
         return plan
     plan = _streamed(plan, used, budget or 0)
@@ -170,11 +169,13 @@ def make_plan(
 
 
 def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> MemoryPlan:
-    """A plan that keeps nothing, with every component streamed whose phase is too large and that takes less so."""
+    """The plan with every component of `runners` streamed whose phase is too large and that takes less so."""
     footprints = dict(plan.footprints)
-    for index, phase in enumerate(plan.phases):
-        name, runner = phase.component, runners[phase.component]
-        if plan.phase_bytes(index, plan.pool) > budget and isinstance(runner, Streams):
+    for index, name in [(index, name) for index, phase in enumerate(plan.phases) for name in phase.components]:
+        if name not in runners or plan.phase_bytes(index, plan.pool) <= budget:
+            continue
+        runner = runners[name]
+        if isinstance(runner, Streams):
             found, whole = runner.streamed(_sizes(runner, plan.workload)), plan.footprints[name]
             if found is not None and plan.calls * (found.working - whole.working) < whole.weights - found.weights:
                 footprints[name] = found
@@ -182,7 +183,7 @@ def _streamed(plan: MemoryPlan, runners: Mapping[str, Runner], budget: int) -> M
     return replace(plan, footprints=footprints, streamed=frozenset(streamed))
 
 
-def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
+def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -> tuple[Phase, ...]:
     """The phases in running order, each with what the pipeline holds meanwhile."""
     kinds = list(workload.evaluations)
     embeds = {kind: embedding_bytes(models, workload, kind) for kind in kinds}
@@ -193,18 +194,56 @@ def _phases(models: Models, workload: Workload) -> tuple[Phase, ...]:
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
+    if workload.encoded:
+        given = FLOAT * PICTURE_CHANNELS * workload.pixels
+        held += given * workload.encoded
+        phases.append(
+            Phase(name="encode picture", component="vae_encoder", held_bytes=held + latents + PICTURE_COPIES * given)
+        )
     for kind in kinds:
-        constant = conditioning_bytes(models, workload, kind)
+        # Where both sides are one call, a prompt that stands alone now and then is held a second time.
+        again = workload.rests and runners[f"{kind}/unet"].rows > 1
+        constant = conditioning_bytes(models, workload, kind, rows=workload.rows + again)
+        mine = workload.controls if kind == controls.MODEL else ()
+        held += controls.hint_bytes(runners, workload) if mine else 0
+        for control in mine:
+            phases.append(
+                Phase(
+                    name=f"hint {control}", component=controls.part(control, "hint_encoder"), held_bytes=held + latents
+                )
+            )
+        for control in mine:
+            name = controls.part(control, "conditioner")
+            constant += controls.conditioning_bytes(runners[name].spec, workload)
+            phases.append(
+                Phase(name=f"condition {control}", component=name, held_bytes=held + latents, constant_bytes=constant)
+            )
+        if kind == controls.MODEL and workload.image_prompts:
+            constant += controls.image_prompt_bytes(runners, workload)
+            for part in ("encoder", "projection"):
+                name = f"{controls.IMAGE_PROMPT}/{part}"
+                phases.append(Phase(name=f"picture {part}", component=name, held_bytes=held + latents))
         name = f"{kind}/conditioner"
         phases.append(
             Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)
         )
         held -= embeds[kind]
         name = f"{kind}/unet"
-        phases.append(Phase(name=f"denoise {kind}", component=name, held_bytes=held + latents, constant_bytes=constant))
+        phases.append(
+            Phase(
+                name=f"denoise {kind}",
+                component=name,
+                held_bytes=held + latents + (controls.residual_bytes(runners, workload) if mine else 0),
+                constant_bytes=constant,
+                beside=tuple(controls.part(control, "unet") for control in mine),
+            )
+        )
+        held -= controls.hint_bytes(runners, workload) if mine else 0
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
-        phases.append(Phase(name="decode", component="vae_decoder", held_bytes=cached + latents + pictures))
+        phases.append(
+            Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
+        )
     return tuple(phases)
 
 
@@ -221,12 +260,12 @@ def embedding_bytes(models: Models, workload: Workload, kind: str) -> int:
     return FLOAT * workload.rows * sum(n * unet.cross_attention_dim + unet.pooled_dim for n in workload.prompt_tokens)
 
 
-def conditioning_bytes(models: Models, workload: Workload, kind: str) -> int:
-    """What one model's keys, values and time vectors take, of all prompts and both sides of the guidance."""
+def conditioning_bytes(models: Models, workload: Workload, kind: str, *, rows: int) -> int:
+    """What one model's keys, values and time vectors take, of all prompts and `rows` sides of each."""
     unet = models.denoisers[kind].unet
     keys_and_values = 2 * sum(workload.prompt_tokens) * sum(unet.attention_widths())
     time_vectors = len(workload.prompt_tokens) * workload.evaluations[kind] * sum(unet.resnet_widths())
-    return FLOAT * workload.rows * (keys_and_values + time_vectors)
+    return FLOAT * rows * (keys_and_values + time_vectors)
 
 
 def _latent_numbers(models: Models, workload: Workload) -> int:
@@ -235,7 +274,7 @@ def _latent_numbers(models: Models, workload: Workload) -> int:
 
 def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
-    kind = runner.name.partition("/")[0]
+    kind = controls.model_of(runner.name)
     return Sizes(
         # A conditioner is called with as many sides of the guidance as its U-Net.
         rows=min(runner.rows, workload.rows) if role in (Role.UNET, Role.CONDITIONER) else 1,
@@ -254,17 +293,3 @@ def _room(runners: Mapping[str, Runner]) -> int | None:
     """What the GPU has for us; None where everything runs on the host."""
     rooms = [room for runner in runners.values() if (room := runner.device.room) is not None]
     return min(rooms, default=None)
-
-
-def format_table(plan: MemoryPlan) -> str:
-    """The plan as aligned text, one line a phase."""
-    lines = [f"{'phase':<24}{'weights':>12}{'working':>12}{'total':>12}  resident"]
-    for row in plan.table():
-        sizes = "".join(
-            f"{format_bytes(int(str(row[k]))):>12}" for k in ("weight_bytes", "working_bytes", "total_bytes")
-        )
-        names = row["resident"]
-        everything = names == sorted(plan.footprints)
-        shown = "everything" if everything else ", ".join(names) if isinstance(names, list) else ""
-        lines.append(f"{row['phase']:<24}{sizes}  {shown}")
-    return "\n".join(lines)

@@ -6,6 +6,7 @@ from ..architecture import Models
 from ..errors import RequestError
 from ..request.limits import LIMITS
 from ..runners.base import Range, Runner
+from .controls import model_of
 from .workload import Workload
 
 _SIDES = ("width", "height")
@@ -13,6 +14,11 @@ _SIDES = ("width", "height")
 
 def check_ranges(models: Models, runners: Mapping[str, Runner], workload: Workload) -> None:
     """Raise `RequestError` for a call that one of the components cannot take, with what it is and what they take."""
+    if workload.before is not None:
+        used = {
+            name: runner for name, runner in runners.items() if name.partition("/")[0] in workload.before.evaluations
+        }
+        check_ranges(models, used, workload.before)
     for name, runner in runners.items():
         for what, value, (least, most), fix in _asked(models, name, runner, workload):
             if not least <= value <= most:
@@ -30,7 +36,7 @@ def sides(models: Models, runners: Mapping[str, Runner]) -> Range:
 
 def _asked(models: Models, name: str, runner: Runner, workload: Workload) -> Iterator[tuple[str, int, Range, str]]:
     """What of the call has bounds there: words for it, its value, the bounds, and what to do."""
-    scale, kind = models.vae.downscale, name.partition("/")[0]
+    scale, kind = models.vae.downscale, model_of(name)
     lengths = {
         "width": ("width is", workload.width, "choose another size"),
         "height": ("height is", workload.height, "choose another size"),

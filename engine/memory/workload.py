@@ -22,6 +22,18 @@ class Workload:
     """Model kind → calls of it a row, in running order; those without any take no part."""
     decoded: bool
     """False where the latents are what is asked for."""
+    rests: bool = False
+    """Guidance rests on a part of the way: there the prompt's row stands alone."""
+    before: Self | None = None
+    """The smaller pass of the same call before this one."""
+    encoded: int = 0
+    """Pictures as input that go through the VAE's encoder."""
+    controls: tuple[str, ...] = ()
+    """ControlNets that take part, by name."""
+    image_prompts: int = 0
+    """Pictures that an IP-Adapter makes prompts of."""
+    decoder: str = "full"
+    """What decodes them (`request.decoders`)."""
 
     @classmethod
     def of(
@@ -36,6 +48,7 @@ class Workload:
 
         `guidance`: whether any of the models takes negatives.
         """
+        given = request.pictures
         return cls(
             width=request.width,
             height=request.height,
@@ -44,10 +57,15 @@ class Workload:
             guidance=guidance,
             evaluations={kind: count for kind, count in evaluations.items() if count},
             decoded=request.output_type != "latent",
+            rests=guidance and (request.guidance_start > 0 or request.guidance_end < 1),
+            encoded=0 if given is None or given.latents is not None else given.count or request.images,
+            controls=tuple(use.name for use in request.controls),
+            image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
+            decoder=request.decoder,
         )
 
     @classmethod
-    def of_decoding(cls, latents: tuple[int, ...], downscale: int) -> Self:
+    def of_decoding(cls, latents: tuple[int, ...], downscale: int, decoder: str = "full") -> Self:
         """The workload of nothing but decoding latents of shape (n, C, h, w)."""
         images, _, height, width = latents
         return cls(
@@ -58,6 +76,7 @@ class Workload:
             guidance=False,
             evaluations={},
             decoded=True,
+            decoder=decoder,
         )
 
     @property

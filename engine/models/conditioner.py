@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..architecture import UNetArchitecture
+from ..architecture import UNetArchitecture, block_names
 
 
 class Embedding(nn.Module):
@@ -63,11 +63,12 @@ class Conditioner(nn.Module):
         self.time_width, self.id_width = a.block_out_channels[0], a.addition_time_embed_dim
         self.guidance_width = a.time_cond_proj_dim
         self.time_embedding = Embedding(self.time_width, a.time_embed_dim, a.time_cond_proj_dim)
-        self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
+        if a.size_ids is not None:
+            self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
         self.time_projections = [f"{resnet.name}.time_emb_proj" for resnet in a.resnets()]
         for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
             _place(self, name, nn.Linear(a.time_embed_dim, width))
-        blocks = zip(transformer_block_names(a), a.attention_widths(), strict=True)
+        blocks = zip(block_names(a), a.attention_widths(), strict=True)
         self.key_values = [(f"{name}.attn2.{part}", width) for name, width in blocks for part in ("to_k", "to_v")]
         for name, width in self.key_values:
             _place(self, name, nn.Linear(a.cross_attention_dim, width, bias=False))
@@ -75,38 +76,35 @@ class Conditioner(nn.Module):
     def forward(
         self,
         prompt_embeds: Tensor,
-        pooled_prompt_embeds: Tensor,
-        time_ids: Tensor,
-        timesteps: Tensor,
+        pooled_prompt_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        timesteps: Tensor | None = None,
         guidance: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1, ….
 
-        `guidance`: `[batch]`, the scale less one, for a model that takes it.
+        Pooled text and size ids are None for a model without them. `guidance`: `[batch]`, the scale less one, for a
+        model that takes it.
 
-        The time vectors are `[steps, batch, sum(resnet_widths)]`; keys and values `[batch, tokens, width]`.
+        The time vectors are `[steps, batch, sum(resnet_widths)]`, with one row where nothing but the timestep is in
+        them; keys and values `[batch, tokens, width]`.
         Inputs of another float dtype than the weights are cast to theirs, timesteps and ids only once embedded.
         """
         dtype = self.time_embedding.linear_1.weight.dtype
-        prompt_embeds, pooled_prompt_embeds = prompt_embeds.to(dtype), pooled_prompt_embeds.to(dtype)
-        ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
-        added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
+        assert timesteps is not None
+        prompt_embeds, added = prompt_embeds.to(dtype), None
+        if pooled_prompt_embeds is not None and time_ids is not None:
+            pooled_prompt_embeds = pooled_prompt_embeds.to(dtype)
+            ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
+            added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
         times = sinusoid(timesteps, self.time_width).to(dtype).unsqueeze(1)
         if guidance is not None:
             scale = guidance_embedding(guidance, self.guidance_width).to(dtype)
             times = times + self.time_embedding.cond_proj(scale).unsqueeze(0)
-        embedding = F.silu(self.time_embedding(times) + added.unsqueeze(0))
+        embedding = self.time_embedding(times)
+        embedding = F.silu(embedding if added is None else embedding + added.unsqueeze(0))
         vectors = torch.cat([self.get_submodule(name)(embedding) for name in self.time_projections], dim=2)
         return (vectors, *(self.get_submodule(name)(prompt_embeds) for name, _ in self.key_values))
-
-
-def transformer_block_names(architecture: UNetArchitecture) -> list[str]:
-    """Diffusers' module names of the transformer blocks in running order."""
-    return [
-        f"{transformer.name}.transformer_blocks.{i}"
-        for transformer in architecture.transformers()
-        for i in range(transformer.depth)
-    ]
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:

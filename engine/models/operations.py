@@ -36,3 +36,28 @@ def rows_at(x: Tensor, index: Tensor) -> Tensor:
         result: Tensor = handle_torch_function(rows_at, (x, index), x, index)
         return result
     return x[torch.arange(x.shape[0], device=x.device), index]
+
+
+def first_row(x: Tensor) -> Tensor:
+    """The first of every `x[b]`: `[batch, tokens, width]` → `[batch, width]`."""
+    if has_torch_function((x,)):
+        result: Tensor = handle_torch_function(first_row, (x,), x)
+        return result
+    return x[:, 0]
+
+
+def spread(row: Tensor, like: Tensor) -> Tensor:
+    """The same row or rows `[width]`, `[tokens, width]` for every `like[b]` → `[batch, 1 or tokens, width]`."""
+    if has_torch_function((row, like)):
+        result: Tensor = handle_torch_function(spread, (row, like), row, like)
+        return result
+    rows = row if row.dim() == 2 else row[None]
+    return rows[None].repeat(like.shape[0], 1, 1)
+
+
+def in_rows(x: Tensor, rows: int) -> Tensor:
+    """`[batch, rows · width]` → `[batch, rows, width]`."""
+    if has_torch_function((x,)):
+        result: Tensor = handle_torch_function(in_rows, (x,), x, rows)
+        return result
+    return x.view(x.shape[0], rows, -1)

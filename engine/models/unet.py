@@ -56,11 +56,18 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], eps=a.norm_eps)
         self.conv_out = nn.Conv2d(channels[0], a.out_channels, 3, padding=1)
 
-    def forward(self, latents: Tensor, time_vectors: Tensor, key_values: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        time_vectors: Tensor,
+        key_values: Sequence[Tensor],
+        residuals: Sequence[Tensor] = (),
+    ) -> Tensor:
         """`latents [batch, in, h, w]`, `time_vectors [batch, sum(resnet_widths)]`, `key_values` → `[batch, out, h, w]`.
 
         `key_values` alternates keys and values `[batch, tokens, width]` of the transformer blocks in running order,
-        as `UNetArchitecture.key_values` declares them. Height and width may be odd at any level.
+        as `UNetArchitecture.key_values` declares them. `residuals`, if there are any, are added to the skip connections
+        and, the last, to the middle (`companion.residuals`). Height and width may be odd at any level.
         Inputs of another float dtype than the weights are cast to theirs.
         """
         dtype = self.conv_in.weight.dtype
@@ -77,6 +84,10 @@ class UNet(nn.Module):
                 skips.append(x)
         for resnet, transformer in self.mid_block.layers():
             x = _layer(resnet, transformer, x, times, prompt)
+        if residuals:
+            *added, middle = (tensor.to(dtype) for tensor in residuals)
+            skips = [skip + own for skip, own in zip(skips, added, strict=True)]
+            x = x + middle
         for stage in cast("Iterable[Stage]", self.up_blocks):
             for resnet, transformer in stage.layers():
                 x = _layer(resnet, transformer, torch.cat([x, skips.pop()], dim=1), times, prompt)

@@ -5,10 +5,14 @@ from typing import Any
 
 from ..errors import RequestError
 from ..inversion.read import HASH_DIGITS as TI_DIGITS
+from ..request.decoders import FULL, LABELS, SETTING, decoder_of
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
+from .control import describe_controls, describe_image_prompt
 from .infotext import NEGATIVE, PROMPT
+from .inputs import NAMES, describe_inputs, input_keywords
+from .lora_hashes import hashes_of, tags_of
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
@@ -31,7 +35,7 @@ def describe(
     called, `version` is PocketXL's.
     """
     prompt = request.prompts[image // request.num_images_per_prompt]
-    settings = {PROMPT: prompt.prompt.given}
+    settings = {PROMPT: prompt.prompt.given + tags_of(request.loras)}
     if prompt.negative_prompt is not None:
         settings[NEGATIVE] = prompt.negative_prompt.given
     settings |= {
@@ -47,10 +51,11 @@ def describe(
         "RNG": "CPU",
     }
     for name, row in OPTIONS.items():
-        if row.label is not None and name not in _HEAD:
+        if row.label is not None and name not in _HEAD and name not in NAMES:
             value = getattr(prompt if row.form is Form.TEXT else request, name)
             if value is not None and value != _default(request, name):
                 settings[row.label] = _write(row.form, value)
+    settings |= hashes_of(request.loras)
     for label, template in (("Template", prompt.template), ("Negative Template", prompt.negative_template)):
         if template is not None:
             settings[label] = template
@@ -59,6 +64,9 @@ def describe(
     if request.clip_skip:
         # AUTOMATIC1111 counts from the last layer on, from 1: the penultimate, SDXL's own, is 2.
         settings["Clip skip"] = str(2 + request.clip_skip)
+    settings |= describe_inputs(request, image)
+    if request.decoder != FULL:
+        settings[SETTING] = LABELS[request.decoder]
     if request.latents is not None:
         settings["Latents"] = "given"
     if request.embeddings is not None:
@@ -67,6 +75,7 @@ def describe(
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:
         settings[HANDOFFS[not request.refiner]] = _plain(request.denoising_end)
+    settings |= describe_controls(request.controls) | describe_image_prompt(request.image_prompt)
     return settings | {"Version": f"PocketXL {version}"}
 
 
@@ -80,6 +89,8 @@ def keywords(settings: Mapping[str, str]) -> dict[str, Any]:
     for key, name in (("Sampler", "sampler"), ("Schedule type", "schedule")):
         if key in settings:
             found[name] = settings[key]
+    if SETTING in settings:
+        found["decoder"] = decoder_of(settings[SETTING])
     for key in HANDOFFS:
         if key in settings:
             found["denoising_end"] = read(Form.NUMBER, key, settings[key])
@@ -88,7 +99,7 @@ def keywords(settings: Mapping[str, str]) -> dict[str, Any]:
     for name, row in OPTIONS.items():
         if row.label is not None and row.label in settings:
             found[name] = read(row.form, row.label, settings[row.label])
-    return found
+    return input_keywords(settings, found)
 
 
 def read(form: Form, key: str, text: str) -> Any:

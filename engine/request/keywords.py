@@ -1,10 +1,12 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy.typing as npt
+
+from .loras import Loras
 
 
 class CallOptions(TypedDict, total=False):
@@ -31,6 +33,8 @@ class CallOptions(TypedDict, total=False):
     clip_skip: int | None
     output_type: str
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int] | None
@@ -43,9 +47,30 @@ class CallOptions(TypedDict, total=False):
     seed: int | Sequence[int] | None
     sampler: str
     schedule: str
+    preset: str | None
     refiner: bool
     embedding_folder: str | Path | None
     dynamic: bool
     wildcard_folder: str | Path | None
-    loras: Mapping[str, float] | None
+    loras: Loras | None
+    lora_folder: str | None
+    decoder: str
     literal: bool
+    image: Any
+    strength: float | None
+    mask_image: Any
+    mask_blur: float
+    paste_back: bool
+    denoising_start: float | None
+    base: bool
+    hires_scale: float | None
+    hires_strength: float
+    hires_steps: int | None
+    hires_upscaler: str
+    control_image: Any
+    controlnet_conditioning_scale: Any
+    control_guidance_start: Any
+    control_guidance_end: Any
+    control_preprocess: Any
+    ip_adapter_image: Any
+    ip_adapter_scale: float | None

@@ -1,30 +1,19 @@
 """What a caller asks for, with diffusers' SDXL keyword names and defaults. `resolve.resolve` checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
-from ..inversion.read import Inversion
-from ..sampling.samplers.base import Sampler
-from .embeds import Given
-from .loras import LoraUse
-
-_ADVICE = {
-    "steps": "use num_inference_steps", "cfg_scale": "use guidance_scale", "cfg": "use guidance_scale",
-    "n": "use num_images_per_prompt", "batch_size": "use num_images_per_prompt", "size": "use width and height",
-    "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
-    "return_dict": "the result always has .images", "denoising_start": "use denoising_end; the refiner follows",
-    "callback_on_step_end_tensor_inputs": "callbacks get the latents",
-    "callback": "use callback_on_step_end",
-    "image": "only text to image is supported", "strength": "only text to image is supported",
-    "ip_adapter_image": "adapters are not supported", "ip_adapter_image_embeds": "adapters are not supported",
-    "cross_attention_kwargs": "adapters are not supported",
-}  # fmt: skip
+from .advice import ADVICE
+from .loras import Loras
+from .resolved import Prompt as Prompt
+from .resolved import ResolvedRequest as ResolvedRequest
+from .resolved import Run as Run
+from .resolved import Text as Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +49,7 @@ class GenerationRequest:
     num_images_per_prompt: int = 1
     """Their seeds count up from `seed`."""
     eta: float = 0.0
-    """Noise of the sampler ddim, 0 to 1."""
+    """Noise of the samplers ddim and tcd, 0 to 1."""
     generator: Any = None
     """In place of `seed`: a `torch.Generator`, or a list with one for each picture. Noise is drawn from them as
     diffusers does, so their state moves. A `numpy.random.Generator` gives its next number as the seed."""
@@ -82,6 +71,10 @@ class GenerationRequest:
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0
     """Against overexposure (Lin et al., 2305.08891)."""
+    guidance_start: float = 0.0
+    """Share of the trained timesteps before which the negative prompt does not count: a step takes half the time."""
+    guidance_end: float = 1.0
+    """The same, after which (Kynkäänniemi et al., 2404.07724)."""
     original_size: tuple[int, int] | None = None
     """(height, width), like the five below; None: the picture's own size."""
     crops_coords_top_left: tuple[int, int] = (0, 0)
@@ -99,14 +92,17 @@ class GenerationRequest:
     negative_aesthetic_score: float = 2.5
     """The same of the beauty to keep away from."""
     callback_on_step_end: Callable[..., Any] | None = None
-    """Called as `(pipe, index, timestep, {"latents": array})` after every evaluation; a returned dictionary with
-    `latents` goes on from those."""
+    """Called as `(pipe, index, timestep, {"latents": array, "denoised": array})` after every evaluation; a returned
+    dictionary with `latents` goes on from those. `pipe.preview` shows what is `denoised`."""
     seed: int | Sequence[int] | None = None
     """One number, which counts up from picture to picture, or one for each picture; None draws one."""
     sampler: str = "euler"
     """By name, or AUTOMATIC1111's label (`DPM++ 2M Karras` names the schedule too)."""
     schedule: str = "default"
     """How the steps are spaced; `default` is the checkpoint's own."""
+    preset: str | None = None
+    """Sampler, schedule, steps and guidance by one name (few-step models have theirs); what is given beside it counts
+    instead. See docs/sampling.md."""
     refiner: bool = True
     """False: the base walks to the end, though the engine has a refiner."""
     embedding_folder: str | Path | None = None
@@ -115,10 +111,53 @@ class GenerationRequest:
     """True: `{a|b}` in the texts is one of them by chance, for each picture by its seed (library dynamicprompts)."""
     wildcard_folder: str | Path | None = None
     """Where `__name__` finds its lines, `name.txt`; asks for `dynamic` too."""
-    loras: Mapping[str, float] | None = None
+    loras: Loras | None = None
     """LoRA files (or names of those that were read before) with their weights; None: the pipeline's own."""
+    lora_folder: str | None = None
+    """Where LoRAs lie that prompts name as `<lora:name:0.8>`; None: such tags are words."""
+    decoder: str = "full"
+    """`full`: the VAE; `tiny`: an engine's tiny decoder (TAESD), nearly the same picture in a fraction of the time."""
     literal: bool = False
     """True: the texts are words alone: no weights, changes, `BREAK` or embeddings (see `escape`)."""
+    image: Any = None
+    """What to begin from instead of noise: a PIL picture, an array (H, W, 3) of uint8 or floats in [0, 1], a list with
+    one for each prompt, or latents (n, 4, h, w). Where width or height are not given it has its own, rounded down."""
+    strength: float | None = None
+    """How much of `image` is made anew, 0 to 1: the share of the steps that is made; None: 0.3, with a mask 0.9999."""
+    mask_image: Any = None
+    """In the size of `image`: white is painted anew, black stays. A picture, an array (H, W), or one a prompt."""
+    mask_blur: float = 0.0
+    """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
+    paste_back: bool = False
+    """True: what is black in the mask is `image` itself to the bit, not what the VAE makes of it."""
+    denoising_start: float | None = None
+    """Instead of `strength`: `image` has the noise that is left at this share of the trained timesteps already."""
+    base: bool = True
+    """False: the refiner alone, on `image`."""
+    hires_scale: float | None = None
+    """Above 1: the picture is made, enlarged by this factor, and made anew from there by `hires_strength`."""
+    hires_strength: float = 0.7
+    """The second pass's `strength`."""
+    hires_steps: int | None = None
+    """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
+    hires_upscaler: str = "latent"
+    """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
+    control_image: Any = None
+    """What ControlNets go by: a path, a PIL picture or an array, of one for each as a list, or by name as a mapping.
+    Brought to the picture's size."""
+    controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None = None
+    """How much they count, 0 to 10; None: 1. One for all, or for each like the pictures; likewise the three below."""
+    control_guidance_start: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps from which on they count; None: 0."""
+    control_guidance_end: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps up to which they count; None: 1."""
+    control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
+    """`canny` finds the picture's edges first; None: the picture is a hint already."""
+    ip_adapter_image: Any = None
+    """A picture as a prompt beside the words, for the IP-Adapter that is loaded, or a list of them: paths, PIL pictures
+    or arrays."""
+    ip_adapter_scale: float | None = None
+    """How much it counts, 0 to 10; None: 1."""
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> Self:
@@ -129,130 +168,10 @@ class GenerationRequest:
         for name in keywords:
             if name not in known:
                 near = get_close_matches(str(name)[:64], known, n=1)
-                advice = _ADVICE.get(name) or (
+                advice = ADVICE.get(name) or (
                     f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
                 )
                 raise RequestError(f"argument {str(name)[:64]!r} is unknown; {advice}")
         if "prompt" not in keywords:
             raise RequestError("prompt is missing; give a text (an empty one is allowed)")
         return cls(**keywords)
-
-
-Run = tuple[str | Inversion, float]
-"""Words or an embedding, and their weight; `prompt.BREAK` is one too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """One text as it was given, and as it is tokenized: runs of equal weight (`prompt.parse_prompt`)."""
-
-    given: str
-    runs: tuple[Run, ...]
-    """Where the text changes on its way, those of its first step."""
-    schedule: tuple[tuple[int, "Text"], ...] = ()
-    """Empty, or the texts that it is in turn, each with the step that it holds to, counted from 1 (`editing.py`)."""
-
-    def at(self, step: int) -> "Text":
-        """The text at a step, counted from 1: one that does not change."""
-        last = self.schedule[-1][1] if self.schedule else self
-        return next((text for end, text in self.schedule if step <= end), last)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """The four texts of one prompt; None as in `GenerationRequest`."""
-
-    prompt: Text
-    prompt_2: Text | None = None
-    negative_prompt: Text | None = None
-    negative_prompt_2: Text | None = None
-    template: str | None = None
-    """What chance made `prompt` of (`dynamic.py`); None where nothing was."""
-    negative_template: str | None = None
-
-    @property
-    def inversions(self) -> tuple[Inversion, ...]:
-        """The embeddings that its texts hold, each once."""
-        texts = [self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2]
-        all_texts = [one for text in texts if text for one in (text, *(changed for _, changed in text.schedule))]
-        return tuple(dict.fromkeys(what for text in all_texts for what, _ in text.runs if isinstance(what, Inversion)))
-
-    def at(self, step: int) -> "Prompt":
-        """The prompt at a step, counted from 1."""
-        second, negative, negative_second = self.prompt_2, self.negative_prompt, self.negative_prompt_2
-        return Prompt(
-            prompt=self.prompt.at(step),
-            prompt_2=second and second.at(step),
-            negative_prompt=negative and negative.at(step),
-            negative_prompt_2=negative_second and negative_second.at(step),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedRequest:
-    """One call, checked, every default filled in and every name looked up. Made by `resolve.resolve`.
-
-    Nothing behind it checks a value again. Sizes and crops are (height, width) and (top, left).
-    """
-
-    prompts: tuple[Prompt, ...]
-    """Picture i has `prompts[i // num_images_per_prompt]`."""
-    num_images_per_prompt: int
-    seeds: tuple[int | None, ...]
-    """One a picture; None where the noise comes from a generator that no seed stands for."""
-    generators: tuple[Any, ...] | None
-    """torch generators that the noise is drawn from instead: one a picture, or one for all."""
-    latents: npt.NDArray[np.float32] | None
-    embeddings: Given | None
-    """Model kind → what the caller gave in place of the prompts, which are empty then."""
-    clip_skip: int
-    height: int
-    width: int
-    sampler: Sampler
-    schedule: str
-    """The schedule's own name."""
-    num_inference_steps: int
-    timesteps: tuple[float, ...] | None
-    sigmas: tuple[float, ...] | None
-    eta: float
-    guidance_scale: float
-    guidance_rescale: float
-    kinds: tuple[str, ...]
-    """The models that take part, in running order."""
-    denoising_end: float | None
-    original_size: tuple[int, int]
-    target_size: tuple[int, int]
-    crops_coords_top_left: tuple[int, int]
-    negative_original_size: tuple[int, int] | None
-    negative_target_size: tuple[int, int] | None
-    negative_crops_coords_top_left: tuple[int, int]
-    aesthetic_score: float
-    negative_aesthetic_score: float
-    output_type: str
-    callback_on_step_end: Callable[..., Any] | None
-    loras: tuple[LoraUse, ...] = ()
-
-    def picture(self, index: int) -> Self:
-        """The same for picture `index` alone."""
-        own = self.generators if self.generators is None or len(self.generators) == 1 else (self.generators[index],)
-        return replace(
-            self,
-            prompts=(self.prompts[index // self.num_images_per_prompt],),
-            num_images_per_prompt=1,
-            seeds=(self.seeds[index],),
-            generators=own,
-            latents=None if self.latents is None else self.latents[index : index + 1],
-            embeddings=None
-            if self.embeddings is None
-            else {kind: (sides[index // self.num_images_per_prompt],) for kind, sides in self.embeddings.items()},
-        )
-
-    @property
-    def images(self) -> int:
-        """How many pictures."""
-        return len(self.seeds)
-
-    @property
-    def refiner(self) -> bool:
-        """Whether the refiner takes part."""
-        return "refiner" in self.kinds

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,43 +13,60 @@ import numpy.typing as npt
 from ..architecture import Models
 from ..errors import RequestError
 from ..inversion.shelf import embeddings_in
-from ..sampling.samplers.table import find_sampler
+from ..presets.apply import with_preset
+from ..sampling.samplers.base import Sampler
+from ..sampling.samplers.table import SAMPLERS, find_sampler
+from .controls import control_uses
+from .decoders import checked_decoder
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
+from .hires import resolve_hires
+from .image_prompt import image_prompt
 from .limits import boolean, finite, integer, listed, number, pair, short_text, show
-from .loras import lora_uses
 from .noise_sources import noise_sources
+from .pictures import Given as GivenPictures
+from .pictures import picture_input, read_pictures
 from .prompts import count_prompts, read_prompts, read_templates
 from .request import GenerationRequest, ResolvedRequest
+from .tagged import with_tags, without_tags
 from .texts import Texts
+from .untold import refuse_untold
 
 OUTPUT_TYPES = ("pil", "np", "latent")
 DEFAULT_HANDOFF = 0.8
 """Share of the timesteps that the base walks where a refiner follows and the caller names none."""
 
 
-def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
+def resolve(
+    keywords: Mapping[str, Any],
+    models: Models,
+    controlnets: Mapping[str, str] = MappingProxyType({}),
+    image_prompts: tuple[int | None, str] = (None, ""),
+) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there. Raises `RequestError` that names the value, what
-    is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
+    names the value, what is allowed and the fix.
     """
-    request = GenerationRequest.of(keywords)
+    given = GenerationRequest.of(with_preset(keywords))
+    request, loras = without_tags(given)
+    refuse_untold(request, models)
     vae = models.vae
-    height = models.native_size if request.height is None else _side("height", request.height, vae.downscale)
-    width = models.native_size if request.width is None else _side("width", request.width, vae.downscale)
-    integer("pixels of a picture", height * width)
-    per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
-    refiner = boolean("refiner", request.refiner) and "refiner" in models.denoisers
-    kinds = ("base", "refiner") if refiner else ("base",)
     guidance_scale = number("guidance_scale", request.guidance_scale)
+    kinds = _kinds(request, models)
+    refiner = "refiner" in kinds
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
+    pictures = read_pictures(request, models, count_prompts(request.prompt))
+    height, width = _size(request, models, pictures)
+    per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
     sizes = _sizes(request)
+    guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     embedded = embeddings_in(request.embedding_folder, models)
     texts = Texts(literal=boolean("literal", request.literal), steps=steps, embeddings=embedded)
@@ -60,7 +78,7 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
     else:
         prompts, per_prompt = read_templates(request, texts, dynamic, seeds, per_prompt), 1
     return ResolvedRequest(
-        prompts=prompts,
+        prompts=with_tags(prompts, given),
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
@@ -74,11 +92,13 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         num_inference_steps=steps,
         timesteps=timesteps,
         sigmas=sigmas,
-        eta=_eta(request.eta, sampler.name),
+        eta=_eta(request.eta, sampler),
         guidance_scale=guidance_scale,
         guidance_rescale=number("guidance_rescale", request.guidance_rescale),
+        guidance_start=guidance_start,
+        guidance_end=guidance_end,
         kinds=kinds,
-        denoising_end=_handoff(request.denoising_end, refiner),
+        denoising_end=_handoff(request.denoising_end, refiner and "base" in kinds),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
         crops_coords_top_left=sizes.crop,
@@ -89,7 +109,12 @@ def resolve(keywords: Mapping[str, Any], models: Models) -> ResolvedRequest:
         negative_aesthetic_score=number("negative_aesthetic_score", request.negative_aesthetic_score),
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
-        loras=lora_uses(request.loras),
+        pictures=None if pictures is None else picture_input(request, pictures, height, width),
+        hires=resolve_hires(request, models, height, width),
+        controls=control_uses(request, controlnets, height, width),
+        image_prompt=image_prompt(request, *image_prompts),
+        loras=loras,
+        decoder=checked_decoder(request.decoder, models),
     )
 
 
@@ -117,6 +142,40 @@ def _clip_skip(value: object, built: int) -> int:
     return built
 
 
+def _size(request: GenerationRequest, models: Models, given: GivenPictures | None) -> tuple[int, int]:
+    """(height, width): as asked for, of the picture that is given, or the models' own."""
+    step = models.vae.downscale
+    asked = [
+        None if value is None else _side(name, value, step)
+        for name, value in (("height", request.height), ("width", request.width))
+    ]
+    native = models.native_size
+    height, width = (native, native) if given is None else given.size(step, *asked)
+    height, width = asked[0] or height, asked[1] or width
+    integer("height", height)
+    integer("width", width)
+    integer("pixels of a picture", height * width)
+    return height, width
+
+
+def _kinds(request: GenerationRequest, models: Models) -> tuple[str, ...]:
+    """The models that take part, in running order."""
+    base, refiner = boolean("base", request.base), boolean("refiner", request.refiner)
+    if not base and (request.image is None or not refiner or "refiner" not in models.denoisers):
+        raise RequestError(
+            "base is False, which leaves the work on a picture to the refiner; give image, and an engine that has a "
+            "refiner, or leave base out"
+        )
+    kinds = tuple(kind for kind, on in (("base", base), ("refiner", refiner)) if on and kind in models.denoisers)
+    inpaints = [kind for kind in kinds if models.denoisers[kind].unet.inpaints(models.vae.latent_channels)]
+    if inpaints and (request.image is None or request.mask_image is None):
+        raise RequestError(
+            f"the {inpaints[0]} of this engine is for inpainting: it paints what a mask leaves out of a picture; give "
+            "image and mask_image"
+        )
+    return kinds
+
+
 def _output_type(value: object) -> str:
     name = short_text("output_type", value)
     if name not in OUTPUT_TYPES:
@@ -130,13 +189,24 @@ def _callback(value: Any) -> Any:
     return value
 
 
-def _eta(value: object, sampler: str) -> float:
+def _eta(value: object, sampler: Sampler) -> float:
     eta = number("eta", value)
-    if eta and sampler != "ddim":
+    if eta and not sampler.eta:
+        others = " or ".join(f"'{row.name}'" for row in SAMPLERS.values() if row.eta)
         raise RequestError(
-            f"eta is {eta:g} and the sampler {sampler}, which has none; leave eta out or use sampler 'ddim'"
+            f"eta is {eta:g} and the sampler {sampler.name}, which has none; leave eta out or use sampler {others}"
         )
     return eta
+
+
+def _interval(request: GenerationRequest) -> tuple[float, float]:
+    start, end = (number(name, getattr(request, name)) for name in ("guidance_start", "guidance_end"))
+    if start >= end:
+        raise RequestError(
+            f"guidance_start is {start:g} and guidance_end {end:g}; the first must be below the second "
+            "(guidance_scale 1 is none at all)"
+        )
+    return start, end
 
 
 class _Sizes(NamedTuple):

@@ -1,6 +1,6 @@
 """The back ends. A manifest names the one that each component needs; a new back end is a row in `BACK_ENDS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,19 @@ SHARES = {"ort_bands": "ort"}
 
 
 def open_runners(
-    folder: Path, manifest: Manifest, *, threads: int | None = None, provider: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    beside: Iterable[Runner] = (),
+    rename: Callable[[str], str] = str,
 ) -> dict[str, Runner]:
     """One runner per component, and one device for all of a kind; nothing loaded yet.
 
     `provider`: what of ONNX Runtime computes (None: what suits the engine best; see `ort_providers.choose_provider`).
+    `beside`: another folder's, whose devices are shared. `rename`: what components are called, where the folder's own
+    names are not what they should be.
     Raises `IncompatibleError` for a kind that this release lacks and for a provider that is not here, `RequestError`
     for a senseless number of threads and for a provider that cannot compute this engine.
     """
@@ -45,9 +53,20 @@ def open_runners(
         device, runner = back_end(entry.runner)
         kind = SHARES.get(entry.runner, entry.runner)
         if kind not in devices:
-            devices[kind] = device(threads=threads, **_choice(kind, manifest, provider))
-        runners[name] = runner(folder, name, entry, devices[kind])
+            made = device(threads=threads, **_choice(kind, manifest, provider))
+            devices[kind] = next((one.device for one in beside if type(one.device) is type(made)), made)
+        called = rename(name)
+        runners[called] = runner(folder, called, entry, devices[kind])
     return runners
+
+
+def check_concurrent(calls: int, runners: Iterable[Runner]) -> None:
+    """Raise `RequestError` for several calls at once on a device that takes them one after another."""
+    if calls > 1 and not all(runner.device.concurrent for runner in runners):
+        raise RequestError(
+            f"max_concurrent_calls is {calls}, but this engine computes on a GPU, where calls run "
+            "one after another; leave it at 1"
+        )
 
 
 def back_end(kind: str) -> tuple[Callable[..., Device], Callable[..., Runner]]:

@@ -158,9 +158,10 @@ class Runner(Protocol):
 
 @runtime_checkable
 class Streams(Protocol):
-    """A runner that can also leave its weights on the disk, and have them come piece by piece while it computes.
+    """A runner that can also do with less memory, and takes longer then.
 
-    The memory plan chooses that where the weights do not fit. What the runner gives is the same to the bit.
+    On a processor its weights stay on the disk and come piece by piece while it computes; what it gives is the same to
+    the bit. On a card a decoder runs over bands of rows. The memory plan chooses.
     """
 
     def streamed(self, sizes: Sizes) -> Footprint | None:

@@ -21,6 +21,7 @@ _NAME_BYTES = 256
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not end a capture
 _MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_ON_DEVICE = 2  # CU_MEMORYTYPE_DEVICE
 _PREFER_SHARED = 1  # CU_FUNC_CACHE_PREFER_SHARED
 _SHARED_UNASKED = 48 << 10
 """Bytes of shared memory that a block may have without asking for more."""
@@ -44,6 +45,29 @@ ADVICE: Mapping[int, str] = {
     804: "the driver is too old for this GPU's libraries; update it",
     999: "the driver cannot start; start the machine again, or install the driver again",
 }
+
+
+class _Copy2D(ctypes.Structure):
+    """CUDA_MEMCPY2D."""
+
+    _fields_ = (
+        ("source_x", ctypes.c_size_t),
+        ("source_y", ctypes.c_size_t),
+        ("source_kind", ctypes.c_uint),
+        ("source_host", ctypes.c_void_p),
+        ("source", ctypes.c_uint64),
+        ("source_array", ctypes.c_void_p),
+        ("source_pitch", ctypes.c_size_t),
+        ("x", ctypes.c_size_t),
+        ("y", ctypes.c_size_t),
+        ("kind", ctypes.c_uint),
+        ("host", ctypes.c_void_p),
+        ("address", ctypes.c_uint64),
+        ("array", ctypes.c_void_p),
+        ("pitch", ctypes.c_size_t),
+        ("width", ctypes.c_size_t),
+        ("height", ctypes.c_size_t),
+    )
 
 
 class CudaDriver:
@@ -142,6 +166,21 @@ class CudaDriver:
         """Copy `size` bytes from one address on the GPU to another."""
         to, of = ctypes.c_uint64(address), ctypes.c_uint64(source)
         self._call("cuMemcpyDtoDAsync_v2", to, of, ctypes.c_size_t(size), self._stream)
+
+    def copy_pitched(
+        self, address: int, pitch: int, source: int, source_pitch: int, *, width: int, height: int
+    ) -> None:
+        """Copy `height` pieces of `width` bytes on the GPU; a piece begins `pitch` bytes behind the one before it."""
+        copied = _Copy2D(
+            source_kind=_ON_DEVICE, source=source, source_pitch=source_pitch,
+            kind=_ON_DEVICE, address=address, pitch=pitch, width=width, height=height,
+        )  # fmt: skip
+        self._call("cuMemcpy2DAsync_v2", ctypes.byref(copied), self._stream)
+
+    def clear_pitched(self, address: int, pitch: int, *, width: int, height: int) -> None:
+        """Fill `height` pieces of `width` bytes with zeros; a piece begins `pitch` bytes behind the one before it."""
+        to, step, zero = ctypes.c_uint64(address), ctypes.c_size_t(pitch), ctypes.c_uint(0)
+        self._call("cuMemsetD2D8Async", to, step, zero, ctypes.c_size_t(width), ctypes.c_size_t(height), self._stream)
 
     def load_module(self, content: bytes) -> int:
         """A handle of compiled kernels; `content` is a cubin or PTX."""

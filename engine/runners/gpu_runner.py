@@ -34,7 +34,8 @@ class GpuRunner:
         """
         entry = self._entry
         here = file_for(entry, self.device.architecture) if entry.architectures else None
-        weights = entry.weight_bytes if here is None else here.size
+        largest = max((file.size for file in entry.files if file.name in entry.architectures), default=0)
+        weights = here.size if here is not None else largest or entry.weight_bytes
         working = entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
         return Footprint(pool="device", weights=weights, working=working, scratch=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
 from ..bands.read import BANDS_FILE, read_bands
 from ..bands.sizes import STORE_BYTES, working_bytes
+from ..bands.store import BandStore
 from ..bands.walk import Band, Sums, walk
 from ..ending import Ended
 from ..errors import IntegrityError, PocketXLError
@@ -72,7 +73,7 @@ class BandsRunner(OrtRunner):
         program, run = self.program, _Run(self._session, options, last)
 
         def work() -> np.ndarray:
-            rows = [walk(program, row[None], run, limit=STORE_BYTES) for row in feeds[program.input]]
+            rows = [walk(program, row[None], run, BandStore(row.shape[2], STORE_BYTES)) for row in feeds[program.input]]
             return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
         try:

@@ -12,11 +12,12 @@ import numpy as np
 
 from ..folder.files import FileEntry
 from ..folder.manifest import ComponentEntry, checked_path
-from ..folder.variants import chosen_file
-from .base import Held, Value, Values, check_inputs
+from ..folder.variants import chosen_file, only_file
+from .base import Footprint, Held, Sizes, Value, Values, check_inputs
 from .buffers import Buffers, CudaHeld
 from .device import CudaArray, CudaDevice
 from .gpu_runner import GpuRunner
+from .tensorrt_bands import Segments
 from .tensorrt_bindings import Bindings
 from .tensorrt_engine import TensorRTEngine
 from .tensorrt_library import import_tensorrt
@@ -48,19 +49,48 @@ class TensorRTRunner(GpuRunner):
         super().__init__(folder, name, entry, device)
         self._engine: TensorRTEngine | None = None
         self._loaded: _Loaded | None = None
+        self._segments: Segments | None = None
+        self._over_bands = False
         device.closing.append(self._close)
 
     @property
     def loaded(self) -> bool:
         """True between `load` and `release`."""
-        return self._loaded is not None
+        return self._loaded is not None or self._over_bands
 
     def load(self) -> None:
         """Check the hash, then bring the engine in. `IntegrityError`, `IncompatibleError`, `MemoryBudgetError`."""
-        self._ready()
+        if not self._over_bands:
+            self._ready()
+
+    def streamed(self, sizes: Sizes) -> Footprint | None:
+        """See `Streams`: over bands of rows, all weights on the GPU. Working memory is counted as scratch."""
+        streaming = self._entry.streaming
+        if streaming is None:
+            return None
+        models = (streaming.activation, streaming.carried)
+        working = sum(m.bytes_at(sizes.pixels, batch=1, tokens=sizes.tokens, steps=sizes.steps) for m in models)
+        weights = sum(segment.size for segment in streaming.segments)
+        return Footprint(pool="device", weights=weights, working=working, scratch=True)
+
+    def load_streamed(self) -> None:
+        """See `Streams`; raises as `load` does."""
+        if self.loaded:
+            return
+        if self.device.forked:
+            self.leave_behind()
+        if self._segments is None:
+            streaming = self._entry.streaming
+            assert streaming is not None, "the plan asks `streamed` first"
+            self._segments = Segments(self._folder, self.name, self._entry, streaming, self.device, self.kind)
+        self._segments.load()
+        self._over_bands = True
 
     def release(self) -> None:
         """Give the GPU's memory back, and the scratch too: for what runs next it may be too large."""
+        if self._over_bands and self._segments is not None:
+            self._over_bands = False
+            self._segments.release()
         if self._loaded is None or self._engine is None:
             return
         loaded, self._loaded = self._loaded, None
@@ -80,6 +110,9 @@ class TensorRTRunner(GpuRunner):
         constant = held.arrays if isinstance(held, CudaHeld) else {}
         everything = {**inputs, **constant}
         check_inputs(self.name, self.spec, everything)
+        if self._over_bands and self._segments is not None:
+            (given,), (made,) = self.spec.inputs, self.spec.outputs
+            return {made.name: self._segments(np.asarray(everything[given.name]))}
         loaded = self._ready()
         self.device.driver.enter()
         self.device.driver.synchronize()  # an exception may have left a copy or a call under way
@@ -120,8 +153,8 @@ class TensorRTRunner(GpuRunner):
 
     def _file(self) -> FileEntry:
         """The file for the card at hand: of several, which it is says the driver, before any of them is read."""
-        if len(self._entry.files) == 1:
-            return self._entry.files[0]
+        if (only := only_file(self._entry)) is not None:
+            return only
         driver = self.device.driver
         return chosen_file(self._entry, self.device.architecture, folder=self._folder, gpu=driver.device_name())
 
@@ -161,6 +194,9 @@ class TensorRTRunner(GpuRunner):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        if self._segments is not None:
+            self._segments.close()
+            self._segments = None
 
 
 class FullTensorRTRunner(TensorRTRunner):

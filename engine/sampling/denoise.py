@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import NumericError, RequestError
 from .levels.settings import PredictionType
-from .samplers.base import Array, Estimate, Estimator, Noise, Schedule, alpha_sigma
+from .samplers.base import Array, Estimate, Noise, Schedule, alpha_sigma
 
 
 class Model(Protocol):
@@ -39,6 +39,13 @@ class Step:
     """Counts the evaluations of this part from 0."""
     timestep: float
     latents: Array
+    denoised: Array
+    """The model's latest guess of what they come to: `latents` without their noise."""
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What a callback is given."""
+        return {"latents": self.latents, "denoised": self.denoised}
 
 
 def denoise(
@@ -52,13 +59,19 @@ def denoise(
     after the last step are returned. Close it to stop. Raises `NumericError` at the first NaN or Inf, naming the
     evaluation (counted in the whole schedule), and what `check_replacement` raises.
     """
-    walk = schedule.sampler.walk(latents, _estimator(model, schedule), schedule, noise, eta)
+    estimator = _Estimator(model, schedule)
+    walk = schedule.sampler.walk(latents, estimator, schedule, noise, eta)
     resume_from: Array | None = None  # a generator begins with None
     for evaluation in schedule.evaluations:
         with np.errstate(over="ignore", invalid="ignore"):  # numpy's warning would only come before the error
             latents = next(walk) if resume_from is None else walk.send(resume_from)
         _check_finite(latents, schedule, evaluation)
-        sent = yield Step(index=evaluation - schedule.begin, timestep=schedule.timesteps[evaluation], latents=latents)
+        sent = yield Step(
+            index=evaluation - schedule.begin,
+            timestep=schedule.timesteps[evaluation],
+            latents=latents,
+            denoised=estimator.latest,
+        )
         resume_from = latents = latents if sent is None else check_replacement(sent, latents)
     return latents
 
@@ -77,25 +90,30 @@ def check_replacement(sent: Array, latents: Array) -> Array:
     return replacement
 
 
-def _estimator(model: Model, schedule: Schedule) -> Estimator:
+class _Estimator:
     """The model as the samplers see it: any latents in, denoised latents and noise out."""
-    scaled_input = schedule.sampler.scaled_input
-    limit = schedule.clip_sample_range
 
-    def estimate(latents: Array, evaluation: int) -> Estimate:
+    def __init__(self, model: Model, schedule: Schedule) -> None:
+        self._model = model
+        self._schedule = schedule
+        self.latest: Array
+        """The denoised latents of the last call."""
+
+    def __call__(self, latents: Array, evaluation: int) -> Estimate:
+        schedule = self._schedule
         alpha, sigma = alpha_sigma(schedule.evaluation_sigmas[evaluation])
-        scaled = latents * alpha if scaled_input else latents
-        prediction = model(scaled, evaluation - schedule.begin)
+        scaled = latents * alpha if schedule.sampler.scaled_input else latents
+        prediction = self._model(scaled, evaluation - schedule.begin)
         _check_finite(prediction, schedule, evaluation)  # here too: clipping makes a number of Inf
         if schedule.prediction_type is PredictionType.EPSILON:
             denoised, noise = (scaled - prediction * sigma) / alpha, prediction
         else:
             denoised, noise = scaled * alpha - prediction * sigma, prediction * alpha + scaled * sigma
+        limit = schedule.clip_sample_range
         if limit is not None:
             denoised = denoised.clip(-limit, limit)
-        return Estimate(_float32(denoised), _float32(noise))
-
-    return estimate
+        self.latest = _float32(denoised)
+        return Estimate(self.latest, _float32(noise))
 
 
 def _float32(values: np.ndarray) -> Array:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import IncompatibleError, RequestError
 from .levels.config import SchedulerConfig
-from .levels.curves import CURVES
+from .levels.curves import CURVES, LADDERS
 from .levels.laid import Laid, along_curve, at_sigmas, at_timesteps, by_number
 from .levels.settings import PredictionType, SchedulerSettings, TimestepSpacing
 from .samplers.base import Sampler, Schedule
@@ -52,7 +52,9 @@ def make_schedule(
         raise RequestError(f"num_inference_steps is {num_inference_steps}; this checkpoint takes 1 to {trained}.")
     name = _configured(settings) if schedule == "default" else schedule
     if curve := CURVES.get(name):
-        laid = along_curve(name, curve, num_inference_steps, settings, place)
+        laid = along_curve(name, curve, place.curve_span, num_inference_steps, settings, place)
+    elif ladder := LADDERS.get(name):
+        laid = along_curve(name, ladder, place.ladder, num_inference_steps, settings, place)
     elif name == "sgm_uniform":
         settings = replace(settings, timestep_spacing=TimestepSpacing.TRAILING)
         laid = by_number(num_inference_steps, place.spaced, settings, place)
@@ -117,6 +119,7 @@ def _assemble(sampler: Sampler, name: str, settings: SchedulerSettings, laid: La
         init_noise_sigma=start,
         clip_sample_range=settings.clip_sample_range if sampler.clips and settings.clip_sample else None,
         timestep_scaling=settings.timestep_scaling,
+        train_sigmas=_as_float32(laid.train_sigmas),
         end=len(timesteps),
     )
 

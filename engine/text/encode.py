@@ -26,6 +26,7 @@ from .tokenizer import Chunks, Row, Tokenizer
 
 MAX_CHUNKS = 16
 """1,200 tokens; the memory of the keys and values grows with every chunk."""
+NOT_POOLED = np.empty((1, 0), np.float32)
 NOTHING = Text(given="", runs=(("", 1.0),))
 Encoded = dict[Key, Outputs]
 
@@ -192,5 +193,5 @@ def _assemble(
             states = np.where(weights == 1, states, empty + weights * (states - empty))
         hidden.append(states.reshape(1, -1, states.shape[-1]))
     # The pooled state is one vector: the first chunk's, which is all there is of a short prompt.
-    pooled = encoded[names[-1], side[-1].rows[0].key]["pooled"]
+    pooled = encoded[names[-1], side[-1].rows[0].key].get("pooled", NOT_POOLED)
     return PromptEmbeds(prompt_embeds=np.concatenate(hidden, axis=-1), pooled_prompt_embeds=pooled)

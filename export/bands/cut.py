@@ -3,7 +3,7 @@
 Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
 every pixel sees; and what a 3 × 3 convolution takes without a norm before it. A segment is all that leads to
 one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
-zeros. Of what `DequantizeLinear` makes, its bytes are kept.
+zeros. Of what `DequantizeLinear` makes, its bytes are kept, and of what is cast for a norm, its halves.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,10 @@ from .norm import GroupNorm, group_norms
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
 """Operator → which of its inputs is the weight."""
+ATTENTIONS = {"Attention": "q_num_heads", "MultiHeadAttention": "num_heads"}
+"""Operator → its attribute for the number of heads; keys and values are the inputs behind the queries."""
 # Zeros stay zeros, and numbers stay in their rows.
-_KEEPS_ZERO = {"QuickGelu", "QuantizeLinear", "Resize"}
+_KEEPS_ZERO = {"Cast", "QuickGelu", "QuantizeLinear", "Resize"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,7 +41,7 @@ def find_cuts(graph: ir.Graph) -> Cuts:
     kept = {stored(norm.input) for norm in norms.values()}
     whole = set()
     for node in graph:
-        if node.op_type == "MultiHeadAttention":
+        if node.op_type in ATTENTIONS:
             whole |= {value for value in node.inputs[1:3] if value is not None}
         if node.op_type in CONVOLUTIONS and spread(node):
             cut = _before(node, norms)
@@ -50,9 +52,9 @@ def find_cuts(graph: ir.Graph) -> Cuts:
 
 
 def stored(value: ir.Value) -> ir.Value:
-    """What is kept of a value: the bytes that it is made of, if it is."""
+    """What is kept of a value: the bytes or halves that it is made of, if it is."""
     producer = value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
+    if producer is not None and producer.op_type in ("Cast", "DequantizeLinear") and producer.inputs[0] is not None:
         return producer.inputs[0]
     return value
 
@@ -76,9 +78,16 @@ def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | No
     value, quantized = node.inputs[0], None
     while value is not None and value not in norms and not value.is_graph_input():
         producer = value.producer()
-        if producer is None or producer.op_type not in _KEEPS_ZERO:
+        if producer is None or not (producer.op_type in _KEEPS_ZERO or _is_silu(producer)):
             return quantized or stored(value)
         if producer.op_type == "QuantizeLinear":
             quantized = value
         value = producer.inputs[0]
     return None
+
+
+def _is_silu(node: ir.Node) -> bool:
+    """Whether a node multiplies a value by its own sigmoid."""
+    x, gate = (*node.inputs, None, None)[:2]
+    producer = None if gate is None else gate.producer()
+    return node.op_type == "Mul" and producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is x

@@ -14,11 +14,12 @@ import onnx_ir as ir
 
 from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
-from .cut import CONVOLUTIONS, Cuts, spread, stored
+from .cut import ATTENTIONS, CONVOLUTIONS, Cuts, spread, stored
 from .norm import GroupNorm
 
 _IR_VERSION = 11
 _OPSET = {"": 23, MICROSOFT: MICROSOFT_VERSION}
+_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "uint8": ir.DataType.UINT8}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +98,7 @@ class _Builder:
             if spread(node):
                 attributes["pads"] = ir.AttrInt64s("pads", [0, 1, 0, 1])
         inputs = [None if x is None else self._value(x, inner) for x in node.inputs]
-        if node.op_type == "MultiHeadAttention":
+        if node.op_type in ATTENTIONS:
             return self._attention(node, inputs)
         if node.op_type != "Resize":
             return self._emit(node.op_type, inputs, node.domain, **attributes)
@@ -111,8 +112,11 @@ class _Builder:
     def _attention(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
         """Of a band's pixels to all: two products and a softmax, which fit one head of 512 and any chunk of queries."""
         key = inputs[1]
-        if node.attributes.get_int("num_heads", 0) != 1 or any(x is not None for x in inputs[3:]) or key is None:
+        heads = node.attributes.get_int(ATTENTIONS[node.op_type], 0)
+        if heads != 1 or any(x is not None for x in inputs[3:]) or key is None:
             raise ValueError(f"{node.name} has several heads, a bias or a mask, which has no bands")
+        if node.op_type == "Attention":
+            return self._emit("Attention", inputs, **node.attributes)
         width = self.values[str(key.name)].channels
         scale = node.attributes.get_float("scale", width**-0.5)
         scores = self._emit(
@@ -127,16 +131,18 @@ class _Builder:
         self.norm = norm
         source, channels = stored(norm.input), self.values[str(stored(norm.input).name)].channels
         mean, deviation = (self._input(n, ir.DataType.FLOAT, [channels]) for n in (MEAN, DEVIATION))
-        factor = self._emit("Mul", [deviation, self._constant(norm.gain)])
-        summand = self._emit("Sub", [self._constant(norm.bias), self._emit("Mul", [mean, factor])])
+        gain, bias = (self._parameter(value) for value in (norm.gain, norm.bias))
+        factor = self._emit("Mul", [deviation, gain])
+        summand = self._emit("Sub", [bias, self._emit("Mul", [mean, factor])])
         column = self._number("column", [1, channels, 1, 1])
         summand = self._emit("Reshape", [summand, column])
         if halo:
-            inside = self._input(ROWS, ir.DataType.FLOAT, [1, 1, "norm_rows", 1])
+            rows = _rows(self.values[str(source.name)], halo)
+            inside = self._input(ROWS, ir.DataType.FLOAT, [1, 1, rows, 1])
             summand = self._emit("Mul", [summand, inside])
-        if source is norm.input:
+        if self.values[str(source.name)].dtype != "uint8":
             factor = self._emit("Reshape", [factor, column])
-            scaled = self._emit("Mul", [self._value(source, halo), factor])
+            scaled = self._emit("Mul", [self._floats(self._value(source, halo), source), factor])
         else:  # one pass for the bytes' scale and the norm's factor
             dequantize = norm.input.producer()
             assert dequantize is not None
@@ -151,8 +157,8 @@ class _Builder:
         """Each channel's mean over the band, and the mean of the squared deviations from it."""
         norm = self.cuts.norm_of(value)
         assert norm is not None
-        floats = out
-        if norm.input is not value:
+        floats = self._floats(out, value)
+        if self.values[str(value.name)].dtype == "uint8":
             dequantize = norm.input.producer()
             assert dequantize is not None
             numbers = [self._constant(x) for x in dequantize.inputs[1:3] if x is not None]
@@ -173,12 +179,25 @@ class _Builder:
             found.append(sums)
         return found
 
+    def _parameter(self, value: ir.Value) -> ir.Value:
+        """A norm's own, in float32."""
+        constant = self._constant(value)
+        if value.dtype != ir.DataType.FLOAT16:
+            return constant
+        return self._emit("Cast", [constant], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+
+    def _floats(self, here: ir.Value, value: ir.Value) -> ir.Value:
+        """A kept value in float32, in which norms are computed."""
+        if self.values[str(value.name)].dtype != "float16":
+            return here
+        return self._emit("Cast", [here], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+
     def _read(self, value: ir.Value, halo: int) -> ir.Value:
         name = str(value.name)
         if self.halos.setdefault(name, halo) != halo:
             raise ValueError(f"{name} is needed with and without its neighbours' rows in one segment")
         if name not in self.inputs:
-            self.inputs[name] = _typed(ir.Value(name=name), self.values[name])
+            self.inputs[name] = _typed(ir.Value(name=name), self.values[name], halo)
         return self.inputs[name]
 
     def _input(self, name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
@@ -209,10 +228,18 @@ class _Builder:
         return node.outputs[0]
 
 
-def _typed(value: ir.Value, of: BandValue) -> ir.Value:
-    """With the type and shape that it has at every band."""
-    name = value.name
-    value.type = ir.TensorType(ir.DataType.UINT8 if of.dtype == "uint8" else ir.DataType.FLOAT)
-    tokens, rows, columns = f"{name}.tokens", f"{name}.rows", f"{name}.columns"
-    value.shape = ir.Shape([1, tokens, of.channels] if of.tokens else [1, of.channels, rows, columns])
+def _typed(value: ir.Value, of: BandValue, halo: int = 0) -> ir.Value:
+    """With the type and shape that it has at every band, `halo` rows of its neighbours on either side."""
+    value.type = ir.TensorType(_TYPES[of.dtype])
+    shape = [1, f"tokens.{of.scale}", of.channels] if of.tokens else [1, of.channels, _rows(of, halo), _columns(of)]
+    value.shape = ir.Shape(shape)
     return value
+
+
+def _rows(of: BandValue, halo: int) -> str:
+    """A length's name: equal lengths have one, so that a compiler need not think of broadcasts."""
+    return f"rows.{of.scale}.{halo}"
+
+
+def _columns(of: BandValue) -> str:
+    return f"columns.{of.scale}"

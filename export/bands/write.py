@@ -10,7 +10,7 @@ from ...engine.bands.program import BandProgram, BandValue
 from ...engine.bands.read import BANDS_FILE, from_json, to_json
 from ...engine.errors import StorageError
 from .cut import CONVOLUTIONS, Cuts, find_cuts
-from .segment import cut_segment
+from .segment import Cut, cut_segment
 
 
 def write_bands(path: Path) -> BandProgram:
@@ -18,16 +18,7 @@ def write_bands(path: Path) -> BandProgram:
 
     Raises `ValueError` for a graph that cannot be cut and `StorageError` when writing fails.
     """
-    model = ir.load(path)
-    cuts = find_cuts(model.graph)
-    values = describe(model.graph, cuts)
-    made = [cut_segment(value, cuts, values, f"segment_{i:02}.onnx") for i, value in enumerate(cuts.kept)]
-    program = BandProgram(
-        input=str(model.graph.inputs[0].name),
-        output=str(model.graph.outputs[0].name),
-        values=values,
-        segments=tuple(cut.segment for cut in made),
-    )
+    program, made = cut_graph(ir.load(path).graph)
     from_json(to_json(program))  # what cannot be read should not be written
     try:
         for cut in made:
@@ -41,6 +32,20 @@ def write_bands(path: Path) -> BandProgram:
     return program
 
 
+def cut_graph(graph: ir.Graph, name: str = "segment_{:02}.onnx") -> tuple[BandProgram, list[Cut]]:
+    """The segments of a graph, in files of these names, and what they consist of; `ValueError` if it cannot be cut."""
+    cuts = find_cuts(graph)
+    values = describe(graph, cuts)
+    made = [cut_segment(value, cuts, values, name.format(i)) for i, value in enumerate(cuts.kept)]
+    program = BandProgram(
+        input=str(graph.inputs[0].name),
+        output=str(graph.outputs[0].name),
+        values=values,
+        segments=tuple(cut.segment for cut in made),
+    )
+    return program, made
+
+
 def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
     """What every kept value, and the graph's input, is like."""
     given = graph.inputs[0]
@@ -51,7 +56,7 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
             found[output] = _channels(node, found)
     return {
         str(value.name): BandValue(
-            dtype="uint8" if value.producer() is not None and _bytes(value) else "float32",
+            dtype=_dtype(value),
             channels=found[value][0],
             scale=found[value][1],
             zero=_zero(value),
@@ -77,6 +82,12 @@ def _dequantized(weight: ir.Value) -> ir.Shape | None:
     """Of a weight that is made floats when its layer runs."""
     producer = weight.producer()
     return producer.inputs[0].shape if producer is not None and producer.inputs[0] is not None else None
+
+
+def _dtype(value: ir.Value) -> str:
+    if _bytes(value):
+        return "uint8"
+    return "float16" if value.dtype == ir.DataType.FLOAT16 else "float32"
 
 
 def _bytes(value: ir.Value) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from ...engine.errors import IncompatibleError, IntegrityError, StorageError
 
 Config = dict[str, Any]
-ALLOWED = "PocketXL builds SDXL base and refiner checkpoints and others of that family"
+ALLOWED = "PocketXL builds SDXL base and refiner, Stable Diffusion 1 and 2, and others of these families"
 MOST_LEVELS = 8
 MOST_CHANNELS = 1 << 16
 

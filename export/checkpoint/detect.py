@@ -11,7 +11,7 @@ from .original_layout import UNET, VAE, Tensors
 EDM = ("edm_mean", "edm_std", "edm_vpred.")
 """Marks of models with SDXL's tensors and other noise levels."""
 PLAYGROUND = "Playground v2.5, which is trained in another noise parametrisation"
-U_NET_ALONE = "a U-Net alone: a checkpoint that has its text encoders (conditioner.) too is needed"
+U_NET_ALONE = "a U-Net alone: a checkpoint that has its text encoders (conditioner. or cond_stage_model.) too is needed"
 # Part of a tensor's name → what a file with such a name is. The first that is found counts.
 OTHERS: Mapping[str, str] = {
     "lora_": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
@@ -21,8 +21,6 @@ OTHERS: Mapping[str, str] = {
     "edm_vpred.": "CosXL or another model of EDM v-prediction, which is trained on other noise levels",
     "edm_mean": PLAYGROUND,
     "edm_std": PLAYGROUND,
-    "cond_stage_model.transformer.": "Stable Diffusion 1.x",
-    "cond_stage_model.model.": "Stable Diffusion 2.x",
     "joint_blocks.": "Stable Diffusion 3",
     "double_blocks.": "FLUX",
     "down_blocks.": "one component of a diffusers folder: give the folder that has its model_index.json",
@@ -35,7 +33,7 @@ OTHERS: Mapping[str, str] = {
 
 
 def detect(tensors: Tensors, source: Path, *, vae: bool = True) -> str:
-    """The kind, `base` or `refiner`; `vae`: whether the file must have a VAE of its own.
+    """The row of `FAMILIES`; `vae`: whether the file must have a VAE of its own.
 
     `IncompatibleError` says what is lacking, or what else the file looks like and what is allowed.
     """
@@ -45,7 +43,7 @@ def detect(tensors: Tensors, source: Path, *, vae: bool = True) -> str:
             if not lacking and (_has(tensors, VAE) or not vae):
                 return kind
             if not lacking:
-                raise IncompatibleError(f"{source} is a {kind} without a VAE ({VAE}…); give one with --vae FILE")
+                raise IncompatibleError(f"{source} is {family.title} without a VAE ({VAE}…); give one with --vae FILE")
         _refuse_half(tensors, source)
     looks = (what for part, what in OTHERS.items() if any(part in name for name in tensors))
     raise IncompatibleError(
@@ -56,12 +54,13 @@ def detect(tensors: Tensors, source: Path, *, vae: bool = True) -> str:
 
 def _refuse_half(tensors: Tensors, source: Path) -> None:
     """The error for a model of which one text encoder is there and another is not."""
-    for kind, family in FAMILIES.items():
+    for family in FAMILIES.values():
         prefixes = [row.original for row in family.text_encoders.values()]
         lacking = [prefix for prefix in prefixes if not _has(tensors, prefix)]
         if 0 < len(lacking) < len(prefixes):
             raise IncompatibleError(
-                f"{source} is a {kind} without a text encoder ({', '.join(lacking)}…); take a checkpoint that has it"
+                f"{source} is {family.title} without a text encoder ({', '.join(lacking)}…); take a checkpoint that "
+                "has it"
             )
 
 

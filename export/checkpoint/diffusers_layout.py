@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from ...engine.stored.header import StoredTensor
 from .inventory import says_nothing
+from .original_layout import as_linear
 from .weights import Weights
 
 STEMS: Mapping[str, str] = {
@@ -26,6 +27,8 @@ def canonical(component: str, weights: Weights) -> Weights:
             continue
         if component.startswith("text_encoder") and not name.startswith(("text_model.", "text_projection.")):
             name = f"text_model.{name}"
+        if component == "unet":
+            stored = as_linear(name, stored)
         if component == "vae" and ".attentions." in name:
             module, part, kind = name.rsplit(".", 2)
             name = f"{module}.{OLD_ATTENTION.get(part, part)}.{kind}"

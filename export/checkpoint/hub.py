@@ -58,4 +58,5 @@ def _download(repository: str, patterns: Sequence[str]) -> Path:
 
 
 def _has_weights(folder: Path) -> bool:
-    return all(any((folder / name).glob("*.safetensors")) for name in ("unet", "text_encoder_2", "vae"))
+    encoders = [*folder.glob("text_encoder*/*.safetensors")]
+    return bool(encoders) and all(any((folder / name).glob("*.safetensors")) for name in ("unet", "vae"))

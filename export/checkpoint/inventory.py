@@ -4,7 +4,7 @@ A wrong configuration beside good weights otherwise gives wrong pictures without
 name are passed over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ...engine.architecture import TextEncoderArchitecture
@@ -44,16 +44,32 @@ def refuse_scaled(names: Iterable[str], source: Path) -> None:
 def take_stock(component: str, names: Iterable[str], settings: Settings, source: Path) -> None:
     """`IncompatibleError` for a tensor without a place, and for a layer of the U-Net or a text encoder without one."""
     modules = _modules(component, settings)
+    hold_to(component, names, modules, _needed(component, modules), source)
+
+
+def hold_to(
+    what: str,
+    names: Iterable[str],
+    modules: Collection[str],
+    needed: Collection[str],
+    source: Path,
+    *,
+    mismatch: Callable[[Path, str], IncompatibleError] = mismatch,
+) -> None:
+    """`IncompatibleError` for a tensor in none of `modules`, and for one of `needed` that has none.
+
+    Shortcuts may be lacking. `mismatch` makes the error.
+    """
     seen: set[str] = set()
     for name in names:
         parts = name.split(".")
         above = {".".join(parts[:cut]) for cut in range(1, len(parts))}
-        if not above & modules:
-            raise mismatch(source, f"{component} has {name}, for which the configuration has no place")
+        if above.isdisjoint(modules):
+            raise mismatch(source, f"{what} has {name}, for which the configuration has no place")
         seen |= above
-    lacking = next((m for m in sorted(_needed(component, modules)) if m not in seen), None)
+    lacking = next((m for m in sorted(needed) if m not in seen and not m.endswith(OPTIONAL)), None)
     if lacking is not None:
-        raise mismatch(source, f"{component} lacks {lacking}, which the configuration asks for")
+        raise mismatch(source, f"{what} lacks {lacking}, which the configuration asks for")
 
 
 def _modules(component: str, settings: Settings) -> set[str]:

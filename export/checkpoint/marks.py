@@ -14,6 +14,7 @@ from ...engine.errors import IncompatibleError
 from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.sampling.levels.settings import PredictionType, TimestepSpacing
 from ...engine.stored.header import Header
+from .families import FAMILIES
 
 T = TypeVar("T")
 
@@ -30,8 +31,8 @@ SPELLINGS: Mapping[str, PredictionType] = {
 }
 TRUTHS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 UNSAID = ("", "none", "null")
-OTHER_FAMILIES = ("stable-diffusion-v1", "stable-diffusion-v2", "stable-diffusion-3", "flux", "sd_v1", "sd_v2", "sd3")
-"""How the notes of other families begin."""
+OTHER_FAMILIES = ("stable-diffusion-3", "flux", "sd3", *(note for family in FAMILIES.values() for note in family.notes))
+"""How the notes of families begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +63,25 @@ class Mark:
     value: Any
 
 
-def noise_of(header: Header, source: Path, asked: Noise, described: SchedulerConfig | None) -> Noise:
-    """What a single file's marks say; what is `asked` for counts more than they do.
+def noise_of(
+    header: Header, source: Path, asked: Noise, described: SchedulerConfig | None, kind: str = "base"
+) -> Noise:
+    """What the marks of a single file of that kind say; what is `asked` for counts more than they do.
 
     `described`: the scheduler config that the caller gave for the file, which is a mark where it says more than the
     public models' does. Raises `IncompatibleError` for marks that are unknown or contradict each other.
     """
     marks = _predictions(header, source, described) if asked.prediction_type is None else []
     if asked.prediction_type is None:
-        _held_to_family(header, source)
+        _held_to_family(header, source, kind)
     zeros = _zero_snrs(header, source, described) if asked.zero_snr is None else []
     prediction = asked.prediction_type or _agreed(marks, source, "--prediction-type epsilon or v_prediction")
+    if prediction is None and described is None and not FAMILIES[kind].told:
+        raise IncompatibleError(
+            f"{source} is {FAMILIES[kind].title} and says nowhere what it predicts: models of 768 pixels predict "
+            "velocity, models of 512 noise, and their tensors are alike; say which with --prediction-type "
+            "v_prediction or epsilon"
+        )
     zero_snr = asked.zero_snr
     if zero_snr is None:
         zero_snr = _agreed(zeros, source, "--zero-snr or --no-zero-snr")
@@ -116,12 +125,13 @@ def _truths(header: Header, source: Path, note: str, option: str) -> list[Mark]:
     return marks
 
 
-def _held_to_family(header: Header, source: Path) -> None:
+def _held_to_family(header: Header, source: Path, kind: str) -> None:
     """Notes that were copied from a file of another family say nothing of this one."""
+    own, others = FAMILIES[kind], tuple(note for note in OTHER_FAMILIES if note not in FAMILIES[kind].notes)
     for note in FAMILY_NOTES:
         for said in _said(header, note):
-            if said.lower().startswith(OTHER_FAMILIES):
-                raise _unknown(source, note, said, "its tensors are SDXL's", "--prediction-type")
+            if said.lower().startswith(others) and not said.lower().startswith(own.notes):
+                raise _unknown(source, note, said, f"its tensors are those of {own.title}", "--prediction-type")
 
 
 def _said(header: Header, note: str) -> Iterable[str]:

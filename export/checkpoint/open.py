@@ -12,9 +12,10 @@ from ...engine.stored.header import SUFFIXES, read_header, refuse_pickle
 from . import hub
 from .detect import detect
 from .diffusers_layout import STEMS, canonical
+from .families import FAMILIES
 from .inventory import refuse_scaled, take_stock
 from .marks import Noise, noise_of
-from .original_layout import map_components, mismatch
+from .original_layout import UNET, Tensors, map_components, mismatch
 from .other_vae import OtherVae, find_vae
 from .settings import BUNDLED, Settings, read_settings
 from .weights import Weights, open_weights
@@ -90,14 +91,27 @@ def _open_file(path: Path, config: Path | None, asked: Noise, vae: OtherVae | No
     header = read_header(path)
     refuse_scaled(header.tensors, path)
     kind = detect(header.tensors, path, vae=vae is None)
-    settings = read_settings(config or BUNDLED / kind, vae.config_beside(config) if vae else None)
+    beside = config or BUNDLED / kind
+    settings = read_settings(beside, vae.config_beside(beside) if vae else None)
     if settings.kind != kind:
         raise IncompatibleError(
             f"{path} is a {kind}, but {config} configures a {settings.kind}; give one for a {kind}."
         )
-    noise = noise_of(header, path, asked, settings.scheduler_config if config else None)
+    settings = _for_inpainting(settings, header.tensors)
+    noise = noise_of(header, path, asked, settings.scheduler_config if config else None, kind)
+    if config is None and (size := FAMILIES[kind].sample_sizes.get(noise.prediction_type or "")):
+        settings = replace(settings, unet_architecture=replace(settings.unet_architecture, sample_size=size))
     components = map_components(header.tensors, settings, path, vae=vae is None)
     return _checkpoint(path, _with_noise(settings, noise), components, vae)
+
+
+def _for_inpainting(settings: Settings, tensors: Tensors) -> Settings:
+    """The settings of a model that paints into pictures, where the file's U-Net takes what such a one does."""
+    unet, channels = settings.unet_architecture, settings.vae_architecture.latent_channels
+    first = tensors.get(f"{UNET}input_blocks.0.0.weight")
+    found = 0 if first is None or len(first.shape) != 4 else first.shape[1]
+    wide = replace(unet, in_channels=found)
+    return replace(settings, unet_architecture=wide) if wide.inpaints(channels) else settings
 
 
 def _with_noise(settings: Settings, noise: Noise) -> Settings:
@@ -115,8 +129,7 @@ def _checkpoint(source: Path, settings: Settings, components: dict[str, Weights]
     for component, name, shape in _telling_shapes(settings):
         found = components[component].shape(name)
         if found != shape:
-            inpaints = " (that of an inpainting model)" if name == "conv_in.weight" and found[1:2] == (9,) else ""
-            raise mismatch(places[component], f"{name} of {component} has shape {found}{inpaints}, not {shape}")
+            raise mismatch(places[component], f"{name} of {component} has shape {found}, not {shape}")
     for component, weights in components.items():
         for name in weights:
             if weights.dtype(name) not in FLOATS:
@@ -145,7 +158,7 @@ def _telling_shapes(settings: Settings) -> list[tuple[str, str, tuple[int, ...]]
     latents = (vae.block_out_channels[-1], vae.latent_channels, 3, 3)
     return [
         ("unet", "conv_in.weight", (width, unet.in_channels, 3, 3)),
-        ("unet", "add_embedding.linear_1.weight", added),
+        *([] if unet.size_ids is None else [("unet", "add_embedding.linear_1.weight", added)]),
         ("vae", "decoder.conv_in.weight", latents),
         *(
             (name, "text_model.embeddings.token_embedding.weight", (text.vocab_size, text.hidden_size))

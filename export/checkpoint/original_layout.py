@@ -41,7 +41,7 @@ def map_components(tensors: Tensors, settings: Settings, source: Path, *, vae: b
         components["vae"] = map_vae(below(tensors, VAE), settings.vae_architecture, source)
     for name, row in FAMILIES[settings.kind].text_encoders.items():
         own, text = below(tensors, row.original), settings.text_encoder_architecture(name)
-        components[name] = map_open_clip(own, text, source) if row.pooled else map_clip(own)
+        components[name] = map_open_clip(own, text, source) if row.open_clip else map_clip(own)
     return {component: Weights(named) for component, named in components.items()}
 
 
@@ -50,16 +50,22 @@ def map_unet(tensors: Tensors, architecture: UNetArchitecture, source: Path) -> 
     places = unet_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is None:
             raise mismatch(source, f"it has {UNET}{name}, for which the configuration has no place")
-        named[place] = stored
+        named[place] = as_linear(place, stored)
     paths = [name.split(".") for name in named]
     modules = {".".join(path[:cut]) for path in paths for cut in range(1, len(path))}
     for original, module in places.items():
         if not original.endswith("skip_connection") and module not in modules:
             raise mismatch(source, f"it lacks {UNET}{original}, which the configuration asks for")
     return named
+
+
+def as_linear(name: str, stored: StoredTensor) -> StoredTensor:
+    """A U-Net's tensor; what stands around transformer blocks is 1×1 convolutions in Stable Diffusion 1."""
+    around = name.rpartition(".")[0].endswith((".proj_in", ".proj_out")) and ".attentions." in name
+    return stored.without_kernel() if around else stored
 
 
 def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> dict[str, StoredTensor]:
@@ -70,7 +76,7 @@ def map_vae(tensors: Tensors, architecture: VaeArchitecture, source: Path) -> di
     places = vae_places(architecture)
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
-        place = _place(name, places)
+        place = place_of(name, places)
         if place is not None:
             named[place] = stored
         elif name.startswith(("encoder.", "decoder.")):
@@ -108,22 +114,30 @@ def vae_places(architecture: VaeArchitecture) -> Places:
 
 
 def map_clip(tensors: Tensors) -> dict[str, StoredTensor]:
-    """CLIP-L tensors (without `conditioner.embedders.0.transformer.`) have transformers' names already."""
-    return {
-        name: stored
+    """CLIP-L tensors (without `conditioner.embedders.0.transformer.`) have transformers' names already.
+
+    Some trainers leave their common beginning away.
+    """
+    named = {
+        name if name.startswith("text_model.") else f"text_model.{name}": stored
         for name, stored in tensors.items()
-        if name.startswith("text_model.") and not name.endswith("position_ids")
+        if name.startswith(("text_model.", "embeddings.", "encoder.", "final_layer_norm."))
     }
+    return {name: stored for name, stored in named.items() if not name.endswith("position_ids")}
 
 
 def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, source: Path) -> dict[str, StoredTensor]:
     """OpenCLIP tensors (without `conditioner.embedders.N.model.`): one tensor there holds query, key and value."""
     places = open_clip_places(architecture)
     width = architecture.hidden_size
+    # Of the whole tower a model may read the last layer but one: what is behind it is then passed over.
+    unread = f"transformer.resblocks.{architecture.num_hidden_layers}." if not architecture.pooled else None
     named: dict[str, StoredTensor] = {}
     for name, stored in tensors.items():
         if name == "positional_embedding":
             named["text_model.embeddings.position_embedding.weight"] = stored
+        elif unread is not None and name.startswith((unread, "text_projection")):
+            continue
         elif name == "text_projection" and len(stored.shape) == 2:
             named["text_projection.weight"] = stored.transpose()
         elif ".attn.in_proj_" in name:
@@ -133,7 +147,7 @@ def map_open_clip(tensors: Tensors, architecture: TextEncoderArchitecture, sourc
             for index, projection in enumerate("qkv"):
                 rows = stored.rows(index * width, (index + 1) * width)
                 named[f"text_model.encoder.layers.{layer}.self_attn.{projection}_proj.{part}"] = rows
-        elif place := _place(name, places):
+        elif place := place_of(name, places):
             named[place] = stored
         elif name.startswith("transformer.resblocks."):
             raise mismatch(source, f"its text encoder has {name}, for which the configuration has no place")
@@ -149,7 +163,7 @@ def open_clip_places(architecture: TextEncoderArchitecture) -> Places:
     return places
 
 
-def _place(name: str, places: Places) -> str | None:
+def place_of(name: str, places: Places) -> str | None:
     """The new name of a tensor: the longest module path in `places` is replaced."""
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -167,6 +181,6 @@ def below(tensors: Tensors, prefix: str) -> dict[str, StoredTensor]:
 def mismatch(source: Path, what: str) -> IncompatibleError:
     """The error for weights of another size or build than their configuration says."""
     return IncompatibleError(
-        f"{source} does not fit its configuration: {what}. If it is another member of the SDXL family, give the "
+        f"{source} does not fit its configuration: {what}. If it is another member of its family, give the "
         "diffusers folder with its configurations (--config FOLDER)."
     )

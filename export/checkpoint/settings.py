@@ -5,12 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.architecture import ModelArchitecture, TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
+from ...engine.architecture import (
+    Activation,
+    ModelArchitecture,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+    VaeArchitecture,
+)
 from ...engine.errors import IncompatibleError, IntegrityError
 from ...engine.sampling.levels.config import SchedulerConfig
 from ...engine.text.tokenizer import tokenizer_of
 from .configuration import ALLOWED, Config, JsonFile, read_json, shown
-from .families import FAMILIES, PIPELINES
+from .families import FAMILIES, PIPELINES, SD_PIPELINES
 from .scheduler_configuration import scheduler_config
 from .text_configuration import text_encoder_architecture
 from .tokenizer_files import hold_to_encoder, parse_merges, read_tokenizer
@@ -26,7 +32,7 @@ BUNDLED = Path(__file__).parent / "configs"
 class Settings:
     """Everything that is known of a model but its weights; equal for every form of the same model.
 
-    `kind` is a row of `FAMILIES`: base or refiner, which has no first text encoder.
+    `kind` is a row of `FAMILIES`.
     """
 
     kind: str
@@ -42,7 +48,7 @@ class Settings:
     def architecture(self) -> ModelArchitecture:
         """The numbers of the U-Net, and which text encoders feed it."""
         return ModelArchitecture(
-            kind=self.kind,
+            kind=FAMILIES[self.kind].denoiser,
             unet=self.unet_architecture,
             text_encoders=tuple(self.text_encoder_architectures),
             scheduler=self.scheduler_config,
@@ -74,10 +80,10 @@ def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
     """
     index = read_json(folder / "model_index.json")
     unet_file = _json(folder, "unet")
-    kind = "base" if _listed(index, "text_encoder") else "refiner"
+    kind = _kind(folder, index)
     family = FAMILIES[kind]
     unet = unet_architecture(unet_file, family.size_ids)
-    if index.get("_class_name") not in PIPELINES:
+    if index.get("_class_name") not in family.pipelines:
         raise IncompatibleError(
             f"{folder} is a {shown(index.get('_class_name'))}; {' and '.join(PIPELINES)} are allowed. {ALLOWED}"
         )
@@ -85,12 +91,12 @@ def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
     _fit(unet, texts, folder)
     vae_file = vae_config or folder / "vae/config.json"
     vae = vae_architecture(JsonFile(data=read_json(vae_file), path=vae_file))
-    if vae.latent_channels != unet.in_channels:
+    if unet.in_channels != vae.latent_channels and not unet.inpaints(vae.latent_channels):
         raise IncompatibleError(
-            f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; "
-            f"inpainting models are not supported. {ALLOWED}"
+            f"{folder}: the U-Net takes {unet.in_channels} channels, the VAE gives {vae.latent_channels}; as many are "
+            f"allowed, or {2 * vae.latent_channels + 1} for inpainting. {ALLOWED}"
         )
-    zeros = index.get("force_zeros_for_empty_prompt", True)
+    zeros = index.get("force_zeros_for_empty_prompt", family.zeros)
     if type(zeros) is not bool:
         raise JsonFile(data=index, path=folder / "model_index.json").refuse(
             "force_zeros_for_empty_prompt", zeros, "true or false"
@@ -110,6 +116,14 @@ def read_settings(folder: Path, vae_config: Path | None = None) -> Settings:
         force_zeros_for_empty_prompt=zeros,
         tokenizers={tokenizer_of(name): _tokenizer(folder / tokenizer_of(name), text) for name, text in texts.items()},
     )
+
+
+def _kind(folder: Path, index: Config) -> str:
+    """The row of `FAMILIES`, told by the text encoders; OpenCLIP's, which Stable Diffusion 2 has, are without quick."""
+    if index.get("_class_name") not in SD_PIPELINES:
+        return "base" if _listed(index, "text_encoder") else "refiner"
+    activation = _json(folder, "text_encoder").said("hidden_act", Activation.QUICK_GELU)
+    return "sd15" if activation == Activation.QUICK_GELU else "sd21"
 
 
 def _tokenizer(folder: Path, encoder: TextEncoderArchitecture) -> dict[str, bytes]:
@@ -138,8 +152,8 @@ def _fit(unet: UNetArchitecture, texts: Mapping[str, TextEncoderArchitecture], f
     if width != unet.cross_attention_dim or pooled != unet.pooled_dim:
         raise IncompatibleError(
             f"{folder}: the U-Net takes text of width {unet.cross_attention_dim} and, beside {unet.time_ids} size ids, "
-            f"{unet.pooled_dim} pooled, the text encoders give {width} and {pooled}; "
-            f"a base has two encoders and six ids, a refiner one and five. {ALLOWED}"
+            f"{unet.pooled_dim} pooled, the text encoders give {width} and {pooled}; an SDXL base has two encoders and "
+            f"six ids, a refiner one and five, Stable Diffusion 1 and 2 one and none. {ALLOWED}"
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...engine.architecture import SizeIds, UNetArchitecture
 from ...engine.errors import IncompatibleError
+from ...engine.topology import Depths
 from .configuration import ALLOWED, MOST_CHANNELS, JsonFile, Option, shown
 
 CHANNELS = (320, 640, 1280, 1280)
@@ -36,6 +37,8 @@ BLOCKS = {
     "down": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
 }
+MIDDLE = "UNetMidBlock2DCrossAttn"
+DEPTH = Option(default=1, least=0, most=64)
 # An absent key has diffusers' default; the first value is the one to write down.
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DConditionModel",),
@@ -58,7 +61,7 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "freq_shift": (0,),
     "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "mid_block_type": (MIDDLE, "UNetMidBlock2D"),
     "num_class_embeds": (None,),
     "only_cross_attention": (False,),
     "resnet_out_scale_factor": (1.0,),
@@ -72,22 +75,30 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "use_linear_projection": (True,),
 }
 REQUIRED = ("_class_name", "addition_embed_type", "use_linear_projection")
-OTHERS: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
-"""Width of the text that a U-Net reads → whose it is."""
+# Without sizes and pooled text; what stands around transformer blocks may be 1×1 convolutions, which are linear too.
+WITHOUT_SIZES: Mapping[str, tuple[Any, ...]] = {
+    **FIXED,
+    "addition_embed_type": (None,),
+    "use_linear_projection": (False, True),
+}
+OF_SIZES = ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
 
 
-def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
+def unet_architecture(file: JsonFile, size_ids: SizeIds | None) -> UNetArchitecture:
     """The numbers of a U-Net with those size ids; `IncompatibleError` for what our modules cannot run."""
-    data = file.data
-    if data.get("addition_embed_type") != "text_time":
-        width = data.get("cross_attention_dim")
-        family = OTHERS.get(width, "another model family") if isinstance(width, int) else "another model family"
+    data, added = file.data, "text_time" if size_ids is not None else None
+    if data.get("addition_embed_type") != added:
         raise IncompatibleError(
-            f"{file.path} is the U-Net of {family}: its addition_embed_type is "
-            f"{shown(data.get('addition_embed_type'))} where SDXL has 'text_time'. {ALLOWED}"
+            f"{file.path} is the U-Net of another model family: its addition_embed_type is "
+            f"{shown(data.get('addition_embed_type'))} where {shown(added)} belongs to the text encoders beside it. "
+            f"{ALLOWED}"
         )
-    file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
-    numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
+    if size_ids is None:
+        file.hold(WITHOUT_SIZES, lambda key: key in OPTIONS or key in LISTS, REQUIRED[:1])
+        numbers = {key: 0 if key in OF_SIZES else file.number(OPTIONS, key) for key in OPTIONS}
+    else:
+        file.hold(FIXED, lambda key: key in OPTIONS or key in LISTS, REQUIRED)
+        numbers = {key: file.number(OPTIONS, key) for key in OPTIONS}
     channels = file.whole_numbers("block_out_channels", CHANNELS, WIDTH)
     levels = len(channels)
     layers = file.per_level("layers_per_block", file.said("layers_per_block", LAYERS.default), levels, LAYERS)
@@ -96,7 +107,7 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
     # The number of heads, under diffusers' old name.
     key = "num_attention_heads" if data.get("num_attention_heads") is not None else "attention_head_dim"
     heads = file.per_level(key, file.said(key, HEADS.default), levels, HEADS)
-    down, mid, up = _depths(file, levels)
+    down, mid, up = _depths(file, levels, layers[0])
     file.divided("block_out_channels", channels, "norm_num_groups", numbers["norm_num_groups"])
     # Angles come in pairs of a cosine and a sine.
     angles = {name: numbers[name] for name in ("addition_time_embed_dim", "time_cond_proj_dim")}
@@ -121,18 +132,42 @@ def unet_architecture(file: JsonFile, size_ids: SizeIds) -> UNetArchitecture:
     )
 
 
-def _depths(file: JsonFile, levels: int) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+def _depths(file: JsonFile, levels: int, layers: int) -> tuple[Depths, int, Depths]:
     """Transformer blocks per level on the way down, in the middle, and per level on the way up; 0: no attention."""
-    key = "transformer_layers_per_block"
-    depths = file.per_level(key, file.said(key, 1), levels, LAYERS)
-    key = f"reverse_{key}"
-    upwards = file.per_level(key, file.said(key, depths[::-1]), levels, LAYERS)
-    down, up = (_attends(file, direction, levels) for direction in ("down", "up"))
-    return (
-        tuple(n * crosses for n, crosses in zip(depths, down, strict=True)),
-        depths[-1],
-        tuple(n * crosses for n, crosses in zip(upwards, up, strict=True)),
-    )
+    key, reverse = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
+    down_attends, up_attends = (_attends(file, direction, levels) for direction in ("down", "up"))
+    down = _per_layer(file, key, file.said(key, 1), down_attends, layers)
+    raw = file.said(key, 1)
+    listed = [raw] * levels if type(raw) is int else list(raw)
+    upwards = file.data.get(reverse)
+    if upwards is None:
+        if any(type(depths) is not int for depths in listed):
+            raise file.refuse(reverse, upwards, "a list, since the way down has one number for each layer,")
+        upwards = listed[::-1]
+    up = _per_layer(file, reverse, upwards, up_attends, layers + 1)
+    if file.said("mid_block_type", MIDDLE) != MIDDLE:
+        return down, 0, up
+    if type(listed[-1]) is not int or not listed[-1]:
+        raise file.refuse(key, raw, "a whole number from 1 at the lowest level, which is the middle's too,")
+    return down, listed[-1], up
+
+
+def _per_layer(file: JsonFile, key: str, value: object, attends: list[bool], layers: int) -> Depths:
+    """The depths under `key`, those of a level in one number where all its layers have the same."""
+    values = [value] * len(attends) if type(value) is int else value
+    if not isinstance(values, list | tuple) or len(values) != len(attends):
+        raise file.refuse(key, value, f"{LAYERS}, or one for each of {len(attends)} levels,")
+    found: list[int | tuple[int, ...]] = []
+    for depths, crosses in zip(values, attends, strict=True):
+        each = list(depths) if isinstance(depths, list | tuple) else [depths] * layers
+        fits = len(each) == layers and all(DEPTH.allows(depth) and (depth or not crosses) for depth in each)
+        if not fits:
+            raise file.refuse(
+                key, value, f"{LAYERS} for each level with attention, or for each of its {layers} layers,"
+            )
+        same = len(set(each)) == 1
+        found.append((each[0] if same else tuple(each)) if crosses else 0)
+    return tuple(found)
 
 
 def _attends(file: JsonFile, direction: str, levels: int) -> list[bool]:

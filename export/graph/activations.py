@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # Where the peak is sampled: latents of 256² to 1024² pictures, prompts of one and two chunks.
 Samples = Mapping[str, tuple[int, ...]]
 _SAMPLES: Samples = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
-_LATENT_PIXELS = 64
+_LATENT_SIDE = 8
+_LATENT_PIXELS = _LATENT_SIDE**2
 _NO_SCRATCH: Mapping[str, float] = {}
 _NO_LENGTHS: Mapping[str, int] = {}
 # Constants up to this many numbers are given to shape inference, because some of them are shapes.
@@ -60,7 +61,7 @@ def fit(
     for values in itertools.product(*(samples[name] for name in axes)):
         sizes: dict[str, int] = dict(zip(axes, values, strict=True))
         side = sizes.pop("side", 0)
-        measured = measure({**sizes, "height": side, "width": side} if side else sizes)
+        measured = measure(sizes | _sides(side) if side else sizes)
         if measured is None:
             return None
         found.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, measured))
@@ -70,6 +71,12 @@ def fit(
     keys += ["batch*pixels"] if "height" in symbols else []
     keys += ["batch*pixels*pixels"] if "height" in symbols and squares else []
     return _fit(keys, found)
+
+
+def _sides(side: int) -> dict[str, int]:
+    """Latents of that height and width, and their picture."""
+    picture = _LATENT_SIDE * side
+    return {"height": side, "width": side, "image_height": picture, "image_width": picture}
 
 
 def live_bytes(
@@ -186,6 +193,8 @@ def _weightless(model: "ir.Model", sizes: Mapping[str, int]) -> "onnx.ModelProto
     import onnx_ir as ir
 
     graph = onnx.GraphProto(name="shapes")
+    scale = math.isqrt(_LATENT_PIXELS)
+    sizes = {**{f"image_{side}": scale * sizes[side] for side in ("height", "width") if side in sizes}, **sizes}
     for value in model.graph.inputs:
         assert value.shape is not None
         assert value.dtype is not None

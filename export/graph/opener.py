@@ -27,19 +27,29 @@ class Opener:
         self.graph.inputs.append(value)
         return value
 
-    def add(self, name: str, to: ir.Value, nodes: Sequence[ir.Node], *, given: ir.Value, axis: int) -> None:
+    def add(
+        self,
+        name: str,
+        to: ir.Value,
+        nodes: Sequence[ir.Node],
+        *,
+        given: ir.Value,
+        axis: int,
+        at: tuple[ir.Node, int] | None = None,
+    ) -> None:
         """Add what the last of `nodes` makes to a value, wherever that is read, where `given` has a length on `axis`.
 
-        `name` is the branch's, and must be its alone. The nodes may read any value that is there when `to` is.
+        `name` is the branch's, and must be its alone. The nodes may read any value that is there when `to` is; without
+        any, `given` itself is added. `at`: only where this node reads it, as its input of that number.
         """
-        users = list(to.uses())
-        edge = to.name if to.is_graph_output() else None
+        users = list(to.uses()) if at is None else [at]
+        edge = to.name if to.is_graph_output() and at is None else None
         behind = to.producer()
         assert behind is not None, "what a graph takes is no layer's output"
         for index, node in enumerate(nodes):
             node.name = f"{name}/{index}"
             node.outputs[0].name = f"{name}/{index}/value"
-        total = ir.node("Add", [to, nodes[-1].outputs[0]], name=f"{name}/add")
+        total = ir.node("Add", [to, nodes[-1].outputs[0] if nodes else given], name=f"{name}/add")
         made = [*nodes, total]
         if self._guarded:
             total.outputs[0].name = f"{name}/open"

@@ -13,8 +13,10 @@ import onnx_ir as ir
 from ...engine.folder.openings import Shape, pair_inputs
 from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ..quantize.formats import Kind
+from .image_seam import image_seam
 from .layers import find_layers, only_user
 from .opener import Opener
+from .residual_seam import residual_seam
 from .token_seam import take_vectors
 
 ATTENTION, OTHERS = "attention", "others"
@@ -22,7 +24,7 @@ _ATTENTION = re.compile(r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|self_attn\.(q_proj
 
 Seam = Callable[[Opener, ComponentSpec], tuple[TensorSpec, ...]]
 """Puts one kind of adapter into a graph, and says which inputs that are."""
-SEAMS: Mapping[str, Seam] = {"vectors": take_vectors}
+SEAMS: Mapping[str, Seam] = {"residuals": residual_seam, "image": image_seam, "vectors": take_vectors}
 """By the name that rows call them."""
 
 
@@ -41,8 +43,10 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
     # Most LoRAs change attention alone or every linear layer; where convolutions have no pair, what that costs is small
     # beside them, but a feed-forward without one loses a tenth of its time.
     Role.UNET: (
+        Row(file="open-control.onnx", groups=(), seams=("residuals",)),
+        Row(file="open-image.onnx", groups=(), seams=("residuals", "image")),
         Row(file="open-attention.onnx", groups=(ATTENTION,)),
-        Row(file="open.onnx", groups=(ATTENTION, OTHERS)),
+        Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("residuals", "image")),
     ),
     Role.CONDITIONER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
     Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("vectors",)),),
@@ -52,13 +56,13 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Place:
-    """A layer that can take a pair, or a part of one: what it reads, what it writes, and the shape of its weight."""
+    """A layer that can take a pair, or a part of one: what it writes, and the shape of its weight."""
 
     name: str
     shape: Shape
-    input: ir.Value
     output: ir.Value
     node: ir.Node
+    """The one that multiplies. What it reads is asked of it when the place is opened: a layer before it may be open."""
 
     @property
     def group(self) -> str:
@@ -96,24 +100,25 @@ def _places(graph: ir.Graph) -> Iterator[Place]:
         shape = tuple(int(side) for side in layer.weight.shape)
         split = only_user(layer.output) if layer.kind is Kind.LINEAR else None
         if split is None or split.op_type != "Split":
-            yield Place(name=layer.name, shape=shape, input=layer.input, output=layer.output, node=layer.main)
+            yield Place(name=layer.name, shape=shape, output=layer.output, node=layer.main)
             continue
         # Passes make two layers of it (`split_linear`), so its halves take pairs of their own.
         parts = len(split.outputs)
         for index, output in enumerate(split.outputs):
             part = (shape[0] // parts, *shape[1:])
-            yield Place(name=f"{layer.name}.{index}", shape=part, input=layer.input, output=output, node=layer.main)
+            yield Place(name=f"{layer.name}.{index}", shape=part, output=output, node=layer.main)
 
 
 def _open(opener: Opener, place: Place) -> None:
     """`output + (input · down) · up`; a convolution's `down` has its kernel, stride and padding, its `up` is 1 x 1."""
     down, up = (opener.input(spec) for spec in pair_inputs(place.name, place.shape))
+    taken = place.node.inputs[0]
     if len(place.shape) == 2:
-        inner = ir.node("MatMul", [place.input, down])
+        inner = ir.node("MatMul", [taken, down])
         outer = ir.node("MatMul", [inner.outputs[0], up])
         axis = 1
     else:
-        inner = ir.node("Conv", [place.input, down], attributes=dict(place.node.attributes))
+        inner = ir.node("Conv", [taken, down], attributes=dict(place.node.attributes))
         outer = ir.node("Conv", [inner.outputs[0], up], attributes={"kernel_shape": [1 for _ in place.shape[2:]]})
         axis = 0
     opener.add(f"lora/{place.name}", place.output, [inner, outer], given=down, axis=axis)

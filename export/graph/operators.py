@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...engine.models.operations import attention, rows_at, upsample_like
+from ...engine.models.operations import attention, first_row, in_rows, rows_at, spread, upsample_like
 from .tracing import ONNX_DTYPES, Traced, Tracer, Translation
 
 
@@ -71,6 +71,11 @@ def silu(t: Tracer, x: Traced, inplace: bool = False) -> Any:
     return t.node("Mul", [x, t.node("Sigmoid", [x])])
 
 
+def relu(t: Tracer, x: Traced, inplace: bool = False) -> Any:
+    """Nothing below zero."""
+    return t.node("Relu", [x])
+
+
 def gelu(t: Tracer, x: Traced, approximate: str = "none") -> Any:
     """Gaussian error linear unit."""
     return t.node("Gelu", [x], approximate=approximate)
@@ -79,6 +84,15 @@ def gelu(t: Tracer, x: Traced, approximate: str = "none") -> Any:
 def attend(t: Tracer, query: Traced, key: Traced, value: Traced, heads: int, causal: bool = False) -> Any:
     """Multi-head attention; ONNX's default scale is ours, 1/sqrt(head_dim)."""
     return t.node("Attention", [query, key, value], q_num_heads=heads, kv_num_heads=heads, is_causal=int(causal))
+
+
+def pad(t: Tracer, x: Traced, sizes: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """Zeros around the last dimensions; torch counts the sizes from the last one, ONNX begins before ends."""
+    if mode != "constant" or value:
+        raise t.refusal(f"pad with mode {mode}, value {value}")
+    ends = list(zip(sizes[::2], sizes[1::2], strict=True))[::-1]
+    whole = [0] * (x.meta.dim() - len(ends))
+    return t.node("Pad", [x, np.array([*whole, *(a for a, _ in ends), *whole, *(b for _, b in ends)])])
 
 
 def resize(t: Tracer, x: Traced, size: Any, scale_factor: float, mode: str, **_: Any) -> Any:
@@ -98,6 +112,23 @@ def resize_like(t: Tracer, x: Traced, like: Traced) -> Any:
 def gather_rows(t: Tracer, x: Traced, index: Traced) -> Any:
     """One row of every batch entry."""
     return t.node("GatherND", [x, t.node("Unsqueeze", [index, np.array([1])])], batch_dims=1)
+
+
+def gather_first(t: Tracer, x: Traced) -> Any:
+    """The first row of every batch entry."""
+    return t.node("Gather", [x, np.array(0)], axis=1)
+
+
+def spread_rows(t: Tracer, row: Any, like: Traced) -> Any:
+    """The same rows for every batch entry."""
+    rows = t.node("Unsqueeze", [row, np.array([0] if row.dim() == 2 else [0, 1])])
+    batch = t.node("Shape", [like], start=0, end=1)
+    return t.node("Expand", [rows, t.node("Concat", [batch, np.array([1, 1])], axis=0)])
+
+
+def split_rows(t: Tracer, x: Traced, rows: int) -> Any:
+    """Cut the last dimension into rows."""
+    return t.node("Reshape", [x, np.array([0, rows, -1])])
 
 
 def embedding(t: Tracer, ids: Traced, weight: Tensor, max_norm: float | None = None, **_: Any) -> Any:
@@ -187,11 +218,16 @@ RULES: dict[Any, Translation] = {
     F.layer_norm: layer_norm,
     F.silu: silu,
     F.gelu: gelu,
+    F.relu: relu,
     F.embedding: embedding,
     F.interpolate: resize,
+    F.pad: pad,
     attention: attend,
     upsample_like: resize_like,
     rows_at: gather_rows,
+    first_row: gather_first,
+    spread: spread_rows,
+    in_rows: split_rows,
     torch.cat: concatenate,
     torch.split: split,
     Tensor.chunk: chunk,
@@ -213,6 +249,7 @@ RULES: dict[Any, Translation] = {
     Tensor.cos: _elementwise("Cos"),
     Tensor.sin: _elementwise("Sin"),
     Tensor.sigmoid: _elementwise("Sigmoid"),
+    Tensor.tanh: _elementwise("Tanh"),
     # What a module may ask of a value: constants that it makes beside it hold data, hence the CPU.
     Tensor.dtype.__get__: lambda t, x: x.meta.dtype,  # type: ignore[attr-defined]
     Tensor.device.__get__: lambda t, x: torch.device("cpu"),

@@ -13,7 +13,20 @@ from .keys import explain_miss
 
 # What lies at the top of an engine folder whose own description cannot be read.
 ENGINE_NAMES = frozenset(
-    {FILE_NAME, "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "base", "refiner", "vae_decoder"}
+    {
+        FILE_NAME,
+        "tokenizer",
+        "tokenizer_2",
+        "text_encoder",
+        "text_encoder_2",
+        "base",
+        "refiner",
+        "vae_decoder",
+        "vae_encoder",
+        "control",
+        "image_prompt",
+        "tiny_decoder",
+    }
 )
 
 

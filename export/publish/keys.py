@@ -69,7 +69,10 @@ def exporter_digest() -> str:
     folders = (root / "export", root / "engine" / "models")
     paths = [p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".json")]
     digest = hashlib.sha256()
-    shapes = [root / "engine" / f"{name}.py" for name in ("specs", "topology", "architecture", "bands/program")]
+    shapes = [
+        root / "engine" / f"{name}.py"
+        for name in ("specs", "topology", "architecture", "companion", "image_prompt", "bands/program")
+    ]
     for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
         if "miniature" not in relative.parts and path.name != "cli.py":

@@ -143,6 +143,9 @@ def _rule(kind: Kind, pattern: str, format: Format) -> Rule:
 _TOKENS = _rule(Kind.EMBEDDING, r".*token_embedding", W8)
 _TEXT_ENCODER_WEIGHTS = (_rule(Kind.LINEAR, r".*", W8), _TOKENS)
 _CONDITIONER = (_rule(Kind.LINEAR, r".*\.attn2\.to_[kv]", W8),)
+_IMAGE_PROJECTION = (_rule(Kind.LINEAR, r"to_[kv]_ip\.\d+", W8),)
+# Of what stands beside U-Net and decoder; the same in every recipe.
+_BESIDE = {Role.HINT_ENCODER: 1e-2, Role.IMAGE_ENCODER: 0.04, Role.IMAGE_PROJECTION: 0.02, Role.VAE_ENCODER: 0.02}
 # A range that is calibrated is the hardest on what no norm has tamed.
 _KEEP_FROM_STATIC = _rule(Kind.CONV, sensitive_pattern(Stands.DYNAMIC_RANGE), KEEP)
 _KEEP_FROM_WEIGHTS = _rule(Kind.CONV, sensitive_pattern(Stands.NOTHING), KEEP)
@@ -186,7 +189,10 @@ RECIPES: dict[str, Recipe] = {
                 ),
                 Role.CONDITIONER: _CONDITIONER,
                 Role.TEXT_ENCODER: (_rule(Kind.LINEAR, r".*", W8A8_DYNAMIC), _TOKENS),
+                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8A8_DYNAMIC),),
+                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
                 Role.VAE_DECODER: _VAE_INNER,
+                Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER,
             max_relative_error={
@@ -194,6 +200,8 @@ RECIPES: dict[str, Recipe] = {
                 Role.CONDITIONER: 0.02,
                 Role.TEXT_ENCODER: 0.04,
                 Role.VAE_DECODER: 0.02,
+                Role.TINY_DECODER: 0.02,
+                **_BESIDE,
             },
             min_psnr_db=30.0,
         ),
@@ -209,7 +217,10 @@ RECIPES: dict[str, Recipe] = {
                 ),
                 Role.CONDITIONER: _CONDITIONER,
                 Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
+                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
+                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
                 Role.VAE_DECODER: _VAE_WEIGHTS,
+                Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER_OF_FLOATS,
             max_relative_error={
@@ -217,6 +228,8 @@ RECIPES: dict[str, Recipe] = {
                 Role.CONDITIONER: 0.02,
                 Role.TEXT_ENCODER: 0.03,
                 Role.VAE_DECODER: 0.01,
+                Role.TINY_DECODER: 0.01,
+                **_BESIDE,
             },
             min_psnr_db=33.0,
         ),
@@ -231,7 +244,10 @@ RECIPES: dict[str, Recipe] = {
                 ),
                 Role.CONDITIONER: _CONDITIONER,
                 Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
+                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
+                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
                 Role.VAE_DECODER: _VAE_WEIGHTS,
+                Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER_OF_WEIGHTS,
             max_relative_error={
@@ -239,6 +255,8 @@ RECIPES: dict[str, Recipe] = {
                 Role.CONDITIONER: 0.02,
                 Role.TEXT_ENCODER: 0.03,
                 Role.VAE_DECODER: 0.01,
+                Role.TINY_DECODER: 0.01,
+                **_BESIDE,
             },
             min_psnr_db=35.0,
         ),
@@ -253,7 +271,10 @@ RECIPES: dict[str, Recipe] = {
                 ),
                 Role.CONDITIONER: _CONDITIONER,
                 Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
+                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
+                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
                 Role.VAE_DECODER: _VAE_WEIGHTS,
+                Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER_OF_WEIGHTS,
             bits={Role.UNET: 4.7},
@@ -262,6 +283,8 @@ RECIPES: dict[str, Recipe] = {
                 Role.CONDITIONER: 0.02,
                 Role.TEXT_ENCODER: 0.03,
                 Role.VAE_DECODER: 0.01,
+                Role.TINY_DECODER: 0.01,
+                **_BESIDE,
             },
             min_psnr_db=24.0,
         ),

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def key_value_factors(architecture: "UNetArchitecture", smoothing: "Smoothing") -> dict[str, np.ndarray]:
     """Tensor at the conditioner's edge (`key_values.0.value`) → what its channels are multiplied by."""
-    from ...engine.models.conditioner import transformer_block_names
+    from ...engine.architecture import block_names
 
     factors = {}
-    names = zip(transformer_block_names(architecture), architecture.attention_widths(), strict=True)
+    names = zip(block_names(architecture), architecture.attention_widths(), strict=True)
     for index, (block, width) in enumerate(names):
         for part, layer in (("key", "to_k"), ("value", "to_v")):
             found = smoothing.outputs(f"{block}.attn2.{layer}", width)

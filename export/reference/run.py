@@ -15,8 +15,8 @@ import numpy as np
 
 from ...engine.architecture import Models
 from ...engine.folder.samples import Sample
-from ...engine.generation import Prepared
 from ...engine.pipeline import Pipeline
+from ...engine.preparation import Prepared
 from ...engine.progress import Progress, track
 from ...engine.request.resolve import resolve
 from ...engine.runners.base import Device, Footprint, Held, HostHeld, Range, Sizes, Value, Values
@@ -29,13 +29,16 @@ from ..quantize.calibration import Calibration
 from ..quantize.recipes import CalibrationSettings
 from .calibrate import ROWS, Watch, watch
 from .calls import Calls
+from .painted import painted_into
 from .prompts import PROMPTS
+from .steered import Steered, name_in_run, steered
 from .store import Part, ReferenceStore
 from .watched import Run, watched_runs
 
 if TYPE_CHECKING:
     from .streamed import StreamedModule
 
+ENCODER = "vae_encoder"
 SAMPLES = 4
 """Rows of a component that the gate compares, spread evenly over the run."""
 
@@ -57,7 +60,8 @@ class ReferenceRunner:
     spec: ComponentSpec
     module: "StreamedModule"
     expected_rows: int
-    watch: Watch
+    watch: Watch | None
+    """None: nothing of it is kept."""
     calls: Calls | None = None
     """Where its calls are kept, if they are long."""
     shown: list[Calibration] = field(default_factory=list)
@@ -92,7 +96,9 @@ class ReferenceRunner:
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             arrays |= held.inputs
-        outputs = self._outputs(arrays)
+        if self.watch is None:
+            return dict(self.module(arrays))
+        outputs = self._outputs(arrays, self.watch)
         every = max(1, self.expected_rows // SAMPLES)
         for sample in single_rows(self.spec, arrays, outputs):
             if self.seen % every == 0 and len(self.samples) < SAMPLES:
@@ -100,14 +106,14 @@ class ReferenceRunner:
             self.seen += 1
         return dict(outputs)
 
-    def _outputs(self, arrays: Arrays) -> Arrays:
+    def _outputs(self, arrays: Arrays, watch: Watch) -> Arrays:
         kept = None if self.calls is None else self.calls.recalled(self.name)
         if kept is not None:
             self.shown.append(kept.calibration)
             return kept.outputs
-        self.watch.before = self.seen
+        watch.before = self.seen
         outputs = self.module(arrays)
-        self.shown.append(self.watch.take())
+        self.shown.append(watch.take())
         if self.calls is not None:
             self.calls.kept(self.name, outputs, self.shown[-1])
         return outputs
@@ -148,6 +154,8 @@ def run_reference(
 ) -> Reference:
     """Make `settings.prompts` pictures of `size` × `size` pixels in float32, and some more, and watch every layer.
 
+    The VAE's encoder, which a picture out of a prompt does not need, is shown the pictures that came out.
+
     Each finished picture and, of the one that is being made, each step is kept in `store`; those that are there already
     are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
@@ -155,9 +163,12 @@ def run_reference(
     parts = _finished(store)
     with ExitStack() as stack:
         runners = {
-            name: _runner(component, evaluations, settings, stack) for name, component in assembly.components.items()
+            name: _runner(name_in_run(assembly.companion, name), component, evaluations, settings, stack)
+            for name, component in assembly.components.items()
+            if component.spec.role is not Role.TINY_DECODER  # see `reference.tiny`
         }
-        pipe = Pipeline(models, runners, tokenizers)
+        beside = {name: _unwatched(component) for name, component in assembly.beside.items()}
+        pipe = steered(assembly.companion, models, runners, beside, tokenizers)
         for part in parts:
             for name, runner in runners.items():
                 runner.samples += part.samples[name]
@@ -172,8 +183,11 @@ def run_reference(
             for runner in runners.values():
                 runner.calls = calls if runner.spec.role is Role.UNET else None
             before = {name: len(runner.samples) for name, runner in runners.items()}
+            picture = runs[index](steps_of(advance, count=False))
+            if ENCODER in runners:
+                runners[ENCODER]({"image": (2 * picture - 1).transpose(2, 0, 1)[None]})
             part = Part(
-                picture=runs[index](steps_of(advance, count=False)),
+                picture=picture,
                 samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
                 calibration={name: runner.take() for name, runner in runners.items()},
                 rows={name: runner.seen for name, runner in runners.items()},
@@ -201,9 +215,12 @@ def sample_of(samples: Mapping[str, Sequence[Sample]], component: str) -> Sample
     return inputs, outputs
 
 
-def one_picture(pipe: Pipeline, index: int, settings: CalibrationSettings, size: int, progress: Progress) -> np.ndarray:
+def one_picture(
+    pipe: Pipeline | Steered, index: int, settings: CalibrationSettings, size: int, progress: Progress
+) -> np.ndarray:
     """Picture `index`, (H, W, 3) in [0, 1], from the prompt and the noise that reference and engine have in common."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(pipe.models, index, size)
     prompt = PROMPTS[index % len(PROMPTS)]
     picture: np.ndarray = pipe(prompt, seed=index, output_type="np", progress=progress, **options).images[0]
     return picture
@@ -214,12 +231,13 @@ def _evaluations(
 ) -> dict[str, int]:
     """Model → how often its U-Net is asked in one picture."""
     options: dict[str, Any] = {"num_inference_steps": settings.steps, "width": size, "height": size}
+    options |= painted_into(models, 0, size)
     prepared = Prepared.of(resolve({"prompt": PROMPTS[0], **options}, models), models, tokenizers)
     return {kind: len(part.evaluations) for kind, part in prepared.parts.items()}
 
 
 def _runner(
-    component: Component, evaluations: Mapping[str, int], settings: CalibrationSettings, stack: ExitStack
+    called: str, component: Component, evaluations: Mapping[str, int], settings: CalibrationSettings, stack: ExitStack
 ) -> ReferenceRunner:
     from .streamed import StreamedModule
 
@@ -228,12 +246,20 @@ def _runner(
     calls = settings.prompts * (evaluations.get(component.name.split("/")[0], 1) if of_unet else 1)
     watched = calls + 2 * max(settings.watched, 1)
     return ReferenceRunner(
-        name=component.name,
+        name=called,
         spec=component.spec,
         module=module,
         expected_rows=2 * calls if of_unet else 1,  # with guidance
         watch=stack.enter_context(watch(module, -(-ROWS // watched))),
     )
+
+
+def _unwatched(component: Component) -> ReferenceRunner:
+    """A component that takes part and is not built."""
+    from .streamed import StreamedModule
+
+    module = StreamedModule(component.module, component.spec, component.weights)
+    return ReferenceRunner(name=component.name, spec=component.spec, module=module, expected_rows=1, watch=None)
 
 
 def _finished(store: ReferenceStore) -> list[Part]:

@@ -13,7 +13,9 @@ import numpy as np
 from ...engine.pipeline import Pipeline
 from ...engine.progress import Progress
 from ..quantize.recipes import CalibrationSettings
+from .painted import painted_into
 from .prompts import WATCHED, WATCHED_TO_THE_END
+from .steered import Steered
 
 _GUIDANCE = 1.5
 """Enough for both sides to be computed."""
@@ -22,7 +24,7 @@ _HANDOFF = 0.5
 Run = Callable[[Progress], np.ndarray]
 
 
-def watched_runs(pipe: Pipeline, settings: CalibrationSettings, size: int) -> list[Run]:
+def watched_runs(pipe: Pipeline | Steered, settings: CalibrationSettings, size: int) -> list[Run]:
     """Runs that give their pictures; each is one call of the pipeline."""
     ensemble = "refiner" in pipe.models.denoisers
     through = {"denoising_end": _HANDOFF} if ensemble else {}
@@ -36,7 +38,7 @@ def watched_runs(pipe: Pipeline, settings: CalibrationSettings, size: int) -> li
 
 
 def _run(
-    pipe: Pipeline,
+    pipe: Pipeline | Steered,
     prompts: tuple[str, str],
     steps: int,
     side: int,
@@ -56,5 +58,6 @@ def _run(
         output_type="np",
         progress=progress,
         **options,
+        **painted_into(pipe.models, seed, side),
     ).images[0]
     return picture

@@ -1,12 +1,15 @@
 """Whether a target can do a recipe: the one place that asks, and names the alternatives."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ...engine.errors import RequestError
+from ...engine.architecture import UNetArchitecture
+from ...engine.errors import IncompatibleError, RequestError
 from ...engine.specs import Role
 from ..quantize.formats import FLOAT16, FLOAT32, Kind
 from ..quantize.recipes import RECIPES, Recipe
 from ..target import Target
+from .rtx.heads import FUSED_HEADS
 
 _FLOATS = {"float32": FLOAT32, "float16": FLOAT16}
 
@@ -48,4 +51,21 @@ def check(target: Target, recipe: Recipe) -> None:
         raise RequestError(
             f"target {target.name} cannot do recipe {recipe.name!r}, which needs {', '.join(missing)}: "
             f"choose one of {', '.join(recipes_for(target))}"
+        )
+
+
+_HEADS: Mapping[str, range] = {"cuda": range(64, 65), "tensorrt": FUSED_HEADS, "tensorrt_full": FUSED_HEADS}
+"""Kind of runner → how many numbers a head of a U-Net's attention may have; others take any."""
+
+
+def check_heads(target: Target, kind: str, unet: UNetArchitecture) -> None:
+    """Raise `IncompatibleError` for a U-Net whose attention the target has no kernels for."""
+    allowed = _HEADS.get(target.of(Role.UNET).runner)
+    heads = sorted({block.out_channels // block.heads for block in unet.transformers()})
+    if allowed is not None and not all(head in allowed for head in heads):
+        least, most = allowed[0], allowed[-1]
+        raise IncompatibleError(
+            f"attention of the {kind} has heads of {', '.join(map(str, heads))} numbers; target {target.name} has "
+            f"kernels for {least if least == most else f'{least} to {most}'}: build with --target cpu or onnx-fp16"
+            + ("" if allowed is FUSED_HEADS else ", or rtx")
         )

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pocketxl.engine.errors import MemoryBudgetError, RequestError
-from pocketxl.engine.folder.manifest import FILE_NAME, read_manifest
+from pocketxl.engine.folder.files import entry_of
+from pocketxl.engine.folder.manifest import FILE_NAME, ActivationModel, Segment, Streaming, read_manifest
 from pocketxl.engine.memory.cards import MOST, STEP, TAKEN, Card, OnCard, on_cards, usual_cards
 from pocketxl.engine.memory.plan import LEAST, MemoryPlan, make_plan
 from pocketxl.engine.memory.sizes import GiB
@@ -114,3 +115,33 @@ def test_usual_cards_have_the_memory_they_are_sold_with_less_what_others_take() 
     assert [card.name for card in cards] == ["4 GB", "6 GB", "8 GB", "12 GB"]
     assert [card.memory // GiB for card in cards] == [4, 6, 8, 12]
     assert {card.memory - card.free for card in cards} == {TAKEN}
+
+
+def test_a_decoder_goes_over_bands_before_a_u_net_is_given_up(tiny_engine: Path, tmp_path: Path) -> None:
+    folder = rtx_engine(tiny_engine, tmp_path / "rtx")
+    manifest = read_manifest(folder)
+    vae = manifest.components["vae_decoder"]
+    heavy = ActivationModel(terms={"batch*pixels": 4000.0})
+    streaming = Streaming(
+        segments=(Segment(file="segment_00.engine", start=0, size=1000),),
+        activation=ActivationModel(terms={"1": 1e6}),
+        carried=ActivationModel(terms={"batch*pixels": 100.0}),
+        program="bands.json",
+    )
+    for name in ("segment_00.engine", "bands.json"):
+        (folder / "vae_decoder" / name).write_bytes(bytes(1000))
+    files = (*vae.files, *(entry_of(folder, f"vae_decoder/{n}") for n in ("segment_00.engine", "bands.json")))
+    entry = replace(
+        vae, files=files, activation=heavy, streaming=streaming, weight_bytes=sum(file.size for file in files)
+    )
+    changed = replace(manifest, components={**manifest.components, "vae_decoder": entry})
+    (folder / FILE_NAME).write_text(changed.to_json(), encoding="utf-8")
+    pipe = Pipeline.load(folder)
+    unets = {name for name in pipe.runners if pipe.runners[name].spec.role is Role.UNET}
+    whole = plan(pipe, 1 << 40)
+    assert not whole.streamed
+    banded = plan(pipe, whole.peak_bytes // 2)
+    assert banded.streamed == {"vae_decoder"}
+    assert unets <= banded.keep
+    assert banded.peak_bytes <= whole.peak_bytes // 2
+    assert not plan(pipe, LEAST).streamed

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.generation import Prepared
 from pocketxl.engine.pipeline import Pipeline
+from pocketxl.engine.preparation import Prepared
 from pocketxl.export.build import build
 
 from ..fixtures.checkpoints import randomize, tiny_unet

@@ -29,7 +29,7 @@ def cases() -> list[Any]:
     """Every pair with every shape. Two of each sampler are not slow: opposite corners, and with another schedule."""
     pairs = {name: [pair for pair in PAIRS if pair[0] == name] for name in SAMPLERS}
     quick = set()
-    for turn, own in enumerate(pairs.values()):
+    for turn, own in enumerate(filter(None, pairs.values())):  # diffusers has no twin of some
         corner = SHAPES[turn % len(SHAPES)]
         opposite = SHAPES[-1 - turn % len(SHAPES)]
         quick |= {(own[0], corner), (own[1 + turn % 3 if len(own) > 3 else -1], opposite)}

@@ -31,6 +31,6 @@ def rounded_timesteps(sigmas: Levels | TrainSigmas, train_sigmas: TrainSigmas, s
 
 
 def rounded_or_cut_timesteps(sigmas: Levels | TrainSigmas, train_sigmas: TrainSigmas, schedule: str) -> Levels:
-    """Whole timesteps as diffusers' multistep solvers have them: of karras rounded, of exponential cut off."""
+    """Whole timesteps as diffusers' multistep solvers have them: of exponential and beta cut off, of others rounded."""
     timesteps = fractional_timesteps(sigmas, train_sigmas, schedule)
-    return np.trunc(timesteps) if schedule == "exponential" else timesteps.round()
+    return np.trunc(timesteps) if schedule in ("exponential", "beta") else timesteps.round()

@@ -39,6 +39,11 @@ def lowest_of_curve(settings: SchedulerSettings, train_sigmas: TrainSigmas, sigm
     return 0.0 if settings.final_sigmas_type is FinalSigmasType.ZERO else float(sigmas[-1])
 
 
+def lowest_trained(settings: SchedulerSettings, train_sigmas: TrainSigmas, sigmas: Levels) -> float:
+    """The last step ends at the lowest trained level, whatever a config says."""
+    return float(train_sigmas[0])
+
+
 def set_alpha_to_one(settings: SchedulerSettings, train_sigmas: TrainSigmas, sigmas: Levels) -> float:
     """The last step ends without noise, or at the lowest trained level, by the option of this name."""
     return 0.0 if settings.set_alpha_to_one else float(train_sigmas[0])

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import RequestError
 from .curves import Curve
-from .placement import Placement, Spaced
+from .placement import Placement, Spaced, Span
 from .settings import SchedulerSettings
 from .spacing import Levels
 from .trained import TrainSigmas, train_sigmas
@@ -32,10 +32,10 @@ def by_number(steps: int, spaced: Spaced, settings: SchedulerSettings, place: Pl
     return Laid(timesteps=timesteps, sigmas=sigmas, sigmas_next=sigmas_next, train_sigmas=trained)
 
 
-def along_curve(name: str, curve: Curve, steps: int, settings: SchedulerSettings, place: Placement) -> Laid:
-    """At the noise levels of the curve called `name`."""
+def along_curve(name: str, curve: Curve, span: Span, steps: int, settings: SchedulerSettings, place: Placement) -> Laid:
+    """At the noise levels of the curve called `name`, over what `span` says."""
     trained = train_sigmas(settings, keep_zero=False)
-    levels = curve(steps, place.curve_span(steps, settings, trained), settings)
+    levels = curve(steps, span(steps, settings, trained), settings)
     sigmas = np.append(levels, place.final_curve_sigma(settings, trained, levels))
     timesteps = place.timesteps_at(levels, trained, name)
     return Laid(timesteps=timesteps, sigmas=sigmas, sigmas_next=sigmas[1:], train_sigmas=trained)

@@ -14,6 +14,7 @@ from .ends import (
     all_trained,
     as_configured,
     lowest_of_curve,
+    lowest_trained,
     one_stride_lower,
     set_alpha_to_one,
     spaced_levels,
@@ -27,6 +28,8 @@ from .trained import TrainSigmas
 
 Spaced = Callable[[int, SchedulerSettings], Levels]
 """(steps, settings) → (steps,) timesteps."""
+Span = Callable[[int, SchedulerSettings, TrainSigmas], Levels]
+"""(steps, settings, train_sigmas) → levels, falling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,16 @@ class Placement:
     """(timesteps, train_sigmas) → their noise levels."""
     timesteps_at: Callable[[Levels | TrainSigmas, TrainSigmas, str], Levels]
     """(sigmas, train_sigmas, schedule) → their timesteps."""
-    curve_span: Callable[[int, SchedulerSettings, TrainSigmas], Levels]
-    """(steps, settings, train_sigmas) → levels, falling, from the first to the last of which karras goes."""
+    curve_span: Span
+    """From the first to the last of these levels karras goes."""
     final_sigma: Callable[[SchedulerSettings, TrainSigmas, Levels], float]
     """(settings, train_sigmas, sigmas) → the level after the last step."""
     final_curve_sigma: Callable[[SchedulerSettings, TrainSigmas, Levels], float]
     """The same after a curve."""
     sigmas_next: Callable[[Levels, Levels, TrainSigmas], Levels]
     """(timesteps, sigmas with the final one, train_sigmas) → (steps,) the level after each step."""
+    ladder: Span = all_trained
+    """Those among which normal and simple choose."""
 
 
 FRACTIONAL = Placement(
@@ -107,7 +112,14 @@ DISTILLED = replace(
     TRAINED,
     default=distilled,
     curve_span=taught_levels,
+    ladder=taught_levels,
     final_sigma=zero,
     sigmas_next=the_next,
 )
 """LCM: at the timesteps of its distillation."""
+
+DISTILLED_TO_LOWEST = replace(DISTILLED, final_sigma=lowest_trained)
+"""TCD: the same, down to the first trained timestep."""
+
+POSTERIOR = replace(TRAINED, final_sigma=zero, sigmas_next=the_next)
+"""DDPM: at the timesteps of training, each step down to the next of the schedule."""

@@ -33,7 +33,7 @@ def distilled(steps: int, settings: SchedulerSettings) -> Levels:
     taught = settings.taught_steps
     if steps > taught:
         raise RequestError(
-            f"num_inference_steps is {steps}; this checkpoint's lcm knows 1..{taught}, 4 to 8 are usual."
+            f"num_inference_steps is {steps}; lcm and tcd know 1..{taught} on this checkpoint, 4 to 8 are usual."
         )
     falling = np.arange(taught, 0, -1) * (settings.num_train_timesteps // taught) - 1
     chosen = np.floor(np.linspace(0, taught, steps, endpoint=False)).astype(np.int64)

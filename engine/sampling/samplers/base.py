@@ -27,7 +27,7 @@ class Schedule:
 
     sampler: "Sampler"
     name: str
-    """`default`, `karras`, `exponential`, `sgm_uniform` (`default` where timesteps or sigmas were given)."""
+    """One of `table.SCHEDULES`; `default` where timesteps or sigmas were given."""
     prediction_type: PredictionType
     num_train_timesteps: int
     timesteps: tuple[float, ...]
@@ -35,7 +35,7 @@ class Schedule:
     evaluation_sigmas: tuple[float, ...]
     """(evaluations,) noise level of the latents at each call."""
     sigmas: tuple[float, ...]
-    """(steps + 1,) noise-to-signal ratio, falling; infinite at zero terminal SNR for ddim and lcm."""
+    """(steps + 1,) noise-to-signal ratio, falling; infinite at zero terminal SNR for ddim, ddpm, lcm, tcd."""
     sigmas_next: tuple[float, ...]
     """(steps,) noise level after each step: `sigmas[1:]`, except that ddim strides as in training."""
     init_noise_sigma: float
@@ -44,6 +44,8 @@ class Schedule:
     """`denoised` is clipped to ± this where the checkpoint's scheduler asks for it and the reference obeys."""
     timestep_scaling: float = 10.0
     """lcm's boundary condition."""
+    train_sigmas: tuple[float, ...] = ()
+    """(num_train_timesteps,) the levels of training, rising; tcd jumps to those between the schedule's."""
     begin: int = 0
     end: int
 
@@ -90,8 +92,10 @@ class Sampler:
     name: str
     label: str
     """Its name in A1111 and in infotexts."""
+    aliases: tuple[str, ...] = ()
+    """What else it is called: in ComfyUI, in A1111's files."""
     reference: str
-    """The diffusers scheduler that it is held to, with the settings that make it so."""
+    """The diffusers scheduler that it is held to, with the settings that make it so, or another's formulas."""
     walk: Walker
     scaled_input: bool
     """Latents are denoised + sigma·noise, divided by √(sigma² + 1) for the model; else they keep unit variance."""
@@ -103,8 +107,10 @@ class Sampler:
     """Neighbouring noise levels must differ: the solver divides by their difference."""
     clips: bool = False
     """The reference obeys the config's `clip_sample`."""
-    native: frozenset[str] = frozenset({"default", "karras", "exponential", "sgm_uniform"})
-    """Schedules that the reference has; the others are ours."""
+    native: frozenset[str] = frozenset({"default", "karras", "exponential", "sgm_uniform", "beta"})
+    """Schedules that the diffusers scheduler has; the others are ours."""
+    eta: bool = False
+    """It takes the option of this name."""
     defaults: SchedulerSettings = field(default_factory=SchedulerSettings)
     """What the reference's constructor assumes for entries that a scheduler config leaves out."""
 

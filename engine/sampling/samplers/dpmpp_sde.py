@@ -21,6 +21,8 @@ def dpmpp_sde(x: Array, estimate: Estimator, schedule: Schedule, noise: Noise, e
         denoised = estimate(x, evaluation).denoised
         if sigma_next == 0:
             x = yield denoised
+        elif step == schedule.steps - 1:  # a caller's sigmas may end above zero; the last step has one evaluation
+            x = yield _ancestral(x, denoised, sigma, sigma_next, noise.normal(x.shape[1:]))
         elif evaluation % 2 == 0:
             start, path = x, noise.normal(x.shape[1:])
             x = yield _ancestral(x, denoised, sigma, schedule.evaluation_sigmas[evaluation + 1], path)

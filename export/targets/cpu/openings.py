@@ -33,10 +33,11 @@ def describe_openings(
         draft = model.clone()
         inputs = open_graph(draft.graph, spec, row, guarded=False)
         lengths = [
-            side.value for value in draft.graph.inputs for side in value.shape or () if not isinstance(side, int)
+            str(side.value) for value in draft.graph.inputs for side in value.shape or () if not isinstance(side, int)
         ]
-        ranks = {str(name): _RANK for name in lengths if name not in spec.symbols()}
-        activation = Outline.of(component, draft, spec, scratch, known=ranks).whole()
+        # What is added as it is takes no working memory of its own: a single number is spread.
+        known = {name: _RANK if name.startswith("rank.") else 1 for name in lengths if name not in spec.symbols()}
+        activation = Outline.of(component, draft, spec, scratch, known=known).whole()
         graphs.append(OpenGraph(file=row.file, groups=row.groups, inputs=inputs, activation=activation))
     return Openings(layers=groups_of(model.graph), factors="", graphs=tuple(graphs)) if graphs else None
 

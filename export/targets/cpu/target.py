@@ -100,6 +100,7 @@ class CpuTarget:
         A wide VAE's are segments that run over bands, others' are streamed where a budget has no place for the whole.
         Memory: the graph and one layer at a time.
         """
+        from ....engine.companion import is_companions
         from ....engine.folder.manifest import Streaming
         from ....engine.runners.ort import MODEL_FILE
         from ...bands.write import write_bands
@@ -114,9 +115,9 @@ class CpuTarget:
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         scratch = patch_bytes(model.graph, quantization)
         outline = Outline.of(component, model, spec, scratch)
-        openings = describe_openings(component, model, spec, scratch)
+        openings = None if is_companions(component) else describe_openings(component, model, spec, scratch)
         attach(model, weights)
-        open_models = opened(model, spec)
+        open_models = {} if openings is None else opened(model, spec)
         rewrite(model, quantization)
         order_by_use(model.graph)
         save(model, out)
@@ -124,11 +125,12 @@ class CpuTarget:
             rewrite(one, quantization)
         save_opened(open_models, out)
         streaming = None
-        decoder = spec.role is Role.VAE_DECODER  # whose weights are the least of what it takes
+        decoder = spec.role is Role.VAE_DECODER
+        vae = decoder or spec.role is Role.VAE_ENCODER  # whose weights are the least of what it takes
         banded = decoder and outline.whole().bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(out / MODEL_FILE)
-        if not decoder:
+        if not vae:
             segments, cuts = write_segments(out, self.segment_bytes)
             if segments:
                 inside, carried = outline.segments([cut.behind for cut in cuts], [cut.crossing for cut in cuts])

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from ...graph.layers import add_initializer, find_layers
 from ...quantize.formats import Kind
+from .heads import FUSED_HEADS
 
-FUSED_HEADS = range(12, 257)
 CHUNKS = 8
 """At 1024² the VAE attends to 16,384 pixels: scores of 2,048 × 16,384 take 67 MB, less than its largest tensor."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt_library import RTX, TENSORRT_LIBRARIES, error_log, import_tensorrt
-from .attention import FUSED_HEADS
+from .heads import FUSED_HEADS
 from .profiles import Profile
 from .rounded_shares import round_shares
 

@@ -35,9 +35,11 @@ RANGES = {
     "steps": Range(least=1, best=30, most=1000),
     "height": Range(least=8, best=128, most=192),
     "width": Range(least=8, best=128, most=192),
+    "image_height": Range(least=64, best=1024, most=1536),
+    "image_width": Range(least=64, best=1024, most=1536),
 }
 _ALONE = Range(least=1, best=1, most=1)
-SINGLE = (Role.VAE_DECODER,)
+SINGLE = (Role.VAE_DECODER, Role.VAE_ENCODER, Role.TINY_DECODER)
 """Components that are built for one row, since no call has more. A text encoder's have one too, but attention with one
 head and no size that varies has no fused kernel."""
 

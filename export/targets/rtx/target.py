@@ -10,6 +10,7 @@ from ....engine.errors import StorageError
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.runners.tensorrt import ENGINE_FILE
 from ....engine.runners.tensorrt_library import RTX, TensorRTLibrary, import_tensorrt
+from ....engine.specs import Role
 from ...quantize.formats import (
     FLOAT16,
     FP8_TENSOR,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ....engine.folder.manifest import ActivationModel
-    from ....engine.specs import ComponentSpec, Role
+    from ....engine.specs import ComponentSpec
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
@@ -66,6 +67,7 @@ PACE: Mapping[Format, float] = {
 
 COMPILED_FILE = "compiled.onnx"
 """What the compiler reads, beside the stand-in, whose weights it has."""
+BAND_PIXELS = 1024 * 1024
 _LESS_COMMON = "others"
 """Folder for what files other than the first are made from."""
 
@@ -84,6 +86,9 @@ class RtxTarget:
     formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: FORMATS)
     instead: Instead = field(default_factory=lambda: INSTEAD)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
+    band_bytes: int | None = 512 << 20
+    """A VAE that takes more than so many bytes at `BAND_PIXELS` also gets engines for segments over bands; None: never.
+    They are for one group of generations."""
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
     library: TensorRTLibrary = RTX
@@ -97,7 +102,7 @@ class RtxTarget:
         """One by the recipe, and one for each of the others, by what they do instead."""
         return (recipe, *(recipe.with_formats(group.instead) for group in self.others))
 
-    def of(self, role: "Role") -> Self:
+    def of(self, role: Role) -> Self:
         """Itself: it makes every component."""
         return self
 
@@ -120,10 +125,13 @@ class RtxTarget:
         some bytes.
         """
         from ...graph.activations import activation_model
+        from .bands import Bands, write_bands
         from .builder import Order
         from .fp8_attention import with_tokens
         from .process import build_aside
 
+        most_bytes = None if self.others or spec.role is not Role.VAE_DECODER else self.band_bytes
+        uncut = None if most_bytes is None else model.clone()
         masters = [model, *(model.clone() for _ in self.others)]
         groups = (Group(architectures=able(self.architectures, quantization.recipe)), *self.others)
         sizes = with_tokens(profiles(component, spec), spec, model.graph, quantization.attentions)
@@ -141,6 +149,7 @@ class RtxTarget:
                 engine=out / name,
                 library=self.library.extra,
             )
+            rewrite(master)
             write_onnx(master, weights, numbers, beside)
             build_aside(order, tell)
             memory.append(self.memory(order.engine, spec) or activation_model(component, master, spec))
@@ -148,8 +157,15 @@ class RtxTarget:
                 architectures[name] = group.architectures
             if not first:
                 rmtree(beside)
+        activation, streaming = most(memory), None
+        if uncut is not None and most_bytes is not None and activation.bytes_at(BAND_PIXELS, batch=1) > most_bytes:
+            parts = Bands(
+                component=component, spec=spec, architectures=groups[0].architectures, library=self.library.extra
+            )
+            streaming = write_bands(parts, uncut, weights, quantization, out, aside, tell)
         return Lowered(
-            activation=most(memory),
+            activation=activation,
+            streaming=streaming,
             architectures=architectures,
             ranges=ranges(spec, sizes),
             stand_in=None if self.runs_here else aside / MODEL_FILE,
@@ -163,7 +179,7 @@ class RtxTarget:
 
 
 def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quantization", folder: Path) -> None:
-    """A master with its weights as the stand-in and as what the compiler reads; the master has the weights then.
+    """A rewritten master as the stand-in and as what the compiler reads; the master has the weights then.
 
     Raises `StorageError` when writing fails.
     """
@@ -178,7 +194,6 @@ def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quanti
     from .weight_groups import weight_groups
     from .weight_only import weight_only
 
-    rewrite(model)
     attach(model, weights)
     attentions = fp8_attention(model.graph, quantization.attentions)
     for rewrite_layers in (int8, fp8, weight_groups, weight_only):

@@ -38,6 +38,7 @@ class TensorRTTarget(RtxTarget):
     architectures: tuple[str, ...] = ()
     runner: str = "tensorrt_full"
     runs_here: bool = True
+    band_bytes: int | None = None
     formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: FORMATS)
     libraries: tuple[str, ...] = (*LIBRARIES, *FULL.packages.values())
     library: TensorRTLibrary = FULL

@@ -6,6 +6,7 @@ import pytest
 from pocketxl.engine.bands import walk as walking
 from pocketxl.engine.bands.program import DEVIATION, MEAN, ROWS
 from pocketxl.engine.bands.sizes import working_bytes
+from pocketxl.engine.bands.store import BandStore
 from pocketxl.engine.bands.walk import Band, Sums, bands, walk
 
 from .test_read import PROGRAM
@@ -52,7 +53,7 @@ def test_every_band_height_gives_the_picture(
 ) -> None:
     monkeypatch.setattr(walking, "BAND_NUMBERS", numbers)
     x = np.random.default_rng(rows).integers(-9, 9, (1, 4, rows, 5)).astype(np.float32)
-    assert walk(PROGRAM, x, run, limit=limit) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
+    assert walk(PROGRAM, x, run, BandStore(x.shape[3], limit)) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 64), (13, 64), (256, 40), (1, 1)])

@@ -68,11 +68,21 @@ def test_a_picture_of_another_program_gives_what_is_known(
     shown = like(capsys, tiny_engine, foreign(tmp_path), "-o", tmp_path / "x.png")
     assert shown.status == 0, shown.err
     left, other = shown.err.splitlines()[:2]
-    assert left == "pocketxl: left out, because it is unknown here: Lora hashes, Hires upscale"
+    assert left == "pocketxl: left out, because it is unknown here: Lora hashes"
     assert "made with v1-5 (45dee52b)" in other
     found = read_settings(tmp_path / "x.png")
     expected = parse(FOREIGN)
-    for key in ("Prompt", "Negative prompt", "Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"):
+    for key in (
+        "Prompt",
+        "Negative prompt",
+        "Steps",
+        "Sampler",
+        "Schedule type",
+        "CFG scale",
+        "Seed",
+        "Size",
+        "Hires upscale",
+    ):
         assert found[key] == expected[key]
     assert "Refiner" not in found
 
@@ -83,7 +93,7 @@ def test_samplers_that_are_unknown_are_left_out(
     text = FOREIGN.replace("DPM++ 2M", "DPM fast").replace("Karras", "Beta")
     shown = like(capsys, tiny_engine, foreign(tmp_path, text, ".webp"), "-o", tmp_path / "x.png", "--json")
     warning = shown.events()[0]["message"]
-    assert warning.endswith("Hires upscale, Sampler DPM fast, Schedule type Beta")
+    assert warning.endswith("Lora hashes, Sampler DPM fast, Schedule type Beta")
     assert read_settings(tmp_path / "x.png")["Sampler"] == "Euler"
 
 

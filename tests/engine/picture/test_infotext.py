@@ -148,6 +148,10 @@ REQUESTS = [
      "crops_coords_top_left": (3, 4), "negative_original_size": (128, 128), "negative_target_size": (9, 8),
      "negative_crops_coords_top_left": (0, 7), "num_inference_steps": 7},
     {"prompt": "", "seed": 0, "timesteps": [999, 1 / 3, 0]},
+    {"prompt": "a cat", "seed": 1, "guidance_start": 0.125, "guidance_end": 0.7, "sampler": "tcd", "eta": 0.3,
+     "schedule": "align_your_steps"},
+    {"prompt": "a cat", "seed": 1, "preset": "dmd2"},
+    {"prompt": "a cat", "seed": 1, "preset": "laptop"},
     {"prompt": "", "seed": 0, "sigmas": [14.6, 0.1, 0.0], "refiner": False, "denoising_end": 0.5},
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,19 +20,14 @@ from pocketxl.engine.request.request import GenerationRequest, Prompt, ResolvedR
 from pocketxl.engine.request.resolve import resolve
 from pocketxl.engine.request.sizes import BUCKETS, size_of
 
+# Those that no pipeline of diffusers has by this name; what they do is tested where it is done.
 OURS = {
-    "literal",
-    "dynamic",
-    "wildcard_folder",
-    "embedding_folder",
-    "loras",
-    "seed",
-    "sampler",
-    "schedule",
-    "refiner",
-    "aesthetic_score",
-    "negative_aesthetic_score",
-}
+    "literal", "seed", "sampler", "schedule", "preset", "guidance_start", "guidance_end", "refiner", "base",
+    "embedding_folder", "dynamic", "wildcard_folder", "loras", "lora_folder",
+}  # fmt: skip
+PICTURES = {"image", "strength", "mask_image", "denoising_start"}
+"""diffusers has pipelines of their own for these; see test_pictures.py for their defaults."""
+NOT_THERE = {"mask_blur", "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler"}
 
 
 MODELS = read_manifest(FOLDER).models  # native 128
@@ -53,7 +48,10 @@ def test_names_and_defaults_are_those_of_diffusers() -> None:
     for name, field in GenerationRequest.__dataclass_fields__.items():
         if name in ("aesthetic_score", "negative_aesthetic_score"):
             assert field.default == refiner[name].default
-        elif name in OURS:
+        elif name in PICTURES:
+            assert name in inspect.signature(StableDiffusionXLInpaintPipeline.__call__).parameters
+            assert field.default is None
+        elif name in OURS | NOT_THERE:
             assert name not in theirs
         elif name != "prompt":
             assert field.default == theirs[name].default, name
@@ -157,6 +155,7 @@ def test_the_base_hands_over_at_0_8_where_a_refiner_follows() -> None:
         {"negative_crops_coords_top_left": (1, 1)},
         {"aesthetic_score": math.nan}, {"aesthetic_score": 11}, {"negative_aesthetic_score": -1},
         {"eta": 0.5}, {"eta": 2, "sampler": "ddim"}, {"eta": math.nan, "sampler": "ddim"},
+        {"preset": "fastest"}, {"preset": 4}, {"guidance_start": 0.7, "guidance_end": 0.3}, {"guidance_end": "1"},
         {"refiner": 1}, {"refiner": "yes"}, {"callback_on_step_end": 1},
         {"prompt": None}, {"prompt": 5}, {"prompt": []}, {"prompt": ["a", None]}, {"prompt": b"a"},
         {"prompt": "a" * 32_001}, {"prompt": "\ud800"}, {"prompt": "(a:99)"}, {"negative_prompt": 5},

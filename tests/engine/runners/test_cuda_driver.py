@@ -38,6 +38,8 @@ def test_every_call_is_made_as_the_reference_says(library: CudaLibrary) -> None:
     driver.copy(other, there, 24)
     driver.download(back, other)
     np.testing.assert_array_equal(back, sent)
+    driver.copy_pitched(other, 4, there, 4, width=4, height=6)
+    driver.clear_pitched(other, 4, width=4, height=6)
     driver.free(other)
     use_kernels(driver, library)
     driver.unpin(here)
@@ -137,3 +139,16 @@ def test_an_old_driver_without_a_call_is_told_to_be_updated(library: CudaLibrary
 def test_handles_are_as_wide_as_pointers() -> None:
     """A context or stream handed over as a plain int would be cut to 32 bits by ctypes."""
     assert ctypes.sizeof(ctypes.c_void_p) == ctypes.sizeof(ctypes.c_size_t) == 8
+
+
+def test_pieces_are_copied_and_cleared_by_their_pitch(library: CudaLibrary) -> None:
+    driver = CudaDriver()
+    source = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    there, other = driver.allocate(12), driver.allocate(15)
+    driver.upload(there, source)
+    driver.upload(other, np.full(15, 9, np.uint8))
+    driver.copy_pitched(other + 1, 5, there + 2, 4, width=2, height=3)
+    driver.clear_pitched(other, 5, width=1, height=2)
+    found = np.empty((3, 5), np.uint8)
+    driver.download(found, other)
+    assert found.tolist() == [[0, 2, 3, 9, 9], [0, 6, 7, 9, 9], [9, 10, 11, 9, 9]]

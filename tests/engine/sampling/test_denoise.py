@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pocketxl.engine.errors import NumericError, RequestError
 from pocketxl.engine.sampling.denoise import Step, check_replacement, denoise
 from pocketxl.engine.sampling.noise import BatchNoise
-from pocketxl.engine.sampling.samplers.table import SAMPLERS
+from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES
 from pocketxl.engine.sampling.schedule import Schedule, evaluation_timesteps, split
 
-from ...fixtures.schedulers import SCHEDULES, SDXL, Gaussian, last_latents, our_schedule
+from ...fixtures.schedulers import SDXL, Gaussian, last_latents, our_schedule
 
 
 def start(schedule: Schedule, seeds: list[int], shape: tuple[int, ...]) -> tuple[BatchNoise, np.ndarray]:

@@ -6,10 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pocketxl.engine.errors import IncompatibleError, RequestError
-from pocketxl.engine.sampling.samplers.table import SAMPLERS
+from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES
 from pocketxl.engine.sampling.schedule import evaluation_timesteps, split
 
-from ...fixtures.schedulers import PAIRS, SCHEDULES, SDXL, VELOCITY, ZERO_SNR, make_scheduler, our_schedule
+from ...fixtures.schedulers import PAIRS, SDXL, VELOCITY, ZERO_SNR, make_scheduler, our_schedule
 from ...tolerances import SIGMA_RELATIVE, SIGMA_RELATIVE_RESCALED, TIMESTEP_ABSOLUTE
 
 CONFIGS = {"epsilon": SDXL, "velocity": VELOCITY, "zero_snr": ZERO_SNR}
@@ -26,7 +26,7 @@ def curve_ends_below_the_trained(sampler: str, schedule: str, config: str, steps
 def test_equals_diffusers(pair: tuple[str, str], config: str, steps: int) -> None:
     sampler, schedule = pair
     assume(not curve_ends_below_the_trained(sampler, schedule, config, steps))
-    if sampler == "lcm":
+    if sampler in ("lcm", "tcd"):
         steps = min(steps, 50)
     ours = our_schedule(CONFIGS[config], sampler, schedule, num_inference_steps=steps)
     theirs = make_scheduler(sampler, schedule, CONFIGS[config])
@@ -35,7 +35,7 @@ def test_equals_diffusers(pair: tuple[str, str], config: str, steps: int) -> Non
     expected = theirs.timesteps.numpy()[: len(ours.timesteps)]
     whole = not np.issubdtype(expected.dtype, np.floating)
     np.testing.assert_allclose(evaluation_timesteps(ours), expected, rtol=0, atol=0 if whole else TIMESTEP_ABSOLUTE)
-    if sampler not in ("ddim", "lcm"):
+    if sampler not in ("ddim", "lcm", "ddpm", "tcd"):
         sigmas = theirs.sigmas.numpy()
         tolerance = SIGMA_RELATIVE_RESCALED if config == "zero_snr" else SIGMA_RELATIVE
         # With second evaluations diffusers lists every level twice, but the first and the last.
@@ -92,7 +92,7 @@ def test_every_sampler_takes_every_schedule(sampler: str, schedule: str, config:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_thousand_steps_work_or_say_why(sampler: str, schedule: str) -> None:
-    if sampler == "lcm" and schedule == "default":
+    if sampler in ("lcm", "tcd") and schedule == "default":
         with pytest.raises(RequestError, match=r"1\.\.50"):
             our_schedule(SDXL, sampler=sampler, num_inference_steps=1000)
     elif SAMPLERS[sampler].falling and schedule == "default":
@@ -108,7 +108,7 @@ def test_more_steps_than_were_trained_are_refused() -> None:
         our_schedule({**SDXL, "num_train_timesteps": 400}, num_inference_steps=401)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "lcm"])
+@pytest.mark.parametrize("sampler", ["ddim", "lcm", "ddpm", "tcd"])
 def test_noise_prediction_from_zero_signal_is_refused(sampler: str) -> None:
     with pytest.raises(IncompatibleError, match="zero signal"):
         our_schedule({**ZERO_SNR, "prediction_type": "epsilon"}, sampler=sampler, num_inference_steps=4)

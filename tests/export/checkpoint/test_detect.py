@@ -12,7 +12,7 @@ from pocketxl.export.checkpoint.original_layout import UNET, VAE
 
 KINDS = ("base", "refiner")
 CLIP = FAMILIES["base"].text_encoders["text_encoder"].original
-OPEN_CLIP = {kind: family.text_encoders["text_encoder_2"].original for kind, family in FAMILIES.items()}
+OPEN_CLIP = {kind: FAMILIES[kind].text_encoders["text_encoder_2"].original for kind in KINDS}
 
 
 def stored() -> StoredTensor:
@@ -27,11 +27,6 @@ def test_kind_is_told_by_the_text_encoders(kind: str, tiny_files: dict[str, Path
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (
-            [f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.transformer.text_model.x"],
-            "Stable Diffusion 1.x",
-        ),
-        ([f"{UNET}input_blocks.0.0.weight", f"{VAE}x", "cond_stage_model.model.ln_final.bias"], "Stable Diffusion 2.x"),
         ([f"{UNET}joint_blocks.0.x", f"{VAE}x", "text_encoders.clip_l.x"], "Stable Diffusion 3"),
         (["double_blocks.0.img_attn.qkv.weight"], "FLUX"),
         (["lora_unet_down_blocks_0.lora_up.weight"], "LoRA"),
@@ -58,15 +53,35 @@ def test_other_files_are_named_for_what_they_are(names: list[str], says: str) ->
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ([f"{UNET}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x"], r"a base without a VAE \(first_stage_model.…\); .* --vae"),
-        ([f"{UNET}x", f"{OPEN_CLIP['refiner']}x"], "a refiner without a VAE"),
-        ([f"{UNET}x", f"{VAE}x", f"{CLIP}x"], r"a base without a text encoder \(conditioner.embedders.1.model.…\)"),
-        ([f"{UNET}x", f"{OPEN_CLIP['base']}x"], "a base without a text encoder .conditioner.embedders.0.transformer."),
+        (
+            [f"{UNET}x", f"{CLIP}x", f"{OPEN_CLIP['base']}x"],
+            r"is an SDXL base without a VAE \(first_stage_model.…\); .*--vae",
+        ),
+        ([f"{UNET}x", f"{OPEN_CLIP['refiner']}x"], "an SDXL refiner without a VAE"),
+        (
+            [f"{UNET}x", f"{VAE}x", f"{CLIP}x"],
+            r"an SDXL base without a text encoder \(.*embedders.1.model",
+        ),
+        (
+            [f"{UNET}x", f"{OPEN_CLIP['base']}x"],
+            "an SDXL base without a text encoder .*embedders.0",
+        ),
     ],
 )
 def test_what_is_lacking_is_said(names: list[str], says: str) -> None:
     with pytest.raises(IncompatibleError, match=says):
         detect({name: stored() for name in names}, Path("x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("cond_stage_model.transformer.text_model.x", "sd15"), ("cond_stage_model.model.ln_final.bias", "sd21")],
+)
+def test_stable_diffusion_is_told_by_its_text_encoder(name: str, kind: str) -> None:
+    names = [f"{UNET}input_blocks.0.0.weight", f"{VAE}x", name, "model_ema.decay", "alphas_cumprod"]
+    assert detect({name: stored() for name in names}, Path("x.safetensors")) == kind
+    with pytest.raises(IncompatibleError, match=r"is Stable Diffusion \d.x without a VAE"):
+        detect({name: stored() for name in (names[0], names[2])}, Path("x.safetensors"))
 
 
 def test_a_vae_from_elsewhere_need_not_be_in_the_file() -> None:

@@ -88,8 +88,12 @@ def test_marks(tensors: tuple[str, ...], notes: dict[str, str], prediction: Any,
         ),
         ((), {"modelspec__prediction_type": "edm"}, "'edm', but epsilon and v"),
         ((), {"ss_v_parameterization": "maybe"}, "'maybe', but True and False"),
-        ((), {"modelspec__architecture": "stable-diffusion-v2-768-v"}, "its tensors are SDXL's.*--prediction-type"),
-        ((), {"ss_base_model_version": "sd_v1"}, "its tensors are SDXL's"),
+        (
+            (),
+            {"modelspec__architecture": "stable-diffusion-v2-768-v"},
+            "those of an SDXL base.*--prediction-type",
+        ),
+        ((), {"ss_base_model_version": "sd_v1"}, "its tensors are those of an SDXL base"),
     ],
 )
 def test_unknown_and_contradicting_marks_are_refused(

@@ -170,10 +170,9 @@ def test_flipped_byte_of_the_values_changes_the_digest(folder: Path) -> None:
     assert open_checkpoint(folder).weights("vae").digest() != before
 
 
-def test_stable_diffusion_1_5_folder_is_refused(folder: Path) -> None:
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+def test_the_u_net_of_another_family_is_refused(folder: Path) -> None:
     (folder / "unet/config.json").write_text('{"_class_name": "UNet2DConditionModel", "cross_attention_dim": 768}')
-    with pytest.raises(IncompatibleError, match=r"Stable Diffusion 1\.x.*SDXL base and refiner"):
+    with pytest.raises(IncompatibleError, match=r"the U-Net of another model family.*SDXL base and refiner"):
         open_checkpoint(folder)
 
 

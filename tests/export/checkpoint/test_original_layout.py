@@ -24,7 +24,7 @@ from ...fixtures.original_layout import original_unet, original_vae, write_singl
 
 KINDS = ("base", "refiner")
 CLIP = FAMILIES["base"].text_encoders["text_encoder"].original
-OPEN_CLIP = {kind: family.text_encoders["text_encoder_2"].original for kind, family in FAMILIES.items()}
+OPEN_CLIP = {kind: FAMILIES[kind].text_encoders["text_encoder_2"].original for kind in KINDS}
 
 
 def stored(shape: tuple[int, ...] = (1,)) -> StoredTensor:

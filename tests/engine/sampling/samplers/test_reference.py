@@ -26,6 +26,8 @@ from ....fixtures.schedulers import (
 from ....tolerances import SAMPLER_FROM_4096, SAMPLER_RELATIVE
 
 CONFIGS = {"epsilon": SDXL, "velocity": VELOCITY, "zero_snr": ZERO_SNR}
+# Those that are diffusers' own; `test_formulas.py` has the others.
+ORACLES = [name for name, row in SAMPLERS.items() if row.native]
 SEEDS = (3, 1, 2)
 SHAPE = (4, 4, 6)
 
@@ -96,14 +98,21 @@ def test_ddim_with_eta(config: str, eta: float) -> None:
     check(CONFIGS[config], "ddim", "default", {"num_inference_steps": 12}, eta=eta)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+@pytest.mark.parametrize("eta", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_tcd_with_eta(config: str, eta: float, steps: int) -> None:
+    check(CONFIGS[config], "tcd", "default", {"num_inference_steps": steps}, eta=eta, cut=0.6)
+
+
+@pytest.mark.parametrize("sampler", ORACLES)
 @pytest.mark.parametrize("cut", [0.01, 0.3, 0.5, 0.77, 0.97, 0.999])
 def test_cut_anywhere(sampler: str, cut: float) -> None:
     check(SDXL, sampler, "default", {"num_inference_steps": 9}, cut=cut)
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ORACLES)
 def test_every_spacing(sampler: str, spacing: str) -> None:
     check({**SDXL, "timestep_spacing": spacing, "steps_offset": 0}, sampler, "default", {"num_inference_steps": 7})
 
@@ -115,13 +124,13 @@ def test_ending_above_zero(sampler: str, schedule: str, steps: int) -> None:
     check({**SDXL, "final_sigmas_type": "sigma_min"}, sampler, schedule, {"num_inference_steps": steps})
 
 
-@pytest.mark.parametrize("sampler", ["heun", "ddim", "lcm"])
+@pytest.mark.parametrize("sampler", ["heun", "ddim", "lcm", "ddpm", "tcd"])
 def test_clip_sample(sampler: str) -> None:
     config = {**SDXL, "clip_sample": True, "clip_sample_range": 0.8}
     check(config, sampler, "default", {"num_inference_steps": 8})
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ORACLES)
 def test_a_config_that_says_nothing(sampler: str) -> None:
     check({"prediction_type": "epsilon"}, sampler, "default", {"num_inference_steps": 6})
 
@@ -137,7 +146,7 @@ TIMESTEPS = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
 SIGMAS = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.38, 0.234, 0.113, 0.0]
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "lcm"])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "lcm", "ddpm", "tcd"])
 def test_custom_timesteps(sampler: str) -> None:
     check(SDXL, sampler, "default", {"timesteps": TIMESTEPS})
 

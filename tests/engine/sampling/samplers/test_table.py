@@ -3,7 +3,7 @@
 import pytest
 
 from pocketxl.engine.errors import RequestError
-from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES, find_sampler
+from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES, find_sampler, find_schedule
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ from pocketxl.engine.sampling.samplers.table import SAMPLERS, SCHEDULES, find_sa
         ("UniPC", "unipc", "default"),
         ("DDIM", "ddim", "default"),
         ("LCM", "lcm", "default"),
+        ("DPM++ 3M SDE Karras", "dpmpp_3m_sde", "karras"),
+        ("dpm++ 3m sde align your steps", "dpmpp_3m_sde", "align_your_steps"),
+        ("DPM++ 2S a", "dpmpp_2s_a", "default"),
+        ("DPM++ 2S a KL Optimal", "dpmpp_2s_a", "kl_optimal"),
+        ("Res Multistep Simple", "res_multistep", "simple"),
+        ("ER SDE Beta", "er_sde", "beta"),
+        ("TCD", "tcd", "default"),
+        ("DDPM DDIM", "ddpm", "ddim_uniform"),
+        # ComfyUI's names, and A1111's own beside its labels.
+        ("dpmpp_2s_ancestral", "dpmpp_2s_a", "default"),
+        ("euler_ancestral", "euler_a", "default"),
+        ("uni_pc_bh2", "unipc", "default"),
+        ("dpmpp_3m_sde_gpu", "dpmpp_3m_sde", "default"),
+        ("k_dpmpp_2m_karras", "dpmpp_2m", "karras"),
     ],
 )
 def test_spellings(spelling: str, sampler: str, schedule: str) -> None:
@@ -33,6 +47,25 @@ def test_spellings(spelling: str, sampler: str, schedule: str) -> None:
 @pytest.mark.parametrize("spelling", ["karras", "Karras", "sgm_uniform", "SGM Uniform", "trailing", "Automatic"])
 def test_schedule_spellings(spelling: str) -> None:
     assert find_sampler("euler", spelling)[1] in SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("spelling", "schedule"),
+    [
+        ("Normal", "normal"), ("Uniform", "normal"), ("simple", "simple"), ("Beta", "beta"),
+        ("Align Your Steps", "align_your_steps"), ("AYS", "align_your_steps"), ("KL Optimal", "kl_optimal"),
+        ("DDIM", "ddim_uniform"), ("ddim_uniform", "ddim_uniform"), ("SGMUniform", "sgm_uniform"),
+        ("Polyexponential", "exponential"),
+    ],
+)  # fmt: skip
+def test_names_of_other_programs(spelling: str, schedule: str) -> None:
+    assert find_schedule(spelling) == schedule
+
+
+def test_no_name_means_two_things() -> None:
+    for row in SAMPLERS.values():
+        for spelling in (row.name, row.label, *row.aliases):
+            assert find_sampler(spelling) == (row, "default")
 
 
 def test_every_label_finds_its_row_with_every_schedule() -> None:
@@ -49,7 +82,7 @@ def test_an_unknown_sampler_is_told_all_names(name: str) -> None:
 
 
 def test_an_unknown_schedule_is_told_all_names() -> None:
-    with pytest.raises(RequestError, match=r"'kerras'.*default, karras, exponential, sgm_uniform, trailing"):
+    with pytest.raises(RequestError, match=r"'kerras'.*default, karras, .*align_your_steps.*, trailing"):
         find_sampler("euler", "kerras")
 
 

@@ -136,7 +136,7 @@ def test_every_node_is_in_one_segment_and_weights_come_in_order(made: Lowered, f
 
 def test_cuts_lie_behind_sums_of_the_network(pair: UNetPair, tmp_path: Path) -> None:
     lower(pair, "int8", tmp_path, most=1 << 40)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert not list(tmp_path.glob("segment-*"))
     _, cuts = write_segments(tmp_path, 1)  # as often as it can
     kinds = {name.rpartition("/")[2] for name in (cut.behind for cut in cuts)}
     assert len(cuts) > 30

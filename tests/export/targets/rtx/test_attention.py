@@ -10,7 +10,8 @@ from torch import nn
 from pocketxl.engine.models.blocks import SelfAttention
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
-from pocketxl.export.targets.rtx.attention import CHUNKS, FUSED_HEADS, chunk_queries
+from pocketxl.export.targets.rtx.attention import CHUNKS, chunk_queries
+from pocketxl.export.targets.rtx.heads import FUSED_HEADS
 
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import CHUNKED_ATTENTION_ABSOLUTE

@@ -1,0 +1,63 @@
+"""What is loaded beside an engine: ControlNets and an IP-Adapter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from ..errors import IncompatibleError
+from ..folder.manifest import Manifest
+from ..runners.base import Runner
+from .image_prompt import IPAdapter, open_ip_adapter
+from .network import ControlNet, open_controlnets
+
+_DIGITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Both; nothing by default."""
+
+    controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
+    """By name."""
+    ip_adapter: IPAdapter | None = None
+
+    @classmethod
+    def opened(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        runners: Mapping[str, Runner],
+        controlnets: Mapping[str, str | Path] | None,
+        ip_adapter: str | Path | None,
+        *,
+        threads: int | None,
+        provider: str | None,
+    ) -> Self:
+        """What goes beside the engine in `folder`, whose `runners` are given.
+
+        Raises `IncompatibleError` for a folder that makes no pictures alone, and what `open_controlnets` raises.
+        """
+        if manifest.companion is not None:
+            raise IncompatibleError(
+                f"{folder} is a {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
+            )
+        models = manifest.models
+        return cls(
+            controlnets=open_controlnets(controlnets or {}, models, runners, threads=threads, provider=provider),
+            ip_adapter=open_ip_adapter(ip_adapter, models, runners, threads=threads, provider=provider),
+        )
+
+    def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
+        """An engine's runners, and those of what is beside it."""
+        others = [*self.controlnets.values(), *([] if self.ip_adapter is None else [self.ip_adapter])]
+        return {**runners, **{name: runner for one in others for name, runner in one.runners.items()}}
+
+    @property
+    def called(self) -> tuple[dict[str, str], tuple[int | None, str]]:
+        """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
+        names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in self.controlnets.items()}
+        return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks
+
+
+NOTHING = Beside()

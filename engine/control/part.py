@@ -1,0 +1,91 @@
+"""What ControlNets add to a U-Net in its part of the loop.
+
+Before it, once: the picture → hint, the prompts → the ControlNet's own keys and values. In it: latents → what is added
+to the U-Net's skip connections and its middle, of several ControlNets the sum.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..companion import CONTROL_SCALE
+from ..conditioning import TIME_VECTORS, Conditioning
+from ..request.controls import ControlUse
+from ..runners.base import Held, Runner, Value, call, check_outputs
+
+HINT = "hint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPart:
+    """One ControlNet with all that it needs for a part of the loop."""
+
+    runner: Runner
+    hint: npt.NDArray[np.float32]
+    """`[1, channels, h, w]`"""
+    prompts: Sequence[Sequence[tuple[Conditioning, ...]]]
+    """As the U-Net's: for each prompt and each evaluation."""
+    scales: npt.NDArray[np.float32]
+    """`[evaluations]`"""
+
+
+def encode_hint(runner: Runner, use: ControlUse) -> npt.NDArray[np.float32]:
+    """The hint's features `[1, channels, h, w]`. Raises `NumericError` for NaN or Inf."""
+    image = use.hint.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+    outputs = call(runner, {"image": np.ascontiguousarray(image)})
+    check_outputs(runner.name, outputs)
+    return outputs[HINT]
+
+
+class Residuals:
+    """(a prompt's group of rows, evaluation, latents) → inputs of the U-Net, by name."""
+
+    def __init__(self, parts: Sequence[ControlPart], held: Sequence[Mapping[int, Held]]) -> None:
+        """`held`: of each ControlNet by the identity of what it is given."""
+        self._parts, self._held = parts, held
+
+    @classmethod
+    def held(cls, parts: Sequence[ControlPart], stack: ExitStack) -> Self:
+        """Hand over to every ControlNet what does not change, until the stack ends."""
+
+        def hold(part: ControlPart, conditioning: Conditioning) -> Held:
+            rows = conditioning.time_vectors.shape[1]
+            held = part.runner.hold({**conditioning.key_values, HINT: np.repeat(part.hint, rows, axis=0)})
+            stack.callback(held.release)
+            return held
+
+        given = [
+            {id(side): side for texts in part.prompts for sides in texts for side in sides}.items() for part in parts
+        ]
+        return cls(
+            parts,
+            [{key: hold(part, side) for key, side in sides} for part, sides in zip(parts, given, strict=True)],
+        )
+
+    def __call__(self, prompt: int, group: int, evaluation: int, latents: npt.NDArray[np.float32]) -> dict[str, Value]:
+        """`latents`: `[rows, channels, h, w]`, as the U-Net gets them. ControlNets that do not count do not run.
+
+        Where none counts there is nothing: the U-Net is then asked without what ControlNets add.
+        """
+        found: dict[str, Value] = {}
+        for part, held in zip(self._parts, self._held, strict=True):
+            scale = part.scales[evaluation]
+            if scale == 0:
+                continue
+            side = part.prompts[prompt][evaluation][group]
+            inputs = {
+                "latents": latents,
+                TIME_VECTORS: side.time_vectors[evaluation],
+                CONTROL_SCALE: np.array([scale], np.float32),
+            }
+            names = [tensor.name for tensor in part.runner.spec.outputs]
+            given = part.runner(inputs, held[id(side)], keep=names)
+            found = {
+                name: np.asarray(found[name]) + np.asarray(value) if name in found else value
+                for name, value in given.items()
+            }
+        return found

@@ -1,0 +1,51 @@
+"""What `engine.json` says of a ControlNet or an IP-Adapter must agree with itself and with the base that it is for."""
+
+from collections.abc import Iterator
+
+from ..architecture import Models, UNetArchitecture
+from ..bounds import LEVELS, outside
+from ..companion import CONTROLNET, HINT_LEVELS, Companion
+from ..image_prompt import IMAGE_PROMPT, VISION, IPAdapterArchitecture
+
+
+def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
+    """What is out of bounds among its numbers, and where they contradict those of the models that it was built with."""
+    controlnet, adapter = companion.controlnet, companion.ip_adapter
+    if (controlnet is None) == (adapter is None):
+        yield " has a ControlNet and an IP-Adapter, or none of both; one is allowed"
+        return
+    if adapter is not None:
+        yield from (f".ip_adapter{fault}" for fault in _adapter_faults(adapter, models))
+    if controlnet is None:
+        return
+    yield from (f".controlnet.{fault}" for fault in outside(controlnet, CONTROLNET))
+    if len(controlnet.hint_widths) != HINT_LEVELS:
+        yield f".controlnet.hint_widths are {len(controlnet.hint_widths)}, they must be {HINT_LEVELS}"
+    yield from (f".controlnet{fault}" for fault in level_faults(controlnet))
+    if "base" not in models.denoisers:
+        yield ".controlnet was built with a base, and models has none"
+    elif misfit := controlnet.misfits(models.denoisers["base"].unet):
+        yield f".controlnet does not fit: {misfit}"
+
+
+def _adapter_faults(adapter: IPAdapterArchitecture, models: Models) -> Iterator[str]:
+    yield from (f".{fault}" for fault in outside(adapter, IMAGE_PROMPT))
+    yield from (f".vision.{fault}" for fault in outside(adapter.vision, VISION))
+    if adapter.vision.image_size % adapter.vision.patch_size:
+        yield f".vision.image_size is {adapter.vision.image_size}, no multiple of {adapter.vision.patch_size}"
+    if adapter.plus != (adapter.resampler_heads > 0 and adapter.resampler_depth > 0 and adapter.resampler_inner > 0):
+        yield " has a resampler in part"
+    if "base" not in models.denoisers:
+        yield " was built with a base, and models has none"
+    elif misfit := adapter.misfits(models.denoisers["base"].unet):
+        yield f" does not fit: {misfit}"
+
+
+def level_faults(unet: UNetArchitecture) -> Iterator[str]:
+    """Lists that are not as long as there are levels, and too many of those."""
+    levels = len(unet.block_out_channels)
+    if not LEVELS[0] <= levels <= LEVELS[1]:
+        yield f".block_out_channels has {levels} levels, {LEVELS[0]} to {LEVELS[1]} are allowed"
+    for name in ("transformer_layers", "up_transformer_layers", "heads"):
+        if len(getattr(unet, name)) != levels:
+            yield f".{name} has {len(getattr(unet, name))} numbers for {levels} levels"

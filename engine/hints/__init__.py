@@ -1,0 +1,1 @@
+"""Pictures that steer: whatever a caller gives → numbers, and edges found in them."""

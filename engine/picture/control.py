@@ -1,0 +1,86 @@
+"""ControlNets in the settings of a picture, as sd-webui-controlnet writes them: `ControlNet 0: "Module: canny, …"`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..request.controls import PREPROCESSORS, ControlUse
+from ..request.image_prompt import ImagePrompt
+
+KEY, IP_ADAPTER = "ControlNet", "IP-Adapter"
+_MOST = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What a picture says of one ControlNet; None where it says nothing that can be read. The hint is not inside."""
+
+    module: str | None = None
+    weight: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+def describe_controls(uses: tuple[ControlUse, ...]) -> dict[str, str]:
+    """The settings of a picture's ControlNets."""
+    return {
+        f"{KEY} {index}": (
+            f"Module: {use.preprocess or 'none'}, Model: {use.model}, Weight: {_plain(use.scale)}, "
+            f"Resize Mode: Just Resize, Guidance Start: {_plain(use.start)}, Guidance End: {_plain(use.end)}"
+        )
+        for index, use in enumerate(uses)
+    }
+
+
+def describe_image_prompt(prompt: ImagePrompt | None) -> dict[str, str]:
+    """The settings of a picture's IP-Adapter: ours, for AUTOMATIC1111 has it as one more ControlNet."""
+    if prompt is None:
+        return {}
+    return {IP_ADAPTER: f"Model: {prompt.model}, Weight: {_plain(prompt.scale)}, Pictures: {len(prompt.pixels)}"}
+
+
+def read_weight(settings: Mapping[str, str]) -> float | None:
+    """What settings say of how much an IP-Adapter counted."""
+    return _number(_values(settings.get(IP_ADAPTER, "")).get("Weight"))
+
+
+def read_controls(settings: Mapping[str, str]) -> list[Described]:
+    """What settings say of ControlNets, in their order; ours, or another program's."""
+    found = []
+    for index in range(_MOST):
+        text = settings.get(f"{KEY} {index}")
+        if text is None:
+            break
+        values = _values(text)
+        module = values.get("Module", "").lower()
+        found.append(
+            Described(
+                module=module if module in PREPROCESSORS else None,
+                weight=_number(values.get("Weight")),
+                start=_number(values.get("Guidance Start")),
+                end=_number(values.get("Guidance End")),
+            )
+        )
+    return found
+
+
+def is_control(key: str) -> bool:
+    """Whether a setting of that name is a ControlNet's."""
+    name, _, number = key.partition(" ")
+    return key == IP_ADAPTER or (name == KEY and number.isdigit())
+
+
+def _values(text: str) -> dict[str, str]:
+    return {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in text.split(","))}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _plain(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")

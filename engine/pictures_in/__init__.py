@@ -1,0 +1,1 @@
+"""Pictures as input: what a caller may give, brought into one form."""

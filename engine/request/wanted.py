@@ -1,0 +1,14 @@
+"""What a request needs of a component beyond its plain graph: inputs of open graphs, besides LoRAs."""
+
+from ..companion import RESIDUALS
+from ..image_prompt import IMAGE_KEY_VALUES
+from .request import ResolvedRequest
+
+_UNET = "base/unet"
+
+
+def inputs_wanted(request: ResolvedRequest) -> dict[str, tuple[str, ...]]:
+    """Component → inputs that its graph must take; one of a kind stands for all."""
+    names = [f"{RESIDUALS}.0"] if request.controls else []
+    names += [f"{IMAGE_KEY_VALUES}.0.key"] if request.image_prompt is not None else []
+    return {_UNET: tuple(names)} if names else {}

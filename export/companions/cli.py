@@ -1,0 +1,97 @@
+"""`pocketxl build-controlnet` and `build-ip-adapter`: what is used beside an engine → a folder."""
+
+import argparse
+from pathlib import Path
+
+from ...engine.commands.base import Command
+from ..cli import add_build_options, progress_of, tell
+
+
+def _configure_controlnet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="ControlNet for SDXL: diffusers folder or single-file .safetensors")
+    parser.add_argument(
+        "--base", required=True, help="SDXL base that it is calibrated with: diffusers folder, .safetensors, or hub id"
+    )
+    parser.add_argument("--config", type=Path, help="config.json of a single file that is of another size than SDXL's")
+    parser.add_argument("--vae", type=Path, help="VAE in place of the base's own")
+    _configure(parser, "control/unet:conv_in")
+
+
+def _configure_ip_adapter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="IP-Adapter for SDXL, plain or Plus: .safetensors file")
+    parser.add_argument(
+        "--image-encoder", required=True, help="folder of the CLIP image encoder that it was trained with"
+    )
+    parser.add_argument(
+        "--base", required=True, help="SDXL base, of which the widths count: diffusers folder, .safetensors, or hub id"
+    )
+    _configure(parser, "image_prompt/encoder:visual_projection")
+
+
+def _configure(parser: argparse.ArgumentParser, layer: str) -> None:
+    from ..quantize.recipes import RECIPES
+
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder to make")
+    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, onnx-fp16 (default: cpu)")
+    parser.add_argument("--recipe", help=f"how weights are stored: {', '.join(RECIPES)} (default: the target's)")
+    parser.add_argument("--base-config", type=Path, help="diffusers folder that describes the base's single file")
+    add_build_options(parser, layer)
+
+
+def _run_controlnet(args: argparse.Namespace) -> int:
+    from .controlnet import build_controlnet
+
+    report = build_controlnet(
+        args.source,
+        args.output,
+        base=args.base,
+        target=args.target,
+        recipe=args.recipe,
+        config=args.config,
+        base_config=args.base_config,
+        vae=args.vae,
+        calibration_size=args.calibration_size,
+        keep=args.keep,
+        strict=args.strict,
+        force=args.force,
+        threads=args.threads,
+        progress=progress_of(args),
+    )
+    tell(report, args)
+    return 0
+
+
+def _run_ip_adapter(args: argparse.Namespace) -> int:
+    from .ip_adapter import build_ip_adapter
+
+    report = build_ip_adapter(
+        args.source,
+        args.output,
+        image_encoder=args.image_encoder,
+        base=args.base,
+        target=args.target,
+        recipe=args.recipe,
+        base_config=args.base_config,
+        keep=args.keep,
+        strict=args.strict,
+        force=args.force,
+        threads=args.threads,
+        progress=progress_of(args),
+    )
+    tell(report, args)
+    return 0
+
+
+controlnet = Command(
+    help="turn a ControlNet into a folder that is used beside an engine",
+    example="pocketxl build-controlnet controlnet-canny-sdxl-1.0 --base sd_xl_base_1.0.safetensors -o canny",
+    configure=_configure_controlnet,
+    run=_run_controlnet,
+)
+ip_adapter = Command(
+    help="turn an IP-Adapter and its image encoder into a folder that is used beside an engine",
+    example="pocketxl build-ip-adapter ip-adapter_sdxl_vit-h.safetensors --image-encoder image_encoder "
+    "--base sd_xl_base_1.0.safetensors -o pictures",
+    configure=_configure_ip_adapter,
+    run=_run_ip_adapter,
+)

@@ -1,0 +1,117 @@
+"""`--control`: pictures that are steered from the command line, and made again by `--like`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pocketxl.engine.commands.control import Controls, _names, _parsed
+from pocketxl.engine.errors import RequestError
+from pocketxl.engine.picture.files import read_settings
+
+from ...fixtures.command_line import Shown, run
+from ...fixtures.controlnets import edges
+
+Folders = Mapping[str, tuple[Path, Path]]
+SIZE = ("--width", 64, "--height", 64, "--steps", 2, "--no-refiner", "--seed", 3)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.fromarray(edges(80, 60)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def generate(capsys: pytest.CaptureFixture[str], engine: Path, *more: object) -> Shown:
+    words = ("generate", "a red cat", "--engine", engine, "--quiet", *more)
+    return run(capsys, *(str(word) for word in words))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_a_picture_is_steered_and_says_by_what_and_is_made_again(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_controlnets: Folders, photo: Path, tmp_path: Path
+) -> None:
+    folder = tiny_controlnets["canny"][1]
+    first, again, plain = (tmp_path / f"{name}.png" for name in ("first", "again", "plain"))
+    control = ("--control-preprocess", "canny", "--control-end", "0.5")
+    made = generate(capsys, tiny_engine, *SIZE, "--control", f"{folder}={photo}:0.7", *control, "-o", first)
+    assert made.status == 0, made.err
+    said = read_settings(first)["ControlNet 0"]
+    assert said.startswith("Module: canny, Model: canny [")
+    assert said.endswith("Weight: 0.7, Resize Mode: Just Resize, Guidance Start: 0, Guidance End: 0.5")
+    like = ("--like", first, "--control", f"{folder}={photo}", "-o", again)
+    assert generate(capsys, tiny_engine, *like).status == 0
+    assert (pixels(again) == pixels(first)).all()
+    assert generate(capsys, tiny_engine, *SIZE, "-o", plain).status == 0
+    assert (pixels(plain) != pixels(first)).any()
+    assert "ControlNet 0" not in read_settings(plain)
+
+
+def test_like_says_that_the_hint_is_not_inside(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_controlnets: Folders, photo: Path, tmp_path: Path
+) -> None:
+    folder = tiny_controlnets["canny"][1]
+    generate(capsys, tiny_engine, *SIZE, "--control", f"{folder}={photo}", "-o", tmp_path / "a.png")
+    words = ("generate", "--like", tmp_path / "a.png", "--engine", tiny_engine, "-o", tmp_path / "b.png", "--json")
+    shown = run(capsys, *map(str, words))
+    messages = [event["message"] for event in shown.events() if event["event"] == "warning"]
+    assert any("not inside; give --control for ControlNet 0" in message for message in messages)
+
+
+def test_the_plan_has_it(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_controlnets: Folders, photo: Path
+) -> None:
+    shown = run(capsys, "plan", str(tiny_engine), "--control", f"{tiny_controlnets['canny'][1]}={photo}")
+    assert shown.status == 0
+    assert "hint canny" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--control", "canny"), "give FOLDER=PICTURE"),
+        (("--control", "=x.png"), "give FOLDER=PICTURE"),
+        (("--control-end", "0.5"), "--control-end was given without --control"),
+        (("--control", "nowhere=x.png"), "is not an engine folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in generate(capsys, tiny_engine, *arguments).complaint()
+
+
+TEXT = st.text(st.characters(exclude_characters="=\0"), min_size=1)
+
+
+@given(TEXT, TEXT.filter(lambda text: ":" not in text), st.floats(0, 10))
+def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scale: float) -> None:
+    assert _parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
+    assert _parsed("--control", f"{folder}={picture}") == (folder, picture, None)
+    assert _parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
+
+
+@given(st.lists(TEXT, max_size=5))
+def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
+    from pocketxl.engine.control.network import _NAME
+
+    names = _names(folders)
+    assert len(set(names)) == len(folders)
+    assert all(_NAME.fullmatch(name) for name in names)
+
+
+def test_nothing_asked_is_nothing_given() -> None:
+    from argparse import Namespace
+
+    none = Namespace(control=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None)
+    assert Controls(none).options == {}
+    assert Controls(none).folders == {"controlnets": {}, "ip_adapter": None}
+    with pytest.raises(RequestError):
+        Controls(Namespace(**{**vars(none), "control_start": 0.1}))
