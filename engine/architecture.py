@@ -233,6 +233,11 @@ class Models:
     """Red, green and blue of each latent channel, then what is added (`engine.preview`); empty: not known."""
 
     @property
+    def clip_skip(self) -> int:
+        """That of the text encoders, which all have the same."""
+        return max(encoder.clip_skip for encoder in self.text_encoders.values())
+
+    @property
     def native_size(self) -> int:
         """Width and height in pixels that the models were trained for."""
         first = self.denoisers["base"] if "base" in self.denoisers else next(iter(self.denoisers.values()))

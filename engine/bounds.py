@@ -48,6 +48,7 @@ TEXT_ENCODER: Bounds = {
     "layer_norm_eps": (1e-12, 1.0),
     "max_position_embeddings": (3, 1024),
     "projection_dim": (0, MOST_CHANNELS),
+    "clip_skip": (0, 62),
 }
 VAE: Bounds = {
     "block_out_channels": (1, MOST_CHANNELS),

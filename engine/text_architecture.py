@@ -1,6 +1,6 @@
 """The numbers that shape a text encoder, and its edge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .specs import INT, ComponentSpec, Role, TensorSpec
@@ -38,6 +38,9 @@ class TextEncoderArchitecture:
     projection_dim: int = 0
     """Width of the pooled output; 0 for an encoder without one."""
     output: TextOutput = TextOutput.PENULTIMATE
+    clip_skip: int = field(default=0, metadata={"sparse": True})  # as `folder.schema.SPARSE`
+    """How many layers before the penultimate one the hidden states are read; diffusers' `clip_skip`, for the negative
+    prompt too."""
 
     @property
     def pooled(self) -> bool:

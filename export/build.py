@@ -27,6 +27,7 @@ from ..engine.progress import Progress, Silent, track
 from ..engine.request.limits import integer
 from ..engine.runners import open_runners
 from .checkpoint.tiny import open_tiny_decoder
+from .clip_skip import skipping
 from .components import Component
 from .job import (
     Job,
@@ -89,6 +90,7 @@ def build(
     prediction_type: str | None = None,
     zero_snr: bool | None = None,
     vae: Path | None = None,
+    clip_skip: int = 0,
     tiny_decoder: Path | None = None,
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
@@ -103,6 +105,7 @@ def build(
     for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
+    `clip_skip`: layers before the penultimate at which text encoders are read, as diffusers counts them.
     `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
     or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
@@ -122,8 +125,8 @@ def build(
     check(chosen, asked)
     machine = chosen.machine()
     job = prepare(
-        open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae),
-        None if refiner is None else open_as(refiner, "refiner", refiner_config, vae=vae),
+        skipping(open_as(source, "base", config, asked_noise(prediction_type, zero_snr), vae), clip_skip),
+        None if refiner is None else skipping(open_as(refiner, "refiner", refiner_config, vae=vae), clip_skip),
         target=chosen,
         machine=machine,
         recipe=asked,

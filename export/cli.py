@@ -55,6 +55,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the base was trained to zero terminal SNR, whatever its file says of it",
     )
+    parser.add_argument(
+        "--clip-skip",
+        type=int,
+        default=0,
+        help="read the text encoders so many layers before the penultimate one (default: 0, as SDXL is made)",
+    )
     add_build_options(parser, "base/unet:conv_in")
 
 
@@ -99,6 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         prediction_type=args.prediction_type,
         zero_snr=args.zero_snr,
         vae=args.vae,
+        clip_skip=args.clip_skip,
         tiny_decoder=args.tiny_decoder,
         calibration_size=args.calibration_size,
         keep=args.keep,

@@ -1,17 +1,12 @@
 """Text encoders for prompts with embeddings: their open graphs, which take vectors in place of tokens."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from ..errors import IncompatibleError
-from ..inversion.read import TOKEN_EMBEDDINGS, Inversion
+from ..inversion.read import TOKEN_EMBEDDINGS
 from ..request.request import ResolvedRequest
 from ..runners.adapted import Adapted, Opens, graph_for
 from ..runners.base import Runner
-
-
-def inversions(request: ResolvedRequest) -> tuple[Inversion, ...]:
-    """The embeddings that the texts of a request hold, each once."""
-    return tuple(dict.fromkeys(_all(request)))
 
 
 def taking_vectors(runners: Mapping[str, Runner], request: ResolvedRequest) -> dict[str, Runner]:
@@ -21,7 +16,8 @@ def taking_vectors(runners: Mapping[str, Runner], request: ResolvedRequest) -> d
     without such graphs.
     """
     found: dict[str, Runner] = {}
-    for name in dict.fromkeys(encoder for one in inversions(request) for encoder in one.vectors):
+    used = [one for prompt in request.prompts for one in prompt.inversions]
+    for name in dict.fromkeys(encoder for one in used for encoder in one.vectors):
         runner = runners[name]
         if isinstance(runner, Adapted):
             takes = any(tensor.name == TOKEN_EMBEDDINGS for tensor in runner.open.graph.inputs)
@@ -36,11 +32,3 @@ def taking_vectors(runners: Mapping[str, Runner], request: ResolvedRequest) -> d
             )
         found[name] = opened
     return found
-
-
-def _all(request: ResolvedRequest) -> Iterator[Inversion]:
-    for prompt in request.prompts:
-        for text in (prompt.prompt, prompt.prompt_2, prompt.negative_prompt, prompt.negative_prompt_2):
-            if text is not None:
-                for one in (text, *(each for _, each in text.schedule)):
-                    yield from (what for what, _ in one.runs if isinstance(what, Inversion))

@@ -109,6 +109,11 @@ def _warnings(
             yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:
             yield f"the picture was made with {other}, and this engine is {pipe.name} ({pipe.digest[:HASH_DIGITS]})"
+        if missing := like.other_embeddings(request.prompts[0]):
+            yield (
+                f"the picture was made with the embeddings {', '.join(missing[:5])}, which are not here as they were; "
+                "--embedding-folder names the folder that they lie in"
+            )
         if others := like.other_loras(request.loras):
             yield f"other files than the picture was made with: {', '.join(others)}"
         yield from other_pictures(like, request)
@@ -120,7 +125,7 @@ def _warnings(
         part
         for text in texts
         if text is not None
-        for part in unsupported_syntax(text.given)
+        for part in unsupported_syntax(text.given, embeddings=args.embedding_folder is not None)
         if not (args.lora_folder and part.startswith(("<lora:", "<lyco:")))
     )
     if found:

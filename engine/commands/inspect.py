@@ -7,8 +7,7 @@ from ..errors import RequestError, StorageError
 from ..folder.manifest import read_manifest
 from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
-from ..picture.files import read_picture
-from ..picture.infotext import parse
+from ..picture.files import read_picture, read_settings
 from ..picture.parameters import HASH_DIGITS
 from ..stored.header import SUFFIXES
 from .adapter import show_adapter
@@ -41,9 +40,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _picture(path: Path, as_json: bool) -> None:
     header = read_picture(path)
-    settings = parse(header.parameters) if header.parameters is not None else {}
+    settings = read_settings(path)
     if as_json:
         emit("picture", path=str(path), width=header.width, height=header.height, parameters=settings)
+    elif header.parameters is None and settings:
+        say("\n".join(f"{name}: {value}" for name, value in settings.items()), lines=True)
     elif header.parameters is None:
         say(f"{path}: {header.width}x{header.height}, no generation parameters inside")
     else:

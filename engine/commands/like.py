@@ -11,12 +11,13 @@ from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
 from ..picture.lora_hashes import KEY, read_hashes, without_tags
-from ..picture.parameters import HANDOFFS, keywords
+from ..picture.parameters import HANDOFFS, INVERSIONS, keywords
 from ..request.decoders import SETTING as DECODER
 from ..request.decoders import TINY, decoder_of
 from ..request.hires import UPSCALERS
 from ..request.loras import LoraUse
 from ..request.options import OPTIONS
+from ..request.request import Prompt
 from ..request.untold import untold
 from ..sampling.samplers.table import find_sampler, find_schedule
 
@@ -24,8 +25,12 @@ _OURS = {
     PROMPT, NEGATIVE, "Sampler", "Schedule type", "Size", "Refiner", DECODER, *HANDOFFS, *LABELS,
     *(row.label for row in OPTIONS.values() if row.label is not None),
 }  # fmt: skip
-_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template"}
-"""Nothing to be done about: the prompts are there as chance made them."""
+_TOLD_ELSEWHERE = {KEY, "Model", "Model hash", "Version", "RNG", "Template", "Negative Template", INVERSIONS}
+"""Templates need nothing: the prompts are there as chance made them."""
+_WITHOUT_EFFECT = {"sdxl": {"Clip skip"}}
+"""By family, what AUTOMATIC1111 writes and does not heed: SDXL is always read at the penultimate layer."""
+HASH_LEAST = 10
+"""Digits of an embedding's hash that count: programs write 10 or 12."""
 
 
 class Like:
@@ -49,7 +54,8 @@ class Like:
         Raises `RequestError` for a setting that cannot be read.
         """
         settings = dict(self._settings)
-        left_out = [name for name in settings if name not in _OURS | _TOLD_ELSEWHERE and not is_control(name)]
+        ours = _OURS | _TOLD_ELSEWHERE | _WITHOUT_EFFECT.get(models.family, set())
+        left_out = [name for name in settings if name not in ours and not is_control(name)]
         for key, find in (("Sampler", find_sampler), ("Schedule type", find_schedule)):
             try:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
@@ -73,6 +79,13 @@ class Like:
             if tagged and not loras:
                 left_out.append(f"{KEY} ({', '.join(read_hashes(settings))}; give --lora-folder)")
         return keywords(settings), left_out
+
+    def other_embeddings(self, prompt: Prompt) -> list[str]:
+        """The embeddings that the picture names and this call's prompt does not hold as they were."""
+        here = {(one.name.lower(), one.digest[:HASH_LEAST]) for one in prompt.inversions}
+        told = [part.rpartition(":") for part in self._settings.get(INVERSIONS, "").split(",") if ":" in part]
+        wanted = [(name.strip(), digest.strip()) for name, _, digest in told]
+        return [name for name, digest in wanted if (name.lower(), digest.lower()[:HASH_LEAST]) not in here]
 
     @property
     def settings(self) -> Mapping[str, str]:

@@ -113,7 +113,7 @@ class ClipTransformer(nn.Module):
         a = architecture
         whole = a.pooled or a.output is TextOutput.LAST_NORMED
         self.embeddings = ClipEmbeddings(a)
-        self.encoder = ClipEncoder(a, a.num_hidden_layers - (not whole))
+        self.encoder = ClipEncoder(a, a.num_hidden_layers - (0 if whole else 1 + a.clip_skip))
         if whole:
             self.final_layer_norm = nn.LayerNorm(a.hidden_size, eps=a.layer_norm_eps)
 
@@ -125,6 +125,7 @@ class ClipTextEncoder(nn.Module):
         super().__init__()
         a = architecture
         self.pooled, self.output, self.end_of_text = a.pooled, a.output, a.eos_token_id
+        self.read_after = a.num_hidden_layers - 1 - a.clip_skip
         self.text_model = ClipTransformer(a)
         if a.pooled:
             self.text_projection = nn.Linear(a.hidden_size, a.projection_dim, bias=False)
@@ -134,8 +135,10 @@ class ClipTextEncoder(nn.Module):
         model = self.text_model
         *layers, last = model.encoder.layers
         x = model.embeddings(input_ids)
-        for layer in layers:
+        read = x
+        for index, layer in enumerate(layers, 1):
             x = layer(x)
+            read = x if index == self.read_after else read
         normed = self.output is TextOutput.LAST_NORMED
         if not self.pooled:
             return model.final_layer_norm(last(x)) if normed else last(x)  # type: ignore[no-any-return]
@@ -145,4 +148,4 @@ class ClipTextEncoder(nn.Module):
         if normed:
             states = model.final_layer_norm(states)
             return states, self.text_projection(rows_at(states, marks.argmax(-1)))
-        return x, self.text_projection(model.final_layer_norm(rows_at(states, marks.argmax(-1))))
+        return read, self.text_projection(model.final_layer_norm(rows_at(states, marks.argmax(-1))))

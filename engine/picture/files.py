@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import IntegrityError, RequestError, StorageError
 from ..folder.durable import sync, write_new, write_whole
-from . import jpeg, png, webp
+from . import comfyui, jpeg, png, webp
 from .header import PictureHeader
 from .infotext import parse, write
 
@@ -99,6 +99,11 @@ def read_picture(path: Path) -> PictureHeader:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The settings inside a picture, empty where it has none; `parameters.keywords` makes a call of them."""
-    text = read_picture(path).parameters
-    return {} if text is None else parse(text)
+    """The settings inside a picture, ours or another program's, empty where it has none.
+
+    `parameters.keywords` makes a call of them.
+    """
+    header = read_picture(path)
+    if header.parameters is not None:
+        return parse(header.parameters)
+    return {} if header.graph is None else comfyui.settings_of(header.graph)

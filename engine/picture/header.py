@@ -13,3 +13,5 @@ class PictureHeader:
     width: int
     height: int
     parameters: str | None
+    graph: str | None = None
+    """ComfyUI's, where the file has one and no `parameters`."""

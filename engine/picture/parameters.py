@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..inversion.read import HASH_DIGITS as TI_DIGITS
 from ..request.decoders import FULL, LABELS, SETTING, decoder_of
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
@@ -15,6 +16,8 @@ from .lora_hashes import hashes_of, tags_of
 
 HANDOFFS = ("Refiner switch at", "Denoising end")
 """Where the base stops: with a refiner, and without."""
+INVERSIONS = "TI hashes"
+"""Embeddings of the prompts, each with the start of its file's sha256."""
 HASH_DIGITS = 10
 """Of an engine's digest in settings, as many as AUTOMATIC1111 shows of a checkpoint's."""
 # Always told, in AUTOMATIC1111's order; the other options follow where they are not at their defaults.
@@ -56,6 +59,11 @@ def describe(
     for label, template in (("Template", prompt.template), ("Negative Template", prompt.negative_template)):
         if template is not None:
             settings[label] = template
+    if prompt.inversions:
+        settings[INVERSIONS] = ", ".join(f"{one.name}: {one.digest[:TI_DIGITS]}" for one in prompt.inversions)
+    if request.clip_skip:
+        # AUTOMATIC1111 counts from the last layer on, from 1: the penultimate, SDXL's own, is 2.
+        settings["Clip skip"] = str(2 + request.clip_skip)
     settings |= describe_inputs(request, image)
     if request.decoder != FULL:
         settings[SETTING] = LABELS[request.decoder]

@@ -13,6 +13,7 @@ from .header import MAX_TEXT_BYTES, PictureHeader
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = b"parameters"
+COMFYUI_KEYWORD = b"prompt"
 MAX_FILE_BYTES = 1 << 30
 _BLOCK = 1 << 20
 
@@ -44,6 +45,7 @@ def read_png(file: BinaryIO, name: str) -> PictureHeader:
         raise IntegrityError(f"{name} is not a PNG file")
     size: tuple[int, int] | None = None
     parameters: str | None = None
+    graph: str | None = None
     while True:
         head = file.read(8)
         if len(head) < 8:
@@ -57,10 +59,12 @@ def read_png(file: BinaryIO, name: str) -> PictureHeader:
             if kind != b"IHDR" or len(data) != 13:
                 raise IntegrityError(f"{name} is damaged: a PNG file begins with its size")
             size = struct.unpack(">II", data[:8])
-        elif kept and parameters is None:
-            parameters = _text(kind, data, name)
+        elif kept:
+            parameters = _text(kind, data, name, KEYWORD) if parameters is None else parameters
+            graph = _text(kind, data, name, COMFYUI_KEYWORD) if graph is None else graph
         elif kind == b"IEND":
-            return PictureHeader(width=size[0], height=size[1], parameters=parameters)
+            own = graph if parameters is None else None
+            return PictureHeader(width=size[0], height=size[1], parameters=parameters, graph=own)
 
 
 def _checked_chunk(file: BinaryIO, kind: bytes, length: int, *, keep: bool, name: str) -> bytes:
@@ -79,10 +83,10 @@ def _checked_chunk(file: BinaryIO, kind: bytes, length: int, *, keep: bool, name
     return data
 
 
-def _text(kind: bytes, data: bytes, name: str) -> str | None:
-    """The text of a tEXt, zTXt or iTXt chunk with our keyword (PNG specification, section 11.3.3)."""
+def _text(kind: bytes, data: bytes, name: str, wanted: bytes) -> str | None:
+    """The text of a tEXt, zTXt or iTXt chunk with a keyword (PNG specification, section 11.3.3)."""
     keyword, _, rest = data.partition(b"\0")
-    if keyword != KEYWORD or kind == b"IHDR":
+    if keyword != wanted or kind == b"IHDR":
         return None
     try:
         if kind == b"tEXt":

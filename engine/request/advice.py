@@ -6,7 +6,7 @@ ADVICE = {
     "scheduler": "use sampler and schedule", "aspect_ratio": "use size_of(...) for width and height",
     "return_dict": "the result always has .images",
     "callback_on_step_end_tensor_inputs": "callbacks get the latents",
-    "callback": "use callback_on_step_end", "clip_skip": "the penultimate layer is built into the engine",
+    "callback": "use callback_on_step_end",
     "init_image": "use image", "mask": "use mask_image", "denoising_strength": "use strength",
     "masked_image_latents": "they are made of image and mask_image",
     "ip_adapter_image_embeds": "give ip_adapter_image",

@@ -51,7 +51,7 @@ def prompt_schedule(text: str, steps: int) -> list[tuple[int, str]]:
 
     Any text is taken, in linear time; raises `RequestError` for more than `MOST_CHANGES` changes in it.
     """
-    tree = _parse(text) if "[" in text else [text]
+    tree: list[_Node] = _parse(text) if "[" in text else [text]
     ends = {steps}
     for node in _changes(tree):
         if isinstance(node, _Alternating):

@@ -30,6 +30,7 @@ class CallOptions(TypedDict, total=False):
     negative_prompt_embeds: Any
     pooled_prompt_embeds: Any
     negative_pooled_prompt_embeds: Any
+    clip_skip: int | None
     output_type: str
     guidance_rescale: float
     guidance_start: float

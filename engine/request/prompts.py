@@ -1,7 +1,8 @@
 """The texts of a call, one row a prompt: alone or as lists, literal, or templates that chance makes prompts of."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import RequestError
@@ -37,21 +38,22 @@ def read_templates(
         made = {
             name: None if text is None else dynamic.expand(checked_text(name, text), seed) for name, text in row.items()
         }
-        templates = {
-            field: row[name]
-            for field, name in (("template", "prompt"), ("negative_template", "negative_prompt"))
-            if made[name] != row[name]
-        }
-        found.append(_prompt(texts, made, **templates))
+        found.append(
+            replace(
+                _prompt(texts, made),
+                template=row["prompt"] if made["prompt"] != row["prompt"] else None,
+                negative_template=row["negative_prompt"] if made["negative_prompt"] != row["negative_prompt"] else None,
+            )
+        )
     return tuple(found)
 
 
-def _prompt(texts: Texts, row: dict[str, Any], **templates: str) -> Prompt:
-    prompt, *others = _NAMES
+def _prompt(texts: Texts, row: Mapping[str, Any]) -> Prompt:
     return Prompt(
-        prompt=texts.text(prompt, row[prompt]),
-        **{name: texts.optional(name, row[name]) for name in others},
-        **templates,
+        prompt=texts.text("prompt", row["prompt"]),
+        prompt_2=texts.optional("prompt_2", row["prompt_2"]),
+        negative_prompt=texts.optional("negative_prompt", row["negative_prompt"]),
+        negative_prompt_2=texts.optional("negative_prompt_2", row["negative_prompt_2"]),
     )
 
 

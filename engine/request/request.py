@@ -64,6 +64,9 @@ class GenerationRequest:
     """(prompts, P), or a mapping; beside `prompt_embeds`."""
     negative_pooled_prompt_embeds: Any = None
     """As `pooled_prompt_embeds`, beside `negative_prompt_embeds`."""
+    clip_skip: int | None = None
+    """How many layers before the penultimate one text encoders are read. `pocketxl build --clip-skip` settles it: this
+    says no more than that it must be so; None: as the engine is."""
     output_type: str = "pil"
     """`pil`, `np` for arrays (n, H, W, 3) in [0, 1], or `latent` for latents (n, 4, H / 8, W / 8)."""
     guidance_rescale: float = 0.0

@@ -84,6 +84,7 @@ def resolve(
         generators=generators,
         latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
         embeddings=embeddings,
+        clip_skip=_clip_skip(request.clip_skip, models.clip_skip),
         height=height,
         width=width,
         sampler=sampler,
@@ -128,7 +129,17 @@ def _embeddings(
     if beside := [name for name in texts if getattr(request, name) not in (None, "")]:
         raise RequestError(f"{beside[0]} and prompt_embeds were both given; give one of them")
     count = len(next(iter(given.values())))
-    return replace(request, prompt=[""] * count, **dict.fromkeys(texts[1:])), given
+    empty = replace(request, prompt=[""] * count, prompt_2=None, negative_prompt=None, negative_prompt_2=None)
+    return empty, given
+
+
+def _clip_skip(value: object, built: int) -> int:
+    if value is not None and (isinstance(value, bool) or value != built):
+        raise RequestError(
+            f"clip_skip is {show(value)}, and this engine was built for {built}; leave it out, or build one with "
+            "`pocketxl build --clip-skip`"
+        )
+    return built
 
 
 def _size(request: GenerationRequest, models: Models, given: GivenPictures | None) -> tuple[int, int]:

@@ -50,6 +50,13 @@ class Prompt:
     """What chance made `prompt` of (`dynamic.py`); None where nothing was."""
     negative_template: str | None = None
 
+    @property
+    def inversions(self) -> tuple[Inversion, ...]:
+        """The embeddings that its texts hold, each once."""
+        texts = [self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2]
+        all_texts = [one for text in texts if text for one in (text, *(changed for _, changed in text.schedule))]
+        return tuple(dict.fromkeys(what for text in all_texts for what, _ in text.runs if isinstance(what, Inversion)))
+
     def at(self, step: int) -> "Prompt":
         """The prompt at a step, counted from 1."""
         prompt, *others = (
@@ -79,6 +86,7 @@ class ResolvedRequest:
     latents: npt.NDArray[np.float32] | None
     embeddings: Given | None
     """Model kind → what the caller gave in place of the prompts, which are empty then."""
+    clip_skip: int
     height: int
     width: int
     sampler: Sampler

@@ -15,14 +15,16 @@ _FOREIGN = re.compile(
 _SHOWN = 40
 
 
-def unsupported_syntax(prompt: str) -> list[str]:
+def unsupported_syntax(prompt: str, *, embeddings: bool = False) -> list[str]:
     """The parts of a prompt that mean something in other programs and are plain words here, each once, shortened.
+
+    `embeddings`: whether the call names a folder of them.
 
     `AND`, `<lora:name:1>`, `{a|b}`, `__file__`, `embedding:name`. Linear time.
     """
     found: dict[str, None] = {}
     for match in _FOREIGN.finditer(prompt):
-        if match[1]:
+        if match[1] and not (embeddings and match[1].startswith("embedding:")):
             text = " ".join(match[0].split())
             found[text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"] = None
     return list(found)

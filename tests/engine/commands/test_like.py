@@ -68,7 +68,7 @@ def test_a_picture_of_another_program_gives_what_is_known(
     shown = like(capsys, tiny_engine, foreign(tmp_path), "-o", tmp_path / "x.png")
     assert shown.status == 0, shown.err
     left, other = shown.err.splitlines()[:2]
-    assert left == "pocketxl: left out, because it is unknown here: Clip skip, Lora hashes"
+    assert left == "pocketxl: left out, because it is unknown here: Lora hashes"
     assert "made with v1-5 (45dee52b)" in other
     found = read_settings(tmp_path / "x.png")
     expected = parse(FOREIGN)

@@ -73,7 +73,7 @@ def test_literal_text_has_no_weights() -> None:
 def test_what_diffusers_has_and_we_have_not_is_refused_with_a_reason() -> None:
     known = set(GenerationRequest.__dataclass_fields__)
     theirs = set(inspect.signature(StableDiffusionXLPipeline.__call__).parameters) - known - {"self", "kwargs"}
-    assert "clip_skip" in theirs
+    assert "cross_attention_kwargs" in theirs
     for name in theirs:
         with pytest.raises(RequestError) as error:
             GenerationRequest.of({"prompt": "", name: None})
