@@ -280,14 +280,8 @@ def _for_component(recipe: Recipe, target: Target, component: Component) -> Reci
 
 
 def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
-    return [
-        recipe.kept,
-        recipe.rules.get(role, ()),
-        recipe.ladder,
-        recipe.bits.get(role),
-        recipe.max_relative_error[role],
-        recipe.calibration,
-    ]
+    rules, bits, most = recipe.rules.get(role, ()), recipe.bits.get(role), recipe.max_relative_error[role]
+    return [recipe.kept, rules, recipe.ladder, bits, most, recipe.calibration]
 
 
 def unread_bytes(checkpoint: Checkpoint) -> int:

@@ -147,11 +147,12 @@ def _text(model: ModelArchitecture, models: Models) -> Iterator[str]:
     encoders = [models.text_encoders[name] for name in names]
     width, pooled = sum(encoder.hidden_size for encoder in encoders), encoders[-1].projection_dim
     added = unet.addition_time_embed_dim, unet.projection_class_embeddings_input_dim
-    if (unet.size_ids is None) != (models.family != SDXL) or any(added) == (unet.size_ids is None):
+    sized = unet.size_ids is not None
+    if sized != (models.family == SDXL) or set(map(bool, added)) != {sized}:
         yield f".unet.size_ids is {unet.size_ids}, with {added} numbers of them, in the family {models.family}"
     if width != unet.cross_attention_dim:
         yield f".unet.cross_attention_dim is {unet.cross_attention_dim}, the text encoders give {width}"
-    if pooled != unet.pooled_dim or bool(pooled) != (unet.size_ids is not None):
+    if pooled != unet.pooled_dim or bool(pooled) != sized:
         yield f".unet takes {unet.pooled_dim} numbers of pooled text, {names[-1]} gives {pooled}"
 
 

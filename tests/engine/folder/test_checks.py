@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketxl.engine import bounds
+from pocketxl.engine import bounds, tiny
 from pocketxl.engine.architecture import TextEncoderArchitecture, UNetArchitecture, VaeArchitecture
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, NumericError
 from pocketxl.engine.folder import manifest
 from pocketxl.engine.folder.manifest import FILE_NAME, Manifest, read_manifest
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.pipeline import Pipeline
+from pocketxl.engine.tiny import TinyDecoderArchitecture
+from pocketxl.engine.topology import Depths
 
 from ...fixtures.manifest_mutations import mutated, sealed
 
@@ -141,6 +143,22 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
         lambda d: assign(part(d), "streaming", streaming(carried={"terms": {"1": 1e308}, "dequantized_bytes": 0})),
         "streaming.carried.terms.1 is 1e\\+308",
     ),
+    "sizes that nobody is told": (lambda d: assign(d["models"], "family", "sd15"), "has no refiner"),
+    "a family without its sizes": (lambda d: assign(base(d)["unet"], "size_ids", None), "size_ids is None"),
+    "sizes of no width": (lambda d: assign(base(d)["unet"], "addition_time_embed_dim", 0), "size_ids is size_crop"),
+    "depths of other layers": (
+        lambda d: assign(base(d)["unet"]["transformer_layers"], 1, [1] * 40),
+        "has 40 numbers for a level of",
+    ),
+    "colours of other channels": (lambda d: assign(d["models"], "latent_colours", [[0, 0, 0]] * 4), "4 rows"),
+    "colours without end": (
+        lambda d: assign(d["models"], "latent_colours", [[0, 0, "inf"]] * 5),
+        "not finite",
+    ),
+    "a tiny decoder of other latents": (
+        lambda d: assign(d["models"], "tiny_decoder", {"latent_channels": 16}),
+        "tiny_decoder takes 16 channels and grows 8-fold, the VAE 4",
+    ),
     "figures of nobody": (lambda d: assign(part(d), "quality_of", "x"), "quality_of is 'x'"),
 }
 
@@ -204,10 +222,11 @@ def test_a_description_without_end_is_not_read(tmp_path: Path) -> None:
         (UNetArchitecture, bounds.UNET),
         (TextEncoderArchitecture, bounds.TEXT_ENCODER),
         (VaeArchitecture, bounds.VAE),
+        (TinyDecoderArchitecture, tiny.BOUNDS),
     ],
 )
 def test_every_number_has_its_bounds(kind: Any, table: bounds.Bounds) -> None:
-    numbers = {f.name for f in dataclasses.fields(kind) if f.type in (int, float, tuple[int, ...])}
+    numbers = {f.name for f in dataclasses.fields(kind) if f.type in (int, float, tuple[int, ...], Depths)}
     assert numbers == set(table)
 
 

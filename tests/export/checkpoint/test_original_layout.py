@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.original_names import unet_places
 from pocketxl.engine.stored.header import StoredTensor, read_header
 from pocketxl.export.checkpoint.families import FAMILIES
 from pocketxl.export.checkpoint.original_layout import UNET, map_components, map_unet
 from pocketxl.export.checkpoint.settings import BUNDLED, read_settings
 
 from ...fixtures.checkpoints import tiny_checkpoint
+from ...fixtures.networks import unet_pair
 from ...fixtures.original_layout import original_unet, original_vae, write_single_file
 
 KINDS = ("base", "refiner")
@@ -126,3 +128,15 @@ def test_sixteen_bit_values_survive_unchanged(tmp_path: Path) -> None:
     expected = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
     assert all(torch.equal(ours.tensor(name), tensor) for name, tensor in expected.items())
     assert {ours.dtype(name) for name in ours} == {"bfloat16"}
+
+
+def test_a_pruned_u_net_has_depths_of_its_own_and_one_resnet_in_the_middle() -> None:
+    """SSD-1B's shape; ComfyUI's `transformer_depth_middle` of -1."""
+    places = unet_places(unet_pair("pruned").architecture)
+    assert {old.split(".")[1] for old in places if old.startswith("middle_block.")} == {"0"}
+    depths: dict[str, int] = {}
+    for old in places:
+        block, found, _ = old.partition(".1.transformer_blocks.")
+        depths[block] = depths.get(block, 0) + bool(found)
+    assert [n for block, n in depths.items() if block.startswith("input_blocks.") and n] == [2, 2, 1, 3]
+    assert [n for block, n in depths.items() if block.startswith("output_blocks.") and n] == [3, 1, 2, 2, 1, 1]
