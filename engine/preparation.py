@@ -72,7 +72,8 @@ class Prepared:
         if self.first is None:
             return Workload.of(self.request, longest, evaluations, guidance=guidance)
         before = self.first.workload
-        most = {k: max(evaluations.get(k, 0), before.evaluations.get(k, 0)) for k in before.evaluations | evaluations}
+        made = before.evaluations
+        most = {kind: max(evaluations.get(kind, 0), made.get(kind, 0)) for kind in (*made, *evaluations)}
         return replace(Workload.of(self.request, longest, most, guidance=guidance), before=before)
 
 

@@ -122,6 +122,10 @@ def test_an_interrupted_first_pass_gives_its_picture_small(pipe: Pipeline) -> No
 
 def test_progress_tells_of_both_passes(pipe: Pipeline) -> None:
     events: list[ProgressEvent] = []
-    pipe(PROMPT, seed=3, hires_scale=1.5, width=64, height=64, refiner=False, progress=events.append, **COMMON)
+
+    def note(event: ProgressEvent) -> None:
+        events.append(event)
+
+    pipe(PROMPT, seed=3, hires_scale=1.5, width=64, height=64, refiner=False, progress=note, **COMMON)
     ends = [event for event in events if event.stage == "denoise" and event.done]
     assert [event.step for event in ends] == [8, 5]

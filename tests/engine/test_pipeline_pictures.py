@@ -92,17 +92,21 @@ def test_a_callback_sees_the_kept_latents_and_may_replace_them(pipe: Pipeline) -
         assert np.array_equal(mine[0][:, black], theirs[0][:, black]), "whatever the prompt"
 
 
+def loaded(pipe: Pipeline) -> bool:
+    return pipe.runners["vae_encoder"].loaded
+
+
 def test_the_encoder_is_loaded_for_a_picture_alone(tiny_engine: Path) -> None:
     with Pipeline.load(tiny_engine, threads=1) as pipe:
         plain: dict[str, Any] = {"num_inference_steps": 2, "width": 64, "height": 64, "refiner": False}
         pipe(PROMPT, **plain)
         pipe(PROMPT, hires_scale=1.5, **plain)
-        assert not pipe.runners["vae_encoder"].loaded
+        assert not loaded(pipe)
         pipe(PROMPT, **IMAGE)
-        assert pipe.runners["vae_encoder"].loaded
+        assert loaded(pipe)
     with Pipeline.load(tiny_engine, threads=1, memory_budget=LEAST) as pipe:
         pipe(PROMPT, **IMAGE)
-        assert not pipe.runners["vae_encoder"].loaded
+        assert not loaded(pipe)
 
 
 @pytest.mark.parametrize("output", ["mean", "logvar"])

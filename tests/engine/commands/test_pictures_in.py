@@ -95,7 +95,7 @@ def test_like_says_when_the_picture_is_another(
 def test_a_second_pass_is_told_and_made_again(
     tiny_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--steps", "4", "--seed", "3", "--width", "64", "--height", "64", "--hires-scale", "1.5")
+    flags = ["--steps", "4", "--seed", "3", "--width", "64", "--height", "64", "--hires-scale", "1.5"]
     flags += ("--hires-steps", "2", "--hires-strength", "0.5", "--hires-upscaler", "lanczos")
     shown = generate(capsys, tiny_engine, "a red cat", "-o", tmp_path / "made.png", *flags)
     assert shown.status == 0, shown.err
