@@ -2,6 +2,7 @@
 
 from math import ceil, isqrt
 
+from .pages import FREE_BYTES
 from .program import DEVIATION, MEAN, ROWS, BandProgram, Segment
 from .walk import bands
 
@@ -9,8 +10,9 @@ STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
 FLOAT = 4
 # Tensors as large as the widest of a band that calls take: what is read, given and between, and what ONNX Runtime's
-# arena, which all segments share, has beyond that, since its regions double. Full-size SDXL in int8 had 24 to 31.
-BAND_COPIES = 32
+# arena, which all segments share, has beyond that, since its regions double. Of full-size SDXL in float32, in bands of
+# 8 MiB, they were 6 at 256 × 256 and 20 at 512 × 512; in int8 and bands of 2 MiB 1 and 9, beside what waits.
+BAND_COPIES = 20
 
 
 def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES) -> int:
@@ -20,7 +22,9 @@ def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES
     """
     out = program.values[program.output]
     side = max(1, isqrt(max(1, pixels)) // out.scale)
-    return min(limit, stored_bytes(program, side)) + _one_band(program, side) + out.pixel_bytes * pixels
+    stored = stored_bytes(program, side)
+    waiting = min(FREE_BYTES, stored)
+    return min(limit, stored) + waiting + _one_band(program, side) + out.pixel_bytes * pixels
 
 
 def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int) -> dict[str, tuple[int, ...]]:

@@ -84,4 +84,4 @@ def _nothing(value: object) -> object:
     assert isinstance(value, ir.Value)
     assert value.shape is not None
     shape = ir.Shape([int(d) for d in value.shape])
-    return ir.LazyTensor(lambda: None, dtype=ir.DataType.FLOAT, shape=shape, name=value.name)  # type: ignore[arg-type, return-value]
+    return ir.LazyTensor(lambda: None, dtype=ir.DataType.FLOAT, shape=shape, name=value.name)
