@@ -15,8 +15,8 @@ from ...fixtures.command_line import Shown, run
 FOREIGN = """a red (apple:1.1)
 Negative prompt: blurry
 Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 9, Size: 72x64, Model hash: 45dee52b,\
- Model: v1-5, Clip skip: 2, Lora hashes: "add_detail: 7c6bad76eb54, x: \\"y\\"", Hires upscale: 2, ADetailer model: face,\
- Version: v1.9.4"""
+ Model: v1-5, Clip skip: 2, Lora hashes: "add_detail: 7c6bad76eb54, x: \\"y\\"",\
+ Hires upscale: 2, ADetailer model: face, Version: v1.9.4"""
 
 
 @pytest.fixture
