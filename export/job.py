@@ -105,7 +105,7 @@ def job_of(
         recipe=recipe,
         configuration=[
             size,
-            {n: c.configuration for n, c in (assembly.beside | assembly.components).items() if n != TINY_DECODER},
+            {n: c.configuration for n, c in {**assembly.beside, **assembly.components}.items() if n != TINY_DECODER},
             {kind: c.scheduler_config for kind, c in assembly.checkpoints.items()},
             {name: {f: c.decode() for f, c in files.items()} for name, files in tokenizer_files.items()},
         ],

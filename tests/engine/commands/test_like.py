@@ -15,7 +15,8 @@ from ...fixtures.command_line import Shown, run
 FOREIGN = """a red (apple:1.1)
 Negative prompt: blurry
 Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 9, Size: 72x64, Model hash: 45dee52b,\
- Model: v1-5, Clip skip: 2, Lora hashes: "add_detail: 7c6bad76eb54, x: \\"y\\"", Hires upscale: 2, Version: v1.9.4"""
+ Model: v1-5, Clip skip: 2, Lora hashes: "add_detail: 7c6bad76eb54, x: \\"y\\"",\
+ Hires upscale: 2, ADetailer model: face, Version: v1.9.4"""
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_picture_of_another_program_gives_what_is_known(
     shown = like(capsys, tiny_engine, foreign(tmp_path), "-o", tmp_path / "x.png")
     assert shown.status == 0, shown.err
     left, other = shown.err.splitlines()[:2]
-    assert left == "pocketxl: left out, because it is unknown here: Lora hashes"
+    assert left == "pocketxl: left out, because it is unknown here: ADetailer model"
     assert "made with v1-5 (45dee52b)" in other
     found = read_settings(tmp_path / "x.png")
     expected = parse(FOREIGN)
@@ -93,7 +94,7 @@ def test_samplers_that_are_unknown_are_left_out(
     text = FOREIGN.replace("DPM++ 2M", "DPM fast").replace("Karras", "Turbo")
     shown = like(capsys, tiny_engine, foreign(tmp_path, text, ".webp"), "-o", tmp_path / "x.png", "--json")
     warning = shown.events()[0]["message"]
-    assert warning.endswith("Lora hashes, Sampler DPM fast, Schedule type Turbo")
+    assert warning.endswith("ADetailer model, Sampler DPM fast, Schedule type Turbo")
     assert read_settings(tmp_path / "x.png")["Sampler"] == "Euler"
 
 
