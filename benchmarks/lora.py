@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def main() -> int:
                 system = f"{name}, {count} of rank {options.rank}"
                 keep(system, "swap_processor_seconds", time.process_time() - started[0], "s")
                 keep(system, "swap_seconds", time.perf_counter() - started[1], "s")
-            forms = {
+            forms: dict[str, Any] = {
                 "plain": (plain, plain.hold({})),
                 f"{name}, no pairs": (opened, opened.hold({})),
                 f"{name}, 1 of rank {options.rank}": (opened, held),

@@ -60,7 +60,7 @@ class Measured:
         return found
 
     def _rows(self, request: Any) -> int:
-        from pocketxl.engine.generation import Prepared
+        from pocketxl.engine.preparation import Prepared
         from pocketxl.engine.sampling.interval import guided_evaluations
 
         prepared = Prepared.of(request, self.pipe.models, self.pipe.tokenizers)

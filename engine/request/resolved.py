@@ -59,13 +59,11 @@ class Prompt:
 
     def at(self, step: int) -> "Prompt":
         """The prompt at a step, counted from 1."""
-        prompt, *others = (
-            text and text.at(step)
-            for text in (self.prompt, self.prompt_2, self.negative_prompt, self.negative_prompt_2)
+        second, negative, negative_2 = (
+            text and text.at(step) for text in (self.prompt_2, self.negative_prompt, self.negative_prompt_2)
         )
-        assert prompt is not None
         return Prompt(
-            prompt=prompt, **dict(zip(("prompt_2", "negative_prompt", "negative_prompt_2"), others, strict=True))
+            prompt=self.prompt.at(step), prompt_2=second, negative_prompt=negative, negative_prompt_2=negative_2
         )
 
 

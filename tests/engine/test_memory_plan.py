@@ -2,7 +2,8 @@
 
 import pytest
 
-from pocketxl.engine.memory.plan import MemoryPlan, Phase
+from pocketxl.engine.memory.phase import Phase
+from pocketxl.engine.memory.plan import MemoryPlan
 from pocketxl.engine.memory.workload import Workload
 from pocketxl.engine.runners.base import Footprint
 

@@ -35,7 +35,7 @@ def starting() -> np.ndarray:
 def test_they_mean_what_they_mean_in_diffusers(
     pipe: Pipeline, experts: "Experts", repeats: int, guidance_scale: float
 ) -> None:
-    given = embeds(experts.base, "a red cat", "sky")
+    given: dict[str, Any] = embeds(experts.base, "a red cat", "sky")
     given |= {name: given[name].repeat(1, repeats, 1) for name in NAMES[:2]}  # longer than 77 tokens too
     options = {**COMMON, "latents": starting(), "seed": [4], "guidance_scale": guidance_scale}
     ours = pipe(**options, **given, refiner=False).images
@@ -44,7 +44,9 @@ def test_they_mean_what_they_mean_in_diffusers(
 
 
 def test_without_a_negative_zeros_stand_for_it(pipe: Pipeline, experts: "Experts") -> None:
-    given = {name: value for name, value in embeds(experts.base, "a red cat", None).items() if "neg" not in name}
+    given: dict[str, Any] = {
+        name: value for name, value in embeds(experts.base, "a red cat", None).items() if "neg" not in name
+    }
     ours = pipe(**COMMON, **given, seed=3, refiner=False).images
     np.testing.assert_array_equal(ours.shape, (1, 64, 64, 3))
     plain = pipe("a red cat", **COMMON, seed=3, refiner=False).images
@@ -54,7 +56,7 @@ def test_without_a_negative_zeros_stand_for_it(pipe: Pipeline, experts: "Experts
 def test_base_and_refiner_have_their_own(pipe: Pipeline, experts: "Experts") -> None:
     prompts, negatives = ["a red cat", "blue sky"], ["sky", "dog"]
     own = {kind: embeds(getattr(experts, kind), prompts, negatives) for kind in ("base", "refiner")}
-    given = {name: {kind: own[kind][name].numpy() for kind in own} for name in NAMES}
+    given: dict[str, Any] = {name: {kind: own[kind][name].numpy() for kind in own} for name in NAMES}
     ours = pipe(**COMMON, **given, seed=3).images
     plain = pipe(prompts, negative_prompt=negatives, **COMMON, seed=3).images
     assert float(np.abs(ours - plain).mean()) <= PICTURE_MEAN

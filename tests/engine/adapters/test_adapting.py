@@ -163,7 +163,7 @@ def test_wrong_ones_are_told_before_anything_runs(own: Pipeline, tmp_path: Path)
         for wrong, error, words in cases:
             for attempt in (own.set_adapters, lambda loras: own.request(**OPTIONS, loras=loras)):
                 with pytest.raises(error, match=words):
-                    attempt(wrong)  # type: ignore[arg-type]
+                    attempt(wrong)
         assert dict(own._adapting.own) == {file: 0.5}, "what was set stays"
     assert np.array_equal(own(**OPTIONS).images, plain)
 

@@ -74,7 +74,7 @@ def common(**options: Any) -> dict[str, Any]:
 
 
 def of_ours(pipe: Pipeline, image: Any, **options: Any) -> Any:
-    more = {"refiner": False, "seed": 1, "latents": LATENTS, "output_type": "np"}
+    more: dict[str, Any] = {"refiner": False, "seed": 1, "latents": LATENTS, "output_type": "np"}
     return pipe(control_image=image, **common(**options), **more).images
 
 

@@ -62,7 +62,8 @@ def test_keys_and_values_are_those_of_diffusers(opened: IPAdapterCheckpoint, une
         state[group][rest] = tensor
     unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
     ours = load(ImageProjection(opened.architecture), opened.weights)
-    features = torch.randn(2, *opened.architecture.features().shape[1:], generator=torch.Generator().manual_seed(2))
+    shape: Any = opened.architecture.features().shape[1:]
+    features = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
     tokens = unet.encoder_hid_proj.image_projection_layers[0](features)
     found = ours(features)
     assert len(found) == 2 * len(opened.architecture.widths)

@@ -77,7 +77,9 @@ class TorchEncoder:
 def prompt_of(*texts: str | None) -> Prompt:
     """prompt, prompt_2, negative and negative_2; those left out are None."""
     names = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
-    given = {n: Text(given=t, runs=tuple(parse_prompt(t))) for n, t in zip(names, texts, strict=False) if t is not None}
+    given: dict[str, Any] = {
+        n: Text(given=t, runs=tuple(parse_prompt(t))) for n, t in zip(names, texts, strict=False) if t is not None
+    }
     return Prompt(**given)
 
 

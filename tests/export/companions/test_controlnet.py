@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from ...fixtures.controlnets import edges, tiny_controlnet, write_controlnet
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 PARTS = {"control/hint_encoder", "control/conditioner", "control/unet"}
-OPTIONS = {"num_inference_steps": 4, "width": 64, "height": 64, "seed": 1, "refiner": False, "output_type": "np"}
+OPTIONS: Mapping[str, Any] = {
+    "num_inference_steps": 4, "width": 64, "height": 64, "seed": 1, "refiner": False, "output_type": "np"
+}  # fmt: skip
 
 
 def built_int8(folders: Mapping[str, Path], tmp_path: Path) -> Path:
