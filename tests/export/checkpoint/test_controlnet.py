@@ -63,7 +63,7 @@ def test_the_bundled_configuration_is_that_of_published_controlnets() -> None:
     assert (architecture.pooled_dim, architecture.cross_attention_dim) == (1280, 2048)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "of SD 1.5": ({"addition_embed_type": None, "cross_attention_dim": 768}, "a ControlNet for Stable Diffusion 1.x"),
     "a union": ({"_class_name": "ControlNetUnionModel"}, "ControlNetUnionModel"),
     "a U-Net": ({"_class_name": "UNet2DConditionModel"}, "is no ControlNet that PocketXL builds"),
