@@ -185,9 +185,11 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
         if damaged is not None and mended(damaged, made, space):
             return damaged
         manifest = _with_samples(made, job, space, lowering)
+        if job.assembly.companion is not None:
+            break  # it makes no pictures alone, and has no decoder
         manifest = replace(manifest, models=replace(manifest.models, latent_colours=latent_colours(job.assembly)))
-        if not job.target.runs_here or job.assembly.companion is not None:
-            break  # there are no pictures of an engine to hold to the reference's
+        if not job.target.runs_here:
+            break
         pictures = reference().pictures
         reference.cache_clear()  # gigabytes, which are read again if pictures are too far off
         try:
