@@ -31,6 +31,8 @@ def figures(case: Case, system: System, opened: Opened, references: Pictures | N
 
     add("", "size_bytes", opened.size_bytes, "B")
     for name, runner in opened.runners.items():
+        if name not in case.samples.inputs:  # the run does not need it
+            continue
         for level, error in case.samples.errors(name, opened.runners).items():
             add(name if level == ALL else f"{name} {level}", "relative_error", error, "1")
         if runner.spec.role is Role.UNET:

@@ -49,3 +49,7 @@ def level_faults(unet: UNetArchitecture) -> Iterator[str]:
     for name in ("transformer_layers", "up_transformer_layers", "heads"):
         if len(getattr(unet, name)) != levels:
             yield f".{name} has {len(getattr(unet, name))} numbers for {levels} levels"
+    for name, layers in (("transformer_layers", 0), ("up_transformer_layers", 1)):
+        for depths in getattr(unet, name):
+            if isinstance(depths, tuple) and len(depths) != unet.layers_per_block + layers:
+                yield f".{name} has {len(depths)} numbers for a level of {unet.layers_per_block + layers} layers"

@@ -1,6 +1,6 @@
 """The keywords of a call, typed, so that editors complete them and type checkers hold callers to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -68,9 +68,9 @@ class CallOptions(TypedDict, total=False):
     hires_steps: int | None
     hires_upscaler: str
     control_image: Any
-    controlnet_conditioning_scale: Any
-    control_guidance_start: Any
-    control_guidance_end: Any
-    control_preprocess: Any
+    controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None
+    control_guidance_start: float | Sequence[float] | Mapping[str, float] | None
+    control_guidance_end: float | Sequence[float] | Mapping[str, float] | None
+    control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None
     ip_adapter_image: Any
     ip_adapter_scale: float | None

@@ -20,7 +20,7 @@ from ..fixtures.builds import components_made
 from ..fixtures.command_line import files, run
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
-BASE = ("text_encoder", "text_encoder_2", "base/conditioner", "base/unet", "vae_decoder")
+BASE = ("text_encoder", "text_encoder_2", "base/conditioner", "base/unet", "vae_decoder", "vae_encoder")
 
 
 def job(folders: dict[str, Path], target: str = "rtx", recipe: str = "int8-weight", refiner: bool = False) -> Job:
@@ -88,7 +88,7 @@ def test_what_nothing_touches_is_taken_over_from_the_engine_that_is_replaced(
     assert made == ["text_encoder_2", "base/conditioner", "base/unet"]
     assert "built because: recipe: int8-weight -> int4-weight\n" in shown.out
     assert "built because: kept layers: (none) -> in base/unet (" in shown.out
-    assert "taken over, since none of it touches them: text_encoder, vae_decoder\n" in shown.out
+    assert "taken over, since none of it touches them: text_encoder, vae_decoder, vae_encoder\n" in shown.out
     build(base, fresh, recipe="int4-weight", keep=[layers])
     assert files(engine) == files(fresh)
 

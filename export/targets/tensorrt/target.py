@@ -6,13 +6,14 @@ since the GPU is there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ....engine.runners.cuda_driver import CudaDriver
 from ....engine.runners.tensorrt_library import FULL, TensorRTLibrary, driver_too_old
+from ....engine.specs import Role
 from ...quantize.formats import FLOAT16, W8, W8A8_SIGNED, W8A8_SIGNED_CHANNEL, Format, Kind
 from ...target import LIBRARIES
 from ..rtx.target import RtxTarget
@@ -42,6 +43,12 @@ class TensorRTTarget(RtxTarget):
     formats: Mapping[Kind, frozenset[Format]] = field(default_factory=lambda: FORMATS)
     libraries: tuple[str, ...] = (*LIBRARIES, *FULL.packages.values())
     library: TensorRTLibrary = FULL
+
+    def of(self, role: Role) -> Self:
+        """Itself; a picture's encoder, read once a picture, may have weights of 8 bits, which are numbers all the same."""
+        if role is not Role.VAE_ENCODER:
+            return self
+        return replace(self, formats={**self.formats, Kind.CONV: self.formats[Kind.CONV] | {W8}})
 
     def machine(self) -> Mapping[str, str]:
         """The GPU. Raises `IncompatibleError` where there is none, or no library."""

@@ -74,7 +74,10 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
         "0 levels",
     ),
     "a VAE of another depth": (lambda d: d["models"]["vae"]["block_out_channels"].pop(), "it must be 4"),
-    "latents of another depth": (lambda d: assign(d["models"]["vae"], "latent_channels", 8), "latents have 8"),
+    "latents of another depth": (
+        lambda d: (assign(d["models"]["vae"], "latent_channels", 8), d["models"].pop("latent_colours", None)),
+        "latents have 8",
+    ),
     "no scaling": (lambda d: assign(d["models"]["vae"], "scaling_factor", 0), "scaling_factor is 0"),
     "endless scaling": (lambda d: assign(d["models"]["vae"], "scaling_factor", "inf"), "scaling_factor is inf"),
     "an integer that no float holds": (lambda d: assign(d["models"]["vae"], "scaling_factor", 10**400), "float"),

@@ -52,6 +52,7 @@ def test_the_features_are_those_of_transformers(opened: IPAdapterCheckpoint, plu
     assert relative_error(ours(pixels), expected) < MODEL_RELATIVE
 
 
+@torch.no_grad()
 def test_keys_and_values_are_those_of_diffusers(opened: IPAdapterCheckpoint, unet: Any, plus: bool) -> None:
     from safetensors.torch import load_file
 

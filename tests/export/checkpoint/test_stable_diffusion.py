@@ -26,7 +26,7 @@ from pocketxl.export.job import open_as, prepare
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import find_target
 
-from ...fixtures.stable_diffusion import KINDS, tiny_modules, tiny_sd, write_sd_file
+from ...fixtures.stable_diffusion import KINDS, tiny_sd, write_sd_file
 
 SAYS: Mapping[str, Mapping[str, str]] = {"sd15": {}, "sd21": {"modelspec.prediction_type": "v"}}
 PARAMETERS = {"sd15": 859_520_964, "sd21": 865_910_724}
@@ -137,9 +137,3 @@ def test_what_does_not_go_together_is_refused_in_words(
             calibration_size=None,
             progress=Silent(),
         )
-    inpainting = tmp_path / "inpainting"
-    shutil.copytree(folders["sd15"], inpainting)
-    shutil.rmtree(inpainting / "unet")
-    tiny_modules("sd15", in_channels=9)["unet"].save_pretrained(inpainting / "unet")
-    with pytest.raises(IncompatibleError, match="inpainting models are not supported"):
-        open_checkpoint(inpainting)

@@ -73,6 +73,8 @@ def test_the_exporter_digest_follows_its_source(tmp_path: Path, monkeypatch: pyt
         "engine/models/unet.py",
         "engine/specs.py",
         "engine/architecture.py",
+        "engine/companion.py",
+        "engine/image_prompt.py",
         "engine/topology.py",
         "engine/bands/program.py",
     ):

@@ -75,7 +75,7 @@ def test_a_recipe_has_the_formats_that_the_target_does_instead_by_kind_of_layer(
     }
     formats = {
         Kind.LINEAR: frozenset({FLOAT32, W8A8_TOKEN, W8}),
-        Kind.CONV: frozenset({FLOAT32, W8A8_DYNAMIC}),
+        Kind.CONV: frozenset({FLOAT32, W8A8_DYNAMIC, W8}),
         Kind.EMBEDDING: frozenset({FLOAT32, W8}),
     }
     target = CpuTarget(instead=instead, formats=formats)

@@ -57,6 +57,10 @@ class Made:
                 nothing = tuple(0 if isinstance(side, str) else side for side in tensor.shape)
                 added.setdefault(tensor.name, np.zeros(nothing, np.float32))
         opened = session(self.folders[component] / chosen.file)
+        for value in opened.get_inputs():  # of other adapters
+            if value.name not in feeds:
+                nothing = tuple(side if isinstance(side, int) else 0 for side in value.shape)
+                added.setdefault(value.name, np.zeros(nothing, np.float32))
         names = [value.name for value in opened.get_outputs()]
         return dict(zip(names, opened.run(names, {**feeds, **added}), strict=True))
 

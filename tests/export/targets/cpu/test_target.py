@@ -61,6 +61,9 @@ def ranges(pair: UNetPair, reference: StreamedModule) -> Ranges:
     }
 
 
+OPEN = {"open-attention.onnx", "open-control.onnx", "open-image.onnx", "open.onnx"}
+
+
 def sample(pair: UNetPair, seed: int, batch: int = 1, height: int = 16, width: int = 16) -> Sample:
     sizes: dict[int | str, int] = {"batch": batch, "tokens": 7, "height": height, "width": width}
     return {
@@ -74,7 +77,7 @@ def lower(pair: UNetPair, recipe: str, ranges: Ranges, out: Path, weights: State
     weights = weights or StateDict(pair.unet.state_dict())
     made = lower_into(out, "base/unet", pair.architecture.unet(), model, weights, recipe, ranges)
     assert made.stand_in is None
-    assert {p.name for p in out.iterdir()} == {"model.onnx", "model.onnx.data", "open-attention.onnx", "open.onnx"}
+    assert {p.name for p in out.iterdir()} == {"model.onnx", "model.onnx.data", *OPEN}
     return out / "model.onnx"
 
 
