@@ -1,11 +1,13 @@
 """`--keep`: layers by name or pattern stay in floats, whatever the recipe says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pocketxl.engine.errors import QualityError, RequestError
 from pocketxl.engine.progress import Silent
+from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.job import Job, component_keys, open_as, prepare, reference_key
 from pocketxl.export.keep import keeping, layers_of

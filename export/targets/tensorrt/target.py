@@ -45,7 +45,7 @@ class TensorRTTarget(RtxTarget):
     library: TensorRTLibrary = FULL
 
     def of(self, role: Role) -> Self:
-        """Itself; a picture's encoder, read once a picture, may have weights of 8 bits, which are numbers all the same."""
+        """Itself; a picture's encoder, read once, may have weights of 8 bits, which are numbers all the same."""
         if role is not Role.VAE_ENCODER:
             return self
         return replace(self, formats={**self.formats, Kind.CONV: self.formats[Kind.CONV] | {W8}})
