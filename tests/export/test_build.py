@@ -540,7 +540,7 @@ def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_
     assert made == ["base/conditioner", "base/unet", "vae_decoder", "vae_encoder"], (
         "figures of finished components are kept"
     )
-    assert shown.out.count("of its stand-in in ONNX") == 5
+    assert shown.out.count("of its stand-in in ONNX") == 6
     manifest = read_manifest(out)
     assert manifest.recipe == "fp16"
     for name, entry in manifest.components.items():

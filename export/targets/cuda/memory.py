@@ -20,7 +20,7 @@ def working_memory(program: Program, spec: ComponentSpec, architectures: Sequenc
     outputs = [value.name for edge in program.outputs for value in edge.values]
 
     def measure(sizes: Mapping[str, int]) -> int | None:
-        at = Sizes(**{"tokens": 77, **sizes})
+        at = Sizes(**{"tokens": 77, **{name: size for name, size in sizes.items() if not name.startswith("image_")}})
         found = []
         for sm in architectures:
             try:
