@@ -55,7 +55,7 @@ def test_the_miniature_s_steps_come_to_look_like_the_picture() -> None:
     like = [float(np.corrcoef(one.ravel(), small.ravel())[0, 1]) for one in shown]
     assert len(like) == 12
     assert like[-1] > 0.93
-    assert like[2] > 0.7  # a quarter through, where the latents themselves are noise
+    assert like[2] > 0.55  # a quarter through, where the latents themselves are noise
 
 
 def test_a_callback_may_ask_for_them_and_give_back_what_it_was_given() -> None:

@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     ),
     "a VAE of another depth": (lambda d: d["models"]["vae"]["block_out_channels"].pop(), "it must be 4"),
     "latents of another depth": (
-        lambda d: (assign(d["models"]["vae"], "latent_channels", 8), d["models"].pop("latent_colours", None)),
+        lambda d: d["models"].pop("latent_colours", None) and assign(d["models"]["vae"], "latent_channels", 8),
         "latents have 8",
     ),
     "no scaling": (lambda d: assign(d["models"]["vae"], "scaling_factor", 0), "scaling_factor is 0"),
@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     ),
     "tokenizers exchanged": (lambda d: swap(d["tokenizers"], "tokenizer", "tokenizer_2"), "it must lie in tokenizer"),
     "a file twice": (lambda d: d["tokenizers"]["tokenizer"].append(d["tokenizers"]["tokenizer"][0]), "named once"),
-    "a file that is not counted": (lambda d: part(d)["files"].pop(), "weight_bytes is"),
+    "a file that is not counted": (lambda d: part(d)["files"].pop(0), "weight_bytes is"),
     "no files": (lambda d: part(d).update(files=[], weight_bytes=0), "its 0 files"),
     "a hash that is none": (lambda d: assign(part(d)["sample"], "sha256", "x"), "sha256 or size"),
     "a size below 0": (lambda d: assign(part(d)["sample"], "size", -1), "sha256 or size"),

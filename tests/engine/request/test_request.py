@@ -27,7 +27,11 @@ OURS = {
 }  # fmt: skip
 PICTURES = {"image", "strength", "mask_image", "denoising_start"}
 """diffusers has pipelines of their own for these; see test_pictures.py for their defaults."""
-NOT_THERE = {"mask_blur", "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler"}
+NOT_THERE = {
+    "mask_blur", "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler", "decoder",
+    "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
+    "control_preprocess", "ip_adapter_scale",
+}  # fmt: skip
 
 
 MODELS = read_manifest(FOLDER).models  # native 128

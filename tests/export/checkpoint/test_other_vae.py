@@ -83,7 +83,7 @@ def test_a_checkpoint_without_one_is_opened(other: Path, tiny_folders: dict[str,
     assert open_checkpoint(bare, vae=other).vae_architecture.scaling_factor == 0.25
     file = write_single_file(tiny_folders["base"], tmp_path / "whole.safetensors")
     save_file({n: t for n, t in load_file(file).items() if not n.startswith(VAE)}, tmp_path / "half.safetensors")
-    with pytest.raises(IncompatibleError, match=r"a base without a VAE .* --vae FILE"):
+    with pytest.raises(IncompatibleError, match=r"base without a VAE .* --vae FILE"):
         open_checkpoint(tmp_path / "half.safetensors", config=tiny_folders["base"])
     opened = open_checkpoint(tmp_path / "half.safetensors", config=tiny_folders["base"], vae=other)
     assert opened.weights("vae").digest() == open_checkpoint(bare, vae=other).weights("vae").digest()
