@@ -63,6 +63,12 @@ def segments(*found: tuple[str, int, int]) -> list[Data]:
     return [{"file": file, "start": start, "size": size} for file, start, size in found]
 
 
+def deeper_latents(d: Data) -> None:
+    """Colours of as many channels as before would be told first."""
+    d["models"].pop("latent_colours", None)
+    assign(d["models"]["vae"], "latent_channels", 8)
+
+
 REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     "a depth of 10^9": (lambda d: assign(base(d)["unet"], "up_transformer_layers", [10**9, 1, 0]), "0 to 64"),
     "a width below 0": (lambda d: assign(base(d)["unet"]["block_out_channels"], 1, -128), "block_out_channels"),
@@ -75,7 +81,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], str]] = {
     ),
     "a VAE of another depth": (lambda d: d["models"]["vae"]["block_out_channels"].pop(), "it must be 4"),
     "latents of another depth": (
-        lambda d: d["models"].pop("latent_colours", None) and assign(d["models"]["vae"], "latent_channels", 8),
+        deeper_latents,
         "latents have 8",
     ),
     "no scaling": (lambda d: assign(d["models"]["vae"], "scaling_factor", 0), "scaling_factor is 0"),
