@@ -15,6 +15,7 @@ from pocketxl.engine.runners.adapted import Opens, graph_for
 from pocketxl.engine.runners.base import call
 
 from ..fixtures.experts import Experts
+from ..fixtures.segmented import segmented
 from ..tolerances import MODEL_RELATIVE, PICTURE_MEAN
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -126,11 +127,9 @@ def test_a_picture_without_embeddings_is_the_same_to_the_bit_before_and_after(pi
     np.testing.assert_array_equal(before, after)
 
 
-def test_engines_without_open_graphs_say_so(folder: Path) -> None:
-    with Pipeline.load() as bundled:
-        if all(isinstance(r, Opens) and r.openings is not None for r in bundled.runners.values()):
-            pytest.skip("the bundled engine takes adapters")
-        models = bundled.models.text_encoders
+def test_engines_without_open_graphs_say_so(folder: Path, tmp_path: Path) -> None:
+    with Pipeline.load(segmented(tmp_path / "plain")) as plain:
+        models = plain.models.text_encoders
         save_file(
             {
                 key: torch.ones(1, models[name].hidden_size)
@@ -139,4 +138,4 @@ def test_engines_without_open_graphs_say_so(folder: Path) -> None:
             folder / "word.safetensors",
         )
         with pytest.raises(IncompatibleError, match="no graph of text_encoder that takes any; build it again"):
-            bundled.plan("a word", embedding_folder=folder)
+            plain.plan("a word", embedding_folder=folder)

@@ -20,7 +20,7 @@ WANTED = {
     "refiner/conditioner": (0, 0),
     "refiner/unet": (8, 23),
     "vae_decoder": (1, 12),
-    "vae_encoder": (1, 10),
+    "vae_encoder": (1, 7),
 }
 
 
