@@ -31,13 +31,13 @@ def read_picture(name: str, value: Any, height: int, width: int) -> npt.NDArray[
 
 
 def opened(name: str, value: Any) -> Any:
-    """`value` as a PIL picture of any mode; raises as `read_picture` does."""
+    """`value` as a PIL picture of any mode, turned as its EXIF data say; raises as `read_picture` does."""
     with needing("pillow", name):
-        from PIL import Image
+        from PIL import Image, ImageOps
     if isinstance(value, str | os.PathLike):
-        return _file(name, Path(value))
+        return ImageOps.exif_transpose(_file(name, Path(value)))
     if isinstance(value, Image.Image):
-        return value
+        return ImageOps.exif_transpose(value)
     if isinstance(value, np.ndarray):
         return Image.fromarray(_pixels(name, value))
     raise RequestError(f"{name} is {reprlib.repr(value)}; give a path, a PIL picture or an array")

@@ -1,4 +1,4 @@
-"""Calls with pictures: what is kept to the bit, what is loaded, and what happens to engines without an encoder."""
+"""Calls with pictures: what is kept to the bit and what is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,3 @@ def test_a_strength_within_the_refiner_s_part_leaves_the_base_out(pipe: Pipeline
     plan = pipe.plan(PROMPT, **options)
     assert list(plan.workload.evaluations) == ["refiner"]
     assert pipe(PROMPT, **options).steps == 3
-
-
-def test_an_engine_without_an_encoder_works_as_before() -> None:
-    """The bundled one, or one of an older release: no field of its description says anything of an encoder."""
-    with Pipeline.load(threads=1) as pipe:
-        if pipe.models.encodes:
-            pytest.skip("the bundled engine has one by now")
-        assert pipe("a red apple", num_inference_steps=1, width=64, height=64).images
-        with pytest.raises(RequestError, match="no VAE encoder"):
-            pipe("a red apple", image=landscape(64, 64))

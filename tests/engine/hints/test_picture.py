@@ -36,6 +36,18 @@ def test_grey_and_transparent_pictures_become_three_colours() -> None:
     assert read_picture("image", Image.fromarray(PICTURE).convert("RGBA"), 24, 40).shape == PICTURE.shape
 
 
+def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    """As `image` is: the same photo as both must lie the same way."""
+    photo = Image.fromarray(PICTURE)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photo.save(tmp_path / "a.png", exif=exif)
+    turned = np.rot90(PICTURE, -1)
+    with Image.open(tmp_path / "a.png") as opened:
+        for given in (tmp_path / "a.png", opened):
+            assert (read_picture("control_image", given, 40, 24) == turned).all()
+
+
 def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     monkeypatch.setattr("pocketxl.engine.hints.picture.MOST_PIXELS", 100)

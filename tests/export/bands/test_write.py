@@ -95,7 +95,7 @@ def test_it_is_what_the_uncut_graph_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if patches and recipe != "int8":
-        pytest.skip("nothing is a product of patches")
+        pytest.skip("only int8 makes convolutions products of patches")
     monkeypatch.setattr(writing, "BAND_NUMBERS", numbers)
     monkeypatch.setattr(conv_patches, "LEAST", 1 if patches else conv_patches.LEAST)
     model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), pair.architecture.decoder())
