@@ -69,7 +69,7 @@ def _line(kind: str, row: Row) -> str:
         case "styles":
             return str(row["prompt"]).replace("\n", " ")
     options = ", ".join(f"{name} {_short(value)}" for name, value in row["options"].items())
-    return f"{row['summary']}\n  {options}" + (f"\n  from the {row['source']}" if row["source"] else "")
+    return f"{row['summary']}\n  {options}" + (f"\n  see the {row['source']}" if row["source"] else "")
 
 
 def _short(value: object) -> str:

@@ -61,7 +61,7 @@ def test_people_see_what_costs_twice_and_where_numbers_are_from(capsys: pytest.C
     assert {name for name, line in lines.items() if "eta" in line} == {"ddim", "tcd"}
     presets = shown(capsys, "presets")
     assert "timesteps 999 749 499 249" in presets
-    assert "from the model card of ByteDance/SDXL-Lightning" in presets
+    assert "see the model card of ByteDance/SDXL-Lightning" in presets
     assert "refiner off" in presets
 
 
