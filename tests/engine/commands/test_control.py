@@ -88,7 +88,8 @@ def test_what_is_wrong_is_one_line(
     assert words in generate(capsys, tiny_engine, *arguments).complaint()
 
 
-TEXT = st.text(st.characters(exclude_characters="=\0"), min_size=1)
+# Lone surrogates are in no name that a file system takes.
+TEXT = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1)
 
 
 @given(TEXT, TEXT.filter(lambda text: ":" not in text), st.floats(0, 10))
