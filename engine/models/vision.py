@@ -8,43 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..image_prompt import IPAdapterArchitecture, VisionArchitecture
-from .clip import ClipMlp, Positions
-from .operations import attention, first_row, spread
-
-
-class VisionAttention(nn.Module):
-    """Each patch attends to all."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, patches, width]` → the same shape."""
-        mixed = attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads)
-        return self.out_proj(mixed)  # type: ignore[no-any-return]
-
-
-class VisionLayer(nn.Module):
-    """Attention and MLP, each normalised before and added after."""
-
-    def __init__(self, architecture: VisionArchitecture) -> None:
-        super().__init__()
-        a = architecture
-        width, eps = a.hidden_size, a.layer_norm_eps
-        self.self_attn = VisionAttention(width, a.num_attention_heads)
-        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
-        self.mlp = ClipMlp(width, a.intermediate_size, a.hidden_act)
-        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, patches, width]` → the same shape."""
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
+from .clip_layers import ClipEncoder, Positions
+from .operations import first_row, spread
 
 
 class VisionEmbeddings(nn.Module):
@@ -64,14 +29,6 @@ class VisionEmbeddings(nn.Module):
         return torch.cat([whole, patches], dim=1) + self.position_embedding()  # type: ignore[no-any-return]
 
 
-class VisionEncoder(nn.Module):
-    """The layers in running order."""
-
-    def __init__(self, architecture: VisionArchitecture, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([VisionLayer(architecture) for _ in range(layers)])
-
-
 class VisionModel(nn.Module):
     """Embeddings, layers, and where the state of the whole is read a last norm."""
 
@@ -80,7 +37,7 @@ class VisionModel(nn.Module):
         width, eps = architecture.hidden_size, architecture.layer_norm_eps
         self.embeddings = VisionEmbeddings(architecture)
         self.pre_layrnorm = nn.LayerNorm(width, eps=eps)  # transformers' spelling
-        self.encoder = VisionEncoder(architecture, layers)
+        self.encoder = ClipEncoder(architecture, layers, causal=False)
         if pooled:
             self.post_layernorm = nn.LayerNorm(width, eps=eps)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pocketxl.engine.architecture import UNetArchitecture
-from pocketxl.engine.models.clip import ClipLayer
+from pocketxl.engine.models.clip_layers import ClipLayer
 from pocketxl.engine.models.conditioner import Embedding
 from pocketxl.engine.models.operations import attention
 from pocketxl.engine.models.unet import UNet
@@ -146,7 +146,7 @@ class TextLayers(nn.Module):
     def __init__(self, activation: str) -> None:
         super().__init__()
         architecture = clip_pair(pooled=False, hidden_act=activation).architecture
-        self.layers = nn.ModuleList([ClipLayer(architecture) for _ in range(2)])
+        self.layers = nn.ModuleList([ClipLayer(architecture, causal=True) for _ in range(2)])
         self.final = nn.LayerNorm(architecture.hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
