@@ -103,8 +103,8 @@ class Adapting:
         graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
         if graph is None or not isinstance(runner, Opens):
             raise IncompatibleError(
-                f"this engine has no graph of {component} that takes what was asked for; build it again with `pocketxl "
-                "build --target cpu` of this release, and run it on a processor"
+                f"this engine has no graph of {component} that takes what was asked for; build it again with this "
+                "release, with --target cpu or, for GPUs, onnx-fp16"
             )
         opened = runner.opened(graph)
         if not layers:
@@ -142,7 +142,7 @@ class Adapting:
             if openings is None:
                 raise IncompatibleError(
                     f"LoRA {names} changes {component}, and this engine has no graph of it that takes any; build it "
-                    "again with `pocketxl build --target cpu` of this release, and run it on a processor"
+                    "again with this release, with --target cpu or, for GPUs, onnx-fp16"
                 )
             weighed = [(lora, weight) for lora, use in loras if (weight := use.weight_in(component))]
             found[component] = additions(weighed, component, openings, self._factors_of(component, runner))

@@ -28,7 +28,7 @@ def taking_vectors(runners: Mapping[str, Runner], request: ResolvedRequest) -> d
         if opened is None:
             raise IncompatibleError(
                 f"the prompt holds embeddings, and this engine has no graph of {name} that takes any; build it again "
-                "with `pocketxl build --target cpu` of this release, and run it on a processor"
+                "with this release, with --target cpu or, for GPUs, onnx-fp16"
             )
         found[name] = opened
     return found

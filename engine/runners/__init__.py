@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..errors import IncompatibleError, RequestError
 from ..folder.manifest import Manifest
@@ -35,7 +34,8 @@ def open_runners(
     """One runner per component, and one device for all of a kind; nothing loaded yet.
 
     `provider`: what of ONNX Runtime computes (None: what suits the engine best; see `ort_providers.choose_provider`).
-    `beside`: another folder's, whose devices are shared. `rename`: what components are called, where the folder's own
+    `beside`: an engine's, whose devices are shared, and whose provider then computes this folder too if it can compute
+    its formats, or else the processor. `rename`: what components are called, where the folder's own
     names are not what they should be.
     Raises `IncompatibleError` for a kind that this release lacks and for a provider that is not here, `RequestError`
     for a senseless number of threads and for a provider that cannot compute this engine.
@@ -53,8 +53,7 @@ def open_runners(
         device, runner = back_end(entry.runner)
         kind = SHARES.get(entry.runner, entry.runner)
         if kind not in devices:
-            made = device(threads=threads, **_choice(kind, manifest, provider))
-            devices[kind] = next((one.device for one in beside if type(one.device) is type(made)), made)
+            devices[kind] = _device(kind, device, manifest, threads, provider, [one.device for one in beside])
         called = rename(name)
         runners[called] = runner(folder, called, entry, devices[kind])
     return runners
@@ -76,18 +75,35 @@ def back_end(kind: str) -> tuple[Callable[..., Device], Callable[..., Runner]]:
     return getattr(imported, device), getattr(imported, runner)
 
 
-def _choice(runner: str, manifest: Manifest, provider: str | None) -> dict[str, Any]:
-    """What a device is told besides the threads."""
-    if runner == "ort":
-        from .ort_providers import choose_provider
+def _device(
+    kind: str,
+    make: Callable[..., Device],
+    manifest: Manifest,
+    threads: int | None,
+    provider: str | None,
+    beside: Iterable[Device],
+) -> Device:
+    """One of those that are there already if it can compute these components, or a new one."""
+    if kind != "ort":
+        _refuse_provider(manifest, provider)
+        made = make(threads=threads)
+        return next((one for one in beside if type(one) is type(made)), made)
+    from .ort import OrtDevice
+    from .ort_providers import CPU, choose_provider, computes
 
-        entries = [entry for entry in manifest.components.values() if SHARES.get(entry.runner, entry.runner) == runner]
-        formats = {format for entry in entries for format in entry.formats}
-        return {"provider": choose_provider(provider, formats)}
+    entries = [entry for entry in manifest.components.values() if SHARES.get(entry.runner, entry.runner) == kind]
+    formats = {format for entry in entries for format in entry.formats}
+    near = next((one for one in beside if isinstance(one, OrtDevice)), None)
+    if near is None:
+        return make(threads=threads, provider=choose_provider(provider, formats))
+    return near if computes(near.provider, formats) else make(threads=threads, provider=CPU)
+
+
+def _refuse_provider(manifest: Manifest, provider: str | None) -> None:
+    """Raise `RequestError` for a provider of ONNX Runtime where it computes nothing."""
     kinds = {SHARES.get(entry.runner, entry.runner) for entry in manifest.components.values()}
     if provider is not None and "ort" not in kinds:
         raise RequestError(
             f"provider is {show(provider)}, but this engine is for {manifest.target}, which ONNX Runtime does not run; "
             "leave the provider out"
         )
-    return {}

@@ -111,8 +111,8 @@ class OrtRunner:
 
     @property
     def openings(self) -> Openings | None:
-        """See `Opens`; none where a GPU computes, which none of them has run on."""
-        return self._entry.openings if self.device.provider.processor else None
+        """See `Opens`."""
+        return self._entry.openings
 
     def factors_file(self) -> Path | None:
         """See `Opens`."""

@@ -80,6 +80,11 @@ PROVIDERS: Mapping[str, Provider] = {
 """In the order in which they are chosen where none is asked for. Plug-ins are only taken when they are."""
 
 
+def computes(provider: Provider, formats: Collection[str]) -> bool:
+    """Whether layers of these formats are among what it computes: 8-bit and 4-bit ones are for processors."""
+    return provider.processor or set(formats) <= {HALF, FLOAT}
+
+
 def choose_provider(asked: str | None, formats: Iterable[str]) -> Provider:
     """What computes an engine whose layers have these formats (see `ComponentEntry.formats`).
 
@@ -93,7 +98,8 @@ def choose_provider(asked: str | None, formats: Iterable[str]) -> Provider:
     if asked == CPU.name or (asked is None and formats != {HALF}):
         return CPU
     if asked is not None:
-        if quantized := sorted(formats - {HALF, FLOAT}):
+        if not computes(PROVIDERS[asked], formats):
+            quantized = sorted(formats - {HALF, FLOAT})
             raise RequestError(
                 f"provider is {asked}, but this engine has layers in {', '.join(quantized)}, which ONNX Runtime only "
                 "computes on processors; use provider cpu, or build an engine for GPUs with --target onnx-fp16"

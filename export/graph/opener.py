@@ -1,7 +1,8 @@
 """Put branches into a master graph that compute only where something is given to them.
 
 A branch adds to a value: `value + branch`, where the branch's input has any numbers, and `value` itself where it has
-none. ONNX Runtime's `If` then copies the value once, and runs nothing of the branch.
+none. ONNX Runtime's `If` then copies the value once, and runs nothing of the branch. What is given is float32, as all
+edges are; in a graph of halves it is brought to halves inside the branch.
 """
 
 from collections.abc import Sequence
@@ -20,11 +21,13 @@ class Opener:
     def __init__(self, graph: ir.Graph, *, guarded: bool = True) -> None:
         self.graph = graph
         self._guarded = guarded
+        self._given: set[ir.Value] = set()
 
     def input(self, spec: TensorSpec) -> ir.Value:
         """A new input of the graph."""
         value = ir.Value(name=spec.name, shape=ir.Shape(spec.shape), type=ir.TensorType(_DTYPES[spec.dtype]))
         self.graph.inputs.append(value)
+        self._given.add(value)
         return value
 
     def add(
@@ -50,7 +53,7 @@ class Opener:
             node.name = f"{name}/{index}"
             node.outputs[0].name = f"{name}/{index}/value"
         total = ir.node("Add", [to, nodes[-1].outputs[0] if nodes else given], name=f"{name}/add")
-        made = [*nodes, total]
+        made = [*self._casts(name, to, [*nodes, total]), *nodes, total]
         if self._guarded:
             total.outputs[0].name = f"{name}/open"
             made = self._guard(name, to, made, given, axis)
@@ -63,6 +66,21 @@ class Opener:
             result.name = edge
             self.graph.outputs[self.graph.outputs.index(to)] = result
         self.graph.insert_after(behind, made)
+
+    def _casts(self, name: str, like: ir.Value, nodes: Sequence[ir.Node]) -> list[ir.Node]:
+        """Nodes that bring what is given, where `nodes` read it, to the type of numbers that `like` has."""
+        dtype, casts = like.dtype, dict[ir.Value, ir.Node]()
+        for node in nodes:
+            for index, value in enumerate(node.inputs):
+                if value is None or value not in self._given or value.dtype == dtype:
+                    continue
+                if value not in casts:
+                    assert dtype is not None, f"the type of {like.name} is not known"
+                    cast = ir.node("Cast", [value], attributes={"to": dtype}, name=f"{name}/cast{len(casts)}")
+                    cast.outputs[0].name = f"{cast.name}/value"
+                    casts[value] = cast
+                node.replace_input_with(index, casts[value].outputs[0])
+        return list(casts.values())
 
     def _guard(self, name: str, value: ir.Value, nodes: list[ir.Node], given: ir.Value, axis: int) -> list[ir.Node]:
         length = ir.node("Shape", [given], attributes={"start": axis, "end": axis + 1}, name=f"{name}/length")

@@ -24,16 +24,18 @@ def take_vectors(opener: Opener, spec: ComponentSpec) -> tuple[TensorSpec, ...]:
     tensor = TensorSpec(name=TOKEN_EMBEDDINGS, shape=("vectors", width))
     given = opener.input(tensor)
 
+    embedded = layer.output
+    assert embedded.dtype is not None
+
     def constant(name: str, value: np.ndarray) -> ir.Value:
-        found = ir.Value(name=f"tokens/{name}", shape=ir.Shape(value.shape), type=ir.TensorType(ir.DataType.INT64))
-        found.const_value = ir.Tensor(value, name=found.name)
-        if value.dtype == np.float32:
-            found.type = ir.TensorType(ir.DataType.FLOAT)
+        tensor = ir.Tensor(value, name=f"tokens/{name}")
+        found = ir.Value(name=tensor.name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype))
+        found.const_value = tensor
         graph.register_initializer(found)
         return found
 
     zero, less, last = (constant(n, np.array(v, np.int64)) for n, v in (("zero", 0), ("less", -1), ("last", [-1])))
-    blank = constant("blank", np.zeros((1, width), np.float32))  # so that there is a row where none is given
+    blank = constant("blank", np.zeros((1, width), embedded.dtype.numpy()))  # a row where none is given
     before = [
         ir.node("Max", [ids, zero], name="tokens/plain"),
     ]
@@ -41,14 +43,14 @@ def take_vectors(opener: Opener, spec: ComponentSpec) -> tuple[TensorSpec, ...]:
     users = [(node, index) for node, index in ids.uses() if node is not before[0]]
     rows = ir.node("Sub", [less, ids], name="tokens/rows")
     at = ir.node("Max", [rows.outputs[0], zero], name="tokens/at")
-    table = ir.node("Concat", [given, blank], attributes={"axis": 0}, name="tokens/table")
+    numbers = ir.node("Cast", [given], attributes={"to": embedded.dtype}, name="tokens/numbers")
+    table = ir.node("Concat", [numbers.outputs[0], blank], attributes={"axis": 0}, name="tokens/table")
     vectors = ir.node("Gather", [table.outputs[0], at.outputs[0]], attributes={"axis": 0}, name="tokens/vectors")
     own = ir.node("Less", [ids, zero], name="tokens/own")
     wide = ir.node("Unsqueeze", [own.outputs[0], last], name="tokens/wide")
-    embedded = layer.output
     embedded_users = list(embedded.uses())
     chosen = ir.node("Where", [wide.outputs[0], vectors.outputs[0], embedded], name="tokens/chosen")
-    made = [rows, at, table, vectors, own, wide, chosen]
+    made = [rows, at, numbers, table, vectors, own, wide, chosen]
     for node in (*before, *made):
         node.outputs[0].name = f"{node.name}/value"
     plain.type, plain.shape = ids.type, ids.shape

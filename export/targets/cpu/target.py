@@ -113,9 +113,9 @@ class CpuTarget:
         from ...graph.activations import Outline
         from ...graph.master import attach
         from ...graph.patch_conv import expand_all
+        from ..onnx.openings import describe_openings, opened, save_opened
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
-        from .openings import describe_openings, opened, save_opened
         from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 

@@ -75,16 +75,25 @@ class OnnxHalfTarget:
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, with open graphs beside.
+
+        Memory: the graph and one layer at a time.
+        """
+        from ....engine.companion import is_companions
         from ...graph.activations import activation_model
         from ...graph.master import attach
+        from .openings import describe_openings, opened, save_opened
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         activation = activation_model(component, model, spec)
+        openings = None if is_companions(component) else describe_openings(component, model, spec, {})
         attach(model, weights)
-        rewrite(component, model, spec)
+        open_models = {} if openings is None else opened(model, spec)
+        for one in (model, *open_models.values()):
+            rewrite(component, one, spec)
         save(model, out)
-        return Lowered(activation=activation)
+        save_opened(open_models, out)
+        return Lowered(activation=activation, openings=openings)
 
 
 def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:
@@ -106,7 +115,9 @@ def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:
         assert isinstance(tokens, int)
         assert isinstance(width, int)
         attention_causal(graph, tokens=tokens, width=width, dtype=ir.DataType.FLOAT16)
-    attention_mha(graph)
+    for inside in {node.graph for node in graph.all_nodes()}:  # an open graph's branches too
+        if isinstance(inside, ir.Graph):
+            attention_mha(inside)
     RemoveUnusedNodesPass()(model)
     _lower_opset(component, model)
 
@@ -115,7 +126,7 @@ def _lower_opset(component: str, model: "ir.Model") -> None:
     """Declare `OPSET`: what the master is written in means the same there; later numbers only took more types."""
     import onnx.defs
 
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain == "" and not onnx.defs.has(node.op_type, OPSET, ""):
             raise IncompatibleError(f"{component}: {node.name} is {node.op_type}, which opset {OPSET} does not have")
     model.graph.opset_imports[""] = OPSET

@@ -23,8 +23,8 @@ from pocketxl.export.quantize.pair_factors import pair_factors
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.quantize.smoothing import Smoothed, Smoothing
-from pocketxl.export.targets.cpu import openings as opened_by
 from pocketxl.export.targets.cpu.target import CpuTarget
+from pocketxl.export.targets.onnx import openings as opened_by
 
 from ....fixtures.loras import CONV, LINEAR, TIME, adapted
 from ....fixtures.networks import UNetPair, unet_inputs, unet_pair

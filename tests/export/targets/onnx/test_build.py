@@ -16,16 +16,7 @@ from pocketxl.export.reference.parity import psnr_db
 
 from ....fixtures.command_line import run
 from ....tolerances import HALF_PICTURE_DB, SAME_PICTURE_DB
-
-
-@pytest.fixture(scope="module")
-def half_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built with the recipe's own thresholds."""
-    from pocketxl.export.build import build
-
-    engine = tmp_path_factory.mktemp("engines") / "half"
-    build(tiny_folders["base"], engine, refiner=tiny_folders["refiner"], target="onnx-fp16")
-    return engine
+from .conftest import AsOnAGpu
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +45,10 @@ def test_bound_to_a_provider_s_memory_it_is_that_very_picture(
     assert np.array_equal(picture(half_engine, "bound"), picture(half_engine, "cpu"))
 
 
-def test_as_on_a_gpu_with_both_sides_of_guidance_in_one_call(
-    half_engine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_on_a_gpu_with_both_sides_of_guidance_in_one_call(half_engine: Path, as_on_a_gpu: AsOnAGpu) -> None:
     """All that a GPU's provider goes through, with the processor in its place."""
-    gpu = replace(ort_providers.PROVIDERS["cuda"], name="gpu", memory="cpu", arenas="cpu:0", options={})
-    monkeypatch.setattr(ort_providers, "PROVIDERS", {**ort_providers.PROVIDERS, "gpu": gpu})
-    monkeypatch.setattr(ort_providers, "_available", lambda: [gpu.identifier])
-    made = onnxruntime.InferenceSession
-
-    def session(model: str, options: Any, *, providers: list[Any], enable_fallback: int) -> Any:
-        (first, told), last = providers
-        assert (first, told, last) == (gpu.identifier, {}, ort_providers.CPU.identifier)
-        found = made(model, options, providers=[last], enable_fallback=enable_fallback)
-        monkeypatch.setattr(found, "get_providers", lambda: [first, last])
-        return found
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    found = picture(half_engine, "gpu")
-    monkeypatch.undo()
+    with as_on_a_gpu() as provider:
+        found = picture(half_engine, provider)
     assert psnr_db(float(np.square(found - picture(half_engine, "cpu")).mean()), 1.0) > SAME_PICTURE_DB
 
 

@@ -3,7 +3,7 @@
 ONNX Runtime runs it here on the processor, where it computes in float32 what it has no kernel for in half precision.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.graph.openings import ROWS
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets.onnx.target import OPSET, OnnxHalfTarget, rewrite
@@ -48,7 +49,7 @@ def text_encoder() -> Made:
     return pair.ours, lambda: type(pair.ours)(pair.architecture), pair.architecture.component()
 
 
-def lower(made: Made, out: Path) -> onnx.ModelProto:
+def lower(made: Made, out: Path) -> dict[str, onnx.ModelProto]:
     module, factory, spec = made
     master = export_master("component", factory, spec, dtype=torch.float16)
     (out / "aside").mkdir()
@@ -63,21 +64,34 @@ def lower(made: Made, out: Path) -> onnx.ModelProto:
     )
     assert found.activation.terms
     assert found.stand_in is None
-    assert sorted(path.name for path in out.iterdir()) == ["aside", "model.onnx", "model.onnx.data"]
-    return onnx.load(out / "model.onnx")
+    openings = () if found.openings is None else [graph.file for graph in found.openings.graphs]
+    assert bool(openings) == (spec.role in ROWS)
+    names = {"aside", "model.onnx", "model.onnx.data", *openings}
+    assert {path.name for path in out.iterdir()} == names
+    return {name: onnx.load(out / name) for name in sorted(names) if name.endswith(".onnx")}
+
+
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of branches too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from every_node(attribute.g)
 
 
 @pytest.mark.parametrize("component", [unet, conditioner, vae, text_encoder])
 def test_close_to_float32_with_operators_that_all_providers_have(component: Callable[[], Made], tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, _, spec = made = component()
-    model = lower(made, tmp_path)
-    onnx.checker.check_model(model)  # knows the operators of the opset that is declared
-    assert {o.domain: o.version for o in model.opset_import} == {"": OPSET, "com.microsoft": 1}
-    foreign = {node.op_type for node in model.graph.node if node.domain}
-    assert foreign <= {"MultiHeadAttention"}
-    # DirectML ignores a mask that is an attribute.
-    assert not any(attribute.name == "unidirectional" for node in model.graph.node for attribute in node.attribute)
+    models = lower(made, tmp_path)
+    model = models["model.onnx"]
+    for one in models.values():
+        onnx.checker.check_model(one)  # knows the operators of the opset that is declared
+        assert {o.domain: o.version for o in one.opset_import} == {"": OPSET, "com.microsoft": 1}
+        nodes = list(every_node(one.graph))
+        assert {node.op_type for node in nodes if node.domain} <= {"MultiHeadAttention"}
+        # DirectML ignores a mask that is an attribute.
+        assert not any(attribute.name == "unidirectional" for node in nodes for attribute in node.attribute)
     inputs = {
         tensor.name: np.arange(77)[None]
         if tensor.dtype == "int64"
