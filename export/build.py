@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class BuildReport:
     """What a build did. `reasons`: why it could not leave what was there; empty if it could (`cached`).
 
     `taken`: the components that are those of the engine which it replaced, since nothing that they depend on has
-    changed.
+    changed. `notes`: what of the inputs does not reach the engine.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class BuildReport:
     cached: bool
     reasons: tuple[str, ...]
     taken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -92,6 +94,7 @@ def build(
     vae: Path | None = None,
     clip_skip: int = 0,
     tiny_decoder: Path | None = None,
+    loras: Mapping[str | Path, float] = MappingProxyType({}),
     calibration_size: int | None = None,
     keep: Sequence[str] = (),
     strict: bool = False,
@@ -107,6 +110,7 @@ def build(
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
     `clip_skip`: layers before the penultimate at which text encoders are read, as diffusers counts them.
     `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
+    `loras`: files that are merged into the weights, each with how much it counts.
     `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
     or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
     an error. `force`: build everything again, whatever is there. `threads`: for the reference run
@@ -133,6 +137,7 @@ def build(
         keep=keep,
         calibration_size=calibration_size,
         tiny_decoder=None if tiny_decoder is None else open_tiny_decoder(tiny_decoder),
+        loras=loras,
         progress=progress,
     )
     return build_job(job, destination, force=force, threads=threads, progress=progress)
@@ -142,7 +147,7 @@ def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, 
     """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
-        return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=())
+        return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=(), notes=job.notes)
     rehearse(job)
     keys = component_keys(job)
     intact, needed = intact_components(found, keys), bytes_needed(job)
@@ -156,8 +161,9 @@ def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, 
             space.publish(manifest)
             advance()
     return BuildReport(
-        folder=destination, manifest=manifest, cached=False, reasons=found.reasons, taken=tuple(space.taken)
-    )
+        folder=destination, manifest=manifest, cached=False, reasons=found.reasons, taken=tuple(space.taken),
+        notes=job.notes,
+    )  # fmt: skip
 
 
 _ATTEMPTS = 3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.commands.base import Command, emit, say
 from ..engine.commands.formats import more_bits, summary
+from ..engine.commands.lora import loras_of
 from ..engine.memory.sizes import format_bytes
 from ..engine.progress import Bars, JsonLines, Progress, Silent
 
@@ -61,6 +62,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="read the text encoders so many layers before the penultimate one (default: 0, as SDXL is made)",
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="a LoRA that is merged into the weights, such as style.safetensors:0.8; can be repeated",
+    )
     add_build_options(parser, "base/unet:conv_in")
 
 
@@ -107,6 +115,7 @@ def _run(args: argparse.Namespace) -> int:
         vae=args.vae,
         clip_skip=args.clip_skip,
         tiny_decoder=args.tiny_decoder,
+        loras=loras_of(args.lora),
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,
@@ -125,6 +134,7 @@ def tell(report: "BuildReport", args: argparse.Namespace) -> None:
     if args.json:
         emit(
             "built", engine=str(report.folder), cached=report.cached, reasons=report.reasons, taken=report.taken,
+            notes=report.notes,
             size_bytes=size, quality=manifest.quality,
             components={n: {**c.quality, "quality_of": c.quality_of} for n, c in manifest.components.items()},
         )  # fmt: skip
@@ -142,6 +152,8 @@ def tell(report: "BuildReport", args: argparse.Namespace) -> None:
         say(f"  {name:<20} {format_bytes(entry.weight_bytes):>10}  {error}{where}")
         if cost := more_bits(entry):
             say(f"    {summary(entry)}; {cost}")
+    for note in report.notes:
+        say(note)
     psnr = f", pictures {manifest.quality['psnr_db']:.1f} dB from the unquantized ones" if manifest.quality else ""
     say(f"{report.folder}: {format_bytes(size)}, {manifest.recipe} for {manifest.target}{psnr}")
 

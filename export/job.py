@@ -1,6 +1,6 @@
 """What one build is made from: checked options, opened models, and the keys that follow from them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,11 @@ from .checkpoint.families import FAMILIES
 from .checkpoint.marks import Noise
 from .checkpoint.open import Checkpoint, open_checkpoint
 from .checkpoint.tiny import TinyDecoderSource
-from .components import Assembly, Component, assemble, parts_of
+from .components import Assembly, Component, assemble
 from .keep import keeping
+from .loras import merged, read_loras
+from .part_digests import digest_part, unread_bytes
 from .progress import Share, expected
-from .publish.digests import cached_digest, known_digest
 from .publish.keys import build_parts, component_key, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
@@ -58,6 +59,8 @@ class Job:
     size: int
     tokenizer_files: Mapping[str, Mapping[str, bytes]]
     parts: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    """What of the inputs does not reach the engine, a sentence each."""
 
 
 def prepare(
@@ -70,18 +73,26 @@ def prepare(
     keep: Sequence[str] = (),
     calibration_size: int | None,
     tiny_decoder: TinyDecoderSource | None = None,
+    loras: Mapping[str | Path, float] = MappingProxyType({}),
     progress: Progress,
 ) -> Job:
     """Digest the weights and list the components. `machine`: as the target has told it.
 
-    Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not.
+    Raises `RequestError` for a calibration size that no build can have, and for layers to keep that there are not, and
+    what `read_loras` does.
     """
     unread = sum(unread_bytes(checkpoint) for checkpoint in (base, refiner) if checkpoint is not None)
     with track(progress, "read", total=unread, unit="B") as advance:
         assembly = assemble(base, refiner, partial(digest_part, advance), tiny_decoder)
+    notes: tuple[str, ...] = ()
+    if loras:
+        read = read_loras(loras, models_of(assembly))
+        assembly = merged(assembly, read)
+        notes = tuple(note for lora, _ in read for note in lora.notes())
     files = {name: base.tokenizer_files(name) for name in base.tokenizers}
     size = calibration_size_of(base, calibration_size)
-    return job_of(assembly, files, size, target=target, machine=machine, recipe=recipe, keep=keep)
+    job = job_of(assembly, files, size, target=target, machine=machine, recipe=recipe, keep=keep)
+    return replace(job, notes=notes)
 
 
 def job_of(
@@ -282,16 +293,3 @@ def _for_component(recipe: Recipe, target: Target, component: Component) -> Reci
 def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
     rules, bits, most = recipe.rules.get(role, ()), recipe.bits.get(role), recipe.max_relative_error[role]
     return [recipe.kept, rules, recipe.ladder, bits, most, recipe.calibration]
-
-
-def unread_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights whose digest must be computed."""
-    parts = {part: checkpoint.weights(part) for part in parts_of(checkpoint)}
-    known = {part: known_digest(weights.files(), f"{checkpoint.kind}.{part}") for part, weights in parts.items()}
-    return sum(weights.bytes for part, weights in parts.items() if known[part] is None)
-
-
-def digest_part(advance: Callable[[int], None], checkpoint: Checkpoint, part: str) -> str:
-    """The digest of a checkpoint's part; `advance` hears of the bytes that are read for it."""
-    weights = checkpoint.weights(part)
-    return cached_digest(weights.files(), f"{checkpoint.kind}.{part}", partial(weights.digest, advance))

@@ -19,7 +19,8 @@ from ...engine.request.limits import integer
 from ..build import BuildReport, build_job
 from ..checkpoint.controlnet import ControlNetCheckpoint, open_controlnet
 from ..components import Assembly, Component, assemble
-from ..job import Job, calibration_size_of, digest_part, job_of, open_as, unread_bytes
+from ..job import Job, calibration_size_of, job_of, open_as
+from ..part_digests import digest_part, unread_bytes
 from ..publish.digests import cached_digest
 from ..quantize.recipes import find_recipe
 from ..targets import find_target
