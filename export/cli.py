@@ -115,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
         vae=args.vae,
         clip_skip=args.clip_skip,
         tiny_decoder=args.tiny_decoder,
-        loras=loras_of(args.lora),
+        loras={Path(file): weight for file, weight in loras_of(args.lora).items()},
         calibration_size=args.calibration_size,
         keep=args.keep,
         strict=args.strict,

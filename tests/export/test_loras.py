@@ -58,7 +58,8 @@ def lora(tiny_folders: Mapping[str, Path], tmp_path_factory: pytest.TempPathFact
 def test_pictures_are_those_of_the_plain_engine_with_them(
     tiny_folders: Mapping[str, Path], tiny_engine: Path, lora: Path, tmp_path: Path
 ) -> None:
-    folder, options = tmp_path / "engine", {"refiner": tiny_folders["refiner"], "recipe": "fp32"}
+    folder = tmp_path / "engine"
+    options: dict[str, Any] = {"refiner": tiny_folders["refiner"], "recipe": "fp32"}
     report = build(tiny_folders["base"], folder, loras={lora: 0.7}, **options)
     assert any("of its keys have no place here" in note for note in report.notes)
     assert "refiner/text_encoder_2" not in report.manifest.components, "shared, as without"

@@ -10,9 +10,11 @@ import pytest
 
 from pocketxl.engine.adapters.pairs import Lora, Pair
 from pocketxl.engine.control import network
+from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.memory.controls import PREFIX
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners.adapted import openings_of
+from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.export.reference.parity import psnr_db
 
 from ....fixtures.controlnets import edges
@@ -53,7 +55,7 @@ def picture(
     engine: Path, folder: Path, *, lora: bool = False, nets: Folders | None = None, provider: str | None = None
 ) -> np.ndarray:
     controlnets = {name: built for name, (_, built) in (nets or {}).items()}
-    options = {"control_image": {name: edges(HEIGHT, WIDTH) for name in controlnets}} if nets else {}
+    options: dict[str, Any] = {"control_image": {name: edges(HEIGHT, WIDTH) for name in controlnets}} if nets else {}
     with (
         Pipeline.load(engine, threads=1, provider=provider, controlnets=controlnets) as pipe,
         known(pipe, folder, [lora_of(pipe)] if lora else []) as files,
@@ -70,7 +72,7 @@ def decibels(one: np.ndarray, other: np.ndarray) -> float:
 def test_what_adapters_change_is_that_of_float32(
     kind: str, half_engine: Path, tiny_engine: Path, tiny_controlnets: Folders, tmp_path: Path
 ) -> None:
-    adapted: dict[str, Any] = {"lora": {"lora": True}, "nets": {"nets": tiny_controlnets}}[kind]
+    adapted: dict[str, Any] = {"lora": True} if kind == "lora" else {"nets": tiny_controlnets}
     expected = picture(tiny_engine, tmp_path, **adapted)
     found, plain = picture(half_engine, tmp_path, **adapted), picture(half_engine, tmp_path)
     assert decibels(found, plain) < 40
@@ -92,7 +94,7 @@ def test_what_a_gpu_cannot_compute_stays_on_the_processor_beside_it(
     folders = {name: built for name, (_, built) in tiny_controlnets.items()}
     for kind, wanted in (("wf32", "gpu"), ("w8a8", "cpu")):
         with as_on_a_gpu() as provider, monkeypatch.context() as patched:
-            read = network.read_manifest
+            read = read_manifest
 
             def told(folder: Path, kind: str = kind, read: Any = read) -> Any:
                 manifest = read(folder)
@@ -102,7 +104,8 @@ def test_what_a_gpu_cannot_compute_stays_on_the_processor_beside_it(
             patched.setattr(network, "read_manifest", told)
             with Pipeline.load(half_engine, threads=1, provider=provider, controlnets=folders) as pipe:
                 devices = {name: runner.device for name, runner in pipe.runners.items()}
-        engine = {device for name, device in devices.items() if not name.startswith(PREFIX)}
-        beside = {device for name, device in devices.items() if name.startswith(PREFIX)}
-        assert {device.provider.name for device in engine} == {"gpu"}
-        assert {device.provider.name for device in beside} == {wanted}
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for name, device in devices.items():
+            assert isinstance(device, OrtDevice)
+            found[name.startswith(PREFIX)].add(device.provider.name)
+        assert found == {False: {"gpu"}, True: {wanted}}
