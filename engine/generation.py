@@ -18,6 +18,7 @@ from .beginning import Beginning, begin
 from .conditions import Conditions, Prompts
 from .control.beside import NOTHING, Beside
 from .control.part import ControlPart
+from .deep_features import DeepFeatures
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
 from .guidance import guided_model
@@ -190,10 +191,13 @@ class Generation:
         told = self._told(kind)
         runner, request = self.runners[f"{kind}/unet"], self.prepared.request
         beside = inpainting.beside if inpainting is not None and told else None
+        features = DeepFeatures(request.deep_cache)
         with ExitStack() as stack:
             for one in (runner, *(control.runner for control in controls)):
                 stack.enter_context(self.residency.phase(self.plan, one, self.progress))
-            model = stack.enter_context(guided_model(runner, prompts, request, controls, beside=beside))
+            model = stack.enter_context(
+                guided_model(runner, prompts, request, controls, beside=beside, features=features)
+            )
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)
             while isinstance(step, Step):
@@ -203,6 +207,8 @@ class Generation:
                     kept = inpainting.kept(step.latents, part, part.begin + step.index)
                     step = replace(step, latents=kept)
                 replacement = yield replace(step, index=before + step.index)
+                if replacement is not None and not np.array_equal(replacement, step.latents):
+                    features.drop()
                 step = resume(steps, kept if replacement is None else replacement)
             return step
 

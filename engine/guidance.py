@@ -7,8 +7,9 @@ import numpy as np
 
 from .conditioning import TIME_VECTORS, Conditioning
 from .control.part import ControlPart, Residuals
+from .deep_features import DeepFeatures
 from .request.request import ResolvedRequest
-from .runners.base import Held, Runner, call
+from .runners.base import Held, Runner
 from .sampling.denoise import Model
 from .sampling.samplers.base import Array
 
@@ -21,14 +22,16 @@ def guided_model(
     controls: Sequence[ControlPart] = (),
     *,
     beside: Array | None = None,
+    features: DeepFeatures | None = None,
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
     `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
     to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
     is one call. `controls` add to the U-Net; their rows are grouped as its own. `beside`: (pictures, C, H, W) that an
-    inpainting model takes behind the latents.
+    inpainting model takes behind the latents. `features`: what is kept from one evaluation to the next (None: nothing).
     """
+    features = features or DeepFeatures(1)
     with ExitStack() as stack:
         holding: dict[int, Held] = {}
 
@@ -53,7 +56,12 @@ def guided_model(
                     if beside is not None:
                         more = np.repeat(beside[index : index + 1], len(vectors), axis=0)
                         rows = np.concatenate([rows, more], axis=1)
-                    sides.append(call(runner, {"latents": rows, TIME_VECTORS: vectors, **added}, held)["prediction"])
+                    inputs = {"latents": rows, TIME_VECTORS: vectors, **added}
+                    made_of = (id(held), residuals.counting(evaluation))
+                    place = (index, group)
+                    sides.append(
+                        features.ask(runner, inputs, held, place=place, evaluation=evaluation, made_of=made_of)
+                    )
                 predictions.append(_guided(np.concatenate(sides), request))
             return np.concatenate(predictions)
 

@@ -15,9 +15,10 @@ from ..errors import IncompatibleError
 from ..folder.openings import Shape
 from ..request.loras import Loras, LoraUse, lora_uses
 from ..request.request import ResolvedRequest
-from ..request.wanted import inputs_wanted
-from ..runners.adapted import Adapted, Opens, graph_for, openings_of
+from ..request.wanted import features_wanted, inputs_wanted
+from ..runners.adapted import Adapted, OpenRunner, Opens, graph_for, openings_of
 from ..runners.base import Runner
+from ..runners.cached import cached_for
 from .additions import additions
 from .factors import Factors, read_factors
 from .pairs import Floats, Lora, Pair
@@ -85,28 +86,40 @@ class Adapting:
         return replace(found, runners={**found.runners, **opened}, keys=keys)
 
     def _with_loras(self, request: ResolvedRequest) -> Effect:
-        wanted = inputs_wanted(request)
-        if not request.loras and not wanted:
+        wanted, cached = inputs_wanted(request), features_wanted(request)
+        if not (request.loras or wanted or cached):
             return Effect(runners=self.runners)
         joined = self._join(request.loras) if request.loras else {}
-        names = dict.fromkeys([*joined, *wanted])
-        opened = {name: self._open(name, joined.get(name, {}), wanted.get(name, ())) for name in names}
+        names = dict.fromkeys([*joined, *wanted, *cached])
+        opened = {
+            name: self._open(name, joined.get(name, {}), wanted.get(name, ()), cached=name in cached) for name in names
+        }
         runners, keys = {**self.runners, **opened}, dict.fromkeys(joined, _key(request.loras))
         arrays = [array for layers in joined.values() for layer in layers.values() for array in layer.values()]
         return Effect(runners=runners, keys=keys, bytes=self._shelf.bytes() + sum(array.nbytes for array in arrays))
 
-    def _open(self, component: str, layers: Mapping[str, Mapping[str, Floats]], inputs: Sequence[str]) -> Runner:
-        """A component's open graph that takes these pairs, which are held, and these inputs, which calls will give."""
+    def _open(
+        self, component: str, layers: Mapping[str, Mapping[str, Floats]], inputs: Sequence[str], *, cached: bool
+    ) -> Runner:
+        """A component's open graph that takes these pairs, which are held, and these inputs, which calls will give.
+
+        `cached`: the two graphs that keep deep features, which take the same.
+        """
         runner = self.runners[component]
-        if not layers and {*inputs} <= {tensor.name for tensor in runner.spec.inputs}:
+        opened: OpenRunner | None
+        if cached:
+            opened = cached_for(runner, layers, inputs)
+        elif not layers and {*inputs} <= {tensor.name for tensor in runner.spec.inputs}:
             return runner
-        graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
-        if graph is None or not isinstance(runner, Opens):
+        else:
+            graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
+            opened = runner.opened(graph) if graph is not None and isinstance(runner, Opens) else None
+        if opened is None:
+            asked = "keeps deep features, for deep_cache" if cached else "takes what was asked for"
             raise IncompatibleError(
-                f"this engine has no graph of {component} that takes what was asked for; build it again with this "
-                "release, with --target cpu or, for GPUs, onnx-fp16"
+                f"this engine has no graph of {component} that {asked}; build it again with this release, with "
+                "--target cpu or, for GPUs, onnx-fp16"
             )
-        opened = runner.opened(graph)
         if not layers:
             return opened
         held = opened.hold({name: array for layer in layers.values() for name, array in layer.items()})

@@ -66,6 +66,10 @@ class Residuals:
             [{key: hold(part, side) for key, side in sides} for part, sides in zip(parts, given, strict=True)],
         )
 
+    def counting(self, evaluation: int) -> tuple[bool, ...]:
+        """Which of the ControlNets count there."""
+        return tuple(bool(part.scales[evaluation]) for part in self._parts)
+
     def __call__(self, prompt: int, group: int, evaluation: int, latents: npt.NDArray[np.float32]) -> dict[str, Value]:
         """`latents`: `[rows, channels, h, w]`, as the U-Net gets them. ControlNets that do not count do not run.
 

@@ -7,9 +7,9 @@ and a call gets the first that has all that it needs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..specs import TensorSpec
+from ..specs import SPARSE, TensorSpec
 from .activation import ActivationModel
 
 Shape = tuple[int, ...]
@@ -31,6 +31,34 @@ class OpenGraph:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShallowGraph:
+    """A U-Net's outermost level alone: what lies below it is an input, as an earlier call of the whole gave it."""
+
+    file: str
+    """Its name, beside the component's other files."""
+    own: tuple[str, ...]
+    """Of the component's own inputs those that it takes."""
+    layers: tuple[str, ...]
+    """Those that take pairs."""
+    activation: ActivationModel
+    """Working memory of a call in which every one of them has a pair."""
+    weight_bytes: int
+    """Of the component's weights those that it reads; a runtime may hold them a second time for it."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """What it takes besides these, but for the feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedGraphs:
+    """Two graphs that go together: see `engine.deep_features`."""
+
+    feature: TensorSpec
+    """What enters the last level of the way up: an output of the whole, an input of the shallow one."""
+    whole: OpenGraph
+    shallow: ShallowGraph
+
+
+@dataclass(frozen=True, kw_only=True)
 class Openings:
     """All open graphs of one component."""
 
@@ -41,6 +69,8 @@ class Openings:
     """A file beside the graphs: see `adapters.factors`; empty where no layer has any."""
     graphs: tuple[OpenGraph, ...]
     """From the one with the fewest places on."""
+    cached: tuple[CachedGraphs, ...] = field(default=(), metadata=SPARSE)
+    """Likewise; empty where nothing can be kept from one call to the next."""
 
     def shapes(self, groups: tuple[str, ...]) -> dict[str, Shape]:
         """The layers of these groups, in order."""
@@ -66,4 +96,5 @@ def files_of(openings: Openings | None) -> frozenset[str]:
     """The names of their files, which the plain graph does without."""
     if openings is None:
         return frozenset()
-    return frozenset({graph.file for graph in openings.graphs} | ({openings.factors} if openings.factors else set()))
+    graphs = [*openings.graphs, *(graph for pair in openings.cached for graph in (pair.whole, pair.shallow))]
+    return frozenset({graph.file for graph in graphs} | ({openings.factors} if openings.factors else set()))

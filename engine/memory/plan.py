@@ -15,6 +15,7 @@ from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
 from . import controls
+from .features import feature_bytes, unstreamed
 from .phase import Phase
 from .ranges import check_ranges
 from .sizes import format_bytes
@@ -164,7 +165,7 @@ def make_plan(
     raise MemoryBudgetError(
         f"{workload.width}x{workload.height} needs at least {format_bytes(plan.peak_bytes)} (phase "
         f"'{phases[worst].name}'), the budget is {format_bytes(budget or 0)}; raise the budget or make a smaller "
-        "picture, or fewer at once" + (", or leave LoRAs out, with which nothing is streamed" if beside else "")
+        "picture, or fewer at once" + unstreamed(used, loras=beside > 0)
     )
 
 
@@ -233,7 +234,10 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
             Phase(
                 name=f"denoise {kind}",
                 component=name,
-                held_bytes=held + latents + (controls.residual_bytes(runners, workload) if mine else 0),
+                held_bytes=held
+                + latents
+                + (controls.residual_bytes(runners, workload) if mine else 0)
+                + feature_bytes(runners[name], workload),
                 constant_bytes=constant,
                 beside=tuple(controls.part(control, "unet") for control in mine),
             )

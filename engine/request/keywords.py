@@ -35,6 +35,7 @@ class CallOptions(TypedDict, total=False):
     guidance_rescale: float
     guidance_start: float
     guidance_end: float
+    deep_cache: int
     original_size: tuple[int, int] | None
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int] | None

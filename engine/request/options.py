@@ -85,6 +85,8 @@ ROWS = (
            help="before this share of the way no negative prompt: half the time a step (default: 0)"),
     Option(name="guidance_end", form=Form.NUMBER, limits=(0, 1), label="Guidance end", flag="--guidance-end",
            help="the same, after it (default: 1)"),
+    Option(name="deep_cache", form=Form.WHOLE, limits=(1, 1000), label="Deep cache", flag="--deep-cache",
+           help="run the whole U-Net at every so many evaluations, its outer level alone between (default: 1)"),
     Option(name="eta", form=Form.NUMBER, limits=(0, 1), label="Eta", flag="--eta",
            help="noise of the samplers ddim and tcd, 0 to 1 (default: 0)"),
     Option(name="aesthetic_score", form=Form.NUMBER, limits=(0, 10), label="Aesthetic score", flag="--aesthetic-score",

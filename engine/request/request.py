@@ -75,6 +75,9 @@ class GenerationRequest:
     """Share of the trained timesteps before which the negative prompt does not count: a step takes half the time."""
     guidance_end: float = 1.0
     """The same, after which (Kynkäänniemi et al., 2404.07724)."""
+    deep_cache: int = 1
+    """At every so many evaluations the whole U-Net runs, between them its outermost level alone on what the rest made
+    last (DeepCache, Ma et al., 2312.00858): less time, other pictures. See docs/sampling.md."""
     original_size: tuple[int, int] | None = None
     """(height, width), like the five below; None: the picture's own size."""
     crops_coords_top_left: tuple[int, int] = (0, 0)

@@ -115,6 +115,7 @@ def resolve(
         image_prompt=image_prompt(request, *image_prompts),
         loras=loras,
         decoder=checked_decoder(request.decoder, models),
+        deep_cache=integer("deep_cache", request.deep_cache),
     )
 
 

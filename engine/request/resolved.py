@@ -118,6 +118,8 @@ class ResolvedRequest:
     pictures: PictureInput | None = None
     hires: "Hires | None" = None
     decoder: str = "full"
+    deep_cache: int = 1
+    """Every so many evaluations are whole."""
 
     def picture(self, index: int) -> Self:
         """The same for picture `index` alone."""

@@ -12,3 +12,8 @@ def inputs_wanted(request: ResolvedRequest) -> dict[str, tuple[str, ...]]:
     names = [f"{RESIDUALS}.0"] if request.controls else []
     names += [f"{IMAGE_KEY_VALUES}.0.key"] if request.image_prompt is not None else []
     return {_UNET: tuple(names)} if names else {}
+
+
+def features_wanted(request: ResolvedRequest) -> tuple[str, ...]:
+    """The components whose deep features are kept from one evaluation to the next."""
+    return tuple(f"{kind}/unet" for kind in request.kinds) if request.deep_cache > 1 else ()

@@ -10,10 +10,11 @@ import numpy as np
 from ..ending import Ended
 from ..errors import IncompatibleError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
-from ..folder.openings import OpenGraph, Openings
+from ..folder.openings import CachedGraphs, OpenGraph, Openings
 from ..specs import Role
 from .adapted import OpenRunner
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
+from .cached import CachedRunner
 from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
@@ -89,6 +90,7 @@ class OrtRunner:
         self._entry = entry
         self._session: Any = None
         self._opened: dict[str, OpenRunner] = {}
+        self._cached: dict[str, CachedRunner] = {}
 
     @property
     def ranges(self) -> Mapping[str, Range]:
@@ -128,6 +130,13 @@ class OrtRunner:
         return self._opened.setdefault(
             graph.file, OrtOpenRunner(self._folder, self.name, self._entry, self.device, graph)
         )
+
+    def cached(self, graphs: CachedGraphs) -> CachedRunner:
+        """See `Caches`."""
+        from .ort_cached import OrtCachedRunner
+
+        both = OrtCachedRunner(self._folder, self.name, self._entry, self.device, graphs)
+        return self._cached.setdefault(graphs.whole.file, both)
 
     @property
     def threads(self) -> int:

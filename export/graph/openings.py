@@ -54,6 +54,26 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
 """From the graph with the fewest places on."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CachedRow:
+    """Two graphs that go together: the whole, which gives its deep feature, and the outermost level, which takes it."""
+
+    whole: Row
+    shallow: Row
+
+
+CACHED: Mapping[Role, tuple[CachedRow, ...]] = {
+    Role.UNET: tuple(
+        CachedRow(
+            whole=Row(file=f"cached{ending}.onnx", groups=groups, seams=seams),
+            shallow=Row(file=f"shallow{ending}.onnx", groups=groups, seams=seams),
+        )
+        for ending, groups, seams in (("", (), ()), ("-open", (ATTENTION, OTHERS), ("residuals", "image")))
+    )
+}
+"""Likewise."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Place:
     """A layer that can take a pair, or a part of one: what it writes, and the shape of its weight."""

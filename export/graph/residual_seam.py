@@ -16,8 +16,12 @@ _CHANNELS = 1
 def residual_seam(opener: Opener, _: ComponentSpec) -> tuple[TensorSpec, ...]:
     """See `openings.Seam`. A row of none: nothing is added. Lengths are the skip connection's own, or 1."""
     joins = [node for node in opener.graph if _joins(node)]
-    # The way up begins at the last skip connection, where it reads the middle too.
-    places = [(join, 1) for join in reversed(joins)] + [(joins[0], 0)]
+    places = [(join, 1) for join in reversed(joins)]
+    # The way up begins at the last skip connection, where it reads the middle too. A graph whose way up begins higher
+    # (`shallow.cut`) has none.
+    first = joins[0].inputs[0]
+    if first is not None and first.producer() is not None:
+        places.append((joins[0], 0))
     specs = []
     for index, (join, side) in enumerate(places):
         name = f"{RESIDUALS}.{index}"

@@ -113,7 +113,7 @@ class CpuTarget:
         from ...graph.activations import Outline
         from ...graph.master import attach
         from ...graph.patch_conv import expand_all
-        from ..onnx.openings import describe_openings, opened, save_opened
+        from ..onnx.openings import describe_openings, opened, save_opened, weighed
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
         from .segments import order_by_use, write_segments
@@ -136,7 +136,7 @@ class CpuTarget:
         for one in open_models.values():
             rewrite(one, quantization)
             expand_all(one.graph)
-        save_opened(open_models, out)
+        sizes = save_opened(open_models, out)
         streaming = None
         if banded:
             write_bands(out / MODEL_FILE)
@@ -148,7 +148,7 @@ class CpuTarget:
         return Lowered(
             runner="ort_bands" if banded else self.runner,
             streaming=streaming,
-            openings=openings,
+            openings=None if openings is None else weighed(openings, sizes),
             activation=replace(outline.whole(), dequantized_bytes=dequantized_bytes(model.graph)),
             exact_threads=exact_threads(model.graph),
             int8_bytes=int8_bytes(model.graph),

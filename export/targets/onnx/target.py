@@ -82,7 +82,7 @@ class OnnxHalfTarget:
         from ....engine.companion import is_companions
         from ...graph.activations import activation_model
         from ...graph.master import attach
-        from .openings import describe_openings, opened, save_opened
+        from .openings import describe_openings, opened, save_opened, weighed
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         activation = activation_model(component, model, spec)
@@ -92,8 +92,8 @@ class OnnxHalfTarget:
         for one in (model, *open_models.values()):
             rewrite(component, one, spec)
         save(model, out)
-        save_opened(open_models, out)
-        return Lowered(activation=activation, openings=openings)
+        sizes = save_opened(open_models, out)
+        return Lowered(activation=activation, openings=None if openings is None else weighed(openings, sizes))
 
 
 def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:

@@ -163,6 +163,7 @@ def test_the_plain_graph_is_what_it_is_without_open_ones(
     spec, found = pair.architecture.unet(), {}
     for name, rows in (("with", table.ROWS), ("without", {})):
         monkeypatch.setattr(opened_by, "ROWS", rows)
+        monkeypatch.setattr(opened_by, "CACHED", table.CACHED if rows else {})
         (tmp_path / name).mkdir()
         weights = StateDict(pair.unet.state_dict())
         master = export_master("base/unet", lambda: UNet(pair.architecture), spec)
@@ -171,7 +172,8 @@ def test_the_plain_graph_is_what_it_is_without_open_ones(
         found[name] = {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}, weights.reads
     (opened, reads), (plain, plain_reads) = found["with"], found["without"]
     assert {name: opened[name] for name in plain} == plain
-    assert set(opened) - set(plain) == {row.file for row in table.ROWS[spec.role]}
+    cached = {row.file for pair in table.CACHED[spec.role] for row in (pair.whole, pair.shallow)}
+    assert set(opened) - set(plain) == {row.file for row in table.ROWS[spec.role]} | cached
     assert reads == plain_reads
 
 

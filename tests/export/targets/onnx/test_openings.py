@@ -52,7 +52,13 @@ def lora_of(pipe: Pipeline) -> Lora:
 
 
 def picture(
-    engine: Path, folder: Path, *, lora: bool = False, nets: Folders | None = None, provider: str | None = None
+    engine: Path,
+    folder: Path,
+    *,
+    lora: bool = False,
+    nets: Folders | None = None,
+    provider: str | None = None,
+    **more: Any,
 ) -> np.ndarray:
     controlnets = {name: built for name, (_, built) in (nets or {}).items()}
     options: dict[str, Any] = {"control_image": {name: edges(HEIGHT, WIDTH) for name in controlnets}} if nets else {}
@@ -60,7 +66,7 @@ def picture(
         Pipeline.load(engine, threads=1, provider=provider, controlnets=controlnets) as pipe,
         known(pipe, folder, [lora_of(pipe)] if lora else []) as files,
     ):
-        found: np.ndarray = pipe(**CALL, **options, loras=dict.fromkeys(files, 0.7)).images[0]
+        found: np.ndarray = pipe(**CALL, **options, **more, loras=dict.fromkeys(files, 0.7)).images[0]
         return found
 
 
@@ -68,11 +74,12 @@ def decibels(one: np.ndarray, other: np.ndarray) -> float:
     return psnr_db(float(np.square(one - other).mean()), 1.0)
 
 
-@pytest.mark.parametrize("kind", ["lora", "nets"])
+@pytest.mark.parametrize("kind", ["lora", "nets", "deep"])
 def test_what_adapters_change_is_that_of_float32(
     kind: str, half_engine: Path, tiny_engine: Path, tiny_controlnets: Folders, tmp_path: Path
 ) -> None:
-    adapted: dict[str, Any] = {"lora": True} if kind == "lora" else {"nets": tiny_controlnets}
+    kinds: Mapping[str, Any] = {"lora": {"lora": True}, "nets": {"nets": tiny_controlnets}, "deep": {"deep_cache": 2}}
+    adapted = kinds[kind]
     expected = picture(tiny_engine, tmp_path, **adapted)
     found, plain = picture(half_engine, tmp_path, **adapted), picture(half_engine, tmp_path)
     assert decibels(found, plain) < 40

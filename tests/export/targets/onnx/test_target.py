@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from pocketxl.engine.folder.openings import files_of
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
@@ -64,7 +65,7 @@ def lower(made: Made, out: Path) -> dict[str, onnx.ModelProto]:
     )
     assert found.activation.terms
     assert found.stand_in is None
-    openings = () if found.openings is None else [graph.file for graph in found.openings.graphs]
+    openings = files_of(found.openings)
     assert bool(openings) == (spec.role in ROWS)
     names = {"aside", "model.onnx", "model.onnx.data", *openings}
     assert {path.name for path in out.iterdir()} == names
