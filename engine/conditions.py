@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
 
 from .architecture import Models, block_names
+from .companion import CONTROL_TYPE
 from .conditioning import Conditioning, Known, condition, time_ids
 from .control.beside import Beside
 from .control.image_prompt import Arrays, factors_of, features_of, key_values_of, with_pictures
@@ -13,12 +17,15 @@ from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .preparation import Prepared
 from .progress import Progress
+from .request.controls import ControlUse
 from .request.embeds import Sides
 from .runners.base import Runner
 from .sampling.interval import guided_evaluations
 from .sampling.samplers.base import Schedule
 from .sampling.schedule import evaluation_timesteps
 
+Told = Mapping[str, np.ndarray]
+NOTHING_MORE: Told = MappingProxyType({})
 Prompts = Sequence[Sequence[tuple[Conditioning, ...]]]
 """For each prompt and each evaluation what a network of the loop is given: the same object where a text goes on."""
 
@@ -49,7 +56,7 @@ class Conditions:
             ControlPart(
                 runner=control.unet,
                 hint=hints[use.name],
-                prompts=self._condition(control.conditioner, kind, texts, part),
+                prompts=self._condition(control.conditioner, kind, texts, part, _told(use)),
                 scales=use.scales(len(part.evaluations)),
             )
             for use, control in uses
@@ -71,7 +78,9 @@ class Conditions:
             own, none = (key_values_of(adapter.projection, one, prompt.scale, factors, blocks) for one in features)
         return own, none
 
-    def _condition(self, runner: Runner, kind: str, texts: Sequence[Sides], part: Schedule) -> Prompts:
+    def _condition(
+        self, runner: Runner, kind: str, texts: Sequence[Sides], part: Schedule, told: Told = NOTHING_MORE
+    ) -> Prompts:
         """What a conditioner makes of each prompt and its negative, in rows as the model's U-Net takes them."""
         rows, request = self.runners[f"{kind}/unet"].rows, self.prepared.request
         ids = time_ids(request, self.models.denoisers[kind].unet.size_ids)
@@ -91,8 +100,15 @@ class Conditions:
                         rows=rows,
                         guidance_scale=request.guidance_scale,
                         known=known,
+                        told=told,
                     )
                     for index, both in dict.fromkeys(zip(order, guided, strict=True))
                 }
                 prompts.append([scenes[at] for at in zip(order, guided, strict=True)])
             return prompts
+
+
+def _told(use: ControlUse) -> Told:
+    """What a ControlNet's conditioner is told of its hints."""
+    kinds = use.control_type
+    return NOTHING_MORE if kinds is None else {CONTROL_TYPE: kinds}

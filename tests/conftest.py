@@ -71,3 +71,14 @@ def tiny_controlnets(
         build_controlnet(source, built / name, base=tiny_folders["base"], recipe="fp32")
         made[name] = (source, built / name)
     return made
+
+
+@pytest.fixture(scope="session")
+def tiny_union_folder(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ControlNet-Union for the tiny base, recipe fp32; its diffusers folder lies beside it, called `union`."""
+    from pocketxl.export.companions.controlnet import build_controlnet
+
+    from .fixtures.controlnets import write_union
+
+    root = tmp_path_factory.mktemp("unions")
+    return build_controlnet(write_union(root), root / "built", base=tiny_folders["base"], recipe="fp32").folder

@@ -3,16 +3,19 @@
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
 from ..picture.control import Described, read_controls, read_weight
+from ..request.control_modes import MODE, NUMBERS
 from ..request.controls import END, IMAGE, PREPROCESS, PREPROCESSORS, SCALE, START
 from ..request.image_prompt import IMAGE as PICTURE
 from ..request.image_prompt import SCALE as PICTURE_SCALE
 
+_NO_TYPE = "none"
 _FORM = "FOLDER=PICTURE or FOLDER=PICTURE:SCALE"
 
 
@@ -26,6 +29,11 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control-preprocess", choices=PREPROCESSORS, help="what the pictures of --control are made into first"
     )
+    parser.add_argument(
+        "--control-type", action="append", default=[], metavar="TYPE",
+        help=f"what the picture of a ControlNet-Union is: {', '.join(NUMBERS)}, or a number; once, or once for each "
+        f"--control ('{_NO_TYPE}' for one that is no union): the same union with several pictures has them at once",
+    )  # fmt: skip
     parser.add_argument(
         "--ip-adapter", metavar="FOLDER=PICTURE[:SCALE]",
         help="a picture as a prompt beside the words, by the IP-Adapter in FOLDER (see `build-ip-adapter`), how much: "
@@ -44,15 +52,21 @@ class Controls:
         Raises `RequestError` for a flag that is not of the form.
         """
         parts = [_parsed("--control", text) for text in args.control]
-        names = _names([folder for folder, _, _ in parts])
-        self._folders = {name: part[0] for name, part in zip(names, parts, strict=True)}
         if not parts:
-            for flag in ("preprocess", "start", "end"):
-                if getattr(args, f"control_{flag}") is not None:
+            for flag in ("preprocess", "start", "end", "type"):
+                if getattr(args, f"control_{flag}") not in (None, []):
                     raise RequestError(f"--control-{flag} was given without --control; give {_FORM} too")
         known = read_controls(made_with or {})
         known += [Described()] * max(0, len(parts) - len(known))
-        self._given = dict(zip(names, zip(parts, known, strict=False), strict=True))
+        modes = _modes(args.control_type, [one.mode for one in known[: len(parts)]])
+        given = [
+            _Given(folder=folder, picture=picture, scale=scale, mode=mode, like=like)
+            for (folder, picture, scale), mode, like in zip(parts, modes, known, strict=False)
+        ]
+        groups = _grouped(given)
+        names = _names([group[0].folder for group in groups])
+        self._given = dict(zip(names, groups, strict=True))
+        self._folders = {name: group[0].folder for name, group in self._given.items()}
         self._args = args
         self._picture = None if args.ip_adapter is None else _parsed("--ip-adapter", args.ip_adapter)
         self._weight = read_weight(made_with or {})
@@ -72,14 +86,61 @@ class Controls:
         if not self._given:
             return pictured
         args, given = self._args, self._given
-        values: dict[str, dict[str, Any]] = {IMAGE: {}, SCALE: {}, START: {}, END: {}, PREPROCESS: {}}
-        for name, ((_, picture, scale), like) in given.items():
-            values[IMAGE][name] = picture
-            values[SCALE][name] = _first(scale, like.weight)
+        keys = (IMAGE, SCALE, MODE, START, END, PREPROCESS)
+        values: dict[str, Any] = {key: {} for key in keys}
+        for name, hints in given.items():
+            like = hints[0].like
+            values[IMAGE][name] = _one_or_all([hint.picture for hint in hints])
+            values[SCALE][name] = _one_or_all([_first(hint.scale, hint.like.weight) for hint in hints])
+            values[MODE][name] = _one_or_all([hint.mode for hint in hints])
             values[START][name] = _first(args.control_start, like.start)
             values[END][name] = _first(args.control_end, like.end)
             values[PREPROCESS][name] = _first(args.control_preprocess, like.module)
+        if not any(hint.mode for hints in given.values() for hint in hints):
+            del values[MODE]
+        elif len(args.control_type) == 1:
+            # For every union, whichever of them those are; what no union is was not meant.
+            values[MODE] = args.control_type[0]
         return {**values, **pictured}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """One `--control`."""
+
+    folder: str
+    picture: str
+    scale: float | None
+    mode: str | None
+    like: Described
+
+
+def _modes(given: Sequence[str], known: Sequence[str | None]) -> list[str | None]:
+    """The type of each `--control`: as given, once or once for each, or as the picture that this is like says."""
+    if not given:
+        return list(known)
+    if len(given) not in (1, len(known)):
+        raise RequestError(
+            f"--control-type was given {len(given)} times for {len(known)} --control; give it once, or once for each"
+        )
+    types = [None if one == _NO_TYPE else one for one in given]
+    return types * len(known) if len(types) == 1 else types
+
+
+def _grouped(given: Sequence[_Given]) -> list[list[_Given]]:
+    """Hints by ControlNet: those of one folder together where they have types, which only unions have."""
+    found: list[list[_Given]] = []
+    for one in given:
+        known = next((group for group in found if one.mode and group[0].mode and group[0].folder == one.folder), None)
+        if known is None:
+            found.append([one])
+        else:
+            known.append(one)
+    return found
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _parsed(flag: str, text: str) -> tuple[str, str, float | None]:

@@ -7,6 +7,7 @@ from typing import Self
 
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
+from ..request.controls import Loaded
 from ..runners.base import Runner
 from .image_prompt import IPAdapter, open_ip_adapter
 from .network import ControlNet, open_controlnets
@@ -55,9 +56,12 @@ class Beside:
         return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 
     @property
-    def called(self) -> tuple[dict[str, str], tuple[int | None, str]]:
-        """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
-        names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in self.controlnets.items()}
+    def called(self) -> tuple[dict[str, Loaded], tuple[int | None, str]]:
+        """For `resolve`: name → what it must know of the ControlNet, and what the IP-Adapter takes and is called."""
+        names = {
+            name: Loaded(model=f"{one.model} [{one.digest[:_DIGITS]}]", kinds=one.architecture.control_types)
+            for name, one in self.controlnets.items()
+        }
         return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks
 
 

@@ -21,6 +21,8 @@ def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
     yield from (f".controlnet.{fault}" for fault in outside(controlnet, CONTROLNET))
     if len(controlnet.hint_widths) != HINT_LEVELS:
         yield f".controlnet.hint_widths are {len(controlnet.hint_widths)}, they must be {HINT_LEVELS}"
+    if controlnet.fuser_layers and not controlnet.control_types:
+        yield ".controlnet.fuser_layers are a union's, and it tells no kinds of hints apart"
     yield from (f".controlnet{fault}" for fault in level_faults(controlnet))
     if "base" not in models.denoisers:
         yield ".controlnet was built with a base, and models has none"

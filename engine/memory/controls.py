@@ -57,7 +57,7 @@ def residual_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:
 def _bytes(tensors: tuple[TensorSpec, ...], workload: Workload, rows: int) -> int:
     """Of tensors `[batch, channels, height, width]` at the size of the picture, its latents or a part of those."""
     found = 0
-    for tensor in tensors:
+    for tensor in (tensor for tensor in tensors if len(tensor.shape) == len(("batch", "channels", "height", "width"))):
         _, channels, *sides = tensor.shape
         down = int(str(sides[0]).partition("/")[2] or 1) * (1 if str(sides[0]).startswith("image") else 8)
         found += int(channels) * -(-workload.height // down) * -(-workload.width // down)

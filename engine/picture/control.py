@@ -4,10 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..request.control_modes import name_of, number_of
 from ..request.controls import PREPROCESSORS, ControlUse
 from ..request.image_prompt import ImagePrompt
 
 KEY, IP_ADAPTER = "ControlNet", "IP-Adapter"
+_MODE = "Union Control Type"
+"""After sd-webui-controlnet's `union_control_type`."""
 _MOST = 64
 
 
@@ -19,16 +22,18 @@ class Described:
     weight: float | None = None
     start: float | None = None
     end: float | None = None
+    mode: str | None = None
 
 
 def describe_controls(uses: tuple[ControlUse, ...]) -> dict[str, str]:
-    """The settings of a picture's ControlNets."""
+    """The settings of a picture's ControlNets: one for each hint, of which a union may have several."""
     return {
         f"{KEY} {index}": (
-            f"Module: {use.preprocess or 'none'}, Model: {use.model}, Weight: {_plain(use.scale)}, "
+            f"Module: {use.preprocess or 'none'}, Model: {use.model}, Weight: {_plain(hint.scale)}, "
             f"Resize Mode: Just Resize, Guidance Start: {_plain(use.start)}, Guidance End: {_plain(use.end)}"
+            + ("" if hint.mode is None else f", {_MODE}: {name_of(hint.mode)}")
         )
-        for index, use in enumerate(uses)
+        for index, (use, hint) in enumerate((use, hint) for use in uses for hint in use.hints)
     }
 
 
@@ -59,6 +64,7 @@ def read_controls(settings: Mapping[str, str]) -> list[Described]:
                 weight=_number(values.get("Weight")),
                 start=_number(values.get("Guidance Start")),
                 end=_number(values.get("Guidance End")),
+                mode=_mode(values.get(_MODE, "")),
             )
         )
     return found
@@ -72,6 +78,11 @@ def is_control(key: str) -> bool:
 
 def _values(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (part.partition(":") for part in text.split(","))}
+
+
+def _mode(text: str) -> str | None:
+    number = number_of(text)
+    return None if number is None else name_of(number)
 
 
 def _number(text: str | None) -> float | None:

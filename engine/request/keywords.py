@@ -72,5 +72,6 @@ class CallOptions(TypedDict, total=False):
     control_guidance_start: float | Sequence[float] | Mapping[str, float] | None
     control_guidance_end: float | Sequence[float] | Mapping[str, float] | None
     control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None
+    control_mode: Any
     ip_adapter_image: Any
     ip_adapter_scale: float | None

@@ -153,6 +153,9 @@ class GenerationRequest:
     """Share of the steps up to which they count; None: 1."""
     control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
     """`canny` finds the picture's edges first; None: the picture is a hint already."""
+    control_mode: Any = None
+    """What the picture of a ControlNet-Union is, by name (`canny`, `depth` …) or number. One union may have several
+    pictures at once: then a list, as of the pictures and scales."""
     ip_adapter_image: Any = None
     """A picture as a prompt beside the words, for the IP-Adapter that is loaded, or a list of them: paths, PIL pictures
     or arrays."""

@@ -16,7 +16,7 @@ from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
-from .controls import control_uses
+from .controls import Loaded, control_uses
 from .decoders import checked_decoder
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
@@ -40,7 +40,7 @@ DEFAULT_HANDOFF = 0.8
 def resolve(
     keywords: Mapping[str, Any],
     models: Models,
-    controlnets: Mapping[str, str] = MappingProxyType({}),
+    controlnets: Mapping[str, Loaded] = MappingProxyType({}),
     image_prompts: tuple[int | None, str] = (None, ""),
 ) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.

@@ -107,6 +107,10 @@ def controlnet_components(opened: ControlNetCheckpoint) -> list[Component]:
     architecture = opened.architecture
 
     def hint_encoder() -> "nn.Module":
+        if architecture.control_types:
+            from ...engine.models.union import UnionHintEncoder
+
+            return UnionHintEncoder(architecture)
         from ...engine.models.controlnet import HintEncoder
 
         return HintEncoder(architecture)
@@ -114,7 +118,7 @@ def controlnet_components(opened: ControlNetCheckpoint) -> list[Component]:
     def conditioner() -> "nn.Module":
         from ...engine.models.conditioner import Conditioner
 
-        return Conditioner(architecture)
+        return Conditioner(architecture, control_types=architecture.control_types)
 
     def network() -> "nn.Module":
         from ...engine.models.controlnet import ControlNet

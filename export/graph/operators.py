@@ -183,6 +183,11 @@ def unsqueeze(t: Tracer, x: Traced, dim: int) -> Any:
     return t.node("Unsqueeze", [x, np.array([dim])])
 
 
+def mean(t: Tracer, x: Traced, dims: Sequence[int]) -> Any:
+    """The mean over some dimensions, which go."""
+    return t.node("ReduceMean", [x, np.array(list(dims))], keepdims=0)
+
+
 def argmax(t: Tracer, x: Traced, dim: int) -> Any:
     """The first place of the largest value."""
     return t.node("ArgMax", [x], axis=dim, keepdims=0)
@@ -236,6 +241,7 @@ RULES: dict[Any, Translation] = {
     Tensor.reshape_as: reshape_as,
     Tensor.__getitem__: index,
     Tensor.unsqueeze: unsqueeze,
+    Tensor.mean: mean,
     Tensor.argmax: argmax,
     Tensor.to: to,
     Tensor.float: lambda t, x: to(t, x, torch.float32),

@@ -99,6 +99,44 @@ def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scal
     assert _parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
 
 
+def given_flags(**flags: object) -> Controls:
+    from argparse import Namespace
+
+    none = {"control": [], "control_type": [], "ip_adapter": None, "t2i_adapter": []}
+    shares = dict.fromkeys(
+        ("control_preprocess", "control_start", "control_end", "t2i_adapter_factor", "t2i_adapter_preprocess")
+    )
+    return Controls(Namespace(**{**none, **shares, **flags}))
+
+
+def test_one_union_has_several_pictures_at_once() -> None:
+    found = given_flags(control=["u=a.png:0.7", "c=b.png", "u=d.png"], control_type=["canny", "none", "depth"])
+    assert found.folders["controlnets"] == {"u": "u", "c": "c"}
+    options = found.options
+    assert options["control_image"] == {"u": ["a.png", "d.png"], "c": "b.png"}
+    assert options["control_mode"] == {"u": ["canny", "depth"], "c": None}
+    assert options["controlnet_conditioning_scale"] == {"u": [0.7, None], "c": None}
+
+
+def test_one_type_is_for_every_union() -> None:
+    assert given_flags(control=["u=a.png", "c=b.png"], control_type=["canny"]).options["control_mode"] == "canny"
+    with pytest.raises(RequestError, match="--control-type was given 2 times for 3 --control"):
+        given_flags(control=["u=a.png"] * 3, control_type=["canny", "depth"])
+
+
+def test_a_union_is_steered_and_says_of_what_kind_and_is_made_again(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_union_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    control = ("--control", f"{tiny_union_folder}={photo}:0.7", "--control-type", "lineart")
+    made = generate(capsys, tiny_engine, *SIZE, *control, "-o", first)
+    assert made.status == 0, made.err
+    assert read_settings(first)["ControlNet 0"].endswith("Guidance End: 1, Union Control Type: canny")
+    like = ("--like", first, "--control", f"{tiny_union_folder}={photo}", "-o", again)
+    assert generate(capsys, tiny_engine, *like).status == 0
+    assert (pixels(again) == pixels(first)).all()
+
+
 @given(st.lists(TEXT, max_size=5))
 def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
     from pocketxl.engine.control.network import _NAME
@@ -111,7 +149,9 @@ def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) ->
 def test_nothing_asked_is_nothing_given() -> None:
     from argparse import Namespace
 
-    none = Namespace(control=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None)
+    none = Namespace(
+        control=[], control_type=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None
+    )
     assert Controls(none).options == {}
     assert Controls(none).folders == {"controlnets": {}, "ip_adapter": None}
     with pytest.raises(RequestError):
