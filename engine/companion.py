@@ -12,6 +12,7 @@ from .architecture import UNetArchitecture
 from .bounds import MOST_CHANNELS, UNET, Bounds
 from .image_prompt import IPAdapterArchitecture
 from .specs import INT, SPARSE, ComponentSpec, Role, TensorSpec
+from .t2i_adapter import T2IAdapterArchitecture
 from .topology import Block, BlockKind
 
 RESIDUALS = "residuals"
@@ -37,7 +38,7 @@ HINT_LEVELS = 4
 
 def is_companions(component: str) -> bool:
     """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
-    return component.startswith(("control/", "image_prompt/"))
+    return component.startswith(("control/", "image_prompt/", "t2i_adapter/"))
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -148,15 +149,21 @@ class ControlNetArchitecture(UNetArchitecture):
 class Companion:
     """What a folder holds that is no engine of its own: one of these."""
 
-    controlnet: ControlNetArchitecture | None = field(default=None, metadata={"sparse": True})
-    ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata={"sparse": True})
+    controlnet: ControlNetArchitecture | None = field(default=None, metadata=SPARSE)
+    ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata=SPARSE)
+
+    t2i_adapter: T2IAdapterArchitecture | None = field(default=None, metadata=SPARSE)
 
     @property
     def kind(self) -> str:
         """In words."""
+        if self.t2i_adapter is not None:
+            return "a T2I adapter"
+        if self.controlnet is not None and self.controlnet.control_types:
+            return f"a ControlNet-Union of {self.controlnet.control_types} kinds of hints"
         return "a ControlNet" if self.ip_adapter is None else "an IP-Adapter"
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""
-        found = self.controlnet or self.ip_adapter
+        found = self.controlnet or self.ip_adapter or self.t2i_adapter
         return {} if found is None else found.components()

@@ -12,6 +12,7 @@ from .conditioning import Conditioning, Known, condition, time_ids
 from .control.beside import Beside
 from .control.image_prompt import Arrays, factors_of, features_of, key_values_of, with_pictures
 from .control.part import ControlPart, encode_hint
+from .control.t2i_adapter import AdapterPart, encode_features
 from .memory.controls import MODEL
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
@@ -42,11 +43,14 @@ class Conditions:
     prepared: Prepared
     progress: Progress
 
-    def of(self, kind: str, texts: Sequence[Sides], part: Schedule) -> tuple[Prompts, list[ControlPart]]:
-        """What the U-Net is given for each prompt and its negative, evaluation by evaluation, and what ControlNets are.
+    def of(
+        self, kind: str, texts: Sequence[Sides], part: Schedule
+    ) -> tuple[Prompts, list[ControlPart], list[AdapterPart]]:
+        """What the U-Net is given for each prompt and its negative, evaluation by evaluation; what else adds to it.
 
         `texts`: the embeddings of all prompts' texts, one after another.
         """
+        adapters = self._adapters(kind, len(part.evaluations))
         hints = {}
         uses = [(use, self.beside.controlnets[use.name]) for use in self.prepared.controls(kind)]
         for use, control in uses:
@@ -63,7 +67,17 @@ class Conditions:
         ]
         pictured = self._pictured(kind)
         prompts = self._condition(self.runners[f"{kind}/conditioner"], kind, texts, part)
-        return (prompts if pictured is None else with_pictures(prompts, pictured)), controls
+        return (prompts if pictured is None else with_pictures(prompts, pictured)), controls, adapters
+
+    def _adapters(self, kind: str, evaluations: int) -> list[AdapterPart]:
+        """The features that T2I adapters make of their pictures."""
+        found = []
+        for use in self.prepared.request.adapters if kind == MODEL else ():
+            adapter = self.beside.t2i_adapters[use.name]
+            with self.residency.phase(self.plan, adapter.encoder, self.progress):
+                features = encode_features(adapter, use)
+            found.append(AdapterPart(features=features, scales=use.scales(evaluations)))
+        return found
 
     def _pictured(self, kind: str) -> tuple[Arrays, Arrays] | None:
         """Keys and values of the pictures that are prompts, and of none; None without any."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from .conditioning import TIME_VECTORS, Conditioning
 from .control.part import ControlPart, Residuals
+from .control.t2i_adapter import AdapterPart, Features
 from .request.request import ResolvedRequest
 from .runners.base import Held, Runner, call
 from .sampling.denoise import Model
@@ -19,6 +20,7 @@ def guided_model(
     prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
     request: ResolvedRequest,
     controls: Sequence[ControlPart] = (),
+    adapters: Sequence[AdapterPart] = (),
     *,
     beside: Array | None = None,
 ) -> Iterator[Model]:
@@ -26,8 +28,8 @@ def guided_model(
 
     `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
     to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
-    is one call. `controls` add to the U-Net; their rows are grouped as its own. `beside`: (pictures, C, H, W) that an
-    inpainting model takes behind the latents.
+    is one call. `controls` and `adapters` add to the U-Net; the rows of the former are grouped as its own. `beside`:
+    (pictures, C, H, W) that an inpainting model takes behind the latents.
     """
     with ExitStack() as stack:
         holding: dict[int, Held] = {}
@@ -39,7 +41,7 @@ def guided_model(
             return holding[id(conditioning)]
 
         calls = [[[(side.time_vectors, hold(side)) for side in sides] for sides in texts] for texts in prompts]
-        residuals = Residuals.held(controls, stack)
+        residuals, features = Residuals.held(controls, stack), Features(adapters)
 
         def model(latents: Array, evaluation: int) -> Array:
             predictions = []
@@ -49,7 +51,7 @@ def guided_model(
                 for group, (time_vectors, held) in enumerate(calls[prompt][evaluation]):
                     vectors = time_vectors[evaluation]
                     rows = np.repeat(one, len(vectors), axis=0)
-                    added = residuals(prompt, group, evaluation, rows)
+                    added = {**residuals(prompt, group, evaluation, rows), **features(evaluation)}
                     if beside is not None:
                         more = np.repeat(beside[index : index + 1], len(vectors), axis=0)
                         rows = np.concatenate([rows, more], axis=1)

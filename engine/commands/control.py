@@ -1,11 +1,8 @@
 """`--control FOLDER=PICTURE:SCALE` and `--ip-adapter`: what steers a call, and what a picture says of its own."""
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
@@ -14,9 +11,10 @@ from ..request.control_modes import MODE, NUMBERS
 from ..request.controls import END, IMAGE, PREPROCESS, PREPROCESSORS, SCALE, START
 from ..request.image_prompt import IMAGE as PICTURE
 from ..request.image_prompt import SCALE as PICTURE_SCALE
+from .steering import FORM, first, names_of, parsed
+from .t2i_adapter import Adapters, add_adapters
 
 _NO_TYPE = "none"
-_FORM = "FOLDER=PICTURE or FOLDER=PICTURE:SCALE"
 
 
 def add_controls(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +39,7 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--control-start", type=float, help="share of the steps from which on they count (default: 0)")
     parser.add_argument("--control-end", type=float, help="share of the steps up to which they count (default: 1)")
+    add_adapters(parser)
 
 
 class Controls:
@@ -51,11 +50,11 @@ class Controls:
 
         Raises `RequestError` for a flag that is not of the form.
         """
-        parts = [_parsed("--control", text) for text in args.control]
+        parts = [parsed("--control", text) for text in args.control]
         if not parts:
             for flag in ("preprocess", "start", "end", "type"):
                 if getattr(args, f"control_{flag}") not in (None, []):
-                    raise RequestError(f"--control-{flag} was given without --control; give {_FORM} too")
+                    raise RequestError(f"--control-{flag} was given without --control; give {FORM} too")
         known = read_controls(made_with or {})
         known += [Described()] * max(0, len(parts) - len(known))
         modes = _modes(args.control_type, [one.mode for one in known[: len(parts)]])
@@ -64,25 +63,30 @@ class Controls:
             for (folder, picture, scale), mode, like in zip(parts, modes, known, strict=False)
         ]
         groups = _grouped(given)
-        names = _names([group[0].folder for group in groups])
+        names = names_of([group[0].folder for group in groups])
         self._given = dict(zip(names, groups, strict=True))
         self._folders = {name: group[0].folder for name, group in self._given.items()}
         self._args = args
-        self._picture = None if args.ip_adapter is None else _parsed("--ip-adapter", args.ip_adapter)
+        self._picture = None if args.ip_adapter is None else parsed("--ip-adapter", args.ip_adapter)
         self._weight = read_weight(made_with or {})
+        self._adapters = Adapters(args, made_with or {})
 
     @property
     def folders(self) -> dict[str, Any]:
-        """Keywords of `Pipeline.load`: ControlNets by name, and the IP-Adapter."""
-        return {"controlnets": self._folders, "ip_adapter": None if self._picture is None else self._picture[0]}
+        """Keywords of `Pipeline.load`: ControlNets and T2I adapters by name, and the IP-Adapter."""
+        return {
+            "controlnets": self._folders,
+            "ip_adapter": None if self._picture is None else self._picture[0],
+            "t2i_adapters": self._adapters.folders,
+        }
 
     @property
     def options(self) -> dict[str, Any]:
         """Keywords of a call."""
-        pictured: dict[str, Any] = {}
+        pictured = self._adapters.options
         if self._picture is not None:
             _, picture, scale = self._picture
-            pictured = {PICTURE: picture, PICTURE_SCALE: _first(scale, self._weight)}
+            pictured |= {PICTURE: picture, PICTURE_SCALE: first(scale, self._weight)}
         if not self._given:
             return pictured
         args, given = self._args, self._given
@@ -91,11 +95,11 @@ class Controls:
         for name, hints in given.items():
             like = hints[0].like
             values[IMAGE][name] = _one_or_all([hint.picture for hint in hints])
-            values[SCALE][name] = _one_or_all([_first(hint.scale, hint.like.weight) for hint in hints])
+            values[SCALE][name] = _one_or_all([first(hint.scale, hint.like.weight) for hint in hints])
             values[MODE][name] = _one_or_all([hint.mode for hint in hints])
-            values[START][name] = _first(args.control_start, like.start)
-            values[END][name] = _first(args.control_end, like.end)
-            values[PREPROCESS][name] = _first(args.control_preprocess, like.module)
+            values[START][name] = first(args.control_start, like.start)
+            values[END][name] = first(args.control_end, like.end)
+            values[PREPROCESS][name] = first(args.control_preprocess, like.module)
         if not any(hint.mode for hints in given.values() for hint in hints):
             del values[MODE]
         elif len(args.control_type) == 1:
@@ -141,31 +145,3 @@ def _grouped(given: Sequence[_Given]) -> list[list[_Given]]:
 
 def _one_or_all(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
-
-
-def _parsed(flag: str, text: str) -> tuple[str, str, float | None]:
-    """Folder, picture, scale. A colon before anything but a number belongs to the picture's name."""
-    folder, equals, rest = text.partition("=")
-    if not (folder and equals and rest):
-        raise RequestError(f"{flag} is {text!r}; give {_FORM}")
-    picture, colon, number = rest.rpartition(":")
-    try:
-        scale = float(number) if colon and picture else math.nan
-    except ValueError:
-        scale = math.nan
-    return (folder, rest, None) if math.isnan(scale) else (folder, picture, scale)
-
-
-def _names(folders: Sequence[str]) -> list[str]:
-    """A name for each: its folder's, with a number where that is another's already."""
-    found: list[str] = []
-    for folder in folders:
-        name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in Path(folder).resolve().name)[:48] or "control"
-        name = name if name[0].isalnum() else f"_{name}"
-        used = (f"{name}-{number}" for number in count(2))
-        found.append(name if name not in found else next(other for other in used if other not in found))
-    return found
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ..request.control_modes import name_of, number_of
 from ..request.controls import PREPROCESSORS, ControlUse
 from ..request.image_prompt import ImagePrompt
+from ..request.t2i_adapters import AdapterUse
 
-KEY, IP_ADAPTER = "ControlNet", "IP-Adapter"
+KEY, IP_ADAPTER, T2I_ADAPTER = "ControlNet", "IP-Adapter", "T2I-Adapter"
 _MODE = "Union Control Type"
 """After sd-webui-controlnet's `union_control_type`."""
 _MOST = 64
@@ -37,6 +38,17 @@ def describe_controls(uses: tuple[ControlUse, ...]) -> dict[str, str]:
     }
 
 
+def describe_adapters(uses: tuple[AdapterUse, ...]) -> dict[str, str]:
+    """The settings of a picture's T2I adapters, in the words of ControlNets'."""
+    return {
+        f"{T2I_ADAPTER} {index}": (
+            f"Module: {use.preprocess or 'none'}, Model: {use.model}, Weight: {_plain(use.scale)}, "
+            f"Guidance End: {_plain(use.factor)}"
+        )
+        for index, use in enumerate(uses)
+    }
+
+
 def describe_image_prompt(prompt: ImagePrompt | None) -> dict[str, str]:
     """The settings of a picture's IP-Adapter: ours, for AUTOMATIC1111 has it as one more ControlNet."""
     if prompt is None:
@@ -49,11 +61,11 @@ def read_weight(settings: Mapping[str, str]) -> float | None:
     return _number(_values(settings.get(IP_ADAPTER, "")).get("Weight"))
 
 
-def read_controls(settings: Mapping[str, str]) -> list[Described]:
-    """What settings say of ControlNets, in their order; ours, or another program's."""
+def read_controls(settings: Mapping[str, str], key: str = KEY) -> list[Described]:
+    """What settings say of ControlNets (or, with its key, T2I adapters), in their order; ours, or another program's."""
     found = []
     for index in range(_MOST):
-        text = settings.get(f"{KEY} {index}")
+        text = settings.get(f"{key} {index}")
         if text is None:
             break
         values = _values(text)
@@ -71,9 +83,9 @@ def read_controls(settings: Mapping[str, str]) -> list[Described]:
 
 
 def is_control(key: str) -> bool:
-    """Whether a setting of that name is a ControlNet's."""
+    """Whether a setting of that name is of what steers by a picture."""
     name, _, number = key.partition(" ")
-    return key == IP_ADAPTER or (name == KEY and number.isdigit())
+    return key == IP_ADAPTER or (name in (KEY, T2I_ADAPTER) and number.isdigit())
 
 
 def _values(text: str) -> dict[str, str]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pocketxl.engine.commands.control import Controls, _names, _parsed
+from pocketxl.engine.commands.control import Controls
+from pocketxl.engine.commands.steering import names_of, parsed
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.picture.files import read_settings
 
@@ -94,9 +95,9 @@ TEXT = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]
 
 @given(TEXT, TEXT.filter(lambda text: ":" not in text), st.floats(0, 10))
 def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scale: float) -> None:
-    assert _parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
-    assert _parsed("--control", f"{folder}={picture}") == (folder, picture, None)
-    assert _parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
+    assert parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
+    assert parsed("--control", f"{folder}={picture}") == (folder, picture, None)
+    assert parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
 
 
 def given_flags(**flags: object) -> Controls:
@@ -141,18 +142,14 @@ def test_a_union_is_steered_and_says_of_what_kind_and_is_made_again(
 def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
     from pocketxl.engine.control.network import _NAME
 
-    names = _names(folders)
+    names = names_of(folders)
     assert len(set(names)) == len(folders)
     assert all(_NAME.fullmatch(name) for name in names)
 
 
 def test_nothing_asked_is_nothing_given() -> None:
-    from argparse import Namespace
-
-    none = Namespace(
-        control=[], control_type=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None
-    )
-    assert Controls(none).options == {}
-    assert Controls(none).folders == {"controlnets": {}, "ip_adapter": None}
-    with pytest.raises(RequestError):
-        Controls(Namespace(**{**vars(none), "control_start": 0.1}))
+    assert given_flags().options == {}
+    assert given_flags().folders == {"controlnets": {}, "ip_adapter": None, "t2i_adapters": {}}
+    for flag in ({"control_start": 0.1}, {"t2i_adapter_factor": 0.5}, {"control_type": ["canny"]}):
+        with pytest.raises(RequestError, match="was given without --"):
+            given_flags(**flag)
