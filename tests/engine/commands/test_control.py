@@ -138,6 +138,27 @@ def test_a_union_is_steered_and_says_of_what_kind_and_is_made_again(
     assert (pixels(again) == pixels(first)).all()
 
 
+def test_a_t2i_adapter_steers_and_says_by_what_and_is_made_again(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_t2i_adapters: Folders, photo: Path, tmp_path: Path
+) -> None:
+    folder, (first, again) = tiny_t2i_adapters["sketch"][1], (tmp_path / "first.png", tmp_path / "again.png")
+    flags = ("--t2i-adapter", f"{folder}={photo}:0.7", "--t2i-adapter-factor", 0.5, "--t2i-adapter-preprocess", "canny")
+    made = generate(capsys, tiny_engine, *SIZE, *flags, "-o", first)
+    assert made.status == 0, made.err
+    said = read_settings(first)["T2I-Adapter 0"]
+    assert said.startswith("Module: canny, Model: sketch [")
+    assert said.endswith("Weight: 0.7, Guidance End: 0.5")
+    like = ("--like", first, "--t2i-adapter", f"{folder}={photo}", "-o", again)
+    assert generate(capsys, tiny_engine, *like).status == 0
+    assert (pixels(again) == pixels(first)).all()
+    words = ("generate", "--like", first, "--engine", tiny_engine, "-o", tmp_path / "b.png", "--json")
+    messages = [event["message"] for event in run(capsys, *words).events() if event["event"] == "warning"]
+    assert any("not inside; give --t2i-adapter for T2I-Adapter 0" in message for message in messages)
+    assert not any("left out" in message or "--control" in message for message in messages)
+    shown = run(capsys, "plan", str(tiny_engine), "--t2i-adapter", f"{folder}={photo}")
+    assert "features sketch" in shown.out
+
+
 @given(st.lists(TEXT, max_size=5))
 def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
     from pocketxl.engine.control.network import _NAME
