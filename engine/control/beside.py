@@ -56,7 +56,8 @@ class Beside:
 
     def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
         """An engine's runners, and those of what is beside it."""
-        others = [one.runners for one in (*self.controlnets.values(), *self.t2i_adapters.values())]
+        others = [one.runners for one in self.controlnets.values()]
+        others += [one.runners for one in self.t2i_adapters.values()]
         others += [] if self.ip_adapter is None else [self.ip_adapter.runners]
         return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 

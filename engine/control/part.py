@@ -35,7 +35,7 @@ class ControlPart:
 
 def encode_hint(runner: Runner, use: ControlUse) -> npt.NDArray[np.float32]:
     """The features of a ControlNet's hints, `[1, channels, h, w]`: of several the sum. Raises `NumericError`."""
-    found = np.float32(0)
+    found: npt.NDArray[np.float32] | None = None
     for hint, scale in zip(use.hints, use.hint_scales, strict=True):
         image = hint.picture.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
         inputs: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(image)}
@@ -43,8 +43,9 @@ def encode_hint(runner: Runner, use: ControlUse) -> npt.NDArray[np.float32]:
             inputs |= {CONTROL_MODE: np.array([hint.mode]), HINT_SCALE: np.array([scale], np.float32)}
         outputs = call(runner, inputs)
         check_outputs(runner.name, outputs)
-        found = found + outputs[HINT]
-    return np.asarray(found)
+        found = outputs[HINT] if found is None else found + outputs[HINT]
+    assert found is not None
+    return found
 
 
 class Residuals:

@@ -89,9 +89,9 @@ def _named(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredT
     plain = {name.removeprefix(PREFIX): stored for name, stored in tensors.items()}
     if "conv_in.weight" not in plain or not any(name.startswith("body.") for name in plain):
         light = any(name.startswith("body.") for name in plain)
-        found = next((what for part, what in _OTHERS.items() if any(part in name for name in plain)), None)
+        other = next((what for part, what in _OTHERS.items() if any(part in name for name in plain)), None)
         looks = (
-            f", it looks like {found}" if found else ", it is a light one, for Stable Diffusion 1.x" if light else ""
+            f", it looks like {other}" if other else ", it is a light one, for Stable Diffusion 1.x" if light else ""
         )
         raise IncompatibleError(f"{path} is no T2I adapter that PocketXL builds{looks}; take one for SDXL")
     if not any(_FIRST.fullmatch(name) for name in plain):

@@ -1,8 +1,9 @@
 """What every build of something beside an engine is asked, checked once, and how it goes on from there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self, TypedDict, Unpack
+from typing import Self, TypedDict
 
 from ...engine.errors import IncompatibleError
 from ...engine.progress import Progress, Silent
@@ -23,7 +24,7 @@ class BuildOptions(TypedDict, total=False):
 
     target: str
     recipe: str | None
-    keep: "list[str] | tuple[str, ...]"
+    keep: Sequence[str]
     strict: bool
     force: bool
     threads: int | None
@@ -36,32 +37,35 @@ class Building:
 
     target: Target
     recipe: Recipe
-    keep: tuple[str, ...] = ()
+    keep: Sequence[str] = ()
     force: bool = False
     threads: int | None = None
     progress: Progress = field(default_factory=Silent)
 
     @classmethod
-    def of(cls, what: str, **how: Unpack[BuildOptions]) -> Self:
+    def of(
+        cls,
+        what: str,
+        *,
+        target: str = "cpu",
+        recipe: str | None = None,
+        keep: Sequence[str] = (),
+        strict: bool = False,
+        force: bool = False,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
         """`what`: in words and several, for messages. Raises `IncompatibleError` and `RequestError`."""
-        name, threads = how.get("target", "cpu"), how.get("threads")
         if threads is not None:
             integer("threads", threads)
-        if name not in TARGETS:
-            raise IncompatibleError(f"{what} are built for {', '.join(TARGETS)} so far, not for {name}")
-        target = find_target(name)
-        recipe = find_recipe(how.get("recipe") or target.default_recipe)
-        if how.get("strict"):
-            recipe = replace(recipe, ladder={})
-        check(target, recipe)
-        return cls(
-            target=target,
-            recipe=recipe,
-            keep=tuple(how.get("keep", ())),
-            force=how.get("force", False),
-            threads=threads,
-            progress=how.get("progress") or Silent(),
-        )
+        if target not in TARGETS:
+            raise IncompatibleError(f"{what} are built for {', '.join(TARGETS)} so far, not for {target}")
+        chosen = find_target(target)
+        asked = find_recipe(recipe or chosen.default_recipe)
+        if strict:
+            asked = replace(asked, ladder={})
+        check(chosen, asked)
+        return cls(target=chosen, recipe=asked, keep=keep, force=force, threads=threads, progress=progress or Silent())
 
     def build(
         self, assembly: Assembly, base: Checkpoint, destination: Path, calibration_size: int | None = None

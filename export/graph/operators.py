@@ -142,7 +142,7 @@ def average_pool(t: Tracer, x: Traced, kernel_size: int, stride: int, ceil_mode:
     """The mean of squares; where the last ones hang over, of what there is of them."""
     if others:
         raise t.refusal(f"avg_pool2d with {sorted(others)}")
-    sides = {"kernel_shape": [kernel_size] * 2, "strides": [stride] * 2}
+    sides: dict[str, Any] = {"kernel_shape": [kernel_size] * 2, "strides": [stride] * 2}
     return t.node("AveragePool", [x], ceil_mode=int(ceil_mode), count_include_pad=0, **sides)
 
 

@@ -103,7 +103,7 @@ def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scal
 def given_flags(**flags: object) -> Controls:
     from argparse import Namespace
 
-    none = {"control": [], "control_type": [], "ip_adapter": None, "t2i_adapter": []}
+    none: dict[str, object] = {"control": [], "control_type": [], "ip_adapter": None, "t2i_adapter": []}
     shares = dict.fromkeys(
         ("control_preprocess", "control_start", "control_end", "t2i_adapter_factor", "t2i_adapter_preprocess")
     )

@@ -114,7 +114,7 @@ def test_a_lora_and_an_adapter_together_are_those_of_diffusers(
 
 
 def test_a_controlnet_and_an_adapter_act_together(steered: Pipeline) -> None:
-    ways = ({}, {"control_image": HINT}, {"adapter_image": {"sketch": OTHER}})
+    ways: tuple[dict[str, Any], ...] = ({}, {"control_image": HINT}, {"adapter_image": {"sketch": OTHER}})
     pictures = [steered(**OURS, **options).images for options in (*ways, {**ways[1], **ways[2]})]
     for i, one in enumerate(pictures):
         for other in pictures[i + 1 :]:
@@ -124,14 +124,14 @@ def test_a_controlnet_and_an_adapter_act_together(steered: Pipeline) -> None:
 def test_sizes_that_are_no_multiple_of_its_squares(steered: Pipeline) -> None:
     """diffusers cannot: the last pixels are repeated, so that features have the U-Net's own sizes."""
     options = {**OURS, "height": 72, "width": 104, "latents": None}
-    hint = {"adapter_image": {"sketch": edges(72, 104)}}
+    hint: dict[str, Any] = {"adapter_image": {"sketch": edges(72, 104)}}
     assert np.abs(steered(**options).images - steered(**options, **hint).images).mean() > PICTURE_CHANGE
     assert adapter_pixels(edges(72, 104), 3).shape == (1, 3, 80, 112)
 
 
 def test_in_a_second_pass_it_has_that_pass_size(steered: Pipeline) -> None:
     options = {**OURS, "latents": None, "num_inference_steps": 2, "hires_scale": 1.5}
-    steering = {"adapter_image": {"sketch": HINT}}
+    steering: dict[str, Any] = {"adapter_image": {"sketch": HINT}}
     assert np.abs(steered(**options).images - steered(**options, **steering).images).mean() > PICTURE_CHANGE
 
 

@@ -78,7 +78,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 def test_it_is_that_of_diffusers(steered: Pipeline, theirs: Callable[..., Any], case: str) -> None:
     options = dict(CASES[case])
     pictures = [HINT, OTHER][: len(options["control_mode"])]
-    named = {key: {"union": value} for key, value in options.items() if key.startswith("control")}
+    named: dict[str, Any] = {key: {"union": value} for key, value in options.items() if key.startswith("control")}
     rest = {key: value for key, value in options.items() if key not in named}
     ours = steered(**{**OURS, **rest}, control_image={"union": pictures}, **named).images
     plain = steered(**{**OURS, **rest}).images

@@ -63,3 +63,8 @@ def test_a_description_that_contradicts_itself_is_refused(tiny_t2i_adapters: Fol
         other = replace(manifest, companion=companion)
         with pytest.raises(IntegrityError, match="contradicts itself: companion"):
             Manifest.from_json(other.to_json(), where=FILE_NAME)
+
+
+def test_an_option_that_no_build_has_is_no_option(tiny_folders: Mapping[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="recipes"):
+        build_t2i_adapter(tmp_path, tmp_path / "out", base=tiny_folders["base"], recipes="fp32")  # type: ignore[call-arg]
