@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Checking an engine": (ENGINE, ("check_engine", "ComponentCheck")),
     "Building an engine": ("pocketxl.export.build", ("build", "BuildReport")),
     "Building a ControlNet": ("pocketxl.export.companions.controlnet", ("build_controlnet",)),
+    "Building a T2I adapter": ("pocketxl.export.companions.t2i_adapter", ("build_t2i_adapter",)),
     "Building an IP-Adapter": ("pocketxl.export.companions.ip_adapter", ("build_ip_adapter",)),
 }
 """Title → module and names, in the order of the page. What is public and not here is listed before the errors."""

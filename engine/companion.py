@@ -11,21 +11,34 @@ from typing import Self
 from .architecture import UNetArchitecture
 from .bounds import MOST_CHANNELS, UNET, Bounds
 from .image_prompt import IPAdapterArchitecture
-from .specs import ComponentSpec, Role, TensorSpec
+from .specs import INT, SPARSE, ComponentSpec, Role, TensorSpec
+from .t2i_adapter import T2IAdapterArchitecture
 from .topology import Block, BlockKind
 
 RESIDUALS = "residuals"
 """What is added to a U-Net's skip connections, `residuals.0`, …, and to its middle, the last."""
 CONTROL_SCALE = "scale"
 """The ControlNet's input by which all that it gives is multiplied: `[1]`."""
-CONTROLNET: Bounds = {**UNET, "hint_channels": (3, 3), "hint_widths": (1, MOST_CHANNELS)}
+CONTROL_MODE = "control_mode"
+"""Of a ControlNet-Union's hint encoder: the number of the hint's kind, `[batch]`."""
+HINT_SCALE = "hint_scale"
+"""The same encoder's, by which a hint counts among several: `[1]`."""
+CONTROL_TYPE = "control_type"
+"""Of a ControlNet-Union's conditioner: 1 for each kind of hint that there is, else 0, `[batch, kinds]`."""
+CONTROLNET: Bounds = {
+    **UNET,
+    "hint_channels": (3, 3),
+    "hint_widths": (1, MOST_CHANNELS),
+    "control_types": (0, 64),
+    "fuser_layers": (0, 16),
+}
 HINT_LEVELS = 4
 """Each but the first halves the picture, so that it ends at the latents' size."""
 
 
 def is_companions(component: str) -> bool:
     """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
-    return component.startswith(("control/", "image_prompt/"))
+    return component.startswith(("control/", "image_prompt/", "t2i_adapter/"))
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -62,22 +75,38 @@ class ControlNetArchitecture(UNetArchitecture):
 
     hint_channels: int = 3
     hint_widths: tuple[int, ...] = (16, 32, 96, 256)
+    control_types: int = field(default=0, metadata=SPARSE)
+    """Kinds of hints that it tells apart (ControlNet-Union); 0: it was trained for one."""
+    fuser_layers: int = field(default=0, metadata=SPARSE)
+    """Of the small transformer that a union has for a hint as a whole."""
 
     @classmethod
-    def of(cls, unet: UNetArchitecture, *, hint_widths: tuple[int, ...]) -> Self:
+    def of(
+        cls, unet: UNetArchitecture, *, hint_widths: tuple[int, ...], control_types: int = 0, fuser_layers: int = 0
+    ) -> Self:
         """The ControlNet of such a U-Net."""
         numbers = {field.name: getattr(unet, field.name) for field in fields(UNetArchitecture)}
-        return cls(**numbers, hint_widths=hint_widths)
+        return cls(**numbers, hint_widths=hint_widths, control_types=control_types, fuser_layers=fuser_layers)
 
     def blocks(self) -> tuple[Block, ...]:
         """Those of the U-Net but for the way up."""
         return tuple(block for block in super().blocks() if not block.stage.startswith("up_blocks"))
 
+    def conditioner(self) -> ComponentSpec:
+        """As a U-Net's; a union is told the kinds of its hints too."""
+        plain = super().conditioner()
+        if not self.control_types:
+            return plain
+        kinds = TensorSpec(name=CONTROL_TYPE, shape=("batch", self.control_types))
+        return ComponentSpec(role=plain.role, inputs=(*plain.inputs, kinds), outputs=plain.outputs)
+
     def hint_encoder(self) -> ComponentSpec:
         """A picture in [0, 1] → what is added behind the first convolution; it does not depend on the timestep."""
+        image = TensorSpec(name="image", shape=("batch", self.hint_channels, "image_height", "image_width"))
+        told = (TensorSpec(name=CONTROL_MODE, shape=("batch",), dtype=INT), TensorSpec(name=HINT_SCALE, shape=(1,)))
         return ComponentSpec(
             role=Role.HINT_ENCODER,
-            inputs=(TensorSpec(name="image", shape=("batch", self.hint_channels, "image_height", "image_width")),),
+            inputs=(image, *(told if self.control_types else ())),
             outputs=(self._hint(),),
         )
 
@@ -120,15 +149,21 @@ class ControlNetArchitecture(UNetArchitecture):
 class Companion:
     """What a folder holds that is no engine of its own: one of these."""
 
-    controlnet: ControlNetArchitecture | None = field(default=None, metadata={"sparse": True})
-    ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata={"sparse": True})
+    controlnet: ControlNetArchitecture | None = field(default=None, metadata=SPARSE)
+    ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata=SPARSE)
+
+    t2i_adapter: T2IAdapterArchitecture | None = field(default=None, metadata=SPARSE)
 
     @property
     def kind(self) -> str:
         """In words."""
+        if self.t2i_adapter is not None:
+            return "a T2I adapter"
+        if self.controlnet is not None and self.controlnet.control_types:
+            return f"a ControlNet-Union of {self.controlnet.control_types} kinds of hints"
         return "a ControlNet" if self.ip_adapter is None else "an IP-Adapter"
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""
-        found = self.controlnet or self.ip_adapter
+        found = self.controlnet or self.ip_adapter or self.t2i_adapter
         return {} if found is None else found.components()

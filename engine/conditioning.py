@@ -4,8 +4,9 @@ Cross-attention keys and values depend on the prompt alone, time projections on 
 Computing both before the loop is exact and takes 14 % of the base U-Net's weights out of it (docs/structure.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -41,12 +42,14 @@ def condition(
     rows: int,
     guidance_scale: float,
     known: Known | None = None,
+    told: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> tuple[Conditioning, ...]:
     """Run a conditioner for one prompt: its embeddings and size ids, then its negative's where there is one.
 
     `timesteps`: (steps,), in the order of the model's evaluations. `rows`: how many sides a call of the U-Net has.
     `guidance_scale` goes into a model that takes it. `known`: what the same prompt's earlier texts have given: what
-    this one shares with them, a negative say, is not computed and held twice.
+    this one shares with them, a negative say, is not computed and held twice. `told`: name → (n,) float32, what else
+    such a conditioner takes, the same for every side.
     Raises `NumericError` for NaN or Inf.
     """
     known = {} if known is None else known
@@ -55,15 +58,20 @@ def condition(
         call = sides[at : at + rows]
         key = (at, *(id(embeds) for embeds, _ in call))
         if key not in known:
-            known[key] = _condition(runner, call, timesteps, guidance_scale)
+            known[key] = _condition(runner, call, timesteps, guidance_scale, told)
         found.append(known[key])
     return tuple(found)
 
 
 def _condition(
-    runner: Runner, sides: Sequence[tuple[PromptEmbeds, Sequence[float]]], timesteps: np.ndarray, guidance_scale: float
+    runner: Runner,
+    sides: Sequence[tuple[PromptEmbeds, Sequence[float]]],
+    timesteps: np.ndarray,
+    guidance_scale: float,
+    told: Mapping[str, np.ndarray],
 ) -> Conditioning:
     given = {
+        **{name: np.tile(row, (len(sides), 1)) for name, row in told.items()},
         "prompt_embeds": np.concatenate([embeds.prompt_embeds for embeds, _ in sides]),
         "pooled_prompt_embeds": np.concatenate([embeds.pooled_prompt_embeds for embeds, _ in sides]),
         "time_ids": np.asarray([ids for _, ids in sides], dtype=np.float32),

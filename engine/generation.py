@@ -18,6 +18,7 @@ from .beginning import Beginning, begin
 from .conditions import Conditions, Prompts
 from .control.beside import NOTHING, Beside
 from .control.part import ControlPart
+from .control.t2i_adapter import AdapterPart
 from .deep_features import DeepFeatures
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
@@ -181,6 +182,7 @@ class Generation:
         part: Schedule,
         prompts: Prompts,
         controls: Sequence[ControlPart],
+        adapters: Sequence[AdapterPart],
         latents: Array,
         noise: Noise,
         before: int,
@@ -196,7 +198,7 @@ class Generation:
             for one in (runner, *(control.runner for control in controls)):
                 stack.enter_context(self.residency.phase(self.plan, one, self.progress))
             model = stack.enter_context(
-                guided_model(runner, prompts, request, controls, beside=beside, features=features)
+                guided_model(runner, prompts, request, controls, adapters, beside=beside, kept=features)
             )
             steps = denoise(model, latents, part, noise, eta=request.eta)
             step = resume(steps)

@@ -7,6 +7,7 @@ import numpy as np
 
 from .conditioning import TIME_VECTORS, Conditioning
 from .control.part import ControlPart, Residuals
+from .control.t2i_adapter import AdapterPart, Features
 from .deep_features import DeepFeatures
 from .request.request import ResolvedRequest
 from .runners.base import Held, Runner
@@ -20,18 +21,20 @@ def guided_model(
     prompts: Sequence[Sequence[tuple[Conditioning, ...]]],
     request: ResolvedRequest,
     controls: Sequence[ControlPart] = (),
+    adapters: Sequence[AdapterPart] = (),
     *,
     beside: Array | None = None,
-    features: DeepFeatures | None = None,
+    kept: DeepFeatures | None = None,
 ) -> Iterator[Model]:
     """(latents of all pictures, evaluation) → their guided predictions, while the block runs.
 
     `prompts`: for each evaluation what is given there; the same object where a text goes on. Keys and values are handed
     to the runner once. One picture at a time, so that none depends on its neighbours; each `Conditioning` of its prompt
-    is one call. `controls` add to the U-Net; their rows are grouped as its own. `beside`: (pictures, C, H, W) that an
-    inpainting model takes behind the latents. `features`: what is kept from one evaluation to the next (None: nothing).
+    is one call. `controls` and `adapters` add to the U-Net; the rows of the former are grouped as its own. `beside`:
+    (pictures, C, H, W) that an inpainting model takes behind the latents. `kept`: deep features from one evaluation to
+    the next (None: none).
     """
-    features = features or DeepFeatures(1)
+    kept = kept or DeepFeatures(1)
     with ExitStack() as stack:
         holding: dict[int, Held] = {}
 
@@ -42,7 +45,7 @@ def guided_model(
             return holding[id(conditioning)]
 
         calls = [[[(side.time_vectors, hold(side)) for side in sides] for sides in texts] for texts in prompts]
-        residuals = Residuals.held(controls, stack)
+        residuals, features = Residuals.held(controls, stack), Features(adapters)
 
         def model(latents: Array, evaluation: int) -> Array:
             predictions = []
@@ -52,16 +55,14 @@ def guided_model(
                 for group, (time_vectors, held) in enumerate(calls[prompt][evaluation]):
                     vectors = time_vectors[evaluation]
                     rows = np.repeat(one, len(vectors), axis=0)
-                    added = residuals(prompt, group, evaluation, rows)
+                    added = {**residuals(prompt, group, evaluation, rows), **features(evaluation)}
                     if beside is not None:
                         more = np.repeat(beside[index : index + 1], len(vectors), axis=0)
                         rows = np.concatenate([rows, more], axis=1)
                     inputs = {"latents": rows, TIME_VECTORS: vectors, **added}
-                    made_of = (id(held), residuals.counting(evaluation))
+                    made_of = (id(held), residuals.counting(evaluation), features.counting(evaluation))
                     place = (index, group)
-                    sides.append(
-                        features.ask(runner, inputs, held, place=place, evaluation=evaluation, made_of=made_of)
-                    )
+                    sides.append(kept.ask(runner, inputs, held, place=place, evaluation=evaluation, made_of=made_of))
                 predictions.append(_guided(np.concatenate(sides), request))
             return np.concatenate(predictions)
 

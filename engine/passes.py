@@ -53,6 +53,7 @@ def second_pass(request: ResolvedRequest) -> ResolvedRequest:
         latents=None,
         pictures=replace(given, latents=np.empty(0, np.float32)) if hires.upscaler == "latent" else given,
         controls=tuple(use.sized(*made) for use in request.controls),
+        adapters=tuple(use.sized(*made) for use in request.adapters),
         original_size=made if request.original_size == size else request.original_size,
         target_size=made if request.target_size == size else request.target_size,
     )

@@ -52,6 +52,7 @@ from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.colours import latent_colours
+from .reference.hinted import run_hinted
 from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
 from .reference.store import ReferenceStore
@@ -227,6 +228,8 @@ def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
     companion = job.assembly.companion
     if companion is not None and companion.ip_adapter is not None:
         return run_pictured(job.assembly, companion, progress)
+    if companion is not None and companion.t2i_adapter is not None:
+        return run_hinted(job.assembly, companion, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
     made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)

@@ -71,3 +71,32 @@ def tiny_controlnets(
         build_controlnet(source, built / name, base=tiny_folders["base"], recipe="fp32")
         made[name] = (source, built / name)
     return made
+
+
+@pytest.fixture(scope="session")
+def tiny_union_folder(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ControlNet-Union for the tiny base, recipe fp32; its diffusers folder lies beside it, called `union`."""
+    from pocketxl.export.companions.controlnet import build_controlnet
+
+    from .fixtures.controlnets import write_union
+
+    root = tmp_path_factory.mktemp("unions")
+    return build_controlnet(write_union(root), root / "built", base=tiny_folders["base"], recipe="fp32").folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t2i_adapters(
+    tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Path]]:
+    """T2I adapters for the tiny base, one of them of grey pictures, recipe fp32: name → diffusers and built folder."""
+    from pocketxl.export.companions.t2i_adapter import build_t2i_adapter
+
+    from .fixtures.t2i_adapters import write_adapter
+
+    root, built = tmp_path_factory.mktemp("adapters"), tmp_path_factory.mktemp("built")
+    made = {}
+    for name, channels in (("sketch", 3), ("depth", 3), ("grey", 1)):
+        source = write_adapter(root, name, in_channels=channels)
+        build_t2i_adapter(source, built / name, base=tiny_folders["base"], recipe="fp32")
+        made[name] = (source, built / name)
+    return made

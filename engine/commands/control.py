@@ -1,19 +1,20 @@
 """`--control FOLDER=PICTURE:SCALE` and `--ip-adapter`: what steers a call, and what a picture says of its own."""
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
-from itertools import count
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError
 from ..picture.control import Described, read_controls, read_weight
+from ..request.control_modes import MODE, NUMBERS
 from ..request.controls import END, IMAGE, PREPROCESS, PREPROCESSORS, SCALE, START
 from ..request.image_prompt import IMAGE as PICTURE
 from ..request.image_prompt import SCALE as PICTURE_SCALE
+from .steering import FORM, first, names_of, parsed
+from .t2i_adapter import Adapters, add_adapters
 
-_FORM = "FOLDER=PICTURE or FOLDER=PICTURE:SCALE"
+_NO_TYPE = "none"
 
 
 def add_controls(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +28,18 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
         "--control-preprocess", choices=PREPROCESSORS, help="what the pictures of --control are made into first"
     )
     parser.add_argument(
+        "--control-type", action="append", default=[], metavar="TYPE",
+        help=f"what the picture of a ControlNet-Union is: {', '.join(NUMBERS)}, or a number; once, or once for each "
+        f"--control ('{_NO_TYPE}' for one that is no union): the same union with several pictures has them at once",
+    )  # fmt: skip
+    parser.add_argument(
         "--ip-adapter", metavar="FOLDER=PICTURE[:SCALE]",
         help="a picture as a prompt beside the words, by the IP-Adapter in FOLDER (see `build-ip-adapter`), how much: "
         "0 to 10 (default: 1)",
     )  # fmt: skip
     parser.add_argument("--control-start", type=float, help="share of the steps from which on they count (default: 0)")
     parser.add_argument("--control-end", type=float, help="share of the steps up to which they count (default: 1)")
+    add_adapters(parser)
 
 
 class Controls:
@@ -43,68 +50,98 @@ class Controls:
 
         Raises `RequestError` for a flag that is not of the form.
         """
-        parts = [_parsed("--control", text) for text in args.control]
-        names = _names([folder for folder, _, _ in parts])
-        self._folders = {name: part[0] for name, part in zip(names, parts, strict=True)}
+        parts = [parsed("--control", text) for text in args.control]
         if not parts:
-            for flag in ("preprocess", "start", "end"):
-                if getattr(args, f"control_{flag}") is not None:
-                    raise RequestError(f"--control-{flag} was given without --control; give {_FORM} too")
+            for flag in ("preprocess", "start", "end", "type"):
+                if getattr(args, f"control_{flag}") not in (None, []):
+                    raise RequestError(f"--control-{flag} was given without --control; give {FORM} too")
         known = read_controls(made_with or {})
         known += [Described()] * max(0, len(parts) - len(known))
-        self._given = dict(zip(names, zip(parts, known, strict=False), strict=True))
+        modes = _modes(args.control_type, [one.mode for one in known[: len(parts)]])
+        given = [
+            _Given(folder=folder, picture=picture, scale=scale, mode=mode, like=like)
+            for (folder, picture, scale), mode, like in zip(parts, modes, known, strict=False)
+        ]
+        groups = _grouped(given)
+        names = names_of([group[0].folder for group in groups])
+        self._given = dict(zip(names, groups, strict=True))
+        self._folders = {name: group[0].folder for name, group in self._given.items()}
         self._args = args
-        self._picture = None if args.ip_adapter is None else _parsed("--ip-adapter", args.ip_adapter)
+        self._picture = None if args.ip_adapter is None else parsed("--ip-adapter", args.ip_adapter)
         self._weight = read_weight(made_with or {})
+        self._adapters = Adapters(args, made_with or {})
 
     @property
     def folders(self) -> dict[str, Any]:
-        """Keywords of `Pipeline.load`: ControlNets by name, and the IP-Adapter."""
-        return {"controlnets": self._folders, "ip_adapter": None if self._picture is None else self._picture[0]}
+        """Keywords of `Pipeline.load`: ControlNets and T2I adapters by name, and the IP-Adapter."""
+        return {
+            "controlnets": self._folders,
+            "ip_adapter": None if self._picture is None else self._picture[0],
+            "t2i_adapters": self._adapters.folders,
+        }
 
     @property
     def options(self) -> dict[str, Any]:
         """Keywords of a call."""
-        pictured: dict[str, Any] = {}
+        pictured = self._adapters.options
         if self._picture is not None:
             _, picture, scale = self._picture
-            pictured = {PICTURE: picture, PICTURE_SCALE: _first(scale, self._weight)}
+            pictured |= {PICTURE: picture, PICTURE_SCALE: first(scale, self._weight)}
         if not self._given:
             return pictured
         args, given = self._args, self._given
-        values: dict[str, dict[str, Any]] = {IMAGE: {}, SCALE: {}, START: {}, END: {}, PREPROCESS: {}}
-        for name, ((_, picture, scale), like) in given.items():
-            values[IMAGE][name] = picture
-            values[SCALE][name] = _first(scale, like.weight)
-            values[START][name] = _first(args.control_start, like.start)
-            values[END][name] = _first(args.control_end, like.end)
-            values[PREPROCESS][name] = _first(args.control_preprocess, like.module)
+        keys = (IMAGE, SCALE, MODE, START, END, PREPROCESS)
+        values: dict[str, Any] = {key: {} for key in keys}
+        for name, hints in given.items():
+            like = hints[0].like
+            values[IMAGE][name] = _one_or_all([hint.picture for hint in hints])
+            values[SCALE][name] = _one_or_all([first(hint.scale, hint.like.weight) for hint in hints])
+            values[MODE][name] = _one_or_all([hint.mode for hint in hints])
+            values[START][name] = first(args.control_start, like.start)
+            values[END][name] = first(args.control_end, like.end)
+            values[PREPROCESS][name] = first(args.control_preprocess, like.module)
+        if not any(hint.mode for hints in given.values() for hint in hints):
+            del values[MODE]
+        elif len(args.control_type) == 1:
+            # For every union, whichever of them those are; what no union is was not meant.
+            values[MODE] = args.control_type[0]
         return {**values, **pictured}
 
 
-def _parsed(flag: str, text: str) -> tuple[str, str, float | None]:
-    """Folder, picture, scale. A colon before anything but a number belongs to the picture's name."""
-    folder, equals, rest = text.partition("=")
-    if not (folder and equals and rest):
-        raise RequestError(f"{flag} is {text!r}; give {_FORM}")
-    picture, colon, number = rest.rpartition(":")
-    try:
-        scale = float(number) if colon and picture else math.nan
-    except ValueError:
-        scale = math.nan
-    return (folder, rest, None) if math.isnan(scale) else (folder, picture, scale)
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """One `--control`."""
+
+    folder: str
+    picture: str
+    scale: float | None
+    mode: str | None
+    like: Described
 
 
-def _names(folders: Sequence[str]) -> list[str]:
-    """A name for each: its folder's, with a number where that is another's already."""
-    found: list[str] = []
-    for folder in folders:
-        name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in Path(folder).resolve().name)[:48] or "control"
-        name = name if name[0].isalnum() else f"_{name}"
-        used = (f"{name}-{number}" for number in count(2))
-        found.append(name if name not in found else next(other for other in used if other not in found))
+def _modes(given: Sequence[str], known: Sequence[str | None]) -> list[str | None]:
+    """The type of each `--control`: as given, once or once for each, or as the picture that this is like says."""
+    if not given:
+        return list(known)
+    if len(given) not in (1, len(known)):
+        raise RequestError(
+            f"--control-type was given {len(given)} times for {len(known)} --control; give it once, or once for each"
+        )
+    types = [None if one == _NO_TYPE else one for one in given]
+    return types * len(known) if len(types) == 1 else types
+
+
+def _grouped(given: Sequence[_Given]) -> list[list[_Given]]:
+    """Hints by ControlNet: those of one folder together where they have types, which only unions have."""
+    found: list[list[_Given]] = []
+    for one in given:
+        known = next((group for group in found if one.mode and group[0].mode and group[0].folder == one.folder), None)
+        if known is None:
+            found.append([one])
+        else:
+            known.append(one)
     return found
 
 
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values

@@ -105,6 +105,8 @@ def _warnings(
             yield f"left out, because it is unknown here: {', '.join(left_out)}"
         if (steered := like.controls()) and not request.controls:
             yield f"the picture was steered, by a picture that is not inside; give --control for {', '.join(steered)}"
+        if (steered := like.adapters()) and not request.adapters:
+            yield f"the picture was steered, by one that is not inside; give --t2i-adapter for {', '.join(steered)}"
         if (by := like.ip_adapter) is not None and request.image_prompt is None:
             yield f"the picture had a picture as a prompt, which is not inside; give --ip-adapter for {by}"
         if (other := like.other_model(pipe.name, pipe.digest)) is not None:

@@ -68,12 +68,15 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
                 }
                 for name, entry in manifest.components.items()
             },
+            companion=None if manifest.companion is None else manifest.companion.kind,
             tools=dict(manifest.tools), created_by=manifest.created_by, measured_on=manifest.measured_on,
         )  # fmt: skip
         return
     say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
         f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}, "
         f"model hash {manifest.digest[:HASH_DIGITS]}")  # fmt: skip
+    if manifest.companion is not None:
+        say(f"{manifest.companion.kind}, for use beside an engine")
     found = [names for entry in manifest.components.values() for names in entry.architectures.values()]
     if found:
         say(f"for GPUs of the generations {', '.join(sorted({a for names in found for a in names}, key=_number))}")

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..architecture import Models
 from ..errors import RequestError
-from ..picture.control import IP_ADAPTER, is_control
+from ..picture.control import IP_ADAPTER, T2I_ADAPTER, is_control
+from ..picture.control import KEY as CONTROL
 from ..picture.files import read_settings
 from ..picture.infotext import NEGATIVE, PROMPT
 from ..picture.inputs import HIRES, IMAGE, LABELS, MASK, pictures_needed
@@ -99,7 +100,15 @@ class Like:
 
     def controls(self) -> list[str]:
         """The ControlNets that it was made with, whose pictures are not inside."""
-        return [f"{key} ({value})" for key, value in self._settings.items() if is_control(key) and key != IP_ADAPTER]
+        return self._steering(CONTROL)
+
+    def adapters(self) -> list[str]:
+        """The picture's T2I adapters, in words; their hints are not inside."""
+        return self._steering(T2I_ADAPTER)
+
+    def _steering(self, kind: str) -> list[str]:
+        settings = self._settings.items()
+        return [f"{key} ({value})" for key, value in settings if is_control(key) and key.startswith(f"{kind} ")]
 
     def other_loras(self, loras: Sequence[LoraUse]) -> list[str]:
         """Names of this call's LoRAs that were other files when the picture was made."""

@@ -1,4 +1,4 @@
-"""What is loaded beside an engine: ControlNets and an IP-Adapter."""
+"""What is loaded beside an engine: ControlNets, T2I adapters and an IP-Adapter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,20 +7,24 @@ from typing import Self
 
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
+from ..request.controls import Loaded
 from ..runners.base import Runner
 from .image_prompt import IPAdapter, open_ip_adapter
 from .network import ControlNet, open_controlnets
+from .t2i_adapter import T2IAdapter, open_t2i_adapters
 
 _DIGITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """Both; nothing by default."""
+    """All of them; nothing by default."""
 
     controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
     """By name."""
     ip_adapter: IPAdapter | None = None
+    t2i_adapters: Mapping[str, T2IAdapter] = field(default_factory=dict)
+    """By name."""
 
     @classmethod
     def opened(
@@ -30,6 +34,7 @@ class Beside:
         runners: Mapping[str, Runner],
         controlnets: Mapping[str, str | Path] | None,
         ip_adapter: str | Path | None,
+        t2i_adapters: Mapping[str, str | Path] | None = None,
         *,
         threads: int | None,
         provider: str | None,
@@ -46,19 +51,30 @@ class Beside:
         return cls(
             controlnets=open_controlnets(controlnets or {}, models, runners, threads=threads, provider=provider),
             ip_adapter=open_ip_adapter(ip_adapter, models, runners, threads=threads, provider=provider),
+            t2i_adapters=open_t2i_adapters(t2i_adapters or {}, models, runners, threads=threads, provider=provider),
         )
 
     def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
         """An engine's runners, and those of what is beside it."""
         others = [one.runners for one in self.controlnets.values()]
+        others += [one.runners for one in self.t2i_adapters.values()]
         others += [] if self.ip_adapter is None else [self.ip_adapter.runners]
         return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 
     @property
-    def called(self) -> tuple[dict[str, str], tuple[int | None, str]]:
-        """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
-        names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in self.controlnets.items()}
-        return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks
+    def called(self) -> tuple[dict[str, Loaded], tuple[int | None, str], dict[str, Loaded]]:
+        """For `resolve`: what it must know of ControlNets, the IP-Adapter (its side and name) and T2I adapters."""
+        names = {
+            name: Loaded(model=_called(one), kinds=one.architecture.control_types)
+            for name, one in self.controlnets.items()
+        }
+        adapters = {name: Loaded(model=_called(one)) for name, one in self.t2i_adapters.items()}
+        return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks, adapters
+
+
+def _called(one: ControlNet | T2IAdapter) -> str:
+    """What pictures call it."""
+    return f"{one.model} [{one.digest[:_DIGITS]}]"
 
 
 NOTHING = Beside()

@@ -60,14 +60,20 @@ def open_controlnets(
     Raises `RequestError` for names that cannot be, `IncompatibleError` for a folder that is no ControlNet's or whose
     ControlNet does not fit the engine, and what `read_manifest` raises.
     """
+    return {
+        name: _open(name, folder, models, runners, threads=threads, provider=provider)
+        for name, folder in named_folders("controlnets", "a ControlNet", given)
+    }
+
+
+def named_folders(argument: str, what: str, given: Mapping[str, str | Path]) -> list[tuple[str, Path]]:
+    """Name and folder of each that is given. Raises `RequestError` for names that cannot be, and too many."""
     if not isinstance(given, Mapping) or len(given) > MOST:
-        raise RequestError(f"controlnets is {reprlib.repr(given)}; give {{name: folder}}, {MOST} at most")
-    found = {}
-    for name, path in given.items():
+        raise RequestError(f"{argument} is {reprlib.repr(given)}; give {{name: folder}}, {MOST} at most")
+    for name in given:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise RequestError(f"a ControlNet is called {reprlib.repr(name)}; use letters, digits, ' ', '.', '-', '_'")
-        found[name] = _open(name, Path(path), models, runners, threads=threads, provider=provider)
-    return found
+            raise RequestError(f"{what} is called {reprlib.repr(name)}; use letters, digits, ' ', '.', '-', '_'")
+    return [(name, Path(path)) for name, path in given.items()]
 
 
 def _open(
@@ -76,7 +82,8 @@ def _open(
     manifest = read_manifest(folder)
     architecture = None if manifest.companion is None else manifest.companion.controlnet
     if architecture is None:
-        raise IncompatibleError(f"{folder} is no ControlNet; build one with `pocketxl build-controlnet`")
+        other = "" if manifest.companion is None else f", but {manifest.companion.kind}"
+        raise IncompatibleError(f"{folder} is no ControlNet{other}; build one with `pocketxl build-controlnet`")
     if MODEL not in models.denoisers:
         raise IncompatibleError(f"{folder} is a ControlNet for a base, and this engine has none")
     if misfit := architecture.misfits(models.denoisers[MODEL].unet):

@@ -7,12 +7,12 @@ to the U-Net's skip connections and its middle, of several ControlNets the sum.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ..companion import CONTROL_SCALE
+from ..companion import CONTROL_MODE, CONTROL_SCALE, HINT_SCALE
 from ..conditioning import TIME_VECTORS, Conditioning
 from ..request.controls import ControlUse
 from ..runners.base import Held, Runner, Value, call, check_outputs
@@ -34,11 +34,18 @@ class ControlPart:
 
 
 def encode_hint(runner: Runner, use: ControlUse) -> npt.NDArray[np.float32]:
-    """The hint's features `[1, channels, h, w]`. Raises `NumericError` for NaN or Inf."""
-    image = use.hint.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
-    outputs = call(runner, {"image": np.ascontiguousarray(image)})
-    check_outputs(runner.name, outputs)
-    return outputs[HINT]
+    """The features of a ControlNet's hints, `[1, channels, h, w]`: of several the sum. Raises `NumericError`."""
+    found: npt.NDArray[np.float32] | None = None
+    for hint, scale in zip(use.hints, use.hint_scales, strict=True):
+        image = hint.picture.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+        inputs: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(image)}
+        if hint.mode is not None:
+            inputs |= {CONTROL_MODE: np.array([hint.mode]), HINT_SCALE: np.array([scale], np.float32)}
+        outputs = call(runner, inputs)
+        check_outputs(runner.name, outputs)
+        found = outputs[HINT] if found is None else found + outputs[HINT]
+    assert found is not None
+    return found
 
 
 class Residuals:

@@ -1,4 +1,4 @@
-"""What `engine.json` says of a ControlNet or an IP-Adapter must agree with itself and with the base that it is for."""
+"""What `engine.json` says of what is used beside an engine must agree with itself and with the base that it is for."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,17 @@ from ..architecture import Models, UNetArchitecture
 from ..bounds import LEVELS, outside
 from ..companion import CONTROLNET, HINT_LEVELS, Companion
 from ..image_prompt import IMAGE_PROMPT, VISION, IPAdapterArchitecture
+from ..t2i_adapter import T2I_ADAPTER, T2IAdapterArchitecture
 
 
 def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
     """What is out of bounds among its numbers, and where they contradict those of the models that it was built with."""
-    controlnet, adapter = companion.controlnet, companion.ip_adapter
-    if (controlnet is None) == (adapter is None):
-        yield " has a ControlNet and an IP-Adapter, or none of both; one is allowed"
+    controlnet, adapter, features = companion.controlnet, companion.ip_adapter, companion.t2i_adapter
+    if sum(one is not None for one in (controlnet, adapter, features)) != 1:
+        yield " is a ControlNet, an IP-Adapter and a T2I adapter in part, or none of them; one is allowed"
         return
+    if features is not None:
+        yield from (f".t2i_adapter{fault}" for fault in _feature_faults(features, models))
     if adapter is not None:
         yield from (f".ip_adapter{fault}" for fault in _adapter_faults(adapter, models))
     if controlnet is None:
@@ -21,6 +24,8 @@ def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
     yield from (f".controlnet.{fault}" for fault in outside(controlnet, CONTROLNET))
     if len(controlnet.hint_widths) != HINT_LEVELS:
         yield f".controlnet.hint_widths are {len(controlnet.hint_widths)}, they must be {HINT_LEVELS}"
+    if controlnet.fuser_layers and not controlnet.control_types:
+        yield ".controlnet.fuser_layers are a union's, and it tells no kinds of hints apart"
     yield from (f".controlnet{fault}" for fault in level_faults(controlnet))
     if "base" not in models.denoisers:
         yield ".controlnet was built with a base, and models has none"
@@ -35,6 +40,14 @@ def _adapter_faults(adapter: IPAdapterArchitecture, models: Models) -> Iterator[
         yield f".vision.image_size is {adapter.vision.image_size}, no multiple of {adapter.vision.patch_size}"
     if adapter.plus != (adapter.resampler_heads > 0 and adapter.resampler_depth > 0 and adapter.resampler_inner > 0):
         yield " has a resampler in part"
+    if "base" not in models.denoisers:
+        yield " was built with a base, and models has none"
+    elif misfit := adapter.misfits(models.denoisers["base"].unet):
+        yield f" does not fit: {misfit}"
+
+
+def _feature_faults(adapter: T2IAdapterArchitecture, models: Models) -> Iterator[str]:
+    yield from (f".{fault}" for fault in outside(adapter, T2I_ADAPTER))
     if "base" not in models.denoisers:
         yield " was built with a base, and models has none"
     elif misfit := adapter.misfits(models.denoisers["base"].unet):

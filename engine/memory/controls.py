@@ -1,4 +1,4 @@
-"""What ControlNets take in a call, told by the edges of their components."""
+"""What ControlNets and adapters of pictures take in a call, told by the edges of their components."""
 
 from collections.abc import Mapping
 
@@ -10,18 +10,34 @@ FLOAT = 4
 MODEL = "base"
 """The model whose part of the loop they take part in."""
 PREFIX = "controlnets/"
+ADAPTERS = "t2i_adapters/"
 IMAGE_PROMPT = "image_prompt"
 """What an IP-Adapter's components lie in."""
 
 
 def model_of(component: str) -> str:
     """The model in whose part of the loop a component is called: `base/unet` → `base`."""
-    return MODEL if component.startswith((PREFIX, IMAGE_PROMPT)) else component.partition("/")[0]
+    return MODEL if component.startswith((PREFIX, ADAPTERS, IMAGE_PROMPT)) else component.partition("/")[0]
 
 
 def part(name: str, of: str) -> str:
     """A part of the ControlNet `name` among the pipeline's components."""
     return f"{PREFIX}{name}/{of}"
+
+
+def adapter_part(name: str, of: str) -> str:
+    """A part of the T2I adapter `name` among the pipeline's components."""
+    return f"{ADAPTERS}{name}/{of}"
+
+
+def feature_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:
+    """The features of all T2I adapters and their sum, and the picture that one is made of."""
+    specs = [runners[adapter_part(name, "encoder")].spec for name in workload.adapters]
+    each = [_bytes(spec.outputs, workload, rows=1) for spec in specs]
+    # The sum is made by adding one to another, which are two arrays more for a moment.
+    return (
+        sum(each) + 3 * max(each, default=0) + max((_bytes(spec.inputs, workload, rows=2) for spec in specs), default=0)
+    )
 
 
 def hint_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:
@@ -57,7 +73,7 @@ def residual_bytes(runners: Mapping[str, Runner], workload: Workload) -> int:
 def _bytes(tensors: tuple[TensorSpec, ...], workload: Workload, rows: int) -> int:
     """Of tensors `[batch, channels, height, width]` at the size of the picture, its latents or a part of those."""
     found = 0
-    for tensor in tensors:
+    for tensor in (tensor for tensor in tensors if len(tensor.shape) == len(("batch", "channels", "height", "width"))):
         _, channels, *sides = tensor.shape
         down = int(str(sides[0]).partition("/")[2] or 1) * (1 if str(sides[0]).startswith("image") else 8)
         found += int(channels) * -(-workload.height // down) * -(-workload.width // down)

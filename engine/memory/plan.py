@@ -19,6 +19,7 @@ from .features import feature_bytes, unstreamed
 from .phase import Phase
 from .ranges import check_ranges
 from .sizes import format_bytes
+from .steering import steering_bytes, steering_phases
 from .workload import Workload
 
 LEAST = 0
@@ -205,25 +206,12 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
         # Where both sides are one call, a prompt that stands alone now and then is held a second time.
         again = workload.rests and runners[f"{kind}/unet"].rows > 1
         constant = conditioning_bytes(models, workload, kind, rows=workload.rows + again)
-        mine = workload.controls if kind == controls.MODEL else ()
-        held += controls.hint_bytes(runners, workload) if mine else 0
-        for control in mine:
-            phases.append(
-                Phase(
-                    name=f"hint {control}", component=controls.part(control, "hint_encoder"), held_bytes=held + latents
-                )
-            )
-        for control in mine:
-            name = controls.part(control, "conditioner")
-            constant += controls.conditioning_bytes(runners[name].spec, workload)
-            phases.append(
-                Phase(name=f"condition {control}", component=name, held_bytes=held + latents, constant_bytes=constant)
-            )
-        if kind == controls.MODEL and workload.image_prompts:
-            constant += controls.image_prompt_bytes(runners, workload)
-            for part in ("encoder", "projection"):
-                name = f"{controls.IMAGE_PROMPT}/{part}"
-                phases.append(Phase(name=f"picture {part}", component=name, held_bytes=held + latents))
+        steered = kind == controls.MODEL
+        steering = steering_bytes(runners, workload) if steered else 0
+        held += steering
+        if steered:
+            before, constant = steering_phases(runners, workload, held + latents, constant)
+            phases += before
         name = f"{kind}/conditioner"
         phases.append(
             Phase(name=f"condition {kind}", component=name, held_bytes=held + latents, constant_bytes=constant)
@@ -236,13 +224,13 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
                 component=name,
                 held_bytes=held
                 + latents
-                + (controls.residual_bytes(runners, workload) if mine else 0)
+                + (controls.residual_bytes(runners, workload) if steered else 0)
                 + feature_bytes(runners[name], workload),
                 constant_bytes=constant,
-                beside=tuple(controls.part(control, "unet") for control in mine),
+                beside=tuple(controls.part(control, "unet") for control in workload.controls if steered),
             )
         )
-        held -= controls.hint_bytes(runners, workload) if mine else 0
+        held -= steering
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
         phases.append(

@@ -30,6 +30,8 @@ class Workload:
     """Pictures as input that go through the VAE's encoder."""
     controls: tuple[str, ...] = ()
     """ControlNets that take part, by name."""
+    adapters: tuple[str, ...] = ()
+    """T2I adapters that take part, by name."""
     image_prompts: int = 0
     """Pictures that an IP-Adapter makes prompts of."""
     decoder: str = "full"
@@ -60,6 +62,7 @@ class Workload:
             rests=guidance and (request.guidance_start > 0 or request.guidance_end < 1),
             encoded=0 if given is None or given.latents is not None else given.count or request.images,
             controls=tuple(use.name for use in request.controls),
+            adapters=tuple(use.name for use in request.adapters),
             image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
             decoder=request.decoder,
         )

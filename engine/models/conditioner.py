@@ -57,7 +57,8 @@ def guidance_embedding(guidance: Tensor, width: int) -> Tensor:
 class Conditioner(nn.Module):
     """Prompt, sizes and all timesteps → every step's time vectors and every cross-attention's keys and values."""
 
-    def __init__(self, architecture: UNetArchitecture) -> None:
+    def __init__(self, architecture: UNetArchitecture, *, control_types: int = 0) -> None:
+        """`control_types`: how many kinds of hints a ControlNet-Union is told of; 0 for every other model."""
         super().__init__()
         a = architecture
         self.time_width, self.id_width = a.block_out_channels[0], a.addition_time_embed_dim
@@ -65,6 +66,8 @@ class Conditioner(nn.Module):
         self.time_embedding = Embedding(self.time_width, a.time_embed_dim, a.time_cond_proj_dim)
         if a.size_ids is not None:
             self.add_embedding = Embedding(a.projection_class_embeddings_input_dim, a.time_embed_dim)
+        if control_types:
+            self.control_add_embedding = Embedding(control_types * a.addition_time_embed_dim, a.time_embed_dim)
         self.time_projections = [f"{resnet.name}.time_emb_proj" for resnet in a.resnets()]
         for name, width in zip(self.time_projections, a.resnet_widths(), strict=True):
             _place(self, name, nn.Linear(a.time_embed_dim, width))
@@ -80,11 +83,12 @@ class Conditioner(nn.Module):
         time_ids: Tensor | None = None,
         timesteps: Tensor | None = None,
         guidance: Tensor | None = None,
+        control_type: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """`[batch, tokens, d]`, `[batch, pooled]`, `[batch, ids]`, `[steps]` → time vectors, key 0, value 0, key 1, ….
 
         Pooled text and size ids are None for a model without them. `guidance`: `[batch]`, the scale less one, for a
-        model that takes it.
+        model that takes it; `control_type`: `[batch, kinds]` of 0 and 1, for a ControlNet-Union.
 
         The time vectors are `[steps, batch, sum(resnet_widths)]`, with one row where nothing but the timestep is in
         them; keys and values `[batch, tokens, width]`.
@@ -97,6 +101,8 @@ class Conditioner(nn.Module):
             pooled_prompt_embeds = pooled_prompt_embeds.to(dtype)
             ids = sinusoid(time_ids, self.id_width).flatten(1).to(dtype)
             added = self.add_embedding(torch.cat([pooled_prompt_embeds, ids], dim=1))
+        if control_type is not None:
+            added = added + self.control_add_embedding(sinusoid(control_type, self.id_width).flatten(1).to(dtype))
         times = sinusoid(timesteps, self.time_width).to(dtype).unsqueeze(1)
         if guidance is not None:
             scale = guidance_embedding(guidance, self.guidance_width).to(dtype)

@@ -9,7 +9,7 @@ from ..request.decoders import FULL, LABELS, SETTING, decoder_of
 from ..request.options import OPTIONS, Form
 from ..request.request import GenerationRequest, ResolvedRequest
 from ..sampling.samplers.table import SCHEDULES
-from .control import describe_controls, describe_image_prompt
+from .control import describe_adapters, describe_controls, describe_image_prompt
 from .infotext import NEGATIVE, PROMPT
 from .inputs import NAMES, describe_inputs, input_keywords
 from .lora_hashes import hashes_of, tags_of
@@ -75,7 +75,8 @@ def describe(
         settings["Refiner"] = refiner or model
     if request.denoising_end is not None:
         settings[HANDOFFS[not request.refiner]] = _plain(request.denoising_end)
-    settings |= describe_controls(request.controls) | describe_image_prompt(request.image_prompt)
+    settings |= describe_controls(request.controls) | describe_adapters(request.adapters)
+    settings |= describe_image_prompt(request.image_prompt)
     return settings | {"Version": f"PocketXL {version}"}
 
 

@@ -73,5 +73,10 @@ class CallOptions(TypedDict, total=False):
     control_guidance_start: float | Sequence[float] | Mapping[str, float] | None
     control_guidance_end: float | Sequence[float] | Mapping[str, float] | None
     control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None
+    control_mode: Any
+    adapter_image: Any
+    adapter_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None
+    adapter_conditioning_factor: float | Sequence[float] | Mapping[str, float] | None
+    adapter_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None
     ip_adapter_image: Any
     ip_adapter_scale: float | None

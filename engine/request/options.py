@@ -105,6 +105,8 @@ ROWS = (
     Option(name="controlnet_conditioning_scale", form=Form.NUMBER, limits=(0, 10)),
     Option(name="control_guidance_start", form=Form.NUMBER, limits=(0, 1)),
     Option(name="control_guidance_end", form=Form.NUMBER, limits=(0, 1)),
+    Option(name="adapter_conditioning_scale", form=Form.NUMBER, limits=(0, 10)),
+    Option(name="adapter_conditioning_factor", form=Form.NUMBER, limits=(0, 1)),
     Option(name="ip_adapter_scale", form=Form.NUMBER, limits=(0, 10)),
     Option(name="timesteps", form=Form.LEVELS, label="Timesteps"),
     Option(name="sigmas", form=Form.LEVELS, label="Sigmas"),

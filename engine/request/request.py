@@ -156,6 +156,17 @@ class GenerationRequest:
     """Share of the steps up to which they count; None: 1."""
     control_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
     """`canny` finds the picture's edges first; None: the picture is a hint already."""
+    control_mode: Any = None
+    """What the picture of a ControlNet-Union is, by name (`canny`, `depth` …) or number. One union may have several
+    pictures at once: then a list, as of the pictures and scales."""
+    adapter_image: Any = None
+    """What T2I adapters go by, as `control_image`. diffusers' adapter pipeline calls it `image`."""
+    adapter_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None = None
+    """How much they count, 0 to 10; None: 1. Of several their features are added, each by its scale."""
+    adapter_conditioning_factor: float | Sequence[float] | Mapping[str, float] | None = None
+    """Share of the steps up to which they count; None: 1."""
+    adapter_preprocess: str | Sequence[str | None] | Mapping[str, str | None] | None = None
+    """As `control_preprocess`."""
     ip_adapter_image: Any = None
     """A picture as a prompt beside the words, for the IP-Adapter that is loaded, or a list of them: paths, PIL pictures
     or arrays."""

@@ -16,7 +16,7 @@ from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
-from .controls import control_uses
+from .controls import Loaded, control_uses
 from .decoders import checked_decoder
 from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
@@ -28,6 +28,7 @@ from .pictures import Given as GivenPictures
 from .pictures import picture_input, read_pictures
 from .prompts import count_prompts, read_prompts, read_templates
 from .request import GenerationRequest, ResolvedRequest
+from .t2i_adapters import adapter_uses
 from .tagged import with_tags, without_tags
 from .texts import Texts
 from .untold import refuse_untold
@@ -40,22 +41,21 @@ DEFAULT_HANDOFF = 0.8
 def resolve(
     keywords: Mapping[str, Any],
     models: Models,
-    controlnets: Mapping[str, str] = MappingProxyType({}),
+    controlnets: Mapping[str, Loaded] = MappingProxyType({}),
     image_prompts: tuple[int | None, str] = (None, ""),
+    adapters: Mapping[str, Loaded] = MappingProxyType({}),
 ) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
-    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
-    names the value, what is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets` and `adapters` which are loaded,
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and its name. Raises `RequestError` that names
+    the value, what is allowed and the fix.
     """
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
     refuse_untold(request, models)
-    vae = models.vae
     guidance_scale = number("guidance_scale", request.guidance_scale)
     kinds = _kinds(request, models)
-    refiner = "refiner" in kinds
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
     pictures = read_pictures(request, models, count_prompts(request.prompt))
     height, width = _size(request, models, pictures)
@@ -82,7 +82,7 @@ def resolve(
         num_images_per_prompt=per_prompt,
         seeds=seeds,
         generators=generators,
-        latents=_latents(request.latents, (images, *vae.latent_shape(height, width))),
+        latents=_latents(request.latents, (images, *models.vae.latent_shape(height, width))),
         embeddings=embeddings,
         clip_skip=_clip_skip(request.clip_skip, models.clip_skip),
         height=height,
@@ -98,7 +98,7 @@ def resolve(
         guidance_start=guidance_start,
         guidance_end=guidance_end,
         kinds=kinds,
-        denoising_end=_handoff(request.denoising_end, refiner and "base" in kinds),
+        denoising_end=_handoff(request.denoising_end, {"base", "refiner"} <= set(kinds)),
         original_size=sizes.original or (height, width),
         target_size=sizes.target or (height, width),
         crops_coords_top_left=sizes.crop,
@@ -113,6 +113,7 @@ def resolve(
         hires=resolve_hires(request, models, height, width),
         controls=control_uses(request, controlnets, height, width),
         image_prompt=image_prompt(request, *image_prompts),
+        adapters=adapter_uses(request, adapters, height, width),
         loras=loras,
         decoder=checked_decoder(request.decoder, models),
         deep_cache=integer("deep_cache", request.deep_cache),

@@ -14,6 +14,7 @@ from .controls import ControlUse
 from .embeds import Given
 from .image_prompt import ImagePrompt
 from .loras import LoraUse
+from .t2i_adapters import AdapterUse
 
 if TYPE_CHECKING:
     from .hires import Hires
@@ -114,6 +115,8 @@ class ResolvedRequest:
     controls: tuple[ControlUse, ...] = ()
     """ControlNets that take part, in the order in which they were loaded."""
     image_prompt: ImagePrompt | None = None
+    adapters: tuple[AdapterUse, ...] = ()
+    """T2I adapters that take part, in the order in which they were loaded."""
     loras: tuple[LoraUse, ...] = ()
     pictures: PictureInput | None = None
     hires: "Hires | None" = None

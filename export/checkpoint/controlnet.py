@@ -8,12 +8,13 @@ from ...engine.companion import HINT_LEVELS, ControlNetArchitecture, residuals
 from ...engine.errors import IncompatibleError, StorageError
 from ...engine.original_names import Places, unet_places
 from ...engine.stored.header import SUFFIXES, StoredTensor, read_header, refuse_pickle
-from .configuration import JsonFile, read_json
-from .controlnet_configuration import OTHERS, controlnet_architecture
+from .configuration import Config, JsonFile, read_json
+from .controlnet_configuration import KINDS, OTHERS, controlnet_architecture
 from .inventory import hold_to, refuse_scaled
 from .open import FLOATS
 from .original_layout import place_of
 from .settings import BUNDLED
+from .union import TASKS, as_union, described, union_modules
 from .weights import Weights, open_weights
 
 STEM = "diffusion_pytorch_model"
@@ -24,7 +25,6 @@ _TEXT = ".attn2.to_k.weight"
 # Part of a tensor's name → what a file with such a name is. The first that is found counts.
 _OTHERS: Mapping[str, str] = {
     "lllite_unet": "a ControlNet-LLLite, which is another kind of network",
-    "task_embedding": "a ControlNet-Union, which is another kind of network",
     "ip_adapter.": "an IP-Adapter",
     "lora": "a LoRA",
     "adapter.body.": "a T2I adapter",
@@ -61,8 +61,11 @@ def open_controlnet(source: str | Path, *, config: Path | None = None) -> Contro
         raise IncompatibleError(f"{source} is no single file; a folder brings its own configuration: omit --config")
     if (path / "model_index.json").is_file():
         raise IncompatibleError(f"{path} is a whole model, not a ControlNet; `pocketxl build` takes those")
-    architecture = controlnet_architecture(JsonFile(data=read_json(path / "config.json"), path=path / "config.json"))
-    return _held(path, architecture, open_weights(path, STEM))
+    told, weights = path / "config.json", open_weights(path, STEM)
+    data = read_json(told)
+    if data.get(KINDS) is None:
+        data = _told_by(data, {name: weights.stored(name) for name in weights})
+    return _held(path, controlnet_architecture(JsonFile(data=data, path=told)), weights)
 
 
 def controlnet_places(architecture: ControlNetArchitecture) -> Places:
@@ -87,12 +90,19 @@ def _open_file(path: Path, config: Path | None) -> ControlNetCheckpoint:
     if told.is_dir():
         told /= "config.json"
     _refuse_other_text(tensors, path)
-    if "task_embedding" in tensors:
-        raise IncompatibleError(f"{path} is no ControlNet that PocketXL builds{_looks(tensors)}")
-    architecture = controlnet_architecture(JsonFile(data=read_json(told), path=told))
+    data = read_json(told)
+    if data.get(KINDS) is None:
+        data = _told_by(data, tensors)
+    architecture = controlnet_architecture(JsonFile(data=data, path=told))
     if original:
         tensors = _renamed(tensors, architecture, path)
     return _held(path, architecture, Weights(tensors))
+
+
+def _told_by(data: Config, tensors: Mapping[str, StoredTensor]) -> Config:
+    """A configuration with the numbers of a union, where the tensors are one's: not every one says that it is."""
+    stored = tensors.get(TASKS)
+    return data if stored is None or len(stored.shape) != len(("kinds", "width")) else described(data, tensors)
 
 
 def _renamed(
@@ -124,8 +134,15 @@ def _held(source: Path, architecture: ControlNetArchitecture, weights: Weights) 
     """The ControlNet, once its tensors are those that its configuration asks for."""
     refuse_scaled(weights, source)
     _refuse_other_text({name: weights.stored(name) for name in weights}, source)
-    modules = set(controlnet_places(architecture).values())
-    hold_to("the ControlNet", weights, modules, modules, source, mismatch=_mismatch)
+    modules, union = set(controlnet_places(architecture).values()), architecture.control_types > 0
+    if union:
+        modules |= union_modules(architecture)
+    if union != (TASKS in weights):
+        told = f"a ControlNet-Union of {architecture.control_types} kinds" if union else "a ControlNet for one kind"
+        raise _mismatch(source, f"that is of {told} of hints, and it has {'no ' if union else 'a '}{TASKS}")
+    hold_to("the ControlNet", (n for n in weights if n != TASKS), modules, modules, source, mismatch=_mismatch)
+    if union:
+        weights = Weights(as_union({name: weights.stored(name) for name in weights}))
     for name in weights:
         if weights.dtype(name) not in FLOATS:
             raise IncompatibleError(

@@ -11,6 +11,17 @@ from .configuration import MOST_CHANNELS, JsonFile, Option, shown
 from .unet_configuration import unet_architecture
 
 CLASS = "ControlNetModel"
+UNIONS = ("ControlNetUnionModel", "ControlNetModel_Union")
+"""What diffusers calls a ControlNet-Union, and what its authors did."""
+KINDS, LAYERS = "num_control_type", "num_trans_layer"
+OF_UNIONS: Mapping[str, Option] = {
+    KINDS: Option(default=6, least=1, most=64),
+    LAYERS: Option(default=1, least=0, most=16),
+    "num_trans_channel": Option(default=320, least=1, most=MOST_CHANNELS),
+    "num_proj_channel": Option(default=320, least=1, most=MOST_CHANNELS),
+    "num_trans_head": Option(default=8, least=1, most=1024),
+}
+"""Heads say nothing: see `engine.models.union`."""
 OTHERS: Mapping[int, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 """Width of the text that a network reads → whose it is."""
 HINT_WIDTHS = (16, 32, 96, 256)
@@ -28,10 +39,12 @@ UPWARDS = {"DownBlock2D": "UpBlock2D", "CrossAttnDownBlock2D": "CrossAttnUpBlock
 def controlnet_architecture(file: JsonFile) -> ControlNetArchitecture:
     """The numbers of a ControlNet for SDXL base; `IncompatibleError` for what our modules cannot run."""
     data = file.data
-    if data.get("_class_name") != CLASS:
+    # The first union was published as a plain one with a number more.
+    union = data.get("_class_name") in UNIONS or data.get(KINDS) is not None
+    if data.get("_class_name") not in (CLASS, *UNIONS):
         raise IncompatibleError(
             f"{file.path} is no ControlNet that PocketXL builds: its _class_name is {shown(data.get('_class_name'))}, "
-            f"{CLASS!r} is allowed"
+            f"{CLASS!r} or {UNIONS[0]!r} is allowed"
         )
     if data.get("addition_embed_type") != "text_time":
         width = data.get("cross_attention_dim")
@@ -52,6 +65,15 @@ def controlnet_architecture(file: JsonFile) -> ControlNetArchitecture:
         if (isinstance(down, list))
         else {}
     )
-    unet = {key: value for key, value in data.items() if key not in (*OWN, WIDTHS)}
+    unet = {key: value for key, value in data.items() if key not in (*OWN, WIDTHS, *(OF_UNIONS if union else ()))}
     as_unet = replace(file, data={**unet, **mirrored, "_class_name": "UNet2DConditionModel"})
-    return ControlNetArchitecture.of(unet_architecture(as_unet, SizeIds.SIZE_CROP_TARGET), hint_widths=widths)
+    found = unet_architecture(as_unet, SizeIds.SIZE_CROP_TARGET)
+    if not union:
+        return ControlNetArchitecture.of(found, hint_widths=widths)
+    numbers = {key: file.number(OF_UNIONS, key) for key in OF_UNIONS}
+    for key in ("num_trans_channel", "num_proj_channel"):
+        if numbers[key] != found.block_out_channels[0]:
+            raise file.refuse(key, numbers[key], f"the width of the first level, {found.block_out_channels[0]},")
+    return ControlNetArchitecture.of(
+        found, hint_widths=widths, control_types=numbers[KINDS], fuser_layers=numbers[LAYERS]
+    )

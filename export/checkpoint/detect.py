@@ -18,6 +18,7 @@ OTHERS: Mapping[str, str] = {
     ".lora": "a LoRA adapter, not a whole model: merge it into its checkpoint first",
     "control_model.": "a ControlNet",
     "controlnet_cond_embedding.": "a ControlNet",
+    "adapter.body.": "a T2I adapter, which `pocketxl build-t2i-adapter` takes",
     "edm_vpred.": "CosXL or another model of EDM v-prediction, which is trained on other noise levels",
     "edm_mean": PLAYGROUND,
     "edm_std": PLAYGROUND,

@@ -1,20 +1,27 @@
-"""`pocketxl build-controlnet` and `build-ip-adapter`: what is used beside an engine → a folder."""
+"""`pocketxl build-controlnet`, `build-ip-adapter`, `build-t2i-adapter`: what is used beside an engine → a folder."""
 
 import argparse
 from pathlib import Path
 
 from ...engine.commands.base import Command
-from ..cli import add_build_options, progress_of, tell
+from ..options import add_build_options, add_calibration, build_options, tell
+from . import TARGETS
+
+_WIDTHS = "SDXL base, of which the widths count: diffusers folder, .safetensors, or hub id"
 
 
 def _configure_controlnet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="ControlNet for SDXL: diffusers folder or single-file .safetensors")
     parser.add_argument(
-        "--base", required=True, help="SDXL base that it is calibrated with: diffusers folder, .safetensors, or hub id"
+        "source", help="ControlNet or ControlNet-Union for SDXL: diffusers folder or single-file .safetensors"
     )
     parser.add_argument("--config", type=Path, help="config.json of a single file that is of another size than SDXL's")
     parser.add_argument("--vae", type=Path, help="VAE in place of the base's own")
-    _configure(parser, "control/unet:conv_in")
+    _configure(
+        parser,
+        "SDXL base that it is calibrated with: diffusers folder, .safetensors, or hub id",
+        "control/unet:conv_in",
+    )
+    add_calibration(parser)
 
 
 def _configure_ip_adapter(parser: argparse.ArgumentParser) -> None:
@@ -22,20 +29,18 @@ def _configure_ip_adapter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-encoder", required=True, help="folder of the CLIP image encoder that it was trained with"
     )
-    parser.add_argument(
-        "--base", required=True, help="SDXL base, of which the widths count: diffusers folder, .safetensors, or hub id"
-    )
-    _configure(parser, "image_prompt/encoder:visual_projection")
+    _configure(parser, _WIDTHS, "image_prompt/encoder:visual_projection")
 
 
-def _configure(parser: argparse.ArgumentParser, layer: str) -> None:
-    from ..quantize.recipes import RECIPES
+def _configure_t2i_adapter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="T2I adapter for SDXL: diffusers folder or single-file .safetensors")
+    _configure(parser, _WIDTHS, "t2i_adapter/encoder:adapter.conv_in")
 
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, and nothing else so far")
-    parser.add_argument("--recipe", help=f"how weights are stored: {', '.join(RECIPES)} (default: the target's)")
+
+def _configure(parser: argparse.ArgumentParser, base: str, layer: str) -> None:
+    parser.add_argument("--base", required=True, help=base)
     parser.add_argument("--base-config", type=Path, help="diffusers folder that describes the base's single file")
-    add_build_options(parser, layer)
+    add_build_options(parser, layer, TARGETS)
 
 
 def _run_controlnet(args: argparse.Namespace) -> int:
@@ -45,17 +50,11 @@ def _run_controlnet(args: argparse.Namespace) -> int:
         args.source,
         args.output,
         base=args.base,
-        target=args.target,
-        recipe=args.recipe,
         config=args.config,
         base_config=args.base_config,
         vae=args.vae,
         calibration_size=args.calibration_size,
-        keep=args.keep,
-        strict=args.strict,
-        force=args.force,
-        threads=args.threads,
-        progress=progress_of(args),
+        **build_options(args),
     )
     tell(report, args)
     return 0
@@ -69,14 +68,18 @@ def _run_ip_adapter(args: argparse.Namespace) -> int:
         args.output,
         image_encoder=args.image_encoder,
         base=args.base,
-        target=args.target,
-        recipe=args.recipe,
         base_config=args.base_config,
-        keep=args.keep,
-        strict=args.strict,
-        force=args.force,
-        threads=args.threads,
-        progress=progress_of(args),
+        **build_options(args),
+    )
+    tell(report, args)
+    return 0
+
+
+def _run_t2i_adapter(args: argparse.Namespace) -> int:
+    from .t2i_adapter import build_t2i_adapter
+
+    report = build_t2i_adapter(
+        args.source, args.output, base=args.base, base_config=args.base_config, **build_options(args)
     )
     tell(report, args)
     return 0
@@ -94,4 +97,10 @@ ip_adapter = Command(
     "--base sd_xl_base_1.0.safetensors -o pictures",
     configure=_configure_ip_adapter,
     run=_run_ip_adapter,
+)
+t2i_adapter = Command(
+    help="turn a T2I adapter into a folder that is used beside an engine",
+    example="pocketxl build-t2i-adapter t2i-adapter-sketch-sdxl-1.0 --base sd_xl_base_1.0.safetensors -o sketch",
+    configure=_configure_t2i_adapter,
+    run=_run_t2i_adapter,
 )

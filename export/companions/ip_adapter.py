@@ -6,25 +6,18 @@
 The same steps as an engine's build; calibrated on drawn pictures, which need no base.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ...engine.companion import Companion
-from ...engine.errors import IncompatibleError
-from ...engine.progress import Progress, Silent, track
-from ...engine.request.limits import integer
-from ..build import BuildReport, build_job
+from ...engine.progress import track
+from ..build import BuildReport
 from ..checkpoint.ip_adapter import IPAdapterCheckpoint, open_ip_adapter
 from ..checkpoint.open import Checkpoint
 from ..components import Assembly, Component
-from ..job import calibration_size_of, job_of, open_as
+from ..job import open_as
 from ..publish.digests import cached_digest
-from ..quantize.recipes import find_recipe
-from ..targets import find_target
-from ..targets.check import check
-from .controlnet import TARGETS
+from .building import Building, BuildOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,50 +31,26 @@ def build_ip_adapter(
     *,
     image_encoder: str | Path,
     base: str | Path,
-    target: str = "cpu",
-    recipe: str | None = None,
     base_config: Path | None = None,
-    keep: Sequence[str] = (),
-    strict: bool = False,
-    force: bool = False,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[BuildOptions],
 ) -> BuildReport:
     """Build an IP-Adapter's folder at `destination`.
 
     `source`: its `.safetensors` file, plain or Plus. `image_encoder`: a folder of transformers'
     `CLIPVisionModelWithProjection`, the one that it was trained with. `base`: an SDXL base checkpoint, of which only
-    the widths count; `base_config`: as `build`'s `config`. The rest as in `build`. Raises the errors of
-    `engine.errors`.
+    the widths count; `base_config`: as `build`'s `config`. `how`: `target`, `recipe`, `keep`, `strict`, `force`,
+    `threads` and `progress`, as in `build`. Raises the errors of `engine.errors`.
     """
-    progress = progress or Silent()
-    if threads is not None:
-        integer("threads", threads)
-    if target not in TARGETS:
-        raise IncompatibleError(f"IP-Adapters are built for {', '.join(TARGETS)} so far, not for {target}")
-    chosen = find_target(target)
-    asked = find_recipe(recipe or chosen.default_recipe)
-    if strict:
-        asked = replace(asked, ladder={})
-    check(chosen, asked)
+    building = Building.of("IP-Adapters", **how)
     checkpoint = open_as(base, "base", base_config)
     opened = open_ip_adapter(source, image_encoder, checkpoint.unet_architecture)
     parts = {ENCODER: opened.encoder, PROJECTION: opened.weights}
-    with track(progress, "read", total=sum(part.bytes for part in parts.values()), unit="B") as advance:
+    with track(building.progress, "read", total=sum(part.bytes for part in parts.values()), unit="B") as advance:
         digests = {}
         for name, part in parts.items():
             digests[name] = cached_digest(part.files(), name, part.digest)
             advance(part.bytes)
-    job = job_of(
-        _assembly(checkpoint, opened, digests),
-        {name: checkpoint.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")},
-        calibration_size_of(checkpoint, None),
-        target=chosen,
-        machine=chosen.machine(),
-        recipe=asked,
-        keep=keep,
-    )
-    return build_job(job, destination, force=force, threads=threads, progress=progress)
+    return building.build(_assembly(checkpoint, opened, digests), checkpoint, destination)
 
 
 def _assembly(base: Checkpoint, opened: IPAdapterCheckpoint, digests: dict[str, str]) -> Assembly:

@@ -56,7 +56,8 @@ def fit(
     may grow with the square of the pixels.
     """
     symbols = set(spec.symbols())
-    axes = [name for name in samples if name in symbols or (name == "side" and "height" in symbols)]
+    sized = not symbols.isdisjoint(("height", "image_height"))
+    axes = [name for name in samples if name in symbols or (name == "side" and sized)]
     found = []
     for values in itertools.product(*(samples[name] for name in axes)):
         sizes: dict[str, int] = dict(zip(axes, values, strict=True))
@@ -68,8 +69,8 @@ def fit(
     keys = ["1", "batch"]
     keys += ["batch*tokens"] if "tokens" in symbols else []
     keys += ["steps", "batch*steps"] if "steps" in symbols else []
-    keys += ["batch*pixels"] if "height" in symbols else []
-    keys += ["batch*pixels*pixels"] if "height" in symbols and squares else []
+    keys += ["batch*pixels"] if sized else []
+    keys += ["batch*pixels*pixels"] if sized and squares else []
     return _fit(keys, found)
 
 

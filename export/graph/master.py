@@ -44,7 +44,8 @@ def export_master(
     with torch.device("meta"):
         module = module_factory().to(dtype).eval()
     tracer = Tracer(module, RULES)
-    sizes = {symbol: 16 + 8 * i for i, symbol in enumerate(spec.symbols())}
+    # A T2I adapter cuts pictures into squares of 16 pixels.
+    sizes = {symbol: 16 * (1 + i) for i, symbol in enumerate(spec.symbols())}
     arguments: dict[str, Any] = {}
     for tensor in spec.inputs:
         value = _edge(tensor)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ...engine.folder.openings import Shape, pair_inputs
 from ...engine.specs import ComponentSpec, Role, TensorSpec
 from ..quantize.formats import Kind
+from .feature_seam import feature_seam
 from .image_seam import image_seam
 from .layers import find_layers, only_user
 from .opener import Opener
@@ -24,7 +25,12 @@ _ATTENTION = re.compile(r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|self_attn\.(q_proj
 
 Seam = Callable[[Opener, ComponentSpec], tuple[TensorSpec, ...]]
 """Puts one kind of adapter into a graph, and says which inputs that are."""
-SEAMS: Mapping[str, Seam] = {"residuals": residual_seam, "image": image_seam, "vectors": take_vectors}
+SEAMS: Mapping[str, Seam] = {
+    "residuals": residual_seam,
+    "image": image_seam,
+    "features": feature_seam,
+    "vectors": take_vectors,
+}
 """By the name that rows call them."""
 
 
@@ -45,8 +51,9 @@ ROWS: Mapping[Role, tuple[Row, ...]] = {
     Role.UNET: (
         Row(file="open-control.onnx", groups=(), seams=("residuals",)),
         Row(file="open-image.onnx", groups=(), seams=("residuals", "image")),
+        Row(file="open-features.onnx", groups=(), seams=("features", "residuals", "image")),
         Row(file="open-attention.onnx", groups=(ATTENTION,)),
-        Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("residuals", "image")),
+        Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("features", "residuals", "image")),
     ),
     Role.CONDITIONER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS)),),
     Role.TEXT_ENCODER: (Row(file="open.onnx", groups=(ATTENTION, OTHERS), seams=("vectors",)),),
@@ -68,7 +75,7 @@ CACHED: Mapping[Role, tuple[CachedRow, ...]] = {
             whole=Row(file=f"cached{ending}.onnx", groups=groups, seams=seams),
             shallow=Row(file=f"shallow{ending}.onnx", groups=groups, seams=seams),
         )
-        for ending, groups, seams in (("", (), ()), ("-open", (ATTENTION, OTHERS), ("residuals", "image")))
+        for ending, groups, seams in (("", (), ()), ("-open", (ATTENTION, OTHERS), ("features", "residuals", "image")))
     )
 }
 """Likewise."""

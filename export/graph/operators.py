@@ -131,6 +131,21 @@ def split_rows(t: Tracer, x: Traced, rows: int) -> Any:
     return t.node("Reshape", [x, np.array([0, rows, -1])])
 
 
+def pixel_unshuffle(t: Tracer, x: Traced, cut: int) -> Any:
+    """Squares of pixels as channels; ONNX counts the pixels of a square before the channels, torch behind them."""
+    channels = x.meta.shape[1]
+    order = np.arange(channels * cut**2).reshape(cut**2, channels).T.ravel()
+    return t.node("Gather", [t.node("SpaceToDepth", [x], blocksize=cut), order], axis=1)
+
+
+def average_pool(t: Tracer, x: Traced, kernel_size: int, stride: int, ceil_mode: bool = False, **others: Any) -> Any:
+    """The mean of squares; where the last ones hang over, of what there is of them."""
+    if others:
+        raise t.refusal(f"avg_pool2d with {sorted(others)}")
+    sides: dict[str, Any] = {"kernel_shape": [kernel_size] * 2, "strides": [stride] * 2}
+    return t.node("AveragePool", [x], ceil_mode=int(ceil_mode), count_include_pad=0, **sides)
+
+
 def embedding(t: Tracer, ids: Traced, weight: Tensor, max_norm: float | None = None, **_: Any) -> Any:
     """Rows of a table; the other options only concern training."""
     if max_norm is not None:
@@ -183,6 +198,11 @@ def unsqueeze(t: Tracer, x: Traced, dim: int) -> Any:
     return t.node("Unsqueeze", [x, np.array([dim])])
 
 
+def mean(t: Tracer, x: Traced, dims: Sequence[int]) -> Any:
+    """The mean over some dimensions, which go."""
+    return t.node("ReduceMean", [x, np.array(list(dims))], keepdims=0)
+
+
 def argmax(t: Tracer, x: Traced, dim: int) -> Any:
     """The first place of the largest value."""
     return t.node("ArgMax", [x], axis=dim, keepdims=0)
@@ -222,6 +242,8 @@ RULES: dict[Any, Translation] = {
     F.embedding: embedding,
     F.interpolate: resize,
     F.pad: pad,
+    F.pixel_unshuffle: pixel_unshuffle,
+    F.avg_pool2d: average_pool,
     attention: attend,
     upsample_like: resize_like,
     rows_at: gather_rows,
@@ -236,6 +258,7 @@ RULES: dict[Any, Translation] = {
     Tensor.reshape_as: reshape_as,
     Tensor.__getitem__: index,
     Tensor.unsqueeze: unsqueeze,
+    Tensor.mean: mean,
     Tensor.argmax: argmax,
     Tensor.to: to,
     Tensor.float: lambda t, x: to(t, x, torch.float32),

@@ -25,6 +25,7 @@ ENGINE_NAMES = frozenset(
         "vae_encoder",
         "control",
         "image_prompt",
+        "t2i_adapter",
         "tiny_decoder",
     }
 )

@@ -13,6 +13,7 @@ from ...engine.control.network import ControlNet
 from ...engine.memory.controls import part
 from ...engine.output import Output
 from ...engine.pipeline import Pipeline
+from ...engine.request.control_modes import NUMBERS
 from ...engine.runners.base import Runner
 from ...engine.text.tokenizer import Tokenizer
 
@@ -24,8 +25,9 @@ _LINES = 12
 class Steered:
     """A pipeline whose pictures are steered by one hint after another."""
 
-    def __init__(self, pipe: Pipeline) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Pipeline, kinds: int = 0) -> None:
+        """`kinds`: of hints that the ControlNet tells apart, if it is a union."""
+        self._pipe, self._kinds = pipe, kinds
 
     @property
     def models(self) -> Models:
@@ -35,6 +37,8 @@ class Steered:
     def __call__(self, prompt: str, *, width: int, height: int, seed: int, **options: Any) -> Output:
         """As the pipeline's; the hint follows from the seed, so that a build that goes on has the same."""
         hint = HINTS[seed % len(HINTS)](height, width)
+        if self._kinds:
+            options["control_mode"] = _MODES[seed % len(HINTS)] % self._kinds
         return self._pipe(prompt, width=width, height=height, seed=seed, control_image=hint, **options)
 
 
@@ -53,7 +57,8 @@ def steered(
         return Pipeline(models, runners, tokenizers)
     renamed = {name_in_run(companion, place): runner for place, runner in runners.items()}
     controlnet = ControlNet(name=NAME, architecture=companion.controlnet, runners=renamed)
-    return Steered(Pipeline(models, beside, tokenizers, beside=Beside(controlnets={NAME: controlnet})))
+    pipe = Pipeline(models, beside, tokenizers, beside=Beside(controlnets={NAME: controlnet}))
+    return Steered(pipe, companion.controlnet.control_types)
 
 
 def name_in_run(companion: Companion | None, place: str) -> str:
@@ -96,3 +101,5 @@ def colours(height: int, width: int) -> Hint:
 
 HINTS: tuple[Callable[[int, int], Hint], ...] = (edges, depths, colours)
 """(height, width) → `[height, width, 3]`: what ControlNets are steered by, drawn, so that nothing need be fetched."""
+_MODES = tuple(NUMBERS[name] for name in ("canny", "depth", "segment"))
+"""What they are to a union."""

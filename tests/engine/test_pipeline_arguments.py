@@ -144,7 +144,8 @@ def test_every_keyword_is_looked_at() -> None:
         "negative_pooled_prompt_embeds", "image", "strength", "mask_image", "mask_blur", "paste_back",
         "denoising_start", "base", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler",
         "decoder", "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
-        "control_preprocess", "ip_adapter_image", "ip_adapter_scale",
+        "control_preprocess", "control_mode", "adapter_image", "adapter_conditioning_scale",
+        "adapter_conditioning_factor", "adapter_preprocess", "ip_adapter_image", "ip_adapter_scale",
     }  # fmt: skip
     assert {field.name for field in fields(GenerationRequest)} == {*CHANGES, *NO_CHANGE, *others}
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pocketxl.engine.commands.control import Controls, _names, _parsed
+from pocketxl.engine.commands.control import Controls
+from pocketxl.engine.commands.steering import names_of, parsed
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.picture.files import read_settings
 
@@ -94,25 +95,82 @@ TEXT = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]
 
 @given(TEXT, TEXT.filter(lambda text: ":" not in text), st.floats(0, 10))
 def test_folder_picture_and_scale_are_told_apart(folder: str, picture: str, scale: float) -> None:
-    assert _parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
-    assert _parsed("--control", f"{folder}={picture}") == (folder, picture, None)
-    assert _parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
+    assert parsed("--control", f"{folder}={picture}:{scale}") == (folder, picture, scale)
+    assert parsed("--control", f"{folder}={picture}") == (folder, picture, None)
+    assert parsed("--control", f"{folder}=C:\\{picture}x") == (folder, f"C:\\{picture}x", None)
+
+
+def given_flags(**flags: object) -> Controls:
+    from argparse import Namespace
+
+    none: dict[str, object] = {"control": [], "control_type": [], "ip_adapter": None, "t2i_adapter": []}
+    shares = dict.fromkeys(
+        ("control_preprocess", "control_start", "control_end", "t2i_adapter_factor", "t2i_adapter_preprocess")
+    )
+    return Controls(Namespace(**{**none, **shares, **flags}))
+
+
+def test_one_union_has_several_pictures_at_once() -> None:
+    found = given_flags(control=["u=a.png:0.7", "c=b.png", "u=d.png"], control_type=["canny", "none", "depth"])
+    assert found.folders["controlnets"] == {"u": "u", "c": "c"}
+    options = found.options
+    assert options["control_image"] == {"u": ["a.png", "d.png"], "c": "b.png"}
+    assert options["control_mode"] == {"u": ["canny", "depth"], "c": None}
+    assert options["controlnet_conditioning_scale"] == {"u": [0.7, None], "c": None}
+
+
+def test_one_type_is_for_every_union() -> None:
+    assert given_flags(control=["u=a.png", "c=b.png"], control_type=["canny"]).options["control_mode"] == "canny"
+    with pytest.raises(RequestError, match="--control-type was given 2 times for 3 --control"):
+        given_flags(control=["u=a.png"] * 3, control_type=["canny", "depth"])
+
+
+def test_a_union_is_steered_and_says_of_what_kind_and_is_made_again(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_union_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    control = ("--control", f"{tiny_union_folder}={photo}:0.7", "--control-type", "lineart")
+    made = generate(capsys, tiny_engine, *SIZE, *control, "-o", first)
+    assert made.status == 0, made.err
+    assert read_settings(first)["ControlNet 0"].endswith("Guidance End: 1, Union Control Type: canny")
+    like = ("--like", first, "--control", f"{tiny_union_folder}={photo}", "-o", again)
+    assert generate(capsys, tiny_engine, *like).status == 0
+    assert (pixels(again) == pixels(first)).all()
+
+
+def test_a_t2i_adapter_steers_and_says_by_what_and_is_made_again(
+    capsys: pytest.CaptureFixture[str], tiny_engine: Path, tiny_t2i_adapters: Folders, photo: Path, tmp_path: Path
+) -> None:
+    folder, (first, again) = tiny_t2i_adapters["sketch"][1], (tmp_path / "first.png", tmp_path / "again.png")
+    flags = ("--t2i-adapter", f"{folder}={photo}:0.7", "--t2i-adapter-factor", 0.5, "--t2i-adapter-preprocess", "canny")
+    made = generate(capsys, tiny_engine, *SIZE, *flags, "-o", first)
+    assert made.status == 0, made.err
+    said = read_settings(first)["T2I-Adapter 0"]
+    assert said.startswith("Module: canny, Model: sketch [")
+    assert said.endswith("Weight: 0.7, Guidance End: 0.5")
+    like = ("--like", first, "--t2i-adapter", f"{folder}={photo}", "-o", again)
+    assert generate(capsys, tiny_engine, *like).status == 0
+    assert (pixels(again) == pixels(first)).all()
+    words = ("generate", "--like", first, "--engine", tiny_engine, "-o", tmp_path / "b.png", "--json")
+    messages = [event["message"] for event in run(capsys, *words).events() if event["event"] == "warning"]
+    assert any("not inside; give --t2i-adapter for T2I-Adapter 0" in message for message in messages)
+    assert not any("left out" in message or "--control" in message for message in messages)
+    shown = run(capsys, "plan", str(tiny_engine), "--t2i-adapter", f"{folder}={photo}")
+    assert "features sketch" in shown.out
 
 
 @given(st.lists(TEXT, max_size=5))
 def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
     from pocketxl.engine.control.network import _NAME
 
-    names = _names(folders)
+    names = names_of(folders)
     assert len(set(names)) == len(folders)
     assert all(_NAME.fullmatch(name) for name in names)
 
 
 def test_nothing_asked_is_nothing_given() -> None:
-    from argparse import Namespace
-
-    none = Namespace(control=[], control_preprocess=None, control_start=None, control_end=None, ip_adapter=None)
-    assert Controls(none).options == {}
-    assert Controls(none).folders == {"controlnets": {}, "ip_adapter": None}
-    with pytest.raises(RequestError):
-        Controls(Namespace(**{**vars(none), "control_start": 0.1}))
+    assert given_flags().options == {}
+    assert given_flags().folders == {"controlnets": {}, "ip_adapter": None, "t2i_adapters": {}}
+    for flag in ({"control_start": 0.1}, {"t2i_adapter_factor": 0.5}, {"control_type": ["canny"]}):
+        with pytest.raises(RequestError, match="was given without --"):
+            given_flags(**flag)

@@ -30,7 +30,8 @@ PICTURES = {"image", "strength", "mask_image", "denoising_start"}
 NOT_THERE = {
     "mask_blur", "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler", "decoder",
     "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
-    "control_preprocess", "ip_adapter_scale",
+    "control_preprocess", "control_mode", "adapter_image", "adapter_conditioning_scale",
+    "adapter_conditioning_factor", "adapter_preprocess", "ip_adapter_scale",
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_the_bundled_configuration_is_that_of_published_controlnets() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "of SD 1.5": ({"addition_embed_type": None, "cross_attention_dim": 768}, "a ControlNet for Stable Diffusion 1.x"),
-    "a union": ({"_class_name": "ControlNetUnionModel"}, "ControlNetUnionModel"),
+    "no union": ({"_class_name": "ControlNetUnionModel", "num_trans_channel": 64, "num_proj_channel": 64}, "it has no"),
     "a U-Net": ({"_class_name": "UNet2DConditionModel"}, "is no ControlNet that PocketXL builds"),
     "of other colours": ({"controlnet_conditioning_channel_order": "bgr"}, "'rgb' is allowed"),
     "of pooled conditions": ({"global_pool_conditions": True}, "global_pool_conditions is True"),

@@ -115,6 +115,8 @@ def test_a_description_that_contradicts_itself_is_refused(
         replace(controlnet, hint_widths=(8, 8, 8, 1 << 20)),
         replace(controlnet, heads=(1,)),
         replace(controlnet, cross_attention_dim=7),
+        replace(controlnet, control_types=65),
+        replace(controlnet, fuser_layers=1),
     )
     for numbers in wrong:
         other = replace(manifest, companion=replace(manifest.companion, controlnet=numbers))
