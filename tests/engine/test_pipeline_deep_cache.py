@@ -232,7 +232,10 @@ def test_the_plan_counts_features_and_both_graphs(pipe: Pipeline) -> None:
     graphs = runner.openings.cached[0]
     channels = int(graphs.feature.shape[1])
     assert kept["held"] - plain["held"] == 4 * (2 + 1) * channels * 8 * 8
-    four = phase(seed=[1, 2, 3, 4], num_images_per_prompt=4), phase(seed=[1, 2, 3, 4], num_images_per_prompt=4, deep_cache=2)
+    four = (
+        phase(seed=[1, 2, 3, 4], num_images_per_prompt=4),
+        phase(seed=[1, 2, 3, 4], num_images_per_prompt=4, deep_cache=2),
+    )
     assert four[1]["held"] - four[0]["held"] == 4 * (4 * 2 + 1) * channels * 8 * 8
     assert kept["weights"] - plain["weights"] == int(1.04 * graphs.shallow.weight_bytes)
     assert kept["working"] > plain["working"]

@@ -26,9 +26,7 @@ SIZES = {"batch": 2, "tokens": 7, "height": 10, "width": 13}
 """Odd at every level."""
 
 
-@pytest.mark.parametrize(
-    ("kind", "recipe"), [("miniature", "int8-weight"), ("lopsided", "fp32")]
-)
+@pytest.mark.parametrize(("kind", "recipe"), [("miniature", "int8-weight"), ("lopsided", "fp32")])
 def test_on_its_own_feature_it_gives_the_whole_prediction_to_the_bit(kind: str, recipe: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     pair = unet_pair(kind)
