@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pocketxl.engine import Pipeline, deep_features
 from pocketxl.engine.architecture import SizeIds, UNetArchitecture
 from pocketxl.engine.models.unet import UNet
+from pocketxl.engine.runners.base import call
 from pocketxl.export.checkpoint.configuration import JsonFile
 from pocketxl.export.checkpoint.unet_configuration import unet_architecture
 from pocketxl.export.miniature.sample import CONTACT_SHEET
@@ -78,17 +80,13 @@ class Pictures:
 def counted() -> Iterator[dict[str, float]]:
     """Rows that U-Nets are asked for, by graph."""
     rows: dict[str, float] = {"rows_whole": 0, "rows_shallow": 0}
-    call = deep_features.call
 
     def noted(runner: Any, inputs: Any, held: Any = None) -> Any:
         rows["rows_shallow" if deep_features.FEATURE in inputs else "rows_whole"] += len(inputs["latents"])
         return call(runner, inputs, held)
 
-    deep_features.call = noted
-    try:
+    with patch.object(deep_features, "call", noted):
         yield rows
-    finally:
-        deep_features.call = call
 
 
 UNITS = {"psnr_db": "dB", "cpu_seconds": "s", "rows_whole": "rows", "rows_shallow": "rows"}
