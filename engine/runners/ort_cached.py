@@ -1,6 +1,6 @@
 """A U-Net that gives its deep features, and its outermost level that takes them, over one file of weights.
 
-Two sessions. ONNX Runtime lays weights out anew for each, so that the outermost level's are in memory twice: 13 of the
+Two sessions. ONNX Runtime lays weights out anew for each, so that the outermost level's are in memory twice: 14 of the
 2,200 million of SDXL's base.
 """
 

@@ -199,10 +199,8 @@ def test_an_engine_without_such_graphs_says_so_when_it_is_asked(
 
     from pocketxl.engine.runners.ort import OrtRunner
 
-    own = OrtRunner.openings.fget
-    assert own is not None
-    without = property(lambda self: replace(own(self), cached=()))
-    monkeypatch.setattr(OrtRunner, "openings", without)
+    own = vars(OrtRunner)["openings"].fget
+    monkeypatch.setattr(OrtRunner, "openings", property(lambda self: replace(own(self), cached=())))
     with Pipeline.load(tiny_engine, threads=1) as old:
         with pytest.raises(IncompatibleError, match=r"base/unet that keeps deep features.*build it again"):
             old(**ALONE, deep_cache=2)

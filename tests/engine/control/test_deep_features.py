@@ -73,7 +73,7 @@ def test_a_controlnet_steers_the_outermost_level_at_every_evaluation(
     both: Pipeline,
     tiny_folders: Mapping[str, Path],
     tiny_controlnets: Folders,
-    interval: dict[str, float],
+    interval: dict[str, Any],
     whole: int,
 ) -> None:
     """Where it comes or goes between two whole evaluations, the next one is whole too: 2 and 5 beside 0, 3 and 6."""
@@ -124,7 +124,7 @@ def test_a_lora_on_every_layer_and_a_controlnet_together(
         deep_cached(pipe.unet, INTERVAL),
     ):
         expected = pipe(image=Image.fromarray(hint), **THEIRS).images
-        given = {"control_image": {"canny": hint}, "deep_cache": INTERVAL}
+        given: dict[str, Any] = {"control_image": {"canny": hint}, "deep_cache": INTERVAL}
         found = both(**OURS, **given, loras={files[0]: 1.0}).images
         again = both(**OURS, **given, loras={files[0]: 1.0}).images
     assert float(np.abs(found - expected).mean()) <= PICTURE_MEAN

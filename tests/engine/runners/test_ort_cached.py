@@ -61,11 +61,12 @@ def test_in_8_bits_the_outermost_level_says_to_the_bit_what_the_whole_and_the_pl
 
 def test_it_is_one_object_loaded_and_released_as_one(plain: OrtRunner, both: CachedRunner) -> None:
     assert cached_for(plain, (), ()) is both
-    assert not both.loaded
+    states = [both.loaded]
     both.load()
-    assert both.loaded
+    states.append(both.loaded)
     both.release()
-    assert not both.loaded
+    states.append(both.loaded)
+    assert states == [False, True, False]
     assert both.spec == plain.spec
     assert feature_of(both) == both.feature
     assert feature_of(plain) is None

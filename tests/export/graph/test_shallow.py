@@ -41,10 +41,10 @@ def test_on_its_own_feature_it_gives_the_whole_prediction_to_the_bit(kind: str, 
     assert made.openings is not None
     assert len(made.openings.cached) == len(CACHED[spec.role])
     for graphs in made.openings.cached:
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for file, names in ((graphs.whole.file, ["prediction", FEATURE]), (graphs.shallow.file, ["prediction"])):
             opened = session(tmp_path / file)
-            given = {**feeds, **{FEATURE: found[FEATURE]}} if FEATURE in found else feeds
+            given = {**feeds, FEATURE: found[FEATURE]} if FEATURE in found else feeds
             nothing = {
                 value.name: np.zeros([side if isinstance(side, int) else 0 for side in value.shape], np.float32)
                 for value in opened.get_inputs()
