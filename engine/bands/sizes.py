@@ -21,10 +21,10 @@ def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES
     A picture that is not square has bands of about the same size, and the same values.
     """
     out = program.values[program.output]
-    side = max(1, isqrt(max(1, pixels)) // out.scale)
+    side = max(1, isqrt(max(1, pixels)) // program.picture)
     stored = stored_bytes(program, side)
     waiting = min(FREE_BYTES, stored)
-    return min(limit, stored) + waiting + _one_band(program, side) + out.pixel_bytes * pixels
+    return min(limit, stored) + waiting + _one_band(program, side) + out.pixel_bytes * (out.scale * side) ** 2
 
 
 def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
@@ -37,7 +37,7 @@ def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int)
         if value.tokens:
             shapes[read.value] = (1, value.scale**2 * rows * columns, value.channels)
             continue
-        high = height * value.scale // base + 2 * read.halo
+        high = height * value.scale // base + read.above + read.halo
         shapes[read.value] = (1, value.channels, high, value.scale * columns)
         if read.value == segment.norm and read.halo:
             shapes[ROWS] = (1, 1, high, 1)

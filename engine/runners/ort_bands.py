@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bands.edge import latent_columns, parted
 from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
 from ..bands.read import BANDS_FILE, read_bands
 from ..bands.sizes import STORE_BYTES, working_bytes
@@ -42,10 +43,16 @@ class BandsRunner(OrtRunner):
         """Its segments. Raises `IntegrityError` where they do not fit what `engine.json` says."""
         if self._program is None:
             program = read_bands(checked_file(self._folder, self._entry, BANDS_FILE))
-            (given,), (made,) = self.spec.inputs, self.spec.outputs
-            edges = [(program.values[v], t.shape[1]) for v, t in ((program.input, given), (program.output, made))]
-            if (program.input, program.output) != (given.name, made.name) or any(
-                value.channels != channels or value.dtype != "float32" for value, channels in edges
+            (given,), made = self.spec.inputs, self.spec.outputs
+            edges = (
+                (program.values[program.input], given.shape[1]),
+                (program.values[program.output], sum(int(tensor.shape[1]) for tensor in made)),
+            )
+            named = len(made) > 1 or program.output == made[0].name
+            if (
+                program.input != given.name
+                or not named
+                or any(value.channels != channels or value.dtype != "float32" for value, channels in edges)
             ):
                 raise IntegrityError(
                     f"{self.name}: engine.json and {BANDS_FILE} disagree on the edge; build the engine again with "
@@ -70,15 +77,16 @@ class BandsRunner(OrtRunner):
         self.load()
         options = run_options(import_onnxruntime())
         last = run_options(import_onnxruntime(), shrink=self.device.provider.arenas)
-        program = self.program
+        program, (given,) = self.program, self.spec.inputs
+        columns = latent_columns(self.name, program, feeds[given.name].shape)
         run = _Run(self._session, options, last, end=program.output)
 
         def work() -> np.ndarray:
-            rows = [walk(program, row[None], run, BandStore(row.shape[2], STORE_BYTES)) for row in feeds[program.input]]
+            rows = [walk(program, row[None], run, BandStore(columns, STORE_BYTES)) for row in feeds[given.name]]
             return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
         try:
-            return {program.output: run_interruptibly(work, run.stop)}
+            return parted(run_interruptibly(work, run.stop), self.spec)
         except (Ended, PocketXLError):
             raise
         except Exception as error:
