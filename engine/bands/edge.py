@@ -20,6 +20,7 @@ def latent_columns(component: str, program: BandProgram, shape: Sequence[int]) -
 
 
 def parted(whole: np.ndarray, spec: ComponentSpec) -> dict[str, np.ndarray]:
-    """`[rows, channels, h, w]` → the outputs, which have those channels one after another."""
+    """`[rows, channels, h, w]` → the outputs, which have those channels one after another, in their declared types."""
     ends = np.cumsum([int(tensor.shape[1]) for tensor in spec.outputs])
-    return dict(zip((tensor.name for tensor in spec.outputs), np.split(whole, ends[:-1], axis=1), strict=True))
+    parts = zip(spec.outputs, np.split(whole, ends[:-1], axis=1), strict=True)
+    return {tensor.name: part.astype(tensor.dtype, copy=False) for tensor, part in parts}

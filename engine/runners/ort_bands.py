@@ -86,7 +86,7 @@ class BandsRunner(OrtRunner):
             return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
         try:
-            return parted(run_interruptibly(work, run.stop), self.spec)
+            return {**parted(run_interruptibly(work, run.stop), self.spec)}
         except (Ended, PocketXLError):
             raise
         except Exception as error:

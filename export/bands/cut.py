@@ -105,14 +105,21 @@ def reach(node: ir.Node) -> Reach:
 
 def _end(graph: ir.Graph) -> ir.Value:
     """The graph's output; of several that are parts of one value, in order, that value."""
-    first, *others = graph.outputs
-    node = first.producer()
-    if not others:
-        return first
+    if len(graph.outputs) == 1:
+        return graph.outputs[0]
+    parts = [_before_cast(value) for value in graph.outputs]
+    node = parts[0].producer()
     source = node.inputs[0] if node is not None and node.op_type == "Split" else None
-    if node is None or source is None or list(node.outputs) != [first, *others]:
+    if node is None or source is None or list(node.outputs) != parts:
         raise ValueError("a graph of several outputs has bands only where these are parts of one value")
     return source
+
+
+def _before_cast(value: ir.Value) -> ir.Value:
+    """What an output is made of, where it is only another type of that."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return value if source is None else source
 
 
 def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:
