@@ -117,6 +117,7 @@ class _Walk:
                     found[:, :, first : first + output.shape[2]] = output
                 else:
                     self._store.put(segment.value, first, output)
+                del output  # its memory is the store's, to be given back when the store says so
             for read in done:
                 self._store.free(read.value)
         return found

@@ -5,6 +5,7 @@ What lies between segments is the walk's (`engine.bands`); a session writes a ba
 
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from ..bands.store import BandStore
 from ..bands.walk import Band, Sums, walk
 from ..ending import Ended
 from ..errors import IntegrityError, PocketXLError
-from ..folder.manifest import checked_file
+from ..folder.manifest import ComponentEntry, checked_file
 from .base import Footprint, Held, HostHeld, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
 from .ort import OrtDevice, OrtRunner
 from .ort_memory import weights_of
-from .ort_session import import_onnxruntime, run_error, run_options
+from .ort_session import import_onnxruntime, run_error, run_options, trim_heap
 
 __all__ = ["BandsRunner", "OrtDevice"]
 
@@ -33,10 +34,15 @@ class BandsRunner(OrtRunner):
     _shared_arena = True
     _program: BandProgram | None = None
 
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: OrtDevice) -> None:
+        super().__init__(folder, name, entry, device)
+        self._working: dict[int, int] = {}
+
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; the weights stay from load to release, a picture's values lie in memory up to a limit."""
-        working = working_bytes(self.program, sizes.pixels)
-        return Footprint(pool="host", weights=weights_of(self._entry), working=working)
+        if sizes.pixels not in self._working:  # some hundredths of a second for a large picture
+            self._working[sizes.pixels] = working_bytes(self.program, sizes.pixels)
+        return Footprint(pool="host", weights=weights_of(self._entry), working=self._working[sizes.pixels])
 
     @property
     def program(self) -> BandProgram:
@@ -63,10 +69,12 @@ class BandsRunner(OrtRunner):
 
     def _open(self) -> Any:
         """A session for each segment, by its value."""
-        return {
+        sessions = {
             segment.value: self._open_one(checked_file(self._folder, self._entry, segment.file))
             for segment in self.program.segments
         }
+        trim_heap()  # of what so many graphs were read into
+        return sessions
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once, row after row; see `Runner`. Outputs are on the host, so `keep` changes nothing."""
@@ -91,6 +99,8 @@ class BandsRunner(OrtRunner):
             raise
         except Exception as error:
             raise run_error(error, self.name, self._place) from error
+        finally:
+            trim_heap()  # the arena's pieces, which the C library would keep beside what the next call takes
 
 
 class _Run:

@@ -249,7 +249,8 @@ def test_what_is_told_of_memory_is_enough_and_the_whole_is_counted_without_segme
     vae.load_streamed()
     before = driver.taken
     driver.most = 0
-    vae({name: np.zeros((1, built.entry.spec.inputs[0].shape[1], side, side), np.float32)})
+    (given,) = built.entry.spec.inputs
+    vae({name: np.zeros((1, int(given.shape[1]), side, side), np.float32)})
     scratch = 4096 + 16 * 8 * 8 * 8 * 64  # the stand-in's own
     assert driver.most - before <= told.working - ARENA + scratch
     vae.device.close()
