@@ -12,7 +12,7 @@ import numpy as np
 
 FREE_BYTES = 16 << 20
 """What may wait for its next use at most."""
-_WASTE = 1.25
+WASTE = 1.25
 """How much larger than asked for what waits may be."""
 # Nobody shares them, and a fault costs less than for pages that somebody might; Windows knows no such choice.
 _OPTIONS: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -29,7 +29,7 @@ class Pages:
         """An array of that shape, full of anything."""
         kind = np.dtype(dtype)
         size = max(1, math.prod(shape) * kind.itemsize)
-        found = next((i for i, x in enumerate(self._waiting) if size <= x.nbytes <= _WASTE * size), None)
+        found = next((i for i, x in enumerate(self._waiting) if size <= x.nbytes <= WASTE * size), None)
         whole = self._new(size) if found is None else self._waiting.pop(found)
         return whole[: math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
 

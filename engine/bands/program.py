@@ -6,7 +6,7 @@ because every band tells the mean and the variance of its channels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FORMAT = 1
 MEAN, DEVIATION, ROWS = "norm.mean", "norm.deviation", "norm.rows"
@@ -58,10 +58,17 @@ class BandValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """A segment's input: the rows of `value` at its band, and `halo` rows on either side."""
+    """A segment's input: the rows of `value` at its band, and `halo` rows on either side, or `downward` alone."""
 
     value: str
     halo: int
+    downward: bool = field(default=False, metadata={"sparse": True})
+    """For a convolution that halves: its first row begins where the band does."""
+
+    @property
+    def above(self) -> int:
+        """How many rows above the band it has; below it are `halo`."""
+        return 0 if self.downward else self.halo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class BandProgram:
-    """Segments in running order, and the values they read and give, among them the component's input and output."""
+    """Segments in running order, and the values they read and give, among them the component's input and output.
+
+    Where a component has several outputs, `output` has the channels of all, one after another.
+    """
 
     format: int = FORMAT
     input: str
@@ -94,6 +104,11 @@ class BandProgram:
     def last_reader(self) -> dict[str, int]:
         """Value → index of the segment that reads it last."""
         return {read.value: index for index, segment in enumerate(self.segments) for read in segment.reads}
+
+    @property
+    def picture(self) -> int:
+        """Rows of the picture per row of latents; columns likewise."""
+        return max(value.scale for value in self.values.values())
 
     def scale(self, segment: Segment) -> int:
         """In whose rows a segment's bands are counted: the coarsest of what it reads and gives, per row of latents."""

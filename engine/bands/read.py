@@ -87,5 +87,5 @@ def _segment(program: BandProgram, segment: Segment, known: set[str]) -> Iterato
     for name in (segment.value, *read):
         if program.values[name].scale % base:
             yield f"has {name} at scale {program.values[name].scale}, beside {base}"
-    if any(not 0 <= r.halo <= 1 or (r.halo and program.values[r.value].tokens) for r in segment.reads):
+    if any(not r.downward <= r.halo <= 1 or (r.halo and program.values[r.value].tokens) for r in segment.reads):
         yield "has a halo other than a row, or one of tokens"

@@ -1,18 +1,13 @@
 """How much memory a banded component takes for a picture, from its program alone."""
 
-from math import ceil, isqrt
+from math import isqrt
 
-from .pages import FREE_BYTES
 from .program import DEVIATION, MEAN, ROWS, BandProgram, Segment
+from .rehearsal import rehearsed_bytes
 from .walk import bands
 
 STORE_BYTES = 352 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
-FLOAT = 4
-# Tensors as large as the widest of a band that calls take: what is read, given and between, and what ONNX Runtime's
-# arena, which all segments share, has beyond that, since its regions double. Of full-size SDXL in float32, in bands of
-# 8 MiB, they were 6 at 256 × 256 and 20 at 512 × 512; in int8 and bands of 2 MiB 1 and 9, beside what waits.
-BAND_COPIES = 20
 
 
 def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES) -> int:
@@ -20,11 +15,8 @@ def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES
 
     A picture that is not square has bands of about the same size, and the same values.
     """
-    out = program.values[program.output]
-    side = max(1, isqrt(max(1, pixels)) // out.scale)
-    stored = stored_bytes(program, side)
-    waiting = min(FREE_BYTES, stored)
-    return min(limit, stored) + waiting + _one_band(program, side) + out.pixel_bytes * pixels
+    side = max(1, isqrt(max(1, pixels)) // program.picture)
+    return rehearsed_bytes(program, side, side, limit)
 
 
 def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
@@ -37,7 +29,7 @@ def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int)
         if value.tokens:
             shapes[read.value] = (1, value.scale**2 * rows * columns, value.channels)
             continue
-        high = height * value.scale // base + 2 * read.halo
+        high = height * value.scale // base + read.above + read.halo
         shapes[read.value] = (1, value.channels, high, value.scale * columns)
         if read.value == segment.norm and read.halo:
             shapes[ROWS] = (1, 1, high, 1)
@@ -65,15 +57,3 @@ def stored_bytes(program: BandProgram, side: int) -> int:
         for name in done:
             del alive[name]
     return most
-
-
-def _one_band(program: BandProgram, side: int) -> int:
-    found = 0
-    for segment in program.segments:
-        base = program.scale(segment)
-        _, height = next(iter(bands(program, segment, side, side)))
-        names = (segment.value, *(read.value for read in segment.reads))
-        values = [program.values[name] for name in names if not program.values[name].tokens]
-        rows = max(ceil((height + 2) * value.scale / base) * value.scale * value.channels for value in values)
-        found = max(found, rows * side * FLOAT)
-    return BAND_COPIES * min(found, 2 * FLOAT * program.band_numbers)

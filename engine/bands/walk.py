@@ -62,14 +62,15 @@ def walk(
     run: Callable[[Band], Sums | None],
     store: Store,
 ) -> np.ndarray:
-    """`given [1, channels, h, w]` → the component's output `[1, channels, scale · h, scale · w]`.
+    """`given [1, channels, s · h, s · w]` → the component's output `[1, channels, t · h, t · w]`, by their scales.
 
     `run` fills a band's output, and returns its sums where the value has a norm. `store` is closed afterwards. Raises
     what it and `run` raise.
     """
-    rows, columns = given.shape[2:]
+    value = program.values[program.input]
+    rows, columns = (side // value.scale for side in given.shape[2:])
     try:
-        store.begin(program.input, program.values[program.input], rows)
+        store.begin(program.input, value, given.shape[2])
         store.put(program.input, 0, given)
         return _Walk(program, store, rows, columns, run).result()
     finally:
@@ -116,6 +117,7 @@ class _Walk:
                     found[:, :, first : first + output.shape[2]] = output
                 else:
                     self._store.put(segment.value, first, output)
+                del output  # its memory is the store's, to be given back when the store says so
             for read in done:
                 self._store.free(read.value)
         return found
@@ -142,12 +144,12 @@ class _Walk:
                 self._seen[segment.value].add(prod(output.shape) // value.channels, *sums)
             for read in done:
                 scale = program.values[read.value].scale // base
-                store.free(read.value, (first + height) * scale - read.halo) if not last else None
+                store.free(read.value, (first + height) * scale - read.above) if not last else None
             yield first * factor, output
 
     def _read(self, read: Read, base: int, first: int, height: int) -> Any:
         factor = self._program.values[read.value].scale // base
-        return self._store.read(read.value, first * factor - read.halo, height * factor + 2 * read.halo)
+        return self._store.read(read.value, first * factor - read.above, height * factor + read.above + read.halo)
 
     def _norm(self, segment: Segment) -> dict[str, np.ndarray]:
         if not segment.norm:
@@ -163,5 +165,5 @@ class _Walk:
         if read is None:
             return {}
         scale = self._program.values[read.value].scale
-        at = np.arange(first * scale // base - read.halo, (first + height) * scale // base + read.halo)
+        at = np.arange(first * scale // base - read.above, (first + height) * scale // base + read.halo)
         return {ROWS: ((at >= 0) & (at < self._rows * scale)).astype(np.float32).reshape(1, 1, -1, 1)}

@@ -5,10 +5,12 @@ What lies between segments is the walk's (`engine.bands`); a session writes a ba
 
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..bands.edge import latent_columns, parted
 from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
 from ..bands.read import BANDS_FILE, read_bands
 from ..bands.sizes import STORE_BYTES, working_bytes
@@ -16,12 +18,12 @@ from ..bands.store import BandStore
 from ..bands.walk import Band, Sums, walk
 from ..ending import Ended
 from ..errors import IntegrityError, PocketXLError
-from ..folder.manifest import checked_file
+from ..folder.manifest import ComponentEntry, checked_file
 from .base import Footprint, Held, HostHeld, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
 from .ort import OrtDevice, OrtRunner
 from .ort_memory import weights_of
-from .ort_session import import_onnxruntime, run_error, run_options
+from .ort_session import import_onnxruntime, run_error, run_options, trim_heap
 
 __all__ = ["BandsRunner", "OrtDevice"]
 
@@ -32,20 +34,31 @@ class BandsRunner(OrtRunner):
     _shared_arena = True
     _program: BandProgram | None = None
 
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: OrtDevice) -> None:
+        super().__init__(folder, name, entry, device)
+        self._working: dict[int, int] = {}
+
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; the weights stay from load to release, a picture's values lie in memory up to a limit."""
-        working = working_bytes(self.program, sizes.pixels)
-        return Footprint(pool="host", weights=weights_of(self._entry), working=working)
+        if sizes.pixels not in self._working:  # some hundredths of a second for a large picture
+            self._working[sizes.pixels] = working_bytes(self.program, sizes.pixels)
+        return Footprint(pool="host", weights=weights_of(self._entry), working=self._working[sizes.pixels])
 
     @property
     def program(self) -> BandProgram:
         """Its segments. Raises `IntegrityError` where they do not fit what `engine.json` says."""
         if self._program is None:
             program = read_bands(checked_file(self._folder, self._entry, BANDS_FILE))
-            (given,), (made,) = self.spec.inputs, self.spec.outputs
-            edges = [(program.values[v], t.shape[1]) for v, t in ((program.input, given), (program.output, made))]
-            if (program.input, program.output) != (given.name, made.name) or any(
-                value.channels != channels or value.dtype != "float32" for value, channels in edges
+            (given,), made = self.spec.inputs, self.spec.outputs
+            edges = (
+                (program.values[program.input], given.shape[1]),
+                (program.values[program.output], sum(int(tensor.shape[1]) for tensor in made)),
+            )
+            named = len(made) > 1 or program.output == made[0].name
+            if (
+                program.input != given.name
+                or not named
+                or any(value.channels != channels or value.dtype != "float32" for value, channels in edges)
             ):
                 raise IntegrityError(
                     f"{self.name}: engine.json and {BANDS_FILE} disagree on the edge; build the engine again with "
@@ -56,10 +69,12 @@ class BandsRunner(OrtRunner):
 
     def _open(self) -> Any:
         """A session for each segment, by its value."""
-        return {
+        sessions = {
             segment.value: self._open_one(checked_file(self._folder, self._entry, segment.file))
             for segment in self.program.segments
         }
+        trim_heap()  # of what so many graphs were read into
+        return sessions
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once, row after row; see `Runner`. Outputs are on the host, so `keep` changes nothing."""
@@ -70,19 +85,22 @@ class BandsRunner(OrtRunner):
         self.load()
         options = run_options(import_onnxruntime())
         last = run_options(import_onnxruntime(), shrink=self.device.provider.arenas)
-        program = self.program
+        program, (given,) = self.program, self.spec.inputs
+        columns = latent_columns(self.name, program, feeds[given.name].shape)
         run = _Run(self._session, options, last, end=program.output)
 
         def work() -> np.ndarray:
-            rows = [walk(program, row[None], run, BandStore(row.shape[2], STORE_BYTES)) for row in feeds[program.input]]
+            rows = [walk(program, row[None], run, BandStore(columns, STORE_BYTES)) for row in feeds[given.name]]
             return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
         try:
-            return {program.output: run_interruptibly(work, run.stop)}
+            return {**parted(run_interruptibly(work, run.stop), self.spec)}
         except (Ended, PocketXLError):
             raise
         except Exception as error:
             raise run_error(error, self.name, self._place) from error
+        finally:
+            trim_heap()  # the arena's pieces, which the C library would keep beside what the next call takes
 
 
 class _Run:

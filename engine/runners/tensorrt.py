@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..bands.edge import parted
 from ..folder.files import FileEntry
 from ..folder.manifest import ComponentEntry, checked_path
 from ..folder.variants import chosen_file, only_file
@@ -111,8 +112,8 @@ class TensorRTRunner(GpuRunner):
         everything = {**inputs, **constant}
         check_inputs(self.name, self.spec, everything)
         if self._over_bands and self._segments is not None:
-            (given,), (made,) = self.spec.inputs, self.spec.outputs
-            return {made.name: self._segments(np.asarray(everything[given.name]))}
+            (given,) = self.spec.inputs
+            return {**parted(self._segments(np.asarray(everything[given.name])), self.spec)}
         loaded = self._ready()
         self.device.driver.enter()
         self.device.driver.synchronize()  # an exception may have left a copy or a call under way

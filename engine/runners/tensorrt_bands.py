@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bands.edge import latent_columns
 from ..bands.program import SUM_MEAN, SUM_SQUARES
 from ..bands.read import read_bands
 from ..bands.walk import Band, Sums, walk
@@ -79,13 +80,17 @@ class Segments:
             engine.close()
 
     def __call__(self, given: np.ndarray) -> np.ndarray:
-        """`[rows, channels, h, w]` → the component's output `[rows, channels, scale · h, scale · w]`, one by one."""
+        """`[rows, channels, s · h, s · w]` → the program's output for latents of h by w, row by row.
+
+        Raises `RequestError` for sides that are no whole latents.
+        """
+        columns = latent_columns(self._name, self._program, given.shape)
         driver = self._device.driver
         driver.enter()
         driver.synchronize()  # an exception may have left a copy or a call under way
         rows = []
         for row in given:
-            store = DeviceStore(self._device, row.shape[2])
+            store = DeviceStore(self._device, columns)
             rows.append(walk(self._program, row[None], self._run, store))
         return np.concatenate(rows)
 

@@ -1,10 +1,11 @@
 """Where a lowered graph is cut: which of its values are kept for the whole picture, and which are computed on the way.
 
 Kept are: what a group norm is applied to, since its statistics must be known before; attention's keys and values, which
-every pixel sees; what a 3 × 3 convolution takes without a norm before it; and the bytes that one takes, which are a
-quarter of the numbers they are made of, so that no row is made twice for its neighbours. A segment is all that leads to
-one kept value from others, so that it has one such convolution, and what it reads beyond the picture's edge can be made
-zeros. Of what `DequantizeLinear` makes, its bytes are kept, and of what is cast for a norm, its halves.
+every pixel sees; what a 3 × 3 convolution takes without a norm before it; what the graph gives, before it is parted;
+and the bytes that a convolution takes, which are a quarter of the numbers they are made of, so that no row is made
+twice for its neighbours. A segment is all that leads to one kept value from others, so that it has one such
+convolution, and what it reads beyond the picture's edge can be made zeros. Of what `DequantizeLinear` makes, its bytes
+are kept, and of what is cast for a norm, its halves.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,30 @@ from .norm import GroupNorm, group_norms
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
 """Operator → which of its inputs is the weight."""
+_Padding = tuple[tuple[int, ...], tuple[int, ...], int]
 ATTENTIONS = {"Attention": "q_num_heads", "MultiHeadAttention": "num_heads"}
 """Operator → its attribute for the number of heads; keys and values are the inputs behind the queries."""
 # Zeros stay zeros, and numbers stay in their rows.
 _KEEPS_ZERO = {"Cast", "QuickGelu", "QuantizeLinear", "Resize"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How many rows beyond its own a convolution takes, and how many rows of its input are one of its output."""
+
+    above: int
+    below: int
+    stride: int = 1
+
+
+ALONE, AROUND, BELOW = (0, 0), (1, 1), (0, 1)
+"""Rows of its neighbours, above and below, that a band of a value comes with."""
+_REACHES: Mapping[_Padding, Reach] = {
+    ((1, 1), (0, 0, 0, 0), 1): Reach(above=0, below=0),
+    ((3, 3), (1, 1, 1, 1), 1): Reach(above=1, below=1),
+    ((3, 3), (0, 0, 1, 1), 2): Reach(above=0, below=1, stride=2),
+}
+"""Kernel, padding and stride."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,6 +52,8 @@ class Cuts:
     norms: Mapping[ir.Value, GroupNorm]
     whole: frozenset[ir.Value]
     """Those of `kept` that every band reads as a whole."""
+    end: ir.Value
+    """That of `kept` which has all that the graph gives."""
 
     def norm_of(self, value: ir.Value) -> GroupNorm | None:
         """The norm that is applied to a kept value."""
@@ -45,12 +68,13 @@ def find_cuts(graph: ir.Graph) -> Cuts:
     for node in graph:
         if node.op_type in ATTENTIONS:
             whole |= {value for value in node.inputs[1:3] if value is not None}
-        if is_patch_conv(node) or (node.op_type in CONVOLUTIONS and spread(node)):
+        if is_conv(node) and reach(node).below:
             cut = _before(node, norms)
             kept |= {cut} if cut is not None else set()
-    kept |= whole | set(graph.outputs)
+    end = _end(graph)
+    kept |= whole | {end}
     ordered = [value for node in graph for value in node.outputs if value in kept]
-    return Cuts(kept=tuple(ordered), norms=norms, whole=frozenset(whole))
+    return Cuts(kept=tuple(ordered), norms=norms, whole=frozenset(whole), end=end)
 
 
 def stored(value: ir.Value) -> ir.Value:
@@ -61,18 +85,41 @@ def stored(value: ir.Value) -> ir.Value:
     return value
 
 
-def spread(node: ir.Node) -> int:
-    """How many rows a convolution reaches beyond its own, 0 or 1; `ValueError` for one of another kind."""
-    weight = node.inputs[CONVOLUTIONS[node.op_type]]
-    assert weight is not None
-    kernel = list(node.attributes.get_ints("kernel_shape", []))
-    pads = list(node.attributes.get_ints("pads", [0] * 4))
-    if set(node.attributes.get_ints("strides", [1])) != {1} or (kernel, pads) not in (
-        ([1, 1], [0] * 4),
-        ([3, 3], [1] * 4),
-    ):
+def is_conv(node: ir.Node) -> bool:
+    """Whether a node is a convolution, in whichever form."""
+    return is_patch_conv(node) or node.op_type in CONVOLUTIONS
+
+
+def reach(node: ir.Node) -> Reach:
+    """What a convolution takes beyond its own rows; `ValueError` for one of another kind."""
+    if is_patch_conv(node):
+        return Reach(above=1, below=1)
+    kernel = tuple(node.attributes.get_ints("kernel_shape", []))
+    pads = tuple(node.attributes.get_ints("pads", [0] * 4))
+    strides = set(node.attributes.get_ints("strides", [1]))
+    found = _REACHES.get((kernel, pads, strides.pop())) if len(strides) == 1 else None
+    if found is None:
         raise ValueError(f"{node.name} is a convolution of {kernel} with pads {pads}, which has no bands")
-    return int(pads[0])
+    return found
+
+
+def _end(graph: ir.Graph) -> ir.Value:
+    """The graph's output; of several that are parts of one value, in order, that value."""
+    if len(graph.outputs) == 1:
+        return graph.outputs[0]
+    parts = [_before_cast(value) for value in graph.outputs]
+    node = parts[0].producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Split" else None
+    if node is None or source is None or list(node.outputs) != parts:
+        raise ValueError("a graph of several outputs has bands only where these are parts of one value")
+    return source
+
+
+def _before_cast(value: ir.Value) -> ir.Value:
+    """What an output is made of, where it is only another type of that."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return value if source is None else source
 
 
 def _before(node: ir.Node, norms: Mapping[ir.Value, GroupNorm]) -> ir.Value | None:

@@ -1,9 +1,10 @@
 """One segment as a graph of its own: all that leads from kept values to another, for a band of rows.
 
 What changes on the way: group norms become a factor and a summand of each channel, convolutions have no padding above
-and below, since a band brings its neighbours' rows along, and what a nearest-neighbour resize makes of those is cut to
-the one row on either side that a convolution needs. Beyond the picture's edge values are full of zeros, and the summand
-is taken back there, so that a convolution sees the zeros that it would be padded with.
+and below, since a band brings its neighbours' rows along (for one that halves those below alone), and what a
+nearest-neighbour resize makes of those is cut to the one row on either side that a convolution needs. Beyond the
+picture's edge values are full of zeros, and the summand is taken back there, so that a convolution sees the zeros that
+it would be padded with.
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ import onnx_ir as ir
 from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
 from ..graph.patch_conv import expand, is_patch_conv
-from .cut import ATTENTIONS, CONVOLUTIONS, Cuts, spread, stored
+from .cut import ALONE, AROUND, ATTENTIONS, BELOW, Cuts, is_conv, reach, stored
 from .norm import GroupNorm
 
+Halo = tuple[int, int]
+"""Rows of its neighbours that a value comes with, above and below."""
 _IR_VERSION = 11
 _OPSET = {"": 23, MICROSOFT: MICROSOFT_VERSION}
 _TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "uint8": ir.DataType.UINT8}
@@ -41,23 +44,23 @@ class _Builder:
     cuts: Cuts
     values: Mapping[str, BandValue]
     nodes: list[ir.Node] = field(default_factory=list)
-    made: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
+    made: dict[tuple[ir.Value, Halo], ir.Value] = field(default_factory=dict)
     """Value and how many of its neighbours' rows are needed → what has it here."""
     inputs: dict[str, ir.Value] = field(default_factory=dict)
     initializers: dict[str, ir.Value] = field(default_factory=dict)
-    halos: dict[str, int] = field(default_factory=dict)
+    halos: dict[str, Halo] = field(default_factory=dict)
     norm: GroupNorm | None = None
 
     def build(self, value: ir.Value, file: str) -> Cut:
         name = str(value.name)
-        out = self._node(value, 0)
+        out = self._node(value, ALONE)
         out.name = name
         outputs = [_typed(out, self.values[name])]
         outputs += self._sums(value, out) if self.values[name].norm else []
         segment = Segment(
             file=file,
             value=name,
-            reads=tuple(Read(value=name, halo=halo) for name, halo in self.halos.items()),
+            reads=tuple(Read(value=n, halo=halo[1], downward=halo == BELOW) for n, halo in self.halos.items()),
             norm=str(stored(self.norm.input).name) if self.norm else "",
         )
         graph = ir.Graph(
@@ -70,7 +73,7 @@ class _Builder:
         )
         return Cut(segment=segment, model=ir.Model(graph, ir_version=_IR_VERSION, producer_name="pocketxl"))
 
-    def _value(self, value: ir.Value, halo: int) -> ir.Value:
+    def _value(self, value: ir.Value, halo: Halo) -> ir.Value:
         """The value here, with so many neighbouring rows."""
         if value in self.cuts.kept or value.is_graph_input():
             return self._read(value, halo)
@@ -78,7 +81,7 @@ class _Builder:
             return self._constant(value)
         return self._node(value, halo)
 
-    def _node(self, value: ir.Value, halo: int) -> ir.Value:
+    def _node(self, value: ir.Value, halo: Halo) -> ir.Value:
         if (value, halo) not in self.made:
             norm = self.cuts.norms.get(value)
             if norm is not None:
@@ -89,15 +92,15 @@ class _Builder:
                 self.made[value, halo] = self._copied(node, halo)
         return self.made[value, halo]
 
-    def _copied(self, node: ir.Node, halo: int) -> ir.Value:
+    def _copied(self, node: ir.Node, halo: Halo) -> ir.Value:
         attributes = dict(node.attributes)
         inner = halo
-        if is_patch_conv(node) or node.op_type in CONVOLUTIONS:
-            inner = halo + (1 if is_patch_conv(node) else spread(node))
-            if inner > 1:
+        if is_conv(node) and reach(node).below:
+            inner = (reach(node).above, reach(node).below)
+            if halo != ALONE:
                 raise ValueError(f"{node.name} is the second convolution of a segment")
-            if inner > halo and not is_patch_conv(node):
-                attributes["pads"] = ir.AttrInt64s("pads", [0, 1, 0, 1])
+            if not is_patch_conv(node):
+                attributes["pads"] = ir.AttrInt64s("pads", [0, inner[0], 0, inner[1]])  # columns as rows were
         inputs = [None if x is None else self._value(x, inner) for x in node.inputs]
         if node.op_type in ATTENTIONS:
             return self._attention(node, inputs)
@@ -107,7 +110,7 @@ class _Builder:
             return self.emit(node.op_type, inputs, node.domain, **attributes)
         # Of the two rows that a neighbour's became, one is wanted.
         grown = self.emit("Resize", inputs, node.domain, **attributes)
-        if halo != 1:
+        if halo != AROUND:
             raise ValueError(f"{node.name} does not lead to a convolution")
         ends = [self.number(n, [x]) for n, x in (("crop.first", 1), ("crop.end", -1), ("crop.axis", 2))]
         return self.emit("Slice", [grown, *ends])
@@ -128,7 +131,7 @@ class _Builder:
         )  # fmt: skip
         return self.emit("MatMul", [self.emit("Softmax", [scores], axis=ir.AttrInt64("axis", -1)), inputs[2]])
 
-    def _normed(self, norm: GroupNorm, halo: int) -> ir.Value:
+    def _normed(self, norm: GroupNorm, halo: Halo) -> ir.Value:
         if self.norm is not None and self.norm is not norm:
             raise ValueError(f"{norm.output.name} is the second norm of a segment")
         self.norm = norm
@@ -139,7 +142,7 @@ class _Builder:
         summand = self.emit("Sub", [bias, self.emit("Mul", [mean, factor])])
         column = self.number("column", [1, channels, 1, 1])
         summand = self.emit("Reshape", [summand, column])
-        if halo:
+        if halo != ALONE:
             rows = _rows(self.values[str(source.name)], halo)
             inside = self._input(ROWS, ir.DataType.FLOAT, [1, 1, rows, 1])
             summand = self.emit("Mul", [summand, inside])
@@ -195,7 +198,7 @@ class _Builder:
             return here
         return self.emit("Cast", [here], to=ir.AttrInt64("to", ir.DataType.FLOAT))
 
-    def _read(self, value: ir.Value, halo: int) -> ir.Value:
+    def _read(self, value: ir.Value, halo: Halo) -> ir.Value:
         name = str(value.name)
         if self.halos.setdefault(name, halo) != halo:
             raise ValueError(f"{name} is needed with and without its neighbours' rows in one segment")
@@ -233,17 +236,17 @@ class _Builder:
         return node.outputs[0]
 
 
-def _typed(value: ir.Value, of: BandValue, halo: int = 0) -> ir.Value:
-    """With the type and shape that it has at every band, `halo` rows of its neighbours on either side."""
+def _typed(value: ir.Value, of: BandValue, halo: Halo = ALONE) -> ir.Value:
+    """With the type and shape that it has at every band, with rows of its neighbours."""
     value.type = ir.TensorType(_TYPES[of.dtype])
     shape = [1, f"tokens.{of.scale}", of.channels] if of.tokens else [1, of.channels, _rows(of, halo), _columns(of)]
     value.shape = ir.Shape(shape)
     return value
 
 
-def _rows(of: BandValue, halo: int) -> str:
+def _rows(of: BandValue, halo: Halo) -> str:
     """A length's name: equal lengths have one, so that a compiler need not think of broadcasts."""
-    return f"rows.{of.scale}.{halo}"
+    return f"rows.{of.scale}.{'below' if halo == BELOW else halo[1]}"
 
 
 def _columns(of: BandValue) -> str:

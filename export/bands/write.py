@@ -1,6 +1,7 @@
 """A component's folder of segments: `bands.json`, a graph for each segment, and all their weights once in one file."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from ...engine.bands.program import SCORES, BandProgram, BandValue
 from ...engine.bands.read import BANDS_FILE, from_json, to_json
 from ...engine.errors import StorageError
 from ..graph.patch_conv import is_patch_conv
-from .cut import CONVOLUTIONS, Cuts, find_cuts
+from .cut import CONVOLUTIONS, Cuts, find_cuts, is_conv, reach
+from .pads import pads_into_convolutions
 from .segment import Cut, cut_segment
 
 BAND_NUMBERS = 1 << 19
@@ -40,13 +42,17 @@ def write_bands(path: Path) -> BandProgram:
 def cut_graph(
     graph: ir.Graph, name: str = "segment_{:02}.onnx", *, band_numbers: int = BAND_NUMBERS, scores: int = SCORES
 ) -> tuple[BandProgram, list[Cut]]:
-    """The segments of a graph, in files of these names, and what they consist of; `ValueError` if it cannot be cut."""
+    """The segments of a graph, in files of these names, and what they consist of; `ValueError` if it cannot be cut.
+
+    The graph is not to be used afterwards.
+    """
+    pads_into_convolutions(graph)
     cuts = find_cuts(graph)
     values = describe(graph, cuts)
     made = [cut_segment(value, cuts, values, name.format(i)) for i, value in enumerate(cuts.kept)]
     program = BandProgram(
         input=str(graph.inputs[0].name),
-        output=str(graph.outputs[0].name),
+        output=str(cuts.end.name),
         values=values,
         segments=tuple(cut.segment for cut in made),
         band_numbers=band_numbers,
@@ -59,15 +65,16 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
     """What every kept value, and the graph's input, is like."""
     given = graph.inputs[0]
     assert given.shape is not None
-    found: dict[ir.Value, tuple[int, int]] = {given: (int(given.shape[1]), 1)}
+    found: dict[ir.Value, tuple[int, Fraction]] = {given: (int(given.shape[1]), Fraction(1))}
     for node in graph:
         for output in node.outputs:
             found[output] = _channels(node, found)
+    latents = min(found[value][1] for value in (given, *cuts.kept))
     return {
         str(value.name): BandValue(
             dtype=_dtype(value),
             channels=found[value][0],
-            scale=found[value][1],
+            scale=int(found[value][1] / latents),
             zero=_zero(value),
             tokens=value in cuts.whole,
             norm=norm.norm if (norm := cuts.norm_of(value)) else None,
@@ -76,16 +83,16 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
     }
 
 
-def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, int]]) -> tuple[int, int]:
-    """Channels and scale of what a node gives: a convolution changes the one, a resize doubles the other."""
-    channels, scale = next((found[x] for x in node.inputs if x in found), (0, 1))
+def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, Fraction]]) -> tuple[int, Fraction]:
+    """Channels and rows, for one of the input's, of what a node gives: convolutions and resizes change them."""
+    channels, scale = next((found[x] for x in node.inputs if x in found), (0, Fraction(1)))
     if is_patch_conv(node):
         return node.attributes.get_int("channels", 0), scale * node.attributes.get_int("grow", 1)
-    if node.op_type in CONVOLUTIONS:
+    if is_conv(node):
         weight = node.inputs[CONVOLUTIONS[node.op_type]]
         shape = None if weight is None else weight.shape or _dequantized(weight)
         assert shape is not None
-        return int(shape[0]), scale
+        return int(shape[0]), scale / reach(node).stride
     return channels, 2 * scale if node.op_type == "Resize" else scale
 
 

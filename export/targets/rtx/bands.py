@@ -1,4 +1,4 @@
-"""A VAE's decoder for cards that have no place for its working memory: an engine for each segment of bands of rows.
+"""A VAE's half for cards that have no place for its working memory: an engine for each segment of bands of rows.
 
 The master is cut before anything else is done to it, so that every segment is lowered as a component is, in the formats
 that its layers have in the whole. What lies between segments is halves.
@@ -82,7 +82,7 @@ def write_bands(
 
 
 def cut_for_bands(master: "ir.Model") -> tuple[BandProgram, list[Cut]]:
-    """A decoder's segments; what goes into it is halves, as what lies between (see `edges`)."""
+    """A half's segments; what goes into it is halves, as what lies between (see `edges`)."""
     program, cuts = cut_graph(master.graph, _FILE, band_numbers=BAND_NUMBERS, scores=SCORES)
     given = replace(program.values[program.input], dtype="float16")
     return replace(program, values={**program.values, program.input: given}), cuts
@@ -95,10 +95,11 @@ def band_profiles(program: BandProgram, segment: Segment) -> dict[str, Profile]:
     found: dict[str, Profile] = {}
     for name, shape in best.items():
         rows = len(shape) == 4  # which are few in a wide picture and many in a narrow one
-        halo = next((read.halo for read in segment.reads if read.value == name), 1)
-        scale = program.values[name].scale if name in program.values else program.values[segment.norm].scale
-        low = (*shape[:2], 1 + 2 * halo, least[name][3]) if rows else least[name]
-        high = (*shape[:2], sides.most * scale + 2 * halo, most[name][3]) if rows else most[name]
+        value = name if name in program.values else segment.norm  # whose rows are told to be inside
+        beyond = next((read.above + read.halo for read in segment.reads if read.value == value), 0)
+        scale = program.values[value].scale
+        low = (*shape[:2], scale // program.scale(segment) + beyond, least[name][3]) if rows else least[name]
+        high = (*shape[:2], sides.most * scale + beyond, most[name][3]) if rows else most[name]
         found[name] = (low, shape, high)
     return found
 

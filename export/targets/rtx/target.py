@@ -87,8 +87,8 @@ class RtxTarget:
     instead: Instead = field(default_factory=lambda: INSTEAD)
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     band_bytes: int | None = 512 << 20
-    """A VAE that takes more than so many bytes at `BAND_PIXELS` also gets engines for segments over bands; None: never.
-    They are for one group of generations."""
+    """A VAE's half that takes more than so many bytes at `BAND_PIXELS` also gets engines for segments over bands; None:
+    never. They are for one group of generations."""
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
     library: TensorRTLibrary = RTX
@@ -134,7 +134,8 @@ class RtxTarget:
         from .fp8_attention import with_tokens
         from .process import build_aside
 
-        most_bytes = None if self.others or spec.role is not Role.VAE_DECODER else self.band_bytes
+        vae = spec.role in (Role.VAE_DECODER, Role.VAE_ENCODER)
+        most_bytes = self.band_bytes if vae and not self.others else None
         uncut = None if most_bytes is None else model.clone()
         masters = [model, *(model.clone() for _ in self.others)]
         groups = (Group(architectures=able(self.architectures, quantization.recipe)), *self.others)

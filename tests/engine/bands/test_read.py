@@ -34,6 +34,15 @@ def test_a_segment_s_bands_are_counted_in_its_coarsest_rows() -> None:
     assert PROGRAM.last_reader() == {"x": 1, "y": 1}
 
 
+def test_rows_above_a_band_are_read_unless_its_segment_halves() -> None:
+    assert [(r.above, r.halo) for r in (Read(value="x", halo=1), Read(value="x", halo=1, downward=True))] == [
+        (1, 1),
+        (0, 1),
+    ]
+    assert "downward" not in to_json(PROGRAM)  # engines of before have none
+    assert PROGRAM.picture == 2
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -53,6 +62,7 @@ def test_a_segment_s_bands_are_counted_in_its_coarsest_rows() -> None:
         (lambda d: d["segments"][1].update(norm="x"), "applies a norm of 'x'"),
         (lambda d: d["segments"][0].update(reads=[]), "reads"),
         (lambda d: d["segments"][0]["reads"][0].update(halo=2), "halo"),
+        (lambda d: d["segments"][1]["reads"][1].update(downward=True), "halo"),
         (lambda d: d["segments"][0].update(extra=1), "extra"),
     ],
 )

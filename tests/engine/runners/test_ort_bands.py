@@ -22,6 +22,7 @@ from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets.cpu.target import CpuTarget
 
+from ...fixtures.banded import encoder_runner
 from ...fixtures.networks import vae_pair
 from ...fixtures.onnx_run import StateDict
 
@@ -73,6 +74,40 @@ def test_it_is_ended_in_its_middle_and_goes_on(runner: BandsRunner) -> None:
 def test_other_inputs_are_refused_by_name(runner: BandsRunner) -> None:
     with pytest.raises(RequestError, match="latents has shape"):
         runner({"latents": np.ones((1, 3, 4, 4), np.float32)})
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> BandsRunner:
+    torch.manual_seed(6)
+    return encoder_runner(vae_pair(), "fp32", tmp_path_factory.mktemp("encoder"))
+
+
+def picture(side: int) -> dict[str, np.ndarray]:
+    return {"image": np.linspace(-1, 1, 3 * side * side, dtype=np.float32).reshape(1, 3, side, side)}
+
+
+def test_an_encoder_is_ended_in_its_middle_and_goes_on(encoder: BandsRunner) -> None:
+    before = encoder(picture(32))
+    token = threading.Event()
+    timer = threading.Timer(0.2, token.set)
+    timer.start()
+    with Ending(token).in_effect(), pytest.raises(Ended):
+        encoder(picture(1536))
+    after = encoder(picture(32))
+    assert all(np.array_equal(before[name], after[name]) for name in ("mean", "logvar"))
+
+
+def test_an_encoder_takes_whole_latents(encoder: BandsRunner) -> None:
+    with pytest.raises(RequestError, match="vae_encoder: input image is 36 high and 36 wide; give it multiples of 8"):
+        encoder(picture(36))
+
+
+def test_an_encoder_of_other_outputs_is_refused(encoder: BandsRunner) -> None:
+    mean, logvar = encoder.spec.outputs
+    wider = replace(logvar, shape=("batch", 5, *logvar.shape[2:]))
+    entry = replace(encoder._entry, spec=replace(encoder.spec, outputs=(mean, wider)))
+    with pytest.raises(IntegrityError, match="disagree on the edge"):
+        BandsRunner(encoder._folder, "vae_encoder", entry, OrtDevice(threads=1)).load()
 
 
 def test_a_segment_that_was_altered_is_never_opened(runner: BandsRunner) -> None:

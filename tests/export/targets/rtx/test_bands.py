@@ -6,7 +6,7 @@ The compiler is left out: an engine is the ONNX file that it would read, and the
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -18,8 +18,9 @@ from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
 from pocketxl.engine.models.vae import VaeDecoder
+from pocketxl.engine.models.vae_encoder import VaeEncoder
 from pocketxl.engine.runners import tensorrt, tensorrt_bands
-from pocketxl.engine.runners.base import Sizes
+from pocketxl.engine.runners.base import Sizes, call
 from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.runners.tensorrt import TensorRTRunner
 from pocketxl.export.graph.master import export_master
@@ -31,8 +32,10 @@ from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import fitted
 from pocketxl.export.targets.rtx import bands, process, target
 from pocketxl.export.targets.rtx.builder import Order
+from pocketxl.export.targets.rtx.profiles import RANGES
 from pocketxl.export.targets.rtx.target import RtxTarget
 
+from ....fixtures.banded import encoder_weights
 from ....fixtures.calibration import observe
 from ....fixtures.cuda_on_host import HostDriver
 from ....fixtures.networks import VaePair, vae_pair
@@ -49,9 +52,10 @@ SIZES = Sizes(rows=1, tokens=77, steps=1, pixels=64 * 64)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Built:
-    """A component's folder, what lowering said of it, and what its runner would be told."""
+    """An engine's folder of one component, what lowering said of it, and what its runner would be told."""
 
     folder: Path
+    name: str
     lowered: Lowered
     entry: ComponentEntry
 
@@ -67,10 +71,14 @@ def latents() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((1, 4, 7, 6), dtype=np.float32)
 
 
+class Build(Protocol):
+    """Build one half of the VAE by a recipe."""
+
+    def __call__(self, recipe: str, half: str = "vae_decoder") -> Built: ...
+
+
 @pytest.fixture
-def build(
-    pair: VaePair, latents: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Built]:
+def build(pair: VaePair, latents: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     def compiled(order: Order, tell: Callable[[str], None]) -> None:
         tell("compiling")
         onnx.save(onnx.load(order.onnx), order.engine)  # with its weights inside
@@ -87,23 +95,27 @@ def build(
     monkeypatch.setattr(bands, "SCORES", SMALL)
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
 
-    def made(recipe: str) -> Built:
-        spec, rtx = pair.architecture.decoder(), RtxTarget(name="rtx-sm89", architectures=("sm89",), band_bytes=0)
-        state = StateDict(pair.ours.state_dict())
-        folder, aside = tmp_path / recipe / "vae_decoder", tmp_path / recipe / "aside"
+    def made(recipe: str, half: str = "vae_decoder") -> Built:
+        rtx, decodes = RtxTarget(name="rtx-sm89", architectures=("sm89",), band_bytes=0), half == "vae_decoder"
+        spec = pair.architecture.decoder() if decodes else pair.architecture.encoder()
+        state = StateDict(pair.ours.state_dict()) if decodes else encoder_weights(pair)
+        folder, aside = tmp_path / recipe / half, tmp_path / recipe / "aside"
         folder.mkdir(parents=True)
         aside.mkdir()
-        model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec, dtype=torch.float16)
+        module = VaeDecoder if decodes else VaeEncoder
+        model = export_master(half, lambda: module(pair.architecture), spec, dtype=torch.float16)
         known = Quantization(
-            recipe=fitted(RECIPES[recipe], rtx), role=spec.role, input_scales=input_scales(pair, state, latents)
+            recipe=fitted(RECIPES[recipe], rtx),
+            role=spec.role,
+            input_scales=input_scales(pair, state, latents) if decodes else {},
         )
-        lowered = rtx.lower("vae_decoder", spec, model, state, known, folder, aside)
-        files = tuple(entry_of(folder.parent, f"vae_decoder/{file.name}") for file in sorted(folder.iterdir()))
+        lowered = rtx.lower(half, spec, model, state, known, folder, aside)
+        files = tuple(entry_of(folder.parent, f"{half}/{file.name}") for file in sorted(folder.iterdir()))
         entry = ComponentEntry(
             spec=spec, runner="tensorrt", files=files, weight_bytes=sum(file.size for file in files),
             activation=lowered.activation, streaming=lowered.streaming, architectures=lowered.architectures,
         )  # fmt: skip
-        return Built(folder=folder.parent, lowered=lowered, entry=entry)
+        return Built(folder=folder.parent, name=half, lowered=lowered, entry=entry)
 
     return made
 
@@ -120,7 +132,7 @@ def runner(driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> Callable[[Bui
         monkeypatch.setattr(module, "import_tensorrt", library.module)
     device = CudaDevice()
     device.__dict__["driver"] = driver
-    return lambda built: TensorRTRunner(built.folder, "vae_decoder", built.entry, device)
+    return lambda built: TensorRTRunner(built.folder, built.name, built.entry, device)
 
 
 def input_scales(pair: VaePair, state: StateDict, latents: np.ndarray) -> dict[str, Any]:
@@ -137,7 +149,7 @@ def apart(actual: Any, expected: Any) -> float:
 @pytest.mark.parametrize("recipe", ["fp16", "int8-weight"])
 def test_a_picture_over_bands_is_the_whole_graph_s(
     recipe: str,
-    build: Callable[[str], Built],
+    build: Build,
     runner: Callable[[Built], TensorRTRunner],
     latents: np.ndarray,
     driver: HostDriver,
@@ -157,7 +169,7 @@ def test_a_picture_over_bands_is_the_whole_graph_s(
 
 
 def test_eight_bits_over_bands_are_as_near_to_diffusers_as_the_whole_graph_s(
-    pair: VaePair, build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
+    pair: VaePair, build: Build, runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
 ) -> None:
     """Not the same numbers: a last bit decides to which side one is rounded, and eight bits have large steps."""
     vae = runner(build("int8"))
@@ -171,7 +183,7 @@ def test_eight_bits_over_bands_are_as_near_to_diffusers_as_the_whole_graph_s(
 
 
 def test_halves_over_bands_are_diffusers_own_picture(
-    pair: VaePair, build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
+    pair: VaePair, build: Build, runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
 ) -> None:
     vae = runner(build("fp16"))
     vae.load_streamed()
@@ -180,32 +192,72 @@ def test_halves_over_bands_are_diffusers_own_picture(
     vae.device.close()
 
 
-def test_what_is_told_of_memory_is_enough_and_the_whole_is_counted_without_segments(
-    build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], latents: np.ndarray, driver: HostDriver
+@pytest.mark.parametrize("recipe", ["fp16", "int8-weight"])
+def test_an_encoder_over_bands_is_the_whole_graph_and_diffusers(
+    recipe: str, pair: VaePair, build: Build, runner: Callable[[Built], TensorRTRunner], driver: HostDriver
 ) -> None:
-    built = build("fp16")
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 56, 40)).astype(np.float32)
+    vae = runner(build(recipe, "vae_encoder"))
+    whole = call(vae, {"image": image})
+    vae.release()
+    vae.load_streamed()
+    found = call(vae, {"image": image})
+    theirs = pair.theirs.encode(torch.from_numpy(image)).latent_dist
+    for name, wanted in (("mean", theirs.mean), ("logvar", theirs.logvar)):
+        assert found[name].dtype == np.float32
+        assert apart(found[name], whole[name]) < BANDS_HALVES
+        assert recipe != "fp16" or apart(found[name], wanted.numpy()) < BANDS_HALVES
+    vae.release()
+    assert not driver.memory_now
+    vae.device.close()
+
+
+def test_an_encoder_s_segments_are_told_how_many_rows_a_halving_reads(pair: VaePair) -> None:
+    spec = pair.architecture.encoder()
+    program, _ = bands.cut_for_bands(
+        export_master("vae_encoder", lambda: VaeEncoder(pair.architecture), spec, dtype=torch.float16)
+    )
+    halving = [s for s in program.segments if s.reads[0].downward]
+    least, most = RANGES["height"].least, RANGES["height"].most
+    for segment, scale in zip(halving, (8, 4, 2), strict=True):
+        ((low, _, high),) = bands.band_profiles(program, segment).values()
+        assert low[2:] == (3, scale * least)  # for one row of its own
+        assert high[2:] == (scale * most + 1, scale * most)
+
+
+@pytest.mark.parametrize(("half", "name", "side"), [("vae_decoder", "latents", 8), ("vae_encoder", "image", 64)])
+def test_what_is_told_of_memory_is_enough_and_the_whole_is_counted_without_segments(
+    half: str,
+    name: str,
+    side: int,
+    build: Build,
+    runner: Callable[[Built], TensorRTRunner],
+    driver: HostDriver,
+) -> None:
+    built = build("fp16", half)
     vae = runner(built)
     streaming = built.lowered.streaming
     assert streaming is not None
     assert streaming.program == BANDS_FILE
-    segments = read_bands(built.folder / "vae_decoder" / BANDS_FILE).segments
+    segments = read_bands(built.folder / half / BANDS_FILE).segments
     assert [part.file for part in streaming.segments] == [segment.file for segment in segments]
     told = vae.streamed(SIZES)
     assert told is not None
     assert told.pool == "device"
-    assert told.weights == sum((built.folder / "vae_decoder" / s.file).stat().st_size for s in segments)
-    assert vae.footprint(SIZES).weights == (built.folder / "vae_decoder/model.engine").stat().st_size
+    assert told.weights == sum((built.folder / half / s.file).stat().st_size for s in segments)
+    assert vae.footprint(SIZES).weights == (built.folder / half / "model.engine").stat().st_size
     vae.load_streamed()
     before = driver.taken
     driver.most = 0
-    vae({"latents": np.zeros((1, 4, 8, 8), np.float32)})
+    (given,) = built.entry.spec.inputs
+    vae({name: np.zeros((1, int(given.shape[1]), side, side), np.float32)})
     scratch = 4096 + 16 * 8 * 8 * 8 * 64  # the stand-in's own
     assert driver.most - before <= told.working - ARENA + scratch
     vae.device.close()
 
 
 def test_a_component_whose_segments_are_gone_or_altered_is_an_error_and_the_whole_still_runs(
-    build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
+    build: Build, runner: Callable[[Built], TensorRTRunner], latents: np.ndarray
 ) -> None:
     built = build("fp16")
     vae = runner(built)
@@ -218,7 +270,7 @@ def test_a_component_whose_segments_are_gone_or_altered_is_an_error_and_the_whol
 
 
 def test_a_full_gpu_leaves_nothing_behind(
-    build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], latents: np.ndarray, driver: HostDriver
+    build: Build, runner: Callable[[Built], TensorRTRunner], latents: np.ndarray, driver: HostDriver
 ) -> None:
     vae = runner(build("fp16"))
     vae.load_streamed()
