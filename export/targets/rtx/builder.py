@@ -14,6 +14,7 @@ NVIDIA's guide it excludes CUDA graphs and weights that are taken off the GPU be
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt_library import RTX, TENSORRT_LIBRARIES, error_log, import_tensorrt
 from .heads import FUSED_HEADS
+from .mapped import mapped
 from .profiles import Profile
 from .rounded_shares import round_shares
 
@@ -52,9 +54,15 @@ def build_engine(order: Order) -> None:
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(order.onnx)):
-        raise IncompatibleError(f"{order.component}: {_parser_error(parser, library.name)}")
-    _allow_decomposition(trt, network, always=library is not RTX)
+    with mapped(parser, order.onnx) if library is RTX else nullcontext(parser.parse_from_file(str(order.onnx))) as read:
+        if not read:
+            raise IncompatibleError(f"{order.component}: {_parser_error(parser, library.name)}")
+        _allow_decomposition(trt, network, always=library is not RTX)
+        _compile(trt, builder, network, order, log)
+
+
+def _compile(trt: Any, builder: Any, network: Any, order: Order, log: Any) -> None:
+    library = TENSORRT_LIBRARIES[order.library]
     config = builder.create_builder_config()
     if library is RTX:
         config.num_compute_capabilities = len(order.architectures)
