@@ -93,10 +93,8 @@ def test_a_card_s_free_memory_is_planned_for(for_cards: Path, capsys: pytest.Cap
     stay = least["unets_stay_bytes"]
     (both,) = run(capsys, "plan", for_cards, "--device-memory", stay, "--json").events()
     assert (both["cards"][0]["unets"], both["peak_bytes"], both["unets_stay_bytes"]) == ("together", stay, stay)
-    assert (
-        f"the U-Nets of base and refiner stay on the card from picture to picture where it has {format_bytes(stay)} free"
-        in shown
-    )
+    told = f"from picture to picture where it has {format_bytes(stay)} free"
+    assert f"the U-Nets of base and refiner stay on the card {told}" in shown
     (whole,) = run(capsys, "plan", for_cards, "--device-memory", "6GiB", "--json").events()
     assert (whole["cards"][0]["fits"], whole["assumed_taken_bytes"]) == (True, None)
 
