@@ -125,8 +125,9 @@ def factors(compiled: Compiled) -> Counter[str]:
 def shapes(entry: ComponentEntry, pixels: int) -> dict[str, tuple[int, ...]]:
     """Inputs of a call: a picture of these pixels, both sides of guidance in a U-Net, one prompt of 77 tokens."""
     side = pixels // 8
-    rows = 1 if entry.spec.role is Role.VAE_DECODER else 2
+    rows = 1 if entry.spec.role in (Role.VAE_DECODER, Role.VAE_ENCODER) else 2
     sizes = {"batch": rows, "tokens": 77, "steps": 30, "height": side, "width": side}
+    sizes |= {"image_height": pixels, "image_width": pixels}
     return {t.name: tuple(d if isinstance(d, int) else sizes[d] for d in t.shape) for t in entry.spec.inputs}
 
 
