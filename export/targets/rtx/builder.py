@@ -5,10 +5,12 @@ kernels on the GPU at hand and builds for it alone; which attention it has fused
 compose any.
 
 Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed only; a timing cache or the REFIT and
-STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
-and makes no copy; the builder then takes up to 2.2 times the weights' bytes. A progress monitor is of no use: nearly
+STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. Weights are read from maps
+(`mapped`), and the builder takes twice their bytes beside them, at its end. A progress monitor is of no use: nearly
 the whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of
-its own, see `process`). Building for Windows asks for an NVIDIA driver. The flag WEIGHT_STREAMING is left out: by
+its own, see `process`). Building for Windows asks for an NVIDIA driver: without one `runtime_platform` is refused with
+an error in the log alone ("does not support building engines on platforms other than Linux x86_64 when the runtime
+platform is set to Windows x86_64"), and the engine is one for Linux. The flag WEIGHT_STREAMING is left out: by
 NVIDIA's guide it excludes CUDA graphs and weights that are taken off the GPU between phases, and the recipe
 `int8-weight` needs half the memory anyway.
 """
