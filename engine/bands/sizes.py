@@ -39,21 +39,23 @@ def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int)
 
 
 def stored_bytes(program: BandProgram, side: int) -> int:
-    """The most bytes of values alive at once for `side` × `side` latents.
+    """The most bytes of values alive at once for `side` × `side` latents."""
+    return max(stored_by_segment(program, side))
 
-    What a segment reads last shrinks while what it gives grows.
-    """
+
+def stored_by_segment(program: BandProgram, side: int) -> list[int]:
+    """The same while each of the segments runs. What a segment reads last shrinks while what it gives grows."""
     last = program.last_reader()
     alive: dict[str, int] = {program.input: 0}
-    most = 0
+    found = []
     for index, segment in enumerate(program.segments):
         value = program.values[segment.value]
         size = 0 if segment.value == program.output else value.pixel_bytes * (value.scale * side) ** 2
         done = [read.value for read in segment.reads if last[read.value] == index]
         shrinking = sum(alive[name] for name in done if not program.values[name].tokens)
         held = sum(alive.values())
-        most = max(most, held, held - shrinking + size)
+        found.append(max(held, held - shrinking + size))
         alive[segment.value] = size
         for name in done:
             del alive[name]
-    return most
+    return found

@@ -4,7 +4,17 @@ import argparse
 from typing import Any
 
 from ..errors import RequestError
-from ..memory.cards import ASSUMPTION, TAKEN, Card, OnCard, cards_data, format_cards, on_cards, usual_cards
+from ..memory.cards import (
+    ASSUMPTION,
+    TAKEN,
+    Card,
+    OnCard,
+    cards_data,
+    format_cards,
+    on_cards,
+    unets_stay_from,
+    usual_cards,
+)
 from ..memory.plan import MemoryPlan
 from ..memory.sizes import format_bytes, parse_bytes
 from ..memory.streaming import price
@@ -49,6 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     one = {**options, "num_images_per_prompt": 1}
     plan = pipe.plan(prompts, budget=budget, **one)
     cards = _cards(pipe, plan, device)
+    stay = unets_stay_from(pipe.models, pipe.runners, plan.workload) if cards else None
     if device is not None:
         plan = cards[0].plan
     workload = plan.workload
@@ -56,7 +67,8 @@ def _run(args: argparse.Namespace) -> int:
         emit("plan", width=workload.width, height=workload.height, images=workload.images,
              prompts=len(prompts), pool=plan.pool, phases=plan.table(), keep=sorted(plan.keep),
              peak_bytes=plan.peak_bytes, budget_bytes=plan.budget or None, streamed=sorted(plan.streamed),
-             cards=cards_data(cards), assumed_taken_bytes=TAKEN if cards and device is None else None)  # fmt: skip
+             cards=cards_data(cards), assumed_taken_bytes=TAKEN if cards and device is None else None,
+             unets_stay_bytes=stay)  # fmt: skip
         return 0
     say(format_table(plan), lines=True)
     fits = f" of a budget of {format_bytes(plan.budget)}" if plan.budget else ""
@@ -69,6 +81,8 @@ def _run(args: argparse.Namespace) -> int:
         say(price(engine_folder(args.engine), plan))
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
+    if stay is not None:
+        say(f"{_unets(plan)} on the card from picture to picture where it has {format_bytes(stay)} free")
     if cards:
         say(f"\n{format_cards(cards)}", lines=True)
         say(
@@ -77,6 +91,12 @@ def _run(args: argparse.Namespace) -> int:
             lines=True,
         )
     return 0
+
+
+def _unets(plan: MemoryPlan) -> str:
+    """Whose weights a card should have room for."""
+    models = list(plan.workload.evaluations)
+    return f"the U-Nets of {' and '.join(models)} stay" if len(models) > 1 else f"the U-Net of {models[0]} stays"
 
 
 def _cards(pipe: Pipeline, plan: MemoryPlan, device: int | None) -> tuple[OnCard, ...]:

@@ -27,6 +27,7 @@ ASSUMPTION = (
 )
 STEP = 64
 """Sides that are tried for the largest picture are multiples of it."""
+_NO_LIMIT = 1 << 60
 MOST = 2048
 """Pixels along a side beyond which none is looked for: twice what SDXL was trained for."""
 
@@ -90,6 +91,22 @@ def on_cards(
         largest = next((side for side in reversed(tried) if within(card.free, square(side))), None)
         found.append(OnCard(card=card, fits=plan is not None, unets=unets(shown), plan=shown, largest=largest))
     return tuple(found)
+
+
+def unets_stay_from(models: Models, runners: Mapping[str, Runner], workload: Workload) -> int:
+    """The least free memory of a card on which the call's U-Nets stay from picture to picture, in bytes.
+
+    All else may be brought in when its turn comes, and a decoder go over bands of rows.
+    """
+    found = within = make_plan(models, runners, workload, budget=_NO_LIMIT)
+    unets = {name for name in within.footprints if runners[name].spec.role is Role.UNET}
+    while unets <= within.keep:
+        found = within
+        try:
+            within = make_plan(models, runners, workload, budget=found.peak_bytes - 1)
+        except MemoryBudgetError:
+            break
+    return found.peak_bytes
 
 
 def format_cards(found: Sequence[OnCard]) -> str:

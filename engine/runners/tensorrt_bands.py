@@ -114,6 +114,8 @@ class Segments:
         for array, buffer in zip(here, sums, strict=True):
             self._device.driver.download(array, buffer.there.address)
         self._device.driver.synchronize()
+        if band.last:  # what runs where more is kept works with less
+            self._device.drop_scratch()
         return (np.array(here[0]), np.array(here[1])) if here else None
 
     def _there(self, name: str, array: Any) -> CudaArray:

@@ -5,6 +5,7 @@ opened, never before: on GPUs outside the library's list it is reported to call 
 has none; what is known of it is what it logs.
 """
 
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _unexplained(
         return _too_large(path, device, weights)
     return IncompatibleError(
         f"{library.name} {version} cannot open {path} on this {device.driver.device_name()}: {log.summary()}; "
-        "update the NVIDIA driver, or build the engine again"
+        f"update the NVIDIA driver, or build the engine again on {platform.system()}, if that was done elsewhere"
     )
 
 

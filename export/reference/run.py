@@ -4,11 +4,11 @@ It shows calibration the activations, gives the parity gate its samples, and its
 is held to.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, takewhile
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from .painted import painted_into
 from .prompts import PROMPTS
 from .steered import Steered, name_in_run, steered
 from .store import Part, ReferenceStore
+from .stored import stored_calibration, stored_samples
 from .watched import Run, watched_runs
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class ReferenceRunner:
     shown: list[Calibration] = field(default_factory=list)
     """What its layers showed in calls that are over, until it is taken."""
     samples: list[Sample] = field(default_factory=list)
+    """Those that were not taken yet."""
+    taken: int = 0
     rows: int = 2
     device: Device = field(default_factory=OrtDevice)
     ranges: Mapping[str, Range] = field(default_factory=dict)
@@ -101,7 +104,7 @@ class ReferenceRunner:
         outputs = self._outputs(arrays, self.watch)
         every = max(1, self.expected_rows // SAMPLES)
         for sample in single_rows(self.spec, arrays, outputs):
-            if self.seen % every == 0 and len(self.samples) < SAMPLES:
+            if self.seen % every == 0 and self.taken + len(self.samples) < SAMPLES:
                 self.samples.append(sample)
             self.seen += 1
         return dict(outputs)
@@ -123,6 +126,12 @@ class ReferenceRunner:
         seen = Calibration.over(self.shown)
         self.shown = []
         return seen
+
+    def take_samples(self) -> list[Sample]:
+        """The samples that it has kept since this was last called."""
+        found, self.samples = self.samples, []
+        self.taken += len(found)
+        return found
 
 
 def single_rows(spec: ComponentSpec, inputs: Arrays, outputs: Arrays) -> list[Sample]:
@@ -160,7 +169,7 @@ def run_reference(
     are not made again. Recipes have no say in it, so that the next one to be tried finds it done.
     """
     evaluations = _evaluations(models, tokenizers, settings, size)
-    parts = _finished(store)
+    pictures: list[np.ndarray] = []
     with ExitStack() as stack:
         runners = {
             name: _runner(name_in_run(assembly.companion, name), component, evaluations, settings, stack)
@@ -169,36 +178,35 @@ def run_reference(
         }
         beside = {name: _unwatched(component) for name, component in assembly.beside.items()}
         pipe = steered(assembly.companion, models, runners, beside, tokenizers)
-        for part in parts:
+        for part in _finished(store):
+            pictures.append(part.picture)
             for name, runner in runners.items():
-                runner.samples += part.samples[name]
+                runner.taken += len(part.samples[name])
                 runner.seen = part.rows[name]
         runs: list[Run] = [partial(one_picture, pipe, i, settings, size) for i in range(settings.prompts)]
         runs += watched_runs(pipe, settings, size) if settings.watched else []
         steps = [settings.steps] * settings.prompts + [settings.watched] * (len(runs) - settings.prompts)
-        left = sum(steps[len(parts) :]) - store.calls(len(parts))
+        left = sum(steps[len(pictures) :]) - store.calls(len(pictures))
         advance = stack.enter_context(track(progress, "reference", total=max(0, left), unit="step"))
-        for index in range(len(parts), len(runs)):
+        for index in range(len(pictures), len(runs)):
             calls = Calls(store, index, advance)
             for runner in runners.values():
                 runner.calls = calls if runner.spec.role is Role.UNET else None
-            before = {name: len(runner.samples) for name, runner in runners.items()}
             picture = runs[index](steps_of(advance, count=False))
             if ENCODER in runners:
                 runners[ENCODER]({"image": (2 * picture - 1).transpose(2, 0, 1)[None]})
             part = Part(
                 picture=picture,
-                samples={name: runner.samples[before[name] :] for name, runner in runners.items()},
+                samples={name: runner.take_samples() for name, runner in runners.items()},
                 calibration={name: runner.take() for name, runner in runners.items()},
                 rows={name: runner.seen for name, runner in runners.items()},
             )
             store.write(index, part)
-            parts.append(part)
-    pictures = [part.picture for part in parts[: settings.prompts]]
+            pictures.append(picture)
     return Reference(
-        pictures=np.stack(pictures),
-        samples={name: runner.samples for name, runner in runners.items()},
-        calibration={name: Calibration.of_runs(part.calibration[name] for part in parts) for name in runners},
+        pictures=np.stack(pictures[: settings.prompts]),
+        samples=stored_samples(store, len(pictures), tuple(runners)),
+        calibration=stored_calibration(store, len(pictures), tuple(runners)),
     )
 
 
@@ -262,6 +270,9 @@ def _unwatched(component: Component) -> ReferenceRunner:
     return ReferenceRunner(name=component.name, spec=component.spec, module=module, expected_rows=1, watch=None)
 
 
-def _finished(store: ReferenceStore) -> list[Part]:
+def _finished(store: ReferenceStore) -> Iterator[Part]:
     """The pictures that are there already, up to the first that is not."""
-    return list(takewhile(lambda part: part is not None, map(store.read, count())))  # type: ignore[arg-type]
+    for index in count():
+        if (part := store.read(index)) is None:
+            return
+        yield part

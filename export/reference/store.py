@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...engine.errors import IntegrityError
+from ...engine.errors import IntegrityError, StorageError
 from ...engine.folder.durable import write_durably
 from ...engine.folder.samples import Sample
 from ...engine.folder.schema import decode, encode
@@ -71,6 +71,19 @@ class ReferenceStore:
             return None if found is None else _part(*found)
         except (ValueError, KeyError, IndexError):
             return None
+
+    def read_component(self, index: int, name: str) -> tuple[list[Sample], Calibration]:
+        """What one component left in a part that `read` has found or `write` has kept; nothing else is read.
+
+        Raises `StorageError` where it is gone or damaged by now.
+        """
+        path = self._folder / f"{index}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                mine = {key: arrays[key] for key in arrays.files if key.split("|")[1:2] == [name]}
+            return _samples(_split(mine, f"sample|{name}")), Calibration.from_arrays(_split(mine, f"seen|{name}"))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise StorageError(f"{path} was altered while it was in use: {error}; start the build again") from error
 
     def write(self, index: int, part: Part) -> None:
         """Keep one part, in place of the calls that it was made of."""
@@ -176,15 +189,21 @@ def _arrays(part: Part) -> dict[str, np.ndarray]:
 
 
 def _part(described: _Description, arrays: Mapping[str, np.ndarray]) -> Part:
-    samples: dict[str, list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {
-        name: [({}, {}) for _ in range(n)] for name, n in described.samples.items()
-    }
-    for name, array in _split(arrays, "sample").items():
-        component, index, side, tensor = name.split("|")
-        samples[component][int(index)][side == "out"][tensor] = array
+    samples = {name: _samples(_split(arrays, f"sample|{name}")) for name in described.samples}
+    if {name: len(found) for name, found in samples.items()} != dict(described.samples):
+        raise ValueError("not as many samples as it should have")
     return Part(
         picture=arrays["picture"],
         samples=samples,
         calibration={n: Calibration.from_arrays(_split(arrays, f"seen|{n}")) for n in described.samples},
         rows=described.rows,
     )
+
+
+def _samples(arrays: Arrays) -> list[Sample]:
+    """Those of one component, from arrays named `index|side|tensor`."""
+    found: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+    for key, array in arrays.items():
+        index, side, tensor = key.split("|")
+        found.setdefault(int(index), ({}, {}))[side == "out"][tensor] = array
+    return [found[index] for index in sorted(found)]

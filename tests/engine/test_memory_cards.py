@@ -10,7 +10,7 @@ import pytest
 from pocketxl.engine.errors import MemoryBudgetError, RequestError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import FILE_NAME, ActivationModel, Segment, Streaming, read_manifest
-from pocketxl.engine.memory.cards import MOST, STEP, TAKEN, Card, OnCard, on_cards, usual_cards
+from pocketxl.engine.memory.cards import MOST, STEP, TAKEN, Card, OnCard, on_cards, unets_stay_from, usual_cards
 from pocketxl.engine.memory.plan import LEAST, MemoryPlan, make_plan
 from pocketxl.engine.memory.sizes import GiB
 from pocketxl.engine.pipeline import Pipeline
@@ -49,6 +49,16 @@ def test_the_u_nets_stay_together_take_turns_or_do_not_fit(on_rtx: Pipeline) -> 
     assert (turns.fits, turns.unets, turns.plan.peak_bytes) == (True, "in turns", least)
     none = ask(on_rtx, least - 1)
     assert (none.fits, none.unets, none.plan.peak_bytes) == (False, "in turns", least), "what it would take at least"
+
+
+def test_the_least_memory_with_which_the_u_nets_stay(on_rtx: Pipeline) -> None:
+    workload = plan(on_rtx, 1 << 40).workload
+    stay = unets_stay_from(on_rtx.models, on_rtx.runners, workload)
+    assert plan(on_rtx, LEAST).peak_bytes < stay < plan(on_rtx, 1 << 40).peak_bytes
+    assert (ask(on_rtx, stay).unets, ask(on_rtx, stay).plan.peak_bytes) == ("together", stay)
+    assert ask(on_rtx, stay - 1).unets == "in turns"
+    alone = on_rtx.plan("a cat", **CALL, refiner=False).workload
+    assert unets_stay_from(on_rtx.models, on_rtx.runners, alone) < stay
 
 
 def test_a_base_alone_stays_or_is_loaded_anew_for_every_picture(on_rtx: Pipeline) -> None:
@@ -145,3 +155,6 @@ def test_a_decoder_goes_over_bands_before_a_u_net_is_given_up(tiny_engine: Path,
     assert unets <= banded.keep
     assert banded.peak_bytes <= whole.peak_bytes // 2
     assert not plan(pipe, LEAST).streamed
+    stay = plan(pipe, unets_stay_from(pipe.models, pipe.runners, whole.workload))
+    assert stay.streamed == {"vae_decoder"}
+    assert unets <= stay.keep

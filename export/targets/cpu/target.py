@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ....engine.specs import Role
+from ...graph.segments import MOST_BYTES
 from ...quantize.formats import (
     FLOAT32,
     W4,
@@ -21,7 +22,6 @@ from ...quantize.formats import (
 from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from ..onnx.files import save
-from .segments import MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -114,10 +114,10 @@ class CpuTarget:
         from ...graph.activations import Outline
         from ...graph.master import attach
         from ...graph.patch_conv import expand_all
+        from ...graph.segments import order_by_use, write_segments
         from ..onnx.openings import describe_openings, opened, save_opened, weighed
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
-        from .segments import order_by_use, write_segments
         from .weight_only import dequantized_bytes, exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.

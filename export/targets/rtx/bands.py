@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ....engine.bands.program import BandProgram, Segment
 from ....engine.bands.read import BANDS_FILE, to_json
-from ....engine.bands.sizes import band_shapes, stored_bytes
+from ....engine.bands.sizes import band_shapes, stored_by_segment, stored_bytes
 from ....engine.compiled.arena import arena_at
 from ....engine.compiled.read import read_compiled
 from ....engine.errors import IncompatibleError, StorageError
@@ -75,8 +75,8 @@ def write_bands(
     return Streaming(
         program=BANDS_FILE,
         segments=tuple(Part(file=s.file, start=0, size=(out / s.file).stat().st_size) for s in program.segments),
-        # It grows with the picture until bands are at their highest, and hardly from there on.
-        activation=ActivationModel(terms={"1": max(map(_inside(program, out), _SIDES))}),
+        # Where most is kept, bands are at their highest, and what a call takes hardly grows with the picture.
+        activation=ActivationModel(terms={"1": max(map(_beside(program, out), _SIDES))}),
         carried=_carried(order.spec, program),
     )
 
@@ -129,13 +129,16 @@ def _build(
     rmtree(beside)
 
 
-def _inside(program: BandProgram, folder: Path) -> Callable[[int], int]:
-    """Bytes that the segment which takes most is given and works with, for latents of some side."""
+def _beside(program: BandProgram, folder: Path) -> Callable[[int], int]:
+    """Bytes beyond the most that is kept, for latents of some side: what segments are given and work with.
+
+    The one that works with most, attention, runs where a picture is smallest, and little is kept then.
+    """
     compiled = {segment.file: read_compiled(folder / segment.file) for segment in program.segments}
 
     def measure(side: int) -> int:
         found = []
-        for segment in program.segments:
+        for segment, kept in zip(program.segments, stored_by_segment(program, side), strict=True):
             shapes, read = band_shapes(program, segment, side, side), compiled[segment.file]
             arena = None if read is None else arena_at(read, shapes)
             if arena is None:
@@ -143,8 +146,8 @@ def _inside(program: BandProgram, folder: Path) -> Callable[[int], int]:
                     f"{segment.file}: what it takes cannot be read from its program, which another version of the "
                     "library has written; install the one that pocketxl names"
                 )
-            found.append(arena + sum(_bytes(program, name, shape) for name, shape in shapes.items()))
-        return max(found)
+            found.append(kept + arena + sum(_bytes(program, name, shape) for name, shape in shapes.items()))
+        return max(found) - stored_bytes(program, side)
 
     return measure
 

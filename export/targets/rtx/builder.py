@@ -5,15 +5,18 @@ kernels on the GPU at hand and builds for it alone; which attention it has fused
 compose any.
 
 Traps, found by trying (TensorRT for RTX 1.7.1): networks are strongly typed only; a timing cache or the REFIT and
-STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. The parser maps external data
-and makes no copy; the builder then takes up to 2.2 times the weights' bytes. A progress monitor is of no use: nearly
+STRIP_PLAN flags make the builder ask for a GPU; deserialising an engine needs one too. Weights are read from maps
+(`mapped`), and the builder takes twice their bytes beside them, at its end. A progress monitor is of no use: nearly
 the whole build is one step of it, and a build that it cancels ends only after that step (so it runs in a process of
-its own, see `process`). Building for Windows asks for an NVIDIA driver. The flag WEIGHT_STREAMING is left out: by
+its own, see `process`). Building for Windows asks for an NVIDIA driver: without one `runtime_platform` is refused with
+an error in the log alone ("does not support building engines on platforms other than Linux x86_64 when the runtime
+platform is set to Windows x86_64"), and the engine is one for Linux. The flag WEIGHT_STREAMING is left out: by
 NVIDIA's guide it excludes CUDA graphs and weights that are taken off the GPU between phases, and the recipe
 `int8-weight` needs half the memory anyway.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 from ....engine.errors import IncompatibleError
 from ....engine.runners.tensorrt_library import RTX, TENSORRT_LIBRARIES, error_log, import_tensorrt
 from .heads import FUSED_HEADS
+from .mapped import mapped
 from .profiles import Profile
 from .rounded_shares import round_shares
 
@@ -52,9 +56,15 @@ def build_engine(order: Order) -> None:
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(order.onnx)):
-        raise IncompatibleError(f"{order.component}: {_parser_error(parser, library.name)}")
-    _allow_decomposition(trt, network, always=library is not RTX)
+    with mapped(parser, order.onnx) if library is RTX else nullcontext(parser.parse_from_file(str(order.onnx))) as read:
+        if not read:
+            raise IncompatibleError(f"{order.component}: {_parser_error(parser, library.name)}")
+        _allow_decomposition(trt, network, always=library is not RTX)
+        _compile(trt, builder, network, order, log)
+
+
+def _compile(trt: Any, builder: Any, network: Any, order: Order, log: Any) -> None:
+    library = TENSORRT_LIBRARIES[order.library]
     config = builder.create_builder_config()
     if library is RTX:
         config.num_compute_capabilities = len(order.architectures)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ....engine.errors import IncompatibleError, MemoryBudgetError, PocketXLError, StorageError
+from ....engine.runners.ort_session import trim_heap
 from ....engine.runners.tensorrt_library import TENSORRT_LIBRARIES
 from .builder import Order, build_engine
 
@@ -31,6 +32,7 @@ def build_aside(order: Order, tell: Callable[[str], None]) -> None:
     Raises `IncompatibleError`, `StorageError` when the file cannot be written, and `MemoryBudgetError` when the system
     has killed the process. However this ends, the process is gone then.
     """
+    trim_heap()  # what calibrating and rounding have left behind is not needed while another process needs much
     # Modules are found where this process finds them, and never in the current folder (-P).
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(  # noqa: S603 — this module, in this interpreter

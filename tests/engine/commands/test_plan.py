@@ -5,6 +5,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from pocketxl.engine.memory.sizes import format_bytes
 from pocketxl.engine.pipeline import Pipeline
 
 from ...fixtures.command_line import run
@@ -89,6 +90,11 @@ def test_a_card_s_free_memory_is_planned_for(for_cards: Path, capsys: pytest.Cap
     shown = run(capsys, "plan", for_cards, "--device-memory", "1MiB").out
     assert "more than the 1 MiB that are free" in shown
     assert "assumed" not in shown
+    stay = least["unets_stay_bytes"]
+    (both,) = run(capsys, "plan", for_cards, "--device-memory", stay, "--json").events()
+    assert (both["cards"][0]["unets"], both["peak_bytes"], both["unets_stay_bytes"]) == ("together", stay, stay)
+    told = f"from picture to picture where it has {format_bytes(stay)} free"
+    assert f"the U-Nets of base and refiner stay on the card {told}" in shown
     (whole,) = run(capsys, "plan", for_cards, "--device-memory", "6GiB", "--json").events()
     assert (whole["cards"][0]["fits"], whole["assumed_taken_bytes"]) == (True, None)
 
@@ -97,7 +103,7 @@ def test_cards_are_asked_of_engines_for_cards_alone(
     tiny_engine: Path, for_cards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (event,) = run(capsys, "plan", tiny_engine, "--json").events()
-    assert event["cards"] == []
+    assert (event["cards"], event["unets_stay_bytes"]) == ([], None)
     refused = {
         (tiny_engine, "--device-memory", "6GiB"): "give --budget",
         (for_cards, "--device-memory", "6GiB", "--budget", "4GiB"): "give one or the other",

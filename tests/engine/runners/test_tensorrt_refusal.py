@@ -1,5 +1,6 @@
 """Whatever makes the library refuse an engine is one sentence with the fix."""
 
+import platform
 import re
 
 import pytest
@@ -80,6 +81,7 @@ def test_what_the_library_does_not_explain_is_told_in_its_own_words(make_runner:
     library.diagnostics, library.says = 128, "Internal error: no luck\ntoday"
     assert "cannot open" in (message := str(refused(make_runner)))
     assert "Internal error: no luck today" in message
+    assert message.endswith(f"or build the engine again on {platform.system()}, if that was done elsewhere")
 
 
 def test_a_call_that_does_not_run_says_why(make_runner: MakeRunner, library: Library) -> None:

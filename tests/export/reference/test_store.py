@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pocketxl.engine.errors import StorageError
 from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.reference.store import KeptCall, Part, ReferenceStore
+from pocketxl.export.reference.stored import stored_calibration, stored_samples
 
 from ...fixtures.calibration import assert_equal, shown
 
@@ -45,6 +47,26 @@ def test_a_part_comes_back_to_the_bit(tmp_path: Path) -> None:
             for name, array in wanted[side].items():
                 assert actual[side][name].dtype == array.dtype
                 np.testing.assert_array_equal(actual[side][name], array)
+
+
+def test_a_component_is_read_alone_and_no_other_s_arrays(tmp_path: Path) -> None:
+    store = ReferenceStore(tmp_path, "key")
+    store.write(0, part(0))
+    store.write(1, part(1))
+    samples, calibration = store.read_component(1, "base/unet")
+    assert_equal(calibration, seen(1))
+    assert [s[1]["states.0"].tolist() for s in samples] == [
+        s[1]["states.0"].tolist() for s in part(1).samples["base/unet"]
+    ]
+    nothing = store.read_component(0, "vae_decoder")
+    assert (nothing[0], nothing[1].layers) == ([], {})
+    both = stored_calibration(store, 2, ["base/unet", "vae_decoder"])
+    assert_equal(both["base/unet"], Calibration.of_runs([seen(0), seen(1)]))
+    assert both["base/unet"] is both["base/unet"], "read once"
+    assert len(stored_samples(store, 2, ["base/unet"])["base/unet"]) == 4
+    (tmp_path / "1.npz").write_bytes(b"PK")
+    with pytest.raises(StorageError, match=r"1\.npz was altered while it was in use"):
+        store.read_component(1, "base/unet")
 
 
 def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import Arrays
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.graph.segments import write_segments
 from pocketxl.export.quantize.quantization import Quantization, StaticRange
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import Lowered
-from pocketxl.export.targets.cpu.segments import write_segments
 from pocketxl.export.targets.cpu.target import CpuTarget
 
 from ....fixtures.networks import UNetPair, unet_pair, vae_pair

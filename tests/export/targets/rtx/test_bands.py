@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pocketxl.engine.bands.read import BANDS_FILE, read_bands
+from pocketxl.engine.bands.sizes import stored_by_segment, stored_bytes
 from pocketxl.engine.errors import IntegrityError, MemoryBudgetError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
@@ -254,6 +255,43 @@ def test_what_is_told_of_memory_is_enough_and_the_whole_is_counted_without_segme
     scratch = 4096 + 16 * 8 * 8 * 8 * 64  # the stand-in's own
     assert driver.most - before <= told.working - ARENA + scratch
     vae.device.close()
+
+
+def test_the_scratch_of_a_segment_is_gone_before_the_next_keeps_more(
+    build: Callable[[str], Built], runner: Callable[[Built], TensorRTRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention works with most, where a picture is smallest."""
+    built = build("fp16")
+    vae = runner(built)
+    vae.load_streamed()
+    fresh: list[bool] = []
+    real = CudaDevice.scratch
+
+    def noted(self: CudaDevice, size: int) -> tuple[int, int]:
+        fresh.append(self._scratch is None)
+        return real(self, size)
+
+    monkeypatch.setattr(CudaDevice, "scratch", noted)
+    vae({"latents": np.zeros((1, 4, 8, 8), np.float32)})
+    segments = read_bands(built.folder / "vae_decoder" / BANDS_FILE).segments
+    assert sum(fresh) == len(segments) < len(fresh), "bands of one segment share it"
+    vae.device.close()
+
+
+def test_memory_is_told_for_each_segment_with_what_is_kept_meanwhile(
+    build: Callable[[str], Built], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build("fp16").folder / "vae_decoder"
+    program = read_bands(folder / BANDS_FILE)
+    kept = stored_by_segment(program, 64)
+    largest, least = kept.index(max(kept)), kept.index(min(kept))
+    for index, told in ((largest, 5000), (least, 0)):
+        file = program.segments[index].file
+        monkeypatch.setattr(bands, "read_compiled", lambda engine: engine.name)
+        monkeypatch.setattr(bands, "arena_at", lambda name, shapes, file=file: 5000 * (name == file))
+        monkeypatch.setattr(bands, "_bytes", lambda program, name, shape: 0)
+        assert bands._beside(program, folder)(64) == told
+        assert stored_bytes(program, 64) == max(kept) > min(kept) + 5000
 
 
 def test_a_component_whose_segments_are_gone_or_altered_is_an_error_and_the_whole_still_runs(

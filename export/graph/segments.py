@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.errors import StorageError
-from ....engine.folder.manifest import Segment
-from ....engine.runners.ort import MODEL_FILE
+from ...engine.errors import StorageError
+from ...engine.folder.manifest import Segment
+from ...engine.runners.ort import MODEL_FILE
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +24,7 @@ MOST_BYTES = 64 << 20
 _SESSION = 3
 # Made again in every segment that needs them, where they depend on the component's inputs alone: they cost nothing.
 _CHEAP = {"Cast", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Unsqueeze"}
-_FLOAT = 1
+_FLOAT, _HALF = 1, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ class _Graph:
         if any(name in self.weights or self.made.get(name, -1) in self.again for name in node.input):
             return False
         crossing = self.crossing(at + 1)
-        return node.output[0] in crossing and all(self.types.get(name) == _FLOAT for name in crossing)
+        return node.output[0] in crossing and all(self.types.get(name) in (_FLOAT, _HALF) for name in crossing)
 
     def _bytes_before(self) -> list[int]:
         """Bytes of the weights that the nodes before each position read first."""
@@ -182,7 +182,7 @@ class _Graph:
     def _value(self, name: str) -> "onnx.ValueInfoProto":
         import onnx
 
-        return self.edge.get(name) or onnx.helper.make_tensor_value_info(name, _FLOAT, None)
+        return self.edge.get(name) or onnx.helper.make_tensor_value_info(name, self.types[name], None)
 
 
 def _external(tensor: "onnx.TensorProto") -> dict[str, str]:
