@@ -13,6 +13,7 @@ from .bounds import MOST_CHANNELS, UNET, Bounds
 from .image_prompt import IPAdapterArchitecture
 from .specs import ComponentSpec, Role, TensorSpec
 from .topology import Block, BlockKind
+from .upscaler import UPSCALER, UpscalerArchitecture
 
 RESIDUALS = "residuals"
 """What is added to a U-Net's skip connections, `residuals.0`, …, and to its middle, the last."""
@@ -25,7 +26,7 @@ HINT_LEVELS = 4
 
 def is_companions(component: str) -> bool:
     """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
-    return component.startswith(("control/", "image_prompt/"))
+    return component == UPSCALER or component.startswith(("control/", "image_prompt/"))
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -122,13 +123,18 @@ class Companion:
 
     controlnet: ControlNetArchitecture | None = field(default=None, metadata={"sparse": True})
     ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata={"sparse": True})
+    upscaler: UpscalerArchitecture | None = field(default=None, metadata={"sparse": True})
 
     @property
     def kind(self) -> str:
         """In words."""
+        if self.upscaler is not None:
+            return "an upscaler"
         return "a ControlNet" if self.ip_adapter is None else "an IP-Adapter"
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""
+        if self.upscaler is not None:
+            return {UPSCALER: self.upscaler.component()}
         found = self.controlnet or self.ip_adapter
         return {} if found is None else found.components()

@@ -38,6 +38,8 @@ from .scenes import GivenText
 from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, encode
 from .text.tokenizer import Tokenizer
+from .upscaling.between import enlarged_pictures
+from .vae import to_uint8
 from .vae_phases import VaePhases
 
 Embeddings = Mapping[str, Sequence[Sides]]
@@ -165,7 +167,14 @@ class Generation:
         if given.latents is not None:
             _, *sides = self.models.vae.latent_shape(height, width)
             return replace(given, latents=larger_latents(latents, *sides))
-        return replace(given, pictures=larger_pictures(self._vae.decoded(latents, "np"), height, width))
+        small = self._vae.decoded(latents, "np")
+        if given.enlarged_by is None or self.beside.upscaler is None:
+            return replace(given, pictures=larger_pictures(small, height, width))
+        large = enlarged_pictures(
+            self.beside.upscaler, [to_uint8(picture) for picture in small], (height, width),
+            residency=self.residency, plan=self.plan, progress=self.progress,
+        )  # fmt: skip
+        return replace(given, pictures=large)
 
     @property
     def _conditions(self) -> Conditions:

@@ -1,4 +1,4 @@
-"""What is loaded beside an engine: ControlNets and an IP-Adapter."""
+"""What is loaded beside an engine: ControlNets, an IP-Adapter and an upscaler."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ from typing import Self
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
 from ..runners.base import Runner
+from ..upscaler import UPSCALER, Enlarger
+from ..upscaling.opened import OpenedUpscaler, open_upscaler
 from .image_prompt import IPAdapter, open_ip_adapter
 from .network import ControlNet, open_controlnets
 
@@ -16,11 +18,12 @@ _DIGITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """Both; nothing by default."""
+    """All of it; nothing by default."""
 
     controlnets: Mapping[str, ControlNet] = field(default_factory=dict)
     """By name."""
     ip_adapter: IPAdapter | None = None
+    upscaler: OpenedUpscaler | None = None
 
     @classmethod
     def opened(
@@ -30,6 +33,7 @@ class Beside:
         runners: Mapping[str, Runner],
         controlnets: Mapping[str, str | Path] | None,
         ip_adapter: str | Path | None,
+        upscaler: str | Path | None,
         *,
         threads: int | None,
         provider: str | None,
@@ -46,19 +50,22 @@ class Beside:
         return cls(
             controlnets=open_controlnets(controlnets or {}, models, runners, threads=threads, provider=provider),
             ip_adapter=open_ip_adapter(ip_adapter, models, runners, threads=threads, provider=provider),
+            upscaler=None if upscaler is None else open_upscaler(upscaler, threads=threads, beside=runners.values()),
         )
 
     def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
         """An engine's runners, and those of what is beside it."""
         others = [one.runners for one in self.controlnets.values()]
         others += [] if self.ip_adapter is None else [self.ip_adapter.runners]
+        others += [] if self.upscaler is None else [{UPSCALER: self.upscaler.runner}]
         return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 
     @property
-    def called(self) -> tuple[dict[str, str], tuple[int | None, str]]:
-        """For `resolve`: name → what pictures call the ControlNet, and what the IP-Adapter takes and is called."""
+    def called(self) -> tuple[dict[str, str], tuple[int | None, str], Enlarger | None]:
+        """For `resolve`: what pictures call each ControlNet, what the IP-Adapter takes and is called, the upscaler."""
         names = {name: f"{one.model} [{one.digest[:_DIGITS]}]" for name, one in self.controlnets.items()}
-        return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks
+        asks = (None, "") if self.ip_adapter is None else self.ip_adapter.asks
+        return names, asks, None if self.upscaler is None else self.upscaler.known
 
 
 NOTHING = Beside()

@@ -1,19 +1,23 @@
-"""What `engine.json` says of a ControlNet or an IP-Adapter must agree with itself and with the base that it is for."""
+"""What `engine.json` says of what stands beside an engine must agree with itself, and with the base that it is for."""
 
 from collections.abc import Iterator
 
-from ..architecture import Models, UNetArchitecture
+from ..architecture import NO_MODELS, Models, UNetArchitecture
 from ..bounds import LEVELS, outside
 from ..companion import CONTROLNET, HINT_LEVELS, Companion
 from ..image_prompt import IMAGE_PROMPT, VISION, IPAdapterArchitecture
+from ..upscaler import BOUNDS as UPSCALER
+from ..upscaler import UpscalerArchitecture
 
 
 def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
     """What is out of bounds among its numbers, and where they contradict those of the models that it was built with."""
-    controlnet, adapter = companion.controlnet, companion.ip_adapter
-    if (controlnet is None) == (adapter is None):
-        yield " has a ControlNet and an IP-Adapter, or none of both; one is allowed"
+    controlnet, adapter, upscaler = companion.controlnet, companion.ip_adapter, companion.upscaler
+    if [controlnet, adapter, upscaler].count(None) != 2:
+        yield " has several of a ControlNet, an IP-Adapter and an upscaler, or none of them; one is allowed"
         return
+    if upscaler is not None:
+        yield from (f".upscaler.{fault}" for fault in _upscaler_faults(upscaler, models))
     if adapter is not None:
         yield from (f".ip_adapter{fault}" for fault in _adapter_faults(adapter, models))
     if controlnet is None:
@@ -26,6 +30,13 @@ def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
         yield ".controlnet was built with a base, and models has none"
     elif misfit := controlnet.misfits(models.denoisers["base"].unet):
         yield f".controlnet does not fit: {misfit}"
+
+
+def _upscaler_faults(upscaler: UpscalerArchitecture, models: Models) -> Iterator[str]:
+    yield from outside(upscaler, UPSCALER)
+    yield from upscaler.faults()
+    if models != NO_MODELS:
+        yield "factor: it goes with every engine, and models has some of one"
 
 
 def _adapter_faults(adapter: IPAdapterArchitecture, models: Models) -> Iterator[str]:

@@ -14,7 +14,7 @@ from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
-from . import controls
+from . import controls, enlarging
 from .phase import Phase
 from .ranges import check_ranges
 from .sizes import format_bytes
@@ -194,6 +194,7 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
+    phases += enlarging.phases(workload, held + latents)
     if workload.encoded:
         given = FLOAT * PICTURE_CHANNELS * workload.pixels
         held += given * workload.encoded
@@ -274,6 +275,8 @@ def _latent_numbers(models: Models, workload: Workload) -> int:
 
 def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
+    if role is Role.UPSCALER:
+        return enlarging.sizes(workload)
     kind = controls.model_of(runner.name)
     return Sizes(
         # A conditioner is called with as many sides of the guidance as its U-Net.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..request.request import ResolvedRequest
+from ..upscaler import UpscalerArchitecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Workload:
     """ControlNets that take part, by name."""
     image_prompts: int = 0
     """Pictures that an IP-Adapter makes prompts of."""
+    enlarged_by: UpscalerArchitecture | None = None
+    """What makes the pictures of the pass before larger, if a network does."""
     decoder: str = "full"
     """What decodes them (`request.decoders`)."""
 
@@ -61,6 +64,7 @@ class Workload:
             encoded=0 if given is None or given.latents is not None else given.count or request.images,
             controls=tuple(use.name for use in request.controls),
             image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
+            enlarged_by=None if given is None or given.enlarged_by is None else given.enlarged_by.architecture,
             decoder=request.decoder,
         )
 

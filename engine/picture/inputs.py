@@ -7,14 +7,14 @@ lossless file. One name means two things there: with `Hires upscale`, `Denoising
 from collections.abc import Mapping
 from typing import Any
 
-from ..request.hires import UPSCALERS
+from ..request.hires import HASH, UPSCALERS
 from ..request.options import OPTIONS
 from ..request.request import ResolvedRequest
 
 IMAGE, MASK = "Init image hash", "Mask hash"
 STRENGTH, HIRES = "Denoising strength", "Hires upscale"
 PASTE_BACK, NO_BASE = "Paste back", "Base"
-LABELS = frozenset({IMAGE, MASK, PASTE_BACK, NO_BASE})
+LABELS = frozenset({IMAGE, MASK, PASTE_BACK, NO_BASE, HASH})
 """Those that no option has."""
 NAMES = frozenset(
     {
@@ -45,7 +45,9 @@ def describe_inputs(request: ResolvedRequest, image: int) -> dict[str, str]:
         found |= {STRENGTH: _plain(hires.strength), HIRES: _plain(hires.scale)}
         if hires.steps is not None:
             found[str(OPTIONS["hires_steps"].label)] = str(hires.steps)
-        found[str(OPTIONS["hires_upscaler"].label)] = UPSCALERS[hires.upscaler]
+        found[str(OPTIONS["hires_upscaler"].label)] = UPSCALERS.get(hires.upscaler, hires.upscaler)
+        if hires.network is not None:
+            found[HASH] = hires.network.hash
     return found
 
 

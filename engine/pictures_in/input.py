@@ -6,6 +6,8 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..upscaler import Enlarger
+
 _T = TypeVar("_T")
 Array = npt.NDArray[np.float32]
 WHITE = 0.5
@@ -37,6 +39,8 @@ class PictureInput:
     """sha256 in hex of the pictures as they were given, and `mask_digests` of the masks."""
     mask_digests: tuple[str, ...] = ()
     mask_blur: float = 0.0
+    enlarged_by: Enlarger | None = None
+    """The network that makes the pictures of a first pass larger; None: Pillow, or nothing does."""
 
     @property
     def count(self) -> int:

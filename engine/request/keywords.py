@@ -66,7 +66,7 @@ class CallOptions(TypedDict, total=False):
     hires_scale: float | None
     hires_strength: float
     hires_steps: int | None
-    hires_upscaler: str
+    hires_upscaler: str | None
     control_image: Any
     controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None
     control_guidance_start: float | Sequence[float] | Mapping[str, float] | None

@@ -72,7 +72,7 @@ ROWS = (
     Option(name="hires_strength", form=Form.NUMBER, limits=(0, 1), flag="--hires-strength",
            help="how much the second pass makes anew, 0 to 1 (default: 0.7)"),
     Option(name="hires_upscaler", form=Form.TEXT, label="Hires upscaler", flag="--hires-upscaler",
-           help="latent or lanczos (default: latent)"),
+           help="latent or lanczos (default: latent, or the network of --upscaler)"),
     Option(name="denoising_end", form=Form.NUMBER, flag="--denoising-end",
            help="where the refiner takes over, 0 to 1 (default: 0.8)"),
     Option(name="prompt_2", form=Form.TEXT, label="Prompt 2", flag="--prompt-2",

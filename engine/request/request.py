@@ -140,8 +140,9 @@ class GenerationRequest:
     """The second pass's `strength`."""
     hires_steps: int | None = None
     """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
-    hires_upscaler: str = "latent"
-    """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
+    hires_upscaler: str | None = None
+    """`latent` (bilinear, on latents), `lanczos` (on the picture, which is decoded and encoded for it), or what the
+    pipeline's `upscaler` is called; None: that one, or `latent` where none is loaded."""
     control_image: Any = None
     """What ControlNets go by: a path, a PIL picture or an array, of one for each as a list, or by name as a mapping.
     Brought to the picture's size."""

@@ -16,6 +16,7 @@ from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
+from ..upscaler import Enlarger
 from .controls import control_uses
 from .decoders import checked_decoder
 from .dynamic import dynamic_of
@@ -42,12 +43,13 @@ def resolve(
     models: Models,
     controlnets: Mapping[str, str] = MappingProxyType({}),
     image_prompts: tuple[int | None, str] = (None, ""),
+    upscaler: Enlarger | None = None,
 ) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
     `models` say which sizes there are and whether a refiner is there, `controlnets` which are loaded, by name,
-    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called. Raises `RequestError` that
-    names the value, what is allowed and the fix.
+    `image_prompts` the side of the pictures that an IP-Adapter takes, and what it is called, `upscaler` the one that is
+    loaded. Raises `RequestError` that names the value, what is allowed and the fix.
     """
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
@@ -110,7 +112,7 @@ def resolve(
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
         pictures=None if pictures is None else picture_input(request, pictures, height, width),
-        hires=resolve_hires(request, models, height, width),
+        hires=resolve_hires(request, models, height, width, upscaler),
         controls=control_uses(request, controlnets, height, width),
         image_prompt=image_prompt(request, *image_prompts),
         loras=loras,

@@ -1,10 +1,10 @@
-"""`pocketxl build-controlnet` and `build-ip-adapter`: what is used beside an engine → a folder."""
+"""`pocketxl build-controlnet`, `build-ip-adapter` and `build-upscaler`: what is used beside an engine → a folder."""
 
 import argparse
 from pathlib import Path
 
 from ...engine.commands.base import Command
-from ..cli import add_build_options, progress_of, tell
+from ..cli import add_build_options, add_run_options, progress_of, tell
 
 
 def _configure_controlnet(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,13 @@ def _configure_ip_adapter(parser: argparse.ArgumentParser) -> None:
         "--base", required=True, help="SDXL base, of which the widths count: diffusers folder, .safetensors, or hub id"
     )
     _configure(parser, "image_prompt/encoder:visual_projection")
+
+
+def _configure_upscaler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="ESRGAN, Real-ESRGAN or Real-ESRGAN Compact: .safetensors file")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder to make")
+    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, and nothing else so far")
+    add_run_options(parser)
 
 
 def _configure(parser: argparse.ArgumentParser, layer: str) -> None:
@@ -82,6 +89,21 @@ def _run_ip_adapter(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_upscaler(args: argparse.Namespace) -> int:
+    from .upscaler import build_upscaler
+
+    report = build_upscaler(
+        args.source,
+        args.output,
+        target=args.target,
+        force=args.force,
+        threads=args.threads,
+        progress=progress_of(args),
+    )
+    tell(report, args)
+    return 0
+
+
 controlnet = Command(
     help="turn a ControlNet into a folder that is used beside an engine",
     example="pocketxl build-controlnet controlnet-canny-sdxl-1.0 --base sd_xl_base_1.0.safetensors -o canny",
@@ -94,4 +116,10 @@ ip_adapter = Command(
     "--base sd_xl_base_1.0.safetensors -o pictures",
     configure=_configure_ip_adapter,
     run=_run_ip_adapter,
+)
+upscaler = Command(
+    help="turn an upscaler (ESRGAN and its family) into a folder that is used beside an engine, or alone",
+    example="pocketxl build-upscaler 4x-model.safetensors -o my-upscaler",
+    configure=_configure_upscaler,
+    run=_run_upscaler,
 )

@@ -26,6 +26,7 @@ ENGINE_NAMES = frozenset(
         "control",
         "image_prompt",
         "tiny_decoder",
+        "upscaler",
     }
 )
 

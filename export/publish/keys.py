@@ -71,7 +71,7 @@ def exporter_digest() -> str:
     digest = hashlib.sha256()
     shapes = [
         root / "engine" / f"{name}.py"
-        for name in ("specs", "topology", "architecture", "companion", "image_prompt", "bands/program")
+        for name in ("specs", "topology", "architecture", "companion", "image_prompt", "upscaler", "bands/program")
     ]
     for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
