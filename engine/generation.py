@@ -8,7 +8,6 @@ there, those when its part of the loop has ended.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from .control.part import ControlPart
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
 from .guidance import guided_model
-from .inpainting import Inpainting, paste_back
+from .inpainting import Inpainting, finishing
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .pictures_in.input import PictureInput
@@ -138,10 +137,7 @@ class Generation:
             return none[kind]
         if kind == "latent":
             return latents
-        given, finish = request.pictures, None
-        if given is not None and given.paste_back:
-            finish = partial(paste_back, given, len(latents))
-        return self._vae.decoded(latents, kind, finish=finish)
+        return self._vae.decoded(latents, kind, finish=finishing(request.pictures, len(latents)))
 
     def _beginning(self, noise: Noise) -> Beginning:
         """What the first part starts from."""

@@ -197,7 +197,7 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
     phases += enlarging.phases(workload, held + latents)
     if workload.encoded:
         given = FLOAT * PICTURE_CHANNELS * workload.pixels
-        held += given * workload.encoded
+        held += given * workload.encoded + workload.kept_bytes
         phases.append(
             Phase(name="encode picture", component="vae_encoder", held_bytes=held + latents + PICTURE_COPIES * given)
         )
@@ -242,6 +242,7 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
         held -= controls.hint_bytes(runners, workload) if mine else 0
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
+        pictures += workload.pasting_bytes
         phases.append(
             Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
         )

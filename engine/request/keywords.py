@@ -61,6 +61,7 @@ class CallOptions(TypedDict, total=False):
     mask_image: Any
     mask_blur: float
     paste_back: bool
+    padding_mask_crop: int | None
     denoising_start: float | None
     base: bool
     hires_scale: float | None

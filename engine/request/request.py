@@ -130,6 +130,9 @@ class GenerationRequest:
     """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
     paste_back: bool = False
     """True: what is black in the mask is `image` itself to the bit, not what the VAE makes of it."""
+    padding_mask_crop: int | None = None
+    """Pixels: what is white in the mask, with so many around it, is made alone, at `height` and `width` (None: the
+    model's native ones), and put back into `image`; None: the whole picture is made."""
     denoising_start: float | None = None
     """Instead of `strength`: `image` has the noise that is left at this share of the trained timesteps already."""
     base: bool = True

@@ -60,7 +60,7 @@ def resolve(
     refiner = "refiner" in kinds
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
     pictures = read_pictures(request, models, count_prompts(request.prompt))
-    height, width = _size(request, models, pictures)
+    height, width = _size(request, models, pictures if request.padding_mask_crop is None else None)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
