@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Making pictures": (ENGINE, ("Pipeline", "Output")),
     "Options of a call": (ENGINE, ("GenerationRequest", "CallOptions", "ResolvedRequest")),
     "Texts and sizes": (ENGINE, ("escape", "size_of", "read_styles", "Style")),
+    "Upscaling": (ENGINE, ("Upscaler",)),
     "Memory": (ENGINE, ("MemoryPlan",)),
     "Progress": (ENGINE, ("ProgressEvent",)),
     "Checking an engine": (ENGINE, ("check_engine", "ComponentCheck")),
@@ -30,6 +31,7 @@ SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Building a ControlNet": ("pocketxl.export.companions.controlnet", ("build_controlnet",)),
     "Building a T2I adapter": ("pocketxl.export.companions.t2i_adapter", ("build_t2i_adapter",)),
     "Building an IP-Adapter": ("pocketxl.export.companions.ip_adapter", ("build_ip_adapter",)),
+    "Building an upscaler": ("pocketxl.export.companions.upscaler", ("build_upscaler",)),
 }
 """Title → module and names, in the order of the page. What is public and not here is listed before the errors."""
 ROWS: Mapping[str, str] = {"GenerationRequest": "option", "CallOptions": ""}

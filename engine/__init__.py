@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .request.request import GenerationRequest, ResolvedRequest
     from .request.sizes import size_of
     from .request.styles import Style, read_styles
+    from .upscaling.upscaler import Upscaler
 
 __version__: str
 """PocketXL's."""
@@ -56,6 +57,7 @@ _HOMES = {
     "memory.plan": ("MemoryPlan",),
     "pipeline": ("Pipeline",),
     "progress": ("ProgressEvent",),
+    "upscaling.upscaler": ("Upscaler",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -77,6 +79,7 @@ __all__ = [
     "ResolvedRequest",
     "StorageError",
     "Style",
+    "Upscaler",
     "__version__",
     "check_engine",
     "escape",

@@ -261,6 +261,10 @@ class Models:
         }
 
 
+NO_MODELS = Models(denoisers={}, text_encoders={}, vae=VaeArchitecture())
+"""Those of a folder whose network goes with every engine."""
+
+
 def block_names(architecture: UNetArchitecture) -> list[str]:
     """Diffusers' module names of the transformer blocks in running order."""
     return [

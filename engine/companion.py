@@ -14,6 +14,7 @@ from .image_prompt import IPAdapterArchitecture
 from .specs import INT, SPARSE, ComponentSpec, Role, TensorSpec
 from .t2i_adapter import T2IAdapterArchitecture
 from .topology import Block, BlockKind
+from .upscaler import UPSCALER, UpscalerArchitecture
 
 RESIDUALS = "residuals"
 """What is added to a U-Net's skip connections, `residuals.0`, …, and to its middle, the last."""
@@ -38,7 +39,7 @@ HINT_LEVELS = 4
 
 def is_companions(component: str) -> bool:
     """Whether a component, by its place in a folder, is none of an engine: adapters do not change those."""
-    return component.startswith(("control/", "image_prompt/", "t2i_adapter/"))
+    return component == UPSCALER or component.startswith(("control/", "image_prompt/", "t2i_adapter/"))
 
 
 def residuals(architecture: UNetArchitecture) -> tuple[TensorSpec, ...]:
@@ -151,12 +152,14 @@ class Companion:
 
     controlnet: ControlNetArchitecture | None = field(default=None, metadata=SPARSE)
     ip_adapter: IPAdapterArchitecture | None = field(default=None, metadata=SPARSE)
-
     t2i_adapter: T2IAdapterArchitecture | None = field(default=None, metadata=SPARSE)
+    upscaler: UpscalerArchitecture | None = field(default=None, metadata=SPARSE)
 
     @property
     def kind(self) -> str:
         """In words."""
+        if self.upscaler is not None:
+            return "an upscaler"
         if self.t2i_adapter is not None:
             return "a T2I adapter"
         if self.controlnet is not None and self.controlnet.control_types:
@@ -165,5 +168,7 @@ class Companion:
 
     def components(self) -> dict[str, ComponentSpec]:
         """Place in the folder → its edge."""
+        if self.upscaler is not None:
+            return {UPSCALER: self.upscaler.component()}
         found = self.controlnet or self.ip_adapter or self.t2i_adapter
         return {} if found is None else found.components()

@@ -8,7 +8,6 @@ there, those when its part of the loop has ended.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from .deep_features import DeepFeatures
 from .enlarging import larger_latents, larger_pictures
 from .errors import RequestError
 from .guidance import guided_model
-from .inpainting import Inpainting, paste_back
+from .inpainting import Inpainting, finishing
 from .memory.plan import MemoryPlan
 from .memory.residency import Residency
 from .pictures_in.input import PictureInput
@@ -40,6 +39,8 @@ from .scenes import GivenText
 from .text.cache import EncodedChunks
 from .text.encode import PromptTokens, encode
 from .text.tokenizer import Tokenizer
+from .upscaling.between import enlarged_pictures
+from .vae import to_uint8
 from .vae_phases import VaePhases
 
 Embeddings = Mapping[str, Sequence[Sides]]
@@ -138,10 +139,7 @@ class Generation:
             return none[kind]
         if kind == "latent":
             return latents
-        given, finish = request.pictures, None
-        if given is not None and given.paste_back:
-            finish = partial(paste_back, given, len(latents))
-        return self._vae.decoded(latents, kind, finish=finish)
+        return self._vae.decoded(latents, kind, finish=finishing(request.pictures, len(latents)))
 
     def _beginning(self, noise: Noise) -> Beginning:
         """What the first part starts from."""
@@ -167,7 +165,14 @@ class Generation:
         if given.latents is not None:
             _, *sides = self.models.vae.latent_shape(height, width)
             return replace(given, latents=larger_latents(latents, *sides))
-        return replace(given, pictures=larger_pictures(self._vae.decoded(latents, "np"), height, width))
+        small = self._vae.decoded(latents, "np")
+        if given.enlarged_by is None or self.beside.upscaler is None:
+            return replace(given, pictures=larger_pictures(small, height, width))
+        large = enlarged_pictures(
+            self.beside.upscaler, [to_uint8(picture) for picture in small], (height, width),
+            residency=self.residency, plan=self.plan, progress=self.progress,
+        )  # fmt: skip
+        return replace(given, pictures=large)
 
     @property
     def _conditions(self) -> Conditions:

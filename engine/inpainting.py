@@ -1,12 +1,15 @@
 """What inpainting keeps of a picture: after every step in its latents, and in the end in its pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .pictures_in.input import Array, PictureInput, floats
 from .sampling.begin import noised
 from .sampling.samplers.base import Schedule
+from .vae import to_uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,18 @@ class Inpainting:
     def beside(self) -> Array | None:
         """What an inpainting model takes behind the latents: (pictures, 1 + C, h, w)."""
         return None if self.masked is None else np.concatenate([self.masks, self.masked], axis=1)
+
+
+def finishing(given: PictureInput | None, images: int) -> Callable[[int, Array], Array] | None:
+    """What is done to each decoded picture (its number, (H, W, 3) in [0, 1]) of so many; None: nothing."""
+    if given is None or not (given.crops or given.paste_back):
+        return None
+    return partial(_put_back if given.crops else paste_back, given, images)
+
+
+def _put_back(given: PictureInput, images: int, index: int, picture: Array) -> Array:
+    """Picture `index`, of a part alone, as the whole."""
+    return given.at(index, images).crops[0].pasted(to_uint8(picture))
 
 
 def paste_back(given: PictureInput, images: int, index: int, picture: Array) -> Array:

@@ -99,6 +99,7 @@ class Pipeline:
         controlnets: Mapping[str, str | Path] | None = None,
         ip_adapter: str | Path | None = None,
         t2i_adapters: Mapping[str, str | Path] | None = None,
+        upscaler: str | Path | None = None,
     ) -> Self:
         """Open an engine folder (None: the bundled miniature). Weights are loaded when the first picture needs them.
 
@@ -107,12 +108,13 @@ class Pipeline:
         `threads`: of each component, inside one operator (None: one per fast core that is ours). `provider`: of ONNX
         Runtime, `cuda`, `directml`, `tensorrt-rtx`, `openvino` or `cpu` (None: in half precision the best here, else
         `cpu`). `max_concurrent_calls`: that many at once share it all. `loras`: see `set_adapters`;
-        `controlnets` and the two below it: docs/control.md. Raises `IntegrityError`, `IncompatibleError`.
+        `controlnets` and the two below it: docs/control.md; `upscaler` (a folder): docs/pictures_in.md. Raises
+        `IntegrityError`, `IncompatibleError`.
         """
         manifest = read_manifest(folder := engine_folder(path))
         how: Any = {"threads": threads, "provider": provider}
         runners = open_runners(folder, manifest, **how)
-        beside = Beside.opened(folder, manifest, runners, controlnets, ip_adapter, t2i_adapters, **how)
+        beside = Beside.opened(folder, manifest, runners, controlnets, ip_adapter, t2i_adapters, upscaler, **how)
         made = cls(
             manifest.models, runners, open_tokenizers(folder, manifest), memory_budget=budget_of(memory_budget),
             max_concurrent_calls=max_concurrent_calls, name=folder.resolve().name, digest=manifest.digest,

@@ -35,6 +35,7 @@ class Role(StrEnum):
     IMAGE_ENCODER = "image_encoder"
     IMAGE_PROJECTION = "image_projection"
     TINY_DECODER = "tiny_decoder"
+    UPSCALER = "upscaler"
 
 
 @dataclass(frozen=True, kw_only=True)

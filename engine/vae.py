@@ -7,6 +7,7 @@ import numpy as np
 
 from .errors import NumericError, RequestError
 from .install import needing
+from .pictures_in.input import to_uint8 as to_uint8
 from .runners.base import Runner, call
 
 
@@ -32,11 +33,6 @@ def check_latents(latents: object, channels: int, output_type: str) -> None:
         raise RequestError(f"latents must be an array (n, {channels}, height, width) of floats")
     if output_type not in ("pil", "np"):
         raise RequestError(f"output_type is {output_type!r}; choose pil or np")
-
-
-def to_uint8(pictures: np.ndarray) -> np.ndarray:
-    """Pictures in [0, 1] → uint8, rounded as diffusers does."""
-    return np.asarray((pictures * 255).round().astype(np.uint8))
 
 
 def to_pil(picture: np.ndarray) -> Any:

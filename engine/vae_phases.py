@@ -57,6 +57,8 @@ class VaePhases:
                 if output_type == "pil":
                     pictures.append(to_pil(picture))
                 else:
+                    if picture.shape != pictures.shape[1:]:  # a part, put back into the whole
+                        pictures = np.empty((len(latents), *picture.shape), np.float32)
                     pictures[index] = picture
                 advance()
         return pictures

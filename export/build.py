@@ -52,6 +52,7 @@ from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.colours import latent_colours
+from .reference.enlarged import run_enlarged
 from .reference.hinted import run_hinted
 from .reference.pictured import run_pictured
 from .reference.run import Reference, run_reference, sample_of
@@ -149,7 +150,8 @@ def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, 
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
         return BuildReport(folder=destination, manifest=found.manifest, cached=True, reasons=(), notes=job.notes)
-    rehearse(job)
+    if job.assembly.checkpoints:  # else pictures are not made with it
+        rehearse(job)
     keys = component_keys(job)
     intact, needed = intact_components(found, keys), bytes_needed(job)
     with (
@@ -230,6 +232,8 @@ def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
         return run_pictured(job.assembly, companion, progress)
     if companion is not None and companion.t2i_adapter is not None:
         return run_hinted(job.assembly, companion, progress)
+    if companion is not None and companion.upscaler is not None:
+        return run_enlarged(job.assembly, companion.upscaler, progress)
     store = ReferenceStore(folder, reference_key(job))
     models, tokenizers = models_of(job.assembly), tokenizers_of(job)
     made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)

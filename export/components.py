@@ -61,7 +61,7 @@ class Assembly:
     """The models of one engine and what they are made of."""
 
     checkpoints: Mapping[str, Checkpoint]
-    """`base`, and `refiner` if there is one."""
+    """`base`, and `refiner` if there is one; none for what goes with every engine."""
     components: Mapping[str, Component]
     text_encoders: Mapping[str, tuple[str, ...]]
     """Model kind → the components whose hidden states it takes, in order."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..engine.architecture import Models
+from ..engine.architecture import NO_MODELS, Models
 from ..engine.errors import IncompatibleError, RequestError
 from ..engine.folder.checks import model_faults
 from ..engine.preparation import Prepared
@@ -243,6 +243,8 @@ def expected_stages(job: Job) -> dict[str, Share]:
 
 def models_of(assembly: Assembly) -> Models:
     """What the models are, apart from what will lie on disk; `IncompatibleError` for some that no engine may have."""
+    if not assembly.checkpoints:
+        return NO_MODELS
     models = Models(
         family=FAMILIES[assembly.checkpoints["base"].kind].models,
         denoisers={

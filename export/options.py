@@ -47,6 +47,11 @@ def add_build_options(parser: argparse.ArgumentParser, layer: str, targets: Sequ
         action="store_true",
         help="fail where the recipe's own formats miss its goal; no layer gets more bits",
     )
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how a build runs and what it tells."""
     parser.add_argument("--force", action="store_true", help="build everything again, whatever is there")
     parser.add_argument(
         "--threads", type=int, help="threads for the reference run and the gate (default: one per core)"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -100,3 +101,15 @@ def tiny_t2i_adapters(
         build_t2i_adapter(source, built / name, base=tiny_folders["base"], recipe="fp32")
         made[name] = (source, built / name)
     return made
+
+
+@pytest.fixture(scope="session")
+def tiny_upscaler(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A small ESRGAN of factor 4: spandrel's module, and the folder that is built of its file."""
+    from pocketxl.export.companions.upscaler import build_upscaler
+
+    from .fixtures.upscalers import esrgan, write_upscaler
+
+    root, module = tmp_path_factory.mktemp("upscaler"), esrgan(num_blocks=1)
+    build_upscaler(write_upscaler(root / "file.safetensors", module.state_dict()), root / "4x-small")
+    return module, root / "4x-small"

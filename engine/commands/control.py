@@ -37,6 +37,9 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
         help="a picture as a prompt beside the words, by the IP-Adapter in FOLDER (see `build-ip-adapter`), how much: "
         "0 to 10 (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--upscaler", metavar="FOLDER", help="what enlarges for --hires-scale (see `build-upscaler`; default: nothing)"
+    )
     parser.add_argument("--control-start", type=float, help="share of the steps from which on they count (default: 0)")
     parser.add_argument("--control-end", type=float, help="share of the steps up to which they count (default: 1)")
     add_adapters(parser)
@@ -73,11 +76,12 @@ class Controls:
 
     @property
     def folders(self) -> dict[str, Any]:
-        """Keywords of `Pipeline.load`: ControlNets and T2I adapters by name, and the IP-Adapter."""
+        """Keywords of `Pipeline.load`: ControlNets and T2I adapters by name, the IP-Adapter and the upscaler."""
         return {
             "controlnets": self._folders,
             "ip_adapter": None if self._picture is None else self._picture[0],
             "t2i_adapters": self._adapters.folders,
+            "upscaler": self._args.upscaler,
         }
 
     @property

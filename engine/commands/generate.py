@@ -24,6 +24,7 @@ from .options import add_options, add_provider, options_of, words_of
 from .pictures_in import add_pictures, hold_like, other_pictures, pictures_of
 from .preview import PreviewFile, add_preview
 from .styles import add_styles, with_styles
+from .upscaler import hold_upscaler, other_upscaler
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +71,16 @@ def _run(args: argparse.Namespace) -> int:
         defaults, left_out = (
             ({}, [])
             if like is None
-            else like.keywords(pipe.models, lora_folder=bool(args.lora_folder), loras=bool(args.lora))
+            else like.keywords(
+                pipe.models, lora_folder=bool(args.lora_folder), loras=bool(args.lora), upscaler=bool(args.upscaler)
+            )
         )
         options = {**options_of(args, pipe.models, defaults), **pictures, "output_type": "np", **controls.options}
         if args.prompt is not None:
             options["prompt"] = words_of(args.prompt, args, pipe.models) if args.literal else args.prompt
         options = with_styles(args, options)
         request = pipe.request(**options)
+        hold_upscaler(args, request)
         for warning in _warnings(like, left_out, pipe, request, args):
             _warn(warning, args)
         options |= PreviewFile.of(args, pipe)
@@ -119,6 +123,7 @@ def _warnings(
         if others := like.other_loras(request.loras):
             yield f"other files than the picture was made with: {', '.join(others)}"
         yield from other_pictures(like, request)
+        yield from other_upscaler(like, request)
     yield from (note for use in request.loras for note in use.notes)
     if args.literal:
         return

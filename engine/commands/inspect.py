@@ -54,11 +54,12 @@ def _picture(path: Path, as_json: bool) -> None:
 def _engine(folder: Path, as_json: bool, layers: bool) -> None:
     manifest = read_manifest(folder)
     size = sum(file.size for file in manifest.files)
+    native = manifest.models.native_size if manifest.models.denoisers else None
     if as_json:
         emit(
             "engine", path=str(folder), digest=manifest.digest, target=manifest.target, recipe=manifest.recipe,
             models=sorted(manifest.models.denoisers),
-            native_size=manifest.models.native_size, size_bytes=size, quality=dict(manifest.quality),
+            native_size=native, size_bytes=size, quality=dict(manifest.quality),
             components={
                 name: {
                     "weight_bytes": entry.weight_bytes, "runner": entry.runner, "quality": dict(entry.quality),
@@ -72,8 +73,10 @@ def _engine(folder: Path, as_json: bool, layers: bool) -> None:
             tools=dict(manifest.tools), created_by=manifest.created_by, measured_on=manifest.measured_on,
         )  # fmt: skip
         return
-    say(f"{folder}: {' + '.join(sorted(manifest.models.denoisers))}, {manifest.recipe} for {manifest.target}, "
-        f"{format_bytes(size)}, native {manifest.models.native_size}x{manifest.models.native_size}, "
+    upscaler = None if manifest.companion is None else manifest.companion.upscaler
+    what = " + ".join(sorted(manifest.models.denoisers)) if upscaler is None else upscaler.title
+    shown = "" if native is None else f"native {native}x{native}, "
+    say(f"{folder}: {what}, {manifest.recipe} for {manifest.target}, {format_bytes(size)}, {shown}"
         f"model hash {manifest.digest[:HASH_DIGITS]}")  # fmt: skip
     if manifest.companion is not None:
         say(f"{manifest.companion.kind}, for use beside an engine")

@@ -45,12 +45,12 @@ class Like:
             raise RequestError(f"{path} has no settings inside; give a picture that was saved with them")
 
     def keywords(
-        self, models: Models, *, lora_folder: bool = False, loras: bool = False
+        self, models: Models, *, lora_folder: bool = False, loras: bool = False, upscaler: bool = False
     ) -> tuple[dict[str, Any], list[str]]:
         """The call's keywords (`prompt` among them) as far as this engine knows them, and what is left out.
 
         `lora_folder`: whether there is a folder to find the picture's LoRAs in, which its prompt names; `loras`:
-        whether others were given, which count instead.
+        whether others were given, which count instead; `upscaler`: the same of a network that enlarges.
 
         Raises `RequestError` for a setting that cannot be read.
         """
@@ -62,9 +62,11 @@ class Like:
                 find(settings.get(key, "euler" if key == "Sampler" else "default"))
             except RequestError:
                 left_out.append(f"{key} {settings.pop(key)}")
-        upscaler = settings.get("Hires upscaler")
-        if HIRES in settings and upscaler is not None and upscaler.lower() not in UPSCALERS:
-            left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')}")
+        named = settings.get("Hires upscaler")
+        if upscaler:
+            settings.pop("Hires upscaler", None)
+        elif HIRES in settings and named is not None and named.lower() not in UPSCALERS:
+            left_out.append(f"Hires upscaler {settings.pop('Hires upscaler')} (give --upscaler)")
         if decoder_of(settings.get(DECODER, "")) == TINY and models.tiny_decoder is None:
             left_out.append(f"{DECODER} {settings.pop(DECODER)}")
         if "Refiner" in settings and "refiner" not in models.denoisers:

@@ -23,6 +23,8 @@ STEPS = 30
 """The command line's own default: enough for every sampler. In Python it is diffusers' 50, so that a program that moves
 here keeps its pictures."""
 _TEXTS = {row.name for row in OPTIONS.values() if row.form is Form.TEXT and "prompt" in row.name}
+_ALSO = {"num_images_per_prompt": ("-n",), "hires_scale": ("--upscale",)}
+"""Other names of flags."""
 _TYPES = {Form.TEXT: str, Form.WHOLE: int, Form.NUMBER: float}
 
 
@@ -30,8 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of every option that has one."""
     for row in OPTIONS.values():
         if row.flag is not None:
-            short = ("-n",) if row.name == "num_images_per_prompt" else ()
-            parser.add_argument(*short, row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help)
+            parser.add_argument(
+                *_ALSO.get(row.name, ()), row.flag, dest=row.name, type=_type(row), metavar=_metavar(row), help=row.help
+            )
     parser.add_argument("--preset", help=f"sampler, schedule, steps and guidance at once: {', '.join(PRESETS)}")
     parser.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} (default: euler)")
     parser.add_argument("--schedule", help=f"{', '.join(SCHEDULES)} (default: default)")

@@ -26,6 +26,7 @@ from .control import Controls, add_controls
 from .options import add_options, add_provider, options_of, words_of
 from .pictures_in import add_pictures, pictures_of
 from .styles import add_styles, with_styles
+from .upscaler import hold_upscaler
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     styled = [with_styles(args, {**options, "prompt": prompt}) for prompt in given]
     options, prompts = {**options, **styled[0]}, [one["prompt"] for one in styled]
     del options["prompt"]
-    pipe.request(prompts, **options)
+    hold_upscaler(args, pipe.request(prompts, **options))
     # `generate` makes the pictures of -n one after another, so one is what it needs memory for.
     one = {**options, "num_images_per_prompt": 1}
     plan = pipe.plan(prompts, budget=budget, **one)

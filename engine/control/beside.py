@@ -1,4 +1,4 @@
-"""What is loaded beside an engine: ControlNets, T2I adapters and an IP-Adapter."""
+"""What is loaded beside an engine: ControlNets, T2I adapters, an IP-Adapter and an upscaler."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
 from ..request.controls import Loaded
 from ..runners.base import Runner
+from ..upscaler import UPSCALER, Enlarger
+from ..upscaling.opened import OpenedUpscaler, open_upscaler
 from .image_prompt import IPAdapter, open_ip_adapter
 from .network import ControlNet, open_controlnets
 from .t2i_adapter import T2IAdapter, open_t2i_adapters
@@ -25,6 +27,7 @@ class Beside:
     ip_adapter: IPAdapter | None = None
     t2i_adapters: Mapping[str, T2IAdapter] = field(default_factory=dict)
     """By name."""
+    upscaler: OpenedUpscaler | None = None
 
     @classmethod
     def opened(
@@ -35,6 +38,7 @@ class Beside:
         controlnets: Mapping[str, str | Path] | None,
         ip_adapter: str | Path | None,
         t2i_adapters: Mapping[str, str | Path] | None = None,
+        upscaler: str | Path | None = None,
         *,
         threads: int | None,
         provider: str | None,
@@ -52,6 +56,7 @@ class Beside:
             controlnets=open_controlnets(controlnets or {}, models, runners, threads=threads, provider=provider),
             ip_adapter=open_ip_adapter(ip_adapter, models, runners, threads=threads, provider=provider),
             t2i_adapters=open_t2i_adapters(t2i_adapters or {}, models, runners, threads=threads, provider=provider),
+            upscaler=None if upscaler is None else open_upscaler(upscaler, threads=threads, beside=runners.values()),
         )
 
     def with_runners(self, runners: Mapping[str, Runner]) -> dict[str, Runner]:
@@ -59,17 +64,19 @@ class Beside:
         others = [one.runners for one in self.controlnets.values()]
         others += [one.runners for one in self.t2i_adapters.values()]
         others += [] if self.ip_adapter is None else [self.ip_adapter.runners]
+        others += [] if self.upscaler is None else [{UPSCALER: self.upscaler.runner}]
         return {**runners, **{name: runner for one in others for name, runner in one.items()}}
 
     @property
-    def called(self) -> tuple[dict[str, Loaded], tuple[int | None, str], dict[str, Loaded]]:
-        """For `resolve`: what it must know of ControlNets, the IP-Adapter (its side and name) and T2I adapters."""
+    def called(self) -> tuple[dict[str, Loaded], tuple[int | None, str], dict[str, Loaded], Enlarger | None]:
+        """For `resolve`: ControlNets, the IP-Adapter (its side and name), T2I adapters, the upscaler."""
         names = {
             name: Loaded(model=_called(one), kinds=one.architecture.control_types)
             for name, one in self.controlnets.items()
         }
         adapters = {name: Loaded(model=_called(one)) for name, one in self.t2i_adapters.items()}
-        return names, (None, "") if self.ip_adapter is None else self.ip_adapter.asks, adapters
+        asks = (None, "") if self.ip_adapter is None else self.ip_adapter.asks
+        return names, asks, adapters, None if self.upscaler is None else self.upscaler.known
 
 
 def _called(one: ControlNet | T2IAdapter) -> str:

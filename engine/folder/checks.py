@@ -70,7 +70,8 @@ def model_faults(models: Models) -> Iterator[str]:
 def _faults(manifest: "Manifest") -> Iterator[str]:
     """In this order: each part relies on those before."""
     models = manifest.models
-    yield from (f"models.{fault}" for fault in model_faults(models))
+    if manifest.companion is None or manifest.companion.upscaler is None:
+        yield from (f"models.{fault}" for fault in model_faults(models))
     if manifest.companion is not None:
         yield from (f"companion{fault}" for fault in companion_faults(manifest.companion, models))
     wanted = (manifest.companion or models).components()

@@ -1,22 +1,27 @@
-"""What `engine.json` says of what is used beside an engine must agree with itself and with the base that it is for."""
+"""What `engine.json` says of what stands beside an engine must agree with itself, and with the base that it is for."""
 
 from collections.abc import Iterator
 
-from ..architecture import Models, UNetArchitecture
+from ..architecture import NO_MODELS, Models, UNetArchitecture
 from ..bounds import LEVELS, outside
 from ..companion import CONTROLNET, HINT_LEVELS, Companion
 from ..image_prompt import IMAGE_PROMPT, VISION, IPAdapterArchitecture
 from ..t2i_adapter import T2I_ADAPTER, T2IAdapterArchitecture
+from ..upscaler import BOUNDS as UPSCALER
+from ..upscaler import UpscalerArchitecture
 
 
 def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
     """What is out of bounds among its numbers, and where they contradict those of the models that it was built with."""
     controlnet, adapter, features = companion.controlnet, companion.ip_adapter, companion.t2i_adapter
-    if sum(one is not None for one in (controlnet, adapter, features)) != 1:
-        yield " is a ControlNet, an IP-Adapter and a T2I adapter in part, or none of them; one is allowed"
+    upscaler = companion.upscaler
+    if sum(one is not None for one in (controlnet, adapter, features, upscaler)) != 1:
+        yield " has several of a ControlNet, an IP-Adapter, a T2I adapter and an upscaler, or none; one is allowed"
         return
     if features is not None:
         yield from (f".t2i_adapter{fault}" for fault in _feature_faults(features, models))
+    if upscaler is not None:
+        yield from (f".upscaler.{fault}" for fault in _upscaler_faults(upscaler, models))
     if adapter is not None:
         yield from (f".ip_adapter{fault}" for fault in _adapter_faults(adapter, models))
     if controlnet is None:
@@ -31,6 +36,13 @@ def companion_faults(companion: Companion, models: Models) -> Iterator[str]:
         yield ".controlnet was built with a base, and models has none"
     elif misfit := controlnet.misfits(models.denoisers["base"].unet):
         yield f".controlnet does not fit: {misfit}"
+
+
+def _upscaler_faults(upscaler: UpscalerArchitecture, models: Models) -> Iterator[str]:
+    yield from outside(upscaler, UPSCALER)
+    yield from upscaler.faults()
+    if models != NO_MODELS:
+        yield "factor: it goes with every engine, and models has some of one"
 
 
 def _adapter_faults(adapter: IPAdapterArchitecture, models: Models) -> Iterator[str]:

@@ -14,7 +14,7 @@ from ..request.decoders import DECODERS
 from ..runners.base import Footprint, Pool, Runner, Sizes, Streams
 from ..specs import Role
 from ..text.cache import CHUNKS
-from . import controls
+from . import controls, enlarging
 from .features import feature_bytes, unstreamed
 from .phase import Phase
 from .ranges import check_ranges
@@ -196,9 +196,10 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
     for name in dict.fromkeys(name for kind in kinds for name in models.denoisers[kind].text_encoders):
         phases.append(Phase(name=f"encode {name}", component=name, held_bytes=held))
     held = cached + sum(embeds.values())
+    phases += enlarging.phases(workload, held + latents)
     if workload.encoded:
         given = FLOAT * PICTURE_CHANNELS * workload.pixels
-        held += given * workload.encoded
+        held += given * workload.encoded + workload.kept_bytes
         phases.append(
             Phase(name="encode picture", component="vae_encoder", held_bytes=held + latents + PICTURE_COPIES * given)
         )
@@ -233,6 +234,7 @@ def _phases(models: Models, workload: Workload, runners: Mapping[str, Runner]) -
         held -= steering
     if workload.decoded:
         pictures = FLOAT * PICTURE_CHANNELS * workload.pixels * (workload.images + PICTURE_COPIES)
+        pictures += workload.pasting_bytes
         phases.append(
             Phase(name="decode", component=DECODERS[workload.decoder], held_bytes=cached + latents + pictures)
         )
@@ -266,6 +268,8 @@ def _latent_numbers(models: Models, workload: Workload) -> int:
 
 def _sizes(runner: Runner, workload: Workload) -> Sizes:
     role = runner.spec.role
+    if role is Role.UPSCALER:
+        return enlarging.sizes(workload)
     kind = controls.model_of(runner.name)
     return Sizes(
         # A conditioner is called with as many sides of the guidance as its U-Net.

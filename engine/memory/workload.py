@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..request.request import ResolvedRequest
+from ..upscaler import UpscalerArchitecture
+
+_FLOAT, _COLOURS = 4, 3
+_COPIES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class Workload:
     """T2I adapters that take part, by name."""
     image_prompts: int = 0
     """Pictures that an IP-Adapter makes prompts of."""
+    enlarged_by: UpscalerArchitecture | None = None
+    """What makes the pictures of the pass before larger, if a network does."""
+    whole: int = 0
+    """Pixels of each picture of which a part alone is made; 0 where the whole is."""
     decoder: str = "full"
     """What decodes them (`request.decoders`)."""
 
@@ -64,6 +72,8 @@ class Workload:
             controls=tuple(use.name for use in request.controls),
             adapters=tuple(use.name for use in request.adapters),
             image_prompts=0 if request.image_prompt is None else len(request.image_prompt.pixels),
+            enlarged_by=None if given is None or given.enlarged_by is None else given.enlarged_by.architecture,
+            whole=0 if given is None or not given.crops else request.made[0] * request.made[1],
             decoder=request.decoder,
         )
 
@@ -86,6 +96,16 @@ class Workload:
     def pixels(self) -> int:
         """Of one picture."""
         return self.width * self.height
+
+    @property
+    def kept_bytes(self) -> int:
+        """The pictures and masks, as they came in, of which a part is made."""
+        return self.encoded * self.whole * (_COLOURS + _FLOAT)
+
+    @property
+    def pasting_bytes(self) -> int:
+        """The same, the whole pictures that come out, and the copies of the one that a part is put into."""
+        return self.kept_bytes + _FLOAT * _COLOURS * self.whole * (self.images + _COPIES)
 
     @property
     def rows(self) -> int:

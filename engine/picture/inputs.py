@@ -7,18 +7,20 @@ lossless file. One name means two things there: with `Hires upscale`, `Denoising
 from collections.abc import Mapping
 from typing import Any
 
-from ..request.hires import UPSCALERS
+from ..request.hires import HASH, UPSCALERS
 from ..request.options import OPTIONS
 from ..request.request import ResolvedRequest
 
 IMAGE, MASK = "Init image hash", "Mask hash"
 STRENGTH, HIRES = "Denoising strength", "Hires upscale"
 PASTE_BACK, NO_BASE = "Paste back", "Base"
-LABELS = frozenset({IMAGE, MASK, PASTE_BACK, NO_BASE})
+AREA, ONLY_MASKED = "Inpaint area", "Only masked"
+LABELS = frozenset({IMAGE, MASK, PASTE_BACK, NO_BASE, HASH, AREA})
 """Those that no option has."""
 NAMES = frozenset(
     {
-        "strength", "mask_blur", "denoising_start", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler",
+        "strength", "mask_blur", "padding_mask_crop", "denoising_start",
+        "hires_scale", "hires_strength", "hires_steps", "hires_upscaler",
     }
 )  # fmt: skip
 """The options that are told here."""
@@ -36,6 +38,8 @@ def describe_inputs(request: ResolvedRequest, image: int) -> dict[str, str]:
         found |= dict(zip((IMAGE,), given.digests, strict=False)) | dict(zip((MASK,), given.mask_digests, strict=False))
         if given.mask_blur:
             found[str(OPTIONS["mask_blur"].label)] = _plain(given.mask_blur)
+        if given.padding is not None:
+            found |= {AREA: ONLY_MASKED, str(OPTIONS["padding_mask_crop"].label): str(given.padding)}
         if given.paste_back:
             found[PASTE_BACK] = "True"
         if "base" not in request.kinds:
@@ -45,7 +49,9 @@ def describe_inputs(request: ResolvedRequest, image: int) -> dict[str, str]:
         found |= {STRENGTH: _plain(hires.strength), HIRES: _plain(hires.scale)}
         if hires.steps is not None:
             found[str(OPTIONS["hires_steps"].label)] = str(hires.steps)
-        found[str(OPTIONS["hires_upscaler"].label)] = UPSCALERS[hires.upscaler]
+        found[str(OPTIONS["hires_upscaler"].label)] = UPSCALERS.get(hires.upscaler, hires.upscaler)
+        if hires.network is not None:
+            found[HASH] = hires.network.hash
     return found
 
 
@@ -60,6 +66,8 @@ def input_keywords(settings: Mapping[str, str], found: dict[str, Any]) -> dict[s
             del kept["hires_steps"]
     else:
         kept = {name: value for name, value in kept.items() if not name.startswith("hires_")}
+    if settings.get(AREA, ONLY_MASKED) != ONLY_MASKED or HIRES in settings:
+        kept.pop("padding_mask_crop", None)
     if settings.get(PASTE_BACK) == "True":
         kept["paste_back"] = True
     if settings.get(NO_BASE) == "False":
@@ -69,7 +77,7 @@ def input_keywords(settings: Mapping[str, str], found: dict[str, Any]) -> dict[s
 
 def pictures_needed(settings: Mapping[str, str]) -> tuple[bool, bool]:
     """Whether settings, ours or another program's, are of something made from a picture, and from a mask."""
-    mask = MASK in settings or ("Mask blur" in settings and HIRES not in settings)
+    mask = MASK in settings or (("Mask blur" in settings or AREA in settings) and HIRES not in settings)
     image = IMAGE in settings or "Denoising start" in settings or (STRENGTH in settings and HIRES not in settings)
     return image or mask, mask
 

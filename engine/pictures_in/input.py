@@ -6,6 +6,9 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..upscaler import Enlarger
+from .crop import Crop
+
 _T = TypeVar("_T")
 Array = npt.NDArray[np.float32]
 WHITE = 0.5
@@ -37,6 +40,12 @@ class PictureInput:
     """sha256 in hex of the pictures as they were given, and `mask_digests` of the masks."""
     mask_digests: tuple[str, ...] = ()
     mask_blur: float = 0.0
+    padding: int | None = None
+    """Pixels around what is white in a mask, where that part alone is made; None: the whole is."""
+    crops: tuple[Crop, ...] = ()
+    """What the parts are of, one for each of `pictures`."""
+    enlarged_by: Enlarger | None = None
+    """The network that makes the pictures of a first pass larger; None: Pillow, or nothing does."""
 
     @property
     def count(self) -> int:
@@ -53,6 +62,7 @@ class PictureInput:
             masks=_one(self.masks, index, images),
             digests=_one(self.digests, index, images),
             mask_digests=_one(self.mask_digests, index, images),
+            crops=_one(self.crops, index, images),
         )
 
     def latent_masks(self, downscale: int) -> Array:
@@ -69,6 +79,11 @@ def floats(picture: np.ndarray) -> Array:
     """(H, W, 3) of uint8 or floats in [0, 1] → float32 in [0, 1]."""
     wide: Array = picture.astype(np.float32, copy=False)
     return wide / np.float32(255) if picture.dtype == np.uint8 else wide
+
+
+def to_uint8(pictures: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] → uint8, rounded as diffusers does."""
+    return np.asarray((pictures * 255).round().astype(np.uint8))
 
 
 def spread(rows: np.ndarray, images: int) -> np.ndarray:

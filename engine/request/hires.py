@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from ..architecture import Models
 from ..errors import RequestError
 from ..pictures_in.input import PictureInput
+from ..upscaler import Enlarger
 from .limits import integer, number, short_text, show
 from .pictures import NO_ENCODER
 from .request import GenerationRequest
 
 UPSCALERS = {"latent": "Latent", "lanczos": "Lanczos"}
 """How what the first pass made becomes larger → AUTOMATIC1111's label."""
+DEFAULT = "latent"
+HASH = "Hires upscaler hash"
+"""What pictures call the start of a network's digest; AUTOMATIC1111 tells its name alone."""
 _OTHERS = ("hires_strength", "hires_steps", "hires_upscaler")
 
 
@@ -25,6 +29,8 @@ class Hires:
     steps: int | None
     """How many are made; None: `strength` of the first pass's."""
     upscaler: str
+    """A key of `UPSCALERS`, or the network's name."""
+    network: Enlarger | None = None
 
     def whole_steps(self, first: int) -> int:
         """How many steps the second pass's schedule has, of which it makes the last ones."""
@@ -33,8 +39,13 @@ class Hires:
         return max(self.steps, int(self.steps / min(self.strength, 0.999)))  # as AUTOMATIC1111 lays them
 
 
-def resolve_hires(request: GenerationRequest, models: Models, height: int, width: int) -> Hires | None:
-    """The second pass of a call whose first has that size; None where it has none. Raises `RequestError`."""
+def resolve_hires(
+    request: GenerationRequest, models: Models, height: int, width: int, loaded: Enlarger | None = None
+) -> Hires | None:
+    """The second pass of a call whose first has that size; None where it has none. Raises `RequestError`.
+
+    `loaded`: the upscaler beside the engine, which enlarges where the call names none.
+    """
     if request.hires_scale is None:
         lone = next((name for name in _OTHERS if getattr(request, name) not in (None, _default(name))), None)
         if lone is not None:
@@ -43,11 +54,9 @@ def resolve_hires(request: GenerationRequest, models: Models, height: int, width
     if request.image is not None:
         raise RequestError("hires_scale is for pictures out of a prompt; give width and height beside image instead")
     scale, step = number("hires_scale", request.hires_scale), models.vae.downscale
-    name = short_text("hires_upscaler", request.hires_upscaler).lower()
-    if name not in UPSCALERS:
-        raise RequestError(f"hires_upscaler is {show(request.hires_upscaler)}; choose one of {', '.join(UPSCALERS)}")
-    if name == "lanczos" and not models.encodes:
-        raise RequestError(NO_ENCODER.format(what="hires_upscaler 'lanczos'", otherwise=", or choose 'latent'"))
+    name, network = _upscaler(request.hires_upscaler, loaded)
+    if name != "latent" and not models.encodes:
+        raise RequestError(NO_ENCODER.format(what=f"hires_upscaler {name!r}", otherwise=", or choose 'latent'"))
     strength = number("hires_strength", request.hires_strength)
     if not strength:
         raise RequestError("hires_strength is 0, which leaves none of the second pass's steps; raise it")
@@ -63,6 +72,7 @@ def resolve_hires(request: GenerationRequest, models: Models, height: int, width
         strength=strength,
         steps=steps,
         upscaler=name,
+        network=network,
     )
 
 
@@ -71,7 +81,20 @@ def second_input(hires: Hires, steps: int) -> PictureInput:
     return PictureInput(
         strength=hires.strength,
         first_step=None if hires.steps is None else steps - hires.steps,
+        enlarged_by=hires.network,
     )
+
+
+def _upscaler(asked: object, loaded: Enlarger | None) -> tuple[str, Enlarger | None]:
+    """Its name, and the network where it is one."""
+    name = (DEFAULT if loaded is None else loaded.name) if asked is None else short_text("hires_upscaler", asked)
+    if loaded is not None and name == loaded.name:
+        return name, loaded
+    if name.lower() in UPSCALERS:
+        return name.lower(), None
+    names = [*UPSCALERS, *([] if loaded is None else [loaded.name])]
+    load = "" if loaded is not None else ", or give Pipeline.load(..., upscaler=folder) a network (--upscaler)"
+    raise RequestError(f"hires_upscaler is {show(asked)}; choose one of {', '.join(names)}{load}")
 
 
 def _default(name: str) -> object:

@@ -62,12 +62,13 @@ class CallOptions(TypedDict, total=False):
     mask_image: Any
     mask_blur: float
     paste_back: bool
+    padding_mask_crop: int | None
     denoising_start: float | None
     base: bool
     hires_scale: float | None
     hires_strength: float
     hires_steps: int | None
-    hires_upscaler: str
+    hires_upscaler: str | None
     control_image: Any
     controlnet_conditioning_scale: float | Sequence[float] | Mapping[str, float] | None
     control_guidance_start: float | Sequence[float] | Mapping[str, float] | None

@@ -16,6 +16,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "pictures in all": (1, 256),
     "characters of a prompt": (0, 32_000),
     "threads": (1, 256),
+    "scale": (1, 16),
     "max_concurrent_calls": (1, 64),
 }
 """Least and greatest allowed value. Steps are bounded by the trained timesteps; the rest keeps a typing error from

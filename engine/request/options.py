@@ -63,6 +63,9 @@ ROWS = (
            help="how much of --image is made anew, 0 to 1 (default: 0.3, with --mask 0.9999)"),
     Option(name="mask_blur", form=Form.NUMBER, limits=(0, 256), label="Mask blur", flag="--mask-blur",
            help="pixels by which the mask's edges are made soft (default: 0)"),
+    Option(name="padding_mask_crop", form=Form.WHOLE, limits=(0, 8192), label="Masked area padding",
+           flag="--padding-mask-crop", help="make what is white in --mask alone, with so many pixels around it, at "
+           "--width and --height, and put it back (default: the whole picture)"),
     Option(name="denoising_start", form=Form.NUMBER, label="Denoising start", flag="--denoising-start",
            help="instead of --strength: --image is noisy already, as at this share of the steps, 0 to 1"),
     Option(name="hires_scale", form=Form.NUMBER, limits=(1, 16), label="Hires upscale", flag="--hires-scale",
@@ -72,7 +75,7 @@ ROWS = (
     Option(name="hires_strength", form=Form.NUMBER, limits=(0, 1), flag="--hires-strength",
            help="how much the second pass makes anew, 0 to 1 (default: 0.7)"),
     Option(name="hires_upscaler", form=Form.TEXT, label="Hires upscaler", flag="--hires-upscaler",
-           help="latent or lanczos (default: latent)"),
+           help="latent or lanczos (default: latent, or the network of --upscaler)"),
     Option(name="denoising_end", form=Form.NUMBER, flag="--denoising-end",
            help="where the refiner takes over, 0 to 1 (default: 0.8)"),
     Option(name="prompt_2", form=Form.TEXT, label="Prompt 2", flag="--prompt-2",

@@ -12,6 +12,7 @@ from ..errors import RequestError
 from ..pictures_in.fit import blurred, fitted, hold_same_size, own_size
 from ..pictures_in.input import WHITE, PictureInput
 from ..pictures_in.values import mask_of, picture_of
+from .cropping import crops_of, parts_of
 from .limits import boolean, finite, number
 from .request import GenerationRequest
 
@@ -49,11 +50,11 @@ def read_pictures(request: GenerationRequest, models: Models, prompts: int) -> G
         lone = next((name for name in _ALONE if getattr(request, name) is not None), None)
         if lone is not None:
             raise RequestError(f"{lone} was given without a picture; give image too, or leave it out")
-        if request.mask_blur or request.paste_back:
-            raise RequestError("mask_blur and paste_back count with mask_image alone; give it and image, or leave them")
+        if beside := _beside_a_mask(request):
+            raise RequestError(f"{beside} counts with mask_image alone; give it and image, or leave {beside} out")
         return None
-    if request.mask_image is None and (request.mask_blur or request.paste_back):
-        raise RequestError("mask_blur and paste_back count with mask_image alone; give it, or leave them out")
+    if request.mask_image is None and (beside := _beside_a_mask(request)):
+        raise RequestError(f"{beside} counts with mask_image alone; give it, or leave {beside} out")
     latents = _latents(request.image, models, prompts)
     if latents is None and not models.encodes:
         raise RequestError(NO_ENCODER.format(what="image", otherwise=""))
@@ -79,7 +80,16 @@ def picture_input(request: GenerationRequest, given: Given, height: int, width: 
     if start is not None and request.strength is not None:
         raise RequestError("strength and denoising_start both say where to begin; give one of them")
     blur = number("mask_blur", request.mask_blur)
-    masks = tuple(fitted(blurred(mask, blur), height, width) for mask in given.masks)
+    soft = tuple(blurred(mask, blur) for mask in given.masks)
+    crops = crops_of(request, given, soft, height, width)
+    masks, pictures = (
+        parts_of(crops, height, width)
+        if crops
+        else (
+            tuple(fitted(mask, height, width) for mask in soft),
+            tuple(fitted(picture, height, width) for picture in given.pictures),
+        )
+    )
     paste_back = boolean("paste_back", request.paste_back)
     if given.latents is not None and (given.latents.shape[2] * 8, given.latents.shape[3] * 8) != (height, width):
         raise RequestError(
@@ -90,7 +100,7 @@ def picture_input(request: GenerationRequest, given: Given, height: int, width: 
         raise RequestError("paste_back takes the rest from a picture, and image is of latents; give a picture")
     default = MASKED_STRENGTH if masks else STRENGTH
     return PictureInput(
-        pictures=tuple(fitted(picture, height, width) for picture in given.pictures),
+        pictures=pictures,
         latents=given.latents,
         masks=masks,
         strength=default if request.strength is None else number("strength", request.strength),
@@ -99,7 +109,16 @@ def picture_input(request: GenerationRequest, given: Given, height: int, width: 
         digests=tuple(_digest(item) for item in (given.pictures if given.latents is None else given.latents)),
         mask_digests=tuple(_digest(mask) for mask in given.masks),
         mask_blur=blur,
+        padding=request.padding_mask_crop,
+        crops=crops,
     )
+
+
+def _beside_a_mask(request: GenerationRequest) -> str | None:
+    """What was given that says nothing without one."""
+    given = {"mask_blur": request.mask_blur, "paste_back": request.paste_back}
+    named = next((name for name, value in given.items() if value), None)
+    return "padding_mask_crop" if named is None and request.padding_mask_crop is not None else named
 
 
 def _share(name: str, value: object) -> float | None:

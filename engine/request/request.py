@@ -133,6 +133,9 @@ class GenerationRequest:
     """Radius in pixels of `mask_image` of the blur that it is given before anything else."""
     paste_back: bool = False
     """True: what is black in the mask is `image` itself to the bit, not what the VAE makes of it."""
+    padding_mask_crop: int | None = None
+    """Pixels: what is white in the mask, with so many around it, is made alone, at `height` and `width` (None: the
+    model's native ones), and put back into `image`; None: the whole picture is made."""
     denoising_start: float | None = None
     """Instead of `strength`: `image` has the noise that is left at this share of the trained timesteps already."""
     base: bool = True
@@ -143,8 +146,9 @@ class GenerationRequest:
     """The second pass's `strength`."""
     hires_steps: int | None = None
     """Steps that the second pass makes; None: `hires_strength` of `num_inference_steps`."""
-    hires_upscaler: str = "latent"
-    """`latent` (bilinear, on latents) or `lanczos` (on the picture, which is decoded and encoded for it)."""
+    hires_upscaler: str | None = None
+    """`latent` (bilinear, on latents), `lanczos` (on the picture, which is decoded and encoded for it), or what the
+    pipeline's `upscaler` is called; None: that one, or `latent` where none is loaded."""
     control_image: Any = None
     """What ControlNets go by: a path, a PIL picture or an array, of one for each as a list, or by name as a mapping.
     Brought to the picture's size."""

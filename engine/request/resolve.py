@@ -16,6 +16,7 @@ from ..inversion.shelf import embeddings_in
 from ..presets.apply import with_preset
 from ..sampling.samplers.base import Sampler
 from ..sampling.samplers.table import SAMPLERS, find_sampler
+from ..upscaler import Enlarger
 from .controls import Loaded, control_uses
 from .decoders import checked_decoder
 from .dynamic import dynamic_of
@@ -44,12 +45,13 @@ def resolve(
     controlnets: Mapping[str, Loaded] = MappingProxyType({}),
     image_prompts: tuple[int | None, str] = (None, ""),
     adapters: Mapping[str, Loaded] = MappingProxyType({}),
+    upscaler: Enlarger | None = None,
 ) -> ResolvedRequest:
     """Check every keyword of a call (`GenerationRequest`'s) against what is allowed, and fill in the defaults.
 
-    `models` say which sizes there are and whether a refiner is there, `controlnets` and `adapters` which are loaded,
-    `image_prompts` the side of the pictures that an IP-Adapter takes, and its name. Raises `RequestError` that names
-    the value, what is allowed and the fix.
+    `models` say which sizes there are and whether a refiner is there, `controlnets`, `adapters` and `upscaler` what is
+    loaded, `image_prompts` the side of the pictures that an IP-Adapter takes, and its name. Raises `RequestError` that
+    names the value, what is allowed and the fix.
     """
     given = GenerationRequest.of(with_preset(keywords))
     request, loras = without_tags(given)
@@ -58,7 +60,7 @@ def resolve(
     kinds = _kinds(request, models)
     request, embeddings = _embeddings(request, models, kinds, guidance_scale)
     pictures = read_pictures(request, models, count_prompts(request.prompt))
-    height, width = _size(request, models, pictures)
+    height, width = _size(request, models, pictures if request.padding_mask_crop is None else None)
     per_prompt = integer("num_images_per_prompt", request.num_images_per_prompt)
     images = integer("pictures in all", count_prompts(request.prompt) * per_prompt)
     sampler, schedule = find_sampler(short_text("sampler", request.sampler), short_text("schedule", request.schedule))
@@ -110,7 +112,7 @@ def resolve(
         output_type=_output_type(request.output_type),
         callback_on_step_end=_callback(request.callback_on_step_end),
         pictures=None if pictures is None else picture_input(request, pictures, height, width),
-        hires=resolve_hires(request, models, height, width),
+        hires=resolve_hires(request, models, height, width, upscaler),
         controls=control_uses(request, controlnets, height, width),
         image_prompt=image_prompt(request, *image_prompts),
         adapters=adapter_uses(request, adapters, height, width),

@@ -148,6 +148,9 @@ class ResolvedRequest:
     @property
     def made(self) -> tuple[int, int]:
         """(height, width) in pixels of the pictures that come out."""
+        if self.pictures is not None and self.pictures.crops:
+            height, width, _ = self.pictures.crops[0].picture.shape
+            return height, width
         return (self.height, self.width) if self.hires is None else (self.hires.height, self.hires.width)
 
     @property

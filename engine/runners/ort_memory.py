@@ -16,7 +16,7 @@ from .processor import adds_in_16_bits
 
 # Beyond the weights: the graph, and copies in the layouts that kernels want. Float convolutions have whole copies,
 # and the originals stay.
-WEIGHT_OVERHEAD: Mapping[Role, float] = {Role.VAE_DECODER: 1.9, Role.VAE_ENCODER: 1.9}
+WEIGHT_OVERHEAD: Mapping[Role, float] = {Role.VAE_DECODER: 1.9, Role.VAE_ENCODER: 1.9, Role.UPSCALER: 1.9}
 OTHER_WEIGHT_OVERHEAD = 1.04
 # What weights in half precision take, of which ONNX Runtime makes float32 for a processor, the file's own pages among
 # it. Measured on a VAE of SDXL's size (3.98, and 5.7 for a moment, which its working memory hides), and on a U-Net of

@@ -1,6 +1,6 @@
 """What every build of something beside an engine is asked, checked once, and how it goes on from there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, TypedDict
@@ -71,13 +71,18 @@ class Building:
         self, assembly: Assembly, base: Checkpoint, destination: Path, calibration_size: int | None = None
     ) -> BuildReport:
         """Make the folder. `base`: what it is for. Raises as `build` does."""
+        files = {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")}
+        return self._build(assembly, files, calibration_size_of(base, calibration_size), destination)
+
+    def build_without_base(self, assembly: Assembly, destination: Path) -> BuildReport:
+        """The same of what no base is needed for, and no run of one."""
+        return self._build(assembly, {}, 0, destination)
+
+    def _build(
+        self, assembly: Assembly, files: Mapping[str, Mapping[str, bytes]], size: int, destination: Path
+    ) -> BuildReport:
         job = job_of(
-            assembly,
-            {name: base.tokenizer_files(name) for name in ("tokenizer", "tokenizer_2")},
-            calibration_size_of(base, calibration_size),
-            target=self.target,
-            machine=self.target.machine(),
-            recipe=self.recipe,
-            keep=self.keep,
-        )
+            assembly, files, size,
+            target=self.target, machine=self.target.machine(), recipe=self.recipe, keep=self.keep,
+        )  # fmt: skip
         return build_job(job, destination, force=self.force, threads=self.threads, progress=self.progress)

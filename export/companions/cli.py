@@ -1,10 +1,10 @@
-"""`pocketxl build-controlnet`, `build-ip-adapter`, `build-t2i-adapter`: what is used beside an engine → a folder."""
+"""`pocketxl build-controlnet`, `build-ip-adapter`, `build-t2i-adapter`, `build-upscaler`: what is used beside engines."""
 
 import argparse
 from pathlib import Path
 
 from ...engine.commands.base import Command
-from ..options import add_build_options, add_calibration, build_options, tell
+from ..options import add_build_options, add_calibration, add_run_options, build_options, progress_of, tell
 from . import TARGETS
 
 _WIDTHS = "SDXL base, of which the widths count: diffusers folder, .safetensors, or hub id"
@@ -35,6 +35,13 @@ def _configure_ip_adapter(parser: argparse.ArgumentParser) -> None:
 def _configure_t2i_adapter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="T2I adapter for SDXL: diffusers folder or single-file .safetensors")
     _configure(parser, _WIDTHS, "t2i_adapter/encoder:adapter.conv_in")
+
+
+def _configure_upscaler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="ESRGAN, Real-ESRGAN or Real-ESRGAN Compact: .safetensors file")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder to make")
+    parser.add_argument("--target", default="cpu", help="what it is to run on: cpu, and nothing else so far")
+    add_run_options(parser)
 
 
 def _configure(parser: argparse.ArgumentParser, base: str, layer: str) -> None:
@@ -85,6 +92,21 @@ def _run_t2i_adapter(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_upscaler(args: argparse.Namespace) -> int:
+    from .upscaler import build_upscaler
+
+    report = build_upscaler(
+        args.source,
+        args.output,
+        target=args.target,
+        force=args.force,
+        threads=args.threads,
+        progress=progress_of(args),
+    )
+    tell(report, args)
+    return 0
+
+
 controlnet = Command(
     help="turn a ControlNet into a folder that is used beside an engine",
     example="pocketxl build-controlnet controlnet-canny-sdxl-1.0 --base sd_xl_base_1.0.safetensors -o canny",
@@ -103,4 +125,10 @@ t2i_adapter = Command(
     example="pocketxl build-t2i-adapter t2i-adapter-sketch-sdxl-1.0 --base sd_xl_base_1.0.safetensors -o sketch",
     configure=_configure_t2i_adapter,
     run=_run_t2i_adapter,
+)
+upscaler = Command(
+    help="turn an upscaler (ESRGAN and its family) into a folder that is used beside an engine, or alone",
+    example="pocketxl build-upscaler 4x-model.safetensors -o my-upscaler",
+    configure=_configure_upscaler,
+    run=_run_upscaler,
 )

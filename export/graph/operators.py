@@ -76,6 +76,21 @@ def relu(t: Tracer, x: Traced, inplace: bool = False) -> Any:
     return t.node("Relu", [x])
 
 
+def leaky_relu(t: Tracer, x: Traced, negative_slope: float = 0.01, inplace: bool = False) -> Any:
+    """What is below zero, times a slope."""
+    return t.node("LeakyRelu", [x], alpha=negative_slope)
+
+
+def prelu(t: Tracer, x: Traced, weight: Tensor) -> Any:
+    """The same by a slope of each channel."""
+    return t.node("PRelu", [x, t.node("Unsqueeze", [weight, np.array([1, 2])])])
+
+
+def pixel_shuffle(t: Tracer, x: Traced, upscale_factor: int) -> Any:
+    """Channels become pixels: blocks of a whole factor's height and width."""
+    return t.node("DepthToSpace", [x], blocksize=upscale_factor, mode="CRD")
+
+
 def gelu(t: Tracer, x: Traced, approximate: str = "none") -> Any:
     """Gaussian error linear unit."""
     return t.node("Gelu", [x], approximate=approximate)
@@ -239,6 +254,9 @@ RULES: dict[Any, Translation] = {
     F.silu: silu,
     F.gelu: gelu,
     F.relu: relu,
+    F.leaky_relu: leaky_relu,
+    F.prelu: prelu,
+    F.pixel_shuffle: pixel_shuffle,
     F.embedding: embedding,
     F.interpolate: resize,
     F.pad: pad,

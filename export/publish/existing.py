@@ -27,6 +27,7 @@ ENGINE_NAMES = frozenset(
         "image_prompt",
         "t2i_adapter",
         "tiny_decoder",
+        "upscaler",
     }
 )
 

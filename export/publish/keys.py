@@ -59,6 +59,12 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+_SHAPES = (
+    "specs", "topology", "architecture", "companion", "image_prompt", "t2i_adapter", "upscaler", "bands/program",
+)  # fmt: skip
+"""Modules of the engine that say what shape components have."""
+
+
 def exporter_digest() -> str:
     """Digest of the source text that shapes an engine: `export/`, models and architectures.
 
@@ -69,10 +75,7 @@ def exporter_digest() -> str:
     folders = (root / "export", root / "engine" / "models")
     paths = [p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".json")]
     digest = hashlib.sha256()
-    shapes = [
-        root / "engine" / f"{name}.py"
-        for name in ("specs", "topology", "architecture", "companion", "image_prompt", "t2i_adapter", "bands/program")
-    ]
+    shapes = [root / "engine" / f"{name}.py" for name in _SHAPES]
     for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
         if "miniature" not in relative.parts and path.name != "cli.py":

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pocketxl.engine.pipeline import Pipeline
 
+from ..fixtures.checkpoints import SCHEDULER
 from ..fixtures.painters import Painters, landscape, window
-from ..fixtures.schedulers import PAIRS
-from ..tolerances import PICTURE_MEAN
+from ..fixtures.schedulers import PAIRS, generators, make_scheduler
+from ..tolerances import PICTURE_MEAN, PICTURE_MEAN_THROUGH_PIXELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,3 +101,21 @@ def test_latents_with_the_noise_that_is_left(pipe: Pipeline, tiny_folders: "dict
     handed = pipe(PROMPT, seed=7, refiner=False, denoising_end=0.6, output_type="latent", width=96, height=64).images
     options: dict[str, Any] = COMMON | {"image": handed, "denoising_start": 0.6, "output_type": "np"}
     hold(pipe(PROMPT, seed=7, base=False, **options).images, refiner(PROMPT, seed=[7], **options))
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (96, 64)], ids=["square", "wide"])
+def test_the_part_around_a_mask_alone_is_diffusers(pipe: Pipeline, painters: Painters, width: int, height: int) -> None:
+    """At full size and put back: its picture is the given one's size, whose black parts stay to the bit."""
+    given = landscape(150, 110)
+    mask = Image.fromarray(np.pad(np.full((20, 30), 255, np.uint8), ((70, 20), (12, 108))))
+    options: dict[str, Any] = COMMON | {"image": given, "mask_image": mask, "strength": 0.6, "padding_mask_crop": 6}
+    ours = pipe(PROMPT, seed=5, refiner=False, output_type="np", width=width, height=height, **options)
+    painters.masked.scheduler = make_scheduler("euler", "default", dict(SCHEDULER))
+    (theirs,) = painters.masked(PROMPT, generator=generators([5]), width=width, height=height, **options).images
+    expected = np.asarray(theirs, np.float32)[None] / 255
+    assert float(np.abs(ours.images - expected).mean()) <= PICTURE_MEAN_THROUGH_PIXELS
+    own = np.asarray(given, np.float32) / 255
+    kept = np.asarray(mask) == 0
+    assert np.array_equal(ours.images[0][kept], own[kept])
+    assert np.abs(ours.images[0] - own)[~kept].mean() > 0.02
+    assert ours.settings()["Masked area padding"] == "6"

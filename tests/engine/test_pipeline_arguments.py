@@ -88,7 +88,8 @@ OTHERS: Mapping[str, Mapping[str, Any]] = {
 
 # Held to diffusers' other pipelines in test_pictures_in_parity.py and test_pipeline_hires.py.
 ELSEWHERE = {
-    "image", "strength", "mask_image", "mask_blur", "paste_back", "denoising_start", "base", "hires_scale",
+    "image", "strength", "mask_image", "mask_blur", "padding_mask_crop",
+    "paste_back", "denoising_start", "base", "hires_scale",
     "hires_strength", "hires_steps", "hires_upscaler",
 }  # fmt: skip
 
@@ -141,7 +142,8 @@ def test_every_keyword_is_looked_at() -> None:
         "clip_skip", "generator", "guidance_start", "guidance_end", "preset", "loras", "lora_folder",
         "embedding_folder", "dynamic",
         "wildcard_folder", "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds", "image", "strength", "mask_image", "mask_blur", "paste_back",
+        "negative_pooled_prompt_embeds", "image", "strength", "mask_image", "mask_blur", "padding_mask_crop",
+    "paste_back",
         "denoising_start", "base", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler",
         "decoder", "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
         "control_preprocess", "control_mode", "adapter_image", "adapter_conditioning_scale",

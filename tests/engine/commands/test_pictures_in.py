@@ -178,3 +178,23 @@ def test_a_mask_of_another_size(
     shown = generate(capsys, tiny_engine, "a cat", *flags)
     assert shown.status == 2
     assert "mask_image is 64x64 and image 72x64; give them in one size" in shown.complaint()
+
+
+def test_the_part_around_the_mask_alone(
+    tiny_engine: Path, picture: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`Only masked` in AUTOMATIC1111: its names are in the picture, and `--like` takes padding and size from there."""
+    made, again = tmp_path / "made.png", tmp_path / "again.png"
+    given = ("--image", picture, "--mask", mask)
+    size = ("--width", "64", "--height", "64", "--padding-mask-crop", "4")
+    shown = generate(
+        capsys, tiny_engine, "a red cat", "-o", made, *given, *size, "--steps", "4", "--seed", "3", "--no-refiner"
+    )
+    assert shown.status == 0, shown.err
+    settings = read_settings(made)
+    assert (settings["Inpaint area"], settings["Masked area padding"]) == ("Only masked", "4")
+    assert (settings["Size"], Image.open(made).size) == ("64x64", (72, 64))
+    assert generate(capsys, tiny_engine, "--like", made, "-o", again, *given).status == 0
+    assert again.read_bytes() == made.read_bytes()
+    plan = run(capsys, "plan", tiny_engine, *given, *size, "--json").events()[0]
+    assert (plan["width"], plan["height"]) == (64, 64)

@@ -8,9 +8,10 @@ import pytest
 from pocketxl.engine.errors import RequestError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
-from pocketxl.engine.request.hires import Hires
-from pocketxl.engine.request.request import ResolvedRequest
+from pocketxl.engine.request.hires import Hires, resolve_hires, second_input
+from pocketxl.engine.request.request import GenerationRequest, ResolvedRequest
 from pocketxl.engine.request.resolve import resolve
+from pocketxl.engine.upscaler import Enlarger, UpscalerArchitecture, UpscalerKind
 
 WITHOUT = replace(read_manifest(FOLDER).models, encodes=False)
 MODELS = replace(WITHOUT, encodes=True)
@@ -73,3 +74,41 @@ def test_lanczos_needs_an_encoder_and_latent_none() -> None:
     assert resolve(options, WITHOUT).hires is not None
     with pytest.raises(RequestError, match=r"no VAE encoder, which hires_upscaler 'lanczos' needs.*or choose 'latent'"):
         resolve(options | {"hires_upscaler": "lanczos"}, WITHOUT)
+
+
+NETWORK = Enlarger(
+    name="4x-Small",
+    digest="0123456789abcdef" * 4,
+    architecture=UpscalerArchitecture(kind=UpscalerKind.COMPACT, scale=4, width=4, blocks=1),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "upscaler", "by"),
+    [
+        (None, "4x-Small", NETWORK),
+        ("4x-Small", "4x-Small", NETWORK),
+        ("Latent", "latent", None),
+        ("lanczos", "lanczos", None),
+    ],
+)
+def test_a_network_that_is_loaded_enlarges_unless_the_call_says_otherwise(
+    asked: str | None, upscaler: str, by: Enlarger | None
+) -> None:
+    found = resolve_hires(
+        GenerationRequest(prompt="", hires_scale=2.0, hires_upscaler=asked), MODELS, 64, 64, loaded=NETWORK
+    )
+    assert found is not None
+    assert (found.upscaler, found.network) == (upscaler, by)
+    assert second_input(found, 8).enlarged_by is by
+
+
+def test_a_network_needs_an_encoder_and_another_s_name_is_an_error() -> None:
+    request = GenerationRequest(prompt="", hires_scale=2.0)
+    with pytest.raises(RequestError, match="no VAE encoder, which hires_upscaler '4x-Small' needs"):
+        resolve_hires(request, WITHOUT, 64, 64, loaded=NETWORK)
+    other = replace(request, hires_upscaler="4x-UltraSharp")
+    with pytest.raises(RequestError, match=r"choose one of latent, lanczos, 4x-Small$"):
+        resolve_hires(other, MODELS, 64, 64, loaded=NETWORK)
+    with pytest.raises(RequestError, match=r"latent, lanczos, or give Pipeline.load\(..., upscaler=folder\) a network"):
+        resolve_hires(other, MODELS, 64, 64)

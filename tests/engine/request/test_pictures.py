@@ -111,8 +111,12 @@ MASKED = IMAGE | {"mask_image": window(64, 48)}
         ({"strength": 0.5}, "strength was given without a picture; give image too"),
         ({"mask_image": window(8, 8)}, "mask_image was given without a picture"),
         ({"denoising_start": 0.5}, "denoising_start was given without a picture"),
-        ({"mask_blur": 3.0}, "count with mask_image alone"),
-        (IMAGE | {"paste_back": True}, "count with mask_image alone"),
+        ({"mask_blur": 3.0}, "mask_blur counts with mask_image alone; give it and image"),
+        (IMAGE | {"paste_back": True}, "paste_back counts with mask_image alone; give it, or"),
+        (IMAGE | {"padding_mask_crop": 0}, "padding_mask_crop counts with mask_image alone"),
+        (MASKED | {"padding_mask_crop": -1}, "padding_mask_crop is -1; it must be 0 to 8192"),
+        (MASKED | {"padding_mask_crop": 1.5}, "padding_mask_crop is 1.5; give a whole number"),
+        (MASKED | {"padding_mask_crop": 8, "output_type": "latent"}, "which latents are not"),
         (IMAGE | {"strength": 1.5}, "strength is 1.5; it must be 0 to 1"),
         (IMAGE | {"strength": "much"}, "strength is 'much'; give a number"),
         (IMAGE | {"strength": 0.5, "denoising_start": 0.5}, "both say where to begin"),
@@ -147,3 +151,38 @@ def test_pictures_of_several_sizes_need_one_to_make() -> None:
 def test_an_engine_without_an_encoder_says_so() -> None:
     with pytest.raises(RequestError, match="this engine has no VAE encoder, which image needs; build it again"):
         resolve({"prompt": "", **IMAGE}, WITHOUT)
+
+
+def test_a_part_alone_is_made_at_the_native_size_or_what_is_asked_for_and_put_back_into_the_whole() -> None:
+    options = MASKED | {"prompt": "a cat", "padding_mask_crop": 4, "mask_blur": 1.0}
+    native, asked = (resolve({**options, **size}, MODELS) for size in ({}, {"width": 64, "height": 72}))
+    assert (native.height, native.width) == (MODELS.native_size, MODELS.native_size)
+    assert (asked.height, asked.width) == (72, 64)
+    for request in (native, asked):
+        assert request.made == (48, 64)
+        assert request.pictures is not None
+        shown = (*request.pictures.pictures, *request.pictures.masks)
+        assert {picture.shape[:2] for picture in shown} == {(request.height, request.width)}
+        (crop,) = request.pictures.crops
+        assert crop.region.of(crop.mask).sum() == crop.mask.sum()
+        assert len(np.unique(crop.mask)) > 2, "blurred before it is cut out"
+
+
+def test_each_mask_of_a_picture_has_its_own_part() -> None:
+    masks = [np.zeros((48, 64)) for _ in range(2)]
+    masks[0][:8, :8] = 1
+    masks[1][40:, 56:] = 1
+    found = given(["a", "b"], image=landscape(64, 48), mask_image=masks, padding_mask_crop=0)
+    assert [(crop.region.left, crop.region.top) for crop in found.crops] == [(0, 0), (56, 40)]
+    second = found.at(1, 2)
+    assert second.crops == found.crops[1:]
+    assert second.pictures[0] is found.pictures[1]
+
+
+def test_what_has_no_part_to_put_back_is_one_clear_error() -> None:
+    mask = np.ones((64, 64))
+    assert "image is of latents" in refusal(image=np.zeros((1, 4, 8, 8)), mask_image=mask, padding_mask_crop=8)
+    several = {"image": [landscape(64, 64), landscape(72, 64)], "mask_image": [mask, np.ones((64, 72))]}
+    assert "pictures of several sizes" in refusal(["a", "b"], padding_mask_crop=8, **several)
+    hint = landscape(64, 64)
+    assert "do not go together" in refusal(image=hint, mask_image=mask, padding_mask_crop=8, control_image=hint)

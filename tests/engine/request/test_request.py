@@ -28,7 +28,8 @@ OURS = {
 PICTURES = {"image", "strength", "mask_image", "denoising_start"}
 """diffusers has pipelines of their own for these; see test_pictures.py for their defaults."""
 NOT_THERE = {
-    "mask_blur", "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler", "decoder",
+    "mask_blur", "padding_mask_crop",
+    "paste_back", "hires_scale", "hires_strength", "hires_steps", "hires_upscaler", "decoder",
     "control_image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end",
     "control_preprocess", "control_mode", "adapter_image", "adapter_conditioning_scale",
     "adapter_conditioning_factor", "adapter_preprocess", "ip_adapter_scale",

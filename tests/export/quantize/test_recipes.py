@@ -79,7 +79,7 @@ def test_what_a_layer_may_have_instead_stands_behind_its_format() -> None:
 
 
 def test_only_recipes_with_scales_need_to_know_what_layers_show() -> None:
-    in_floats = {Role.HINT_ENCODER, Role.TINY_DECODER}
+    in_floats = {Role.HINT_ENCODER, Role.TINY_DECODER, Role.UPSCALER}
     assert all(RECIPES["int8"].quantizes(role) is (role not in in_floats) for role in Role)
     assert not any(RECIPES[name].quantizes(role) for name in ("fp32", "fp16") for role in Role)
 

@@ -1,0 +1,1 @@
+"""Pictures made larger by a network, tile by tile."""
