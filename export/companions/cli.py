@@ -1,4 +1,4 @@
-"""`pocketxl build-controlnet`, `build-ip-adapter`, `build-t2i-adapter`, `build-upscaler`: what is used beside engines."""
+"""`pocketxl build-controlnet`, `build-ip-adapter`, `build-t2i-adapter`, `build-upscaler`: what goes beside engines."""
 
 import argparse
 from pathlib import Path

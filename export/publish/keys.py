@@ -78,7 +78,7 @@ def exporter_digest() -> str:
     shapes = [root / "engine" / f"{name}.py" for name in _SHAPES]
     for path in sorted([*paths, *shapes]):
         relative = path.relative_to(root)
-        if "miniature" not in relative.parts and path.name != "cli.py":
+        if "miniature" not in relative.parts and path.name not in ("cli.py", "options.py"):
             text = path.read_bytes().replace(b"\r\n", b"\n")
             digest.update(f"{relative.as_posix()} {len(text)}\n".encode() + text)
     return digest.hexdigest()
