@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from .dynamic import dynamic_of
 from .embeds import Given, given_embeddings
 from .hires import resolve_hires
 from .image_prompt import image_prompt
-from .limits import boolean, finite, integer, listed, number, pair, short_text, show
+from .limits import boolean, finite, integer, listed, number, short_text, show
 from .noise_sources import noise_sources
 from .pictures import Given as GivenPictures
 from .pictures import picture_input, read_pictures
@@ -32,6 +32,7 @@ from .request import GenerationRequest, ResolvedRequest
 from .t2i_adapters import adapter_uses
 from .tagged import with_tags, without_tags
 from .texts import Texts
+from .told_sizes import told_sizes
 from .untold import refuse_untold
 
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -67,7 +68,7 @@ def resolve(
     timesteps, sigmas = _custom_levels(request, schedule)
     steps = integer("num_inference_steps", request.num_inference_steps)
     steps = len(timesteps) if timesteps else len(sigmas) - 1 if sigmas else steps
-    sizes = _sizes(request)
+    sizes = told_sizes(request)
     guidance_start, guidance_end = _interval(request)
     seeds, generators = noise_sources(request.seed, request.generator, images)
     embedded = embeddings_in(request.embedding_folder, models)
@@ -211,35 +212,6 @@ def _interval(request: GenerationRequest) -> tuple[float, float]:
             "(guidance_scale 1 is none at all)"
         )
     return start, end
-
-
-class _Sizes(NamedTuple):
-    original: tuple[int, int] | None
-    target: tuple[int, int] | None
-    crop: tuple[int, int]
-    negative_original: tuple[int, int] | None
-    negative_target: tuple[int, int] | None
-    negative_crop: tuple[int, int]
-
-
-def _sizes(request: GenerationRequest) -> _Sizes:
-    """What SDXL is told about sizes; (height, width) pairs."""
-    found = _Sizes(
-        original=pair("original_size", request.original_size),
-        target=pair("target_size", request.target_size),
-        crop=pair("crops_coords_top_left", request.crops_coords_top_left) or (0, 0),
-        negative_original=pair("negative_original_size", request.negative_original_size),
-        negative_target=pair("negative_target_size", request.negative_target_size),
-        negative_crop=pair("negative_crops_coords_top_left", request.negative_crops_coords_top_left) or (0, 0),
-    )
-    # diffusers ignores these without a word where one is lacking.
-    together = (found.negative_original is None) == (found.negative_target is None)
-    if not together or (found.negative_original is None and found.negative_crop != (0, 0)):
-        raise RequestError(
-            "negative_original_size, negative_target_size and negative_crops_coords_top_left count only together; "
-            "give both sizes, or none of the three"
-        )
-    return found
 
 
 def _custom_levels(
