@@ -40,7 +40,6 @@ from .job import (
     open_as,
     possible_recipes,
     prepare,
-    reference_key,
     rehearse,
     tokenizers_of,
 )
@@ -52,12 +51,9 @@ from .publish.keys import digest_of
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.colours import latent_colours
-from .reference.enlarged import run_enlarged
-from .reference.hinted import run_hinted
-from .reference.pictured import run_pictured
-from .reference.run import Reference, run_reference, sample_of
+from .reference.run import Reference, sample_of
 from .reference.store import ReferenceStore
-from .reference.tiny import with_tiny_decoder
+from .reference_run import reference_of
 from .target import FACTS, FOUND
 from .targets import find_target
 from .targets.check import check
@@ -181,7 +177,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
 
     @cache
     def reference() -> Reference:  # made when the first component or the gate needs it
-        return _reference(job, space.reference, progress)
+        return reference_of(job, space.reference, progress)
 
     lowering, components = Lowering(job, reference, threads), job.assembly.components
     tokenizers = {
@@ -223,21 +219,6 @@ def _lowered(job: Job, space: Workspace, lowering: Lowering, progress: Progress)
             lower = partial(lowering.lower, component, partial(advance, detail=name), aside=space.aside)
             finished[name] = space.component(name, lower)
     return finished
-
-
-def _reference(job: Job, folder: Path, progress: Progress) -> Reference:
-    """The unquantized run, or what an interrupted build left of it and the rest."""
-    companion = job.assembly.companion
-    if companion is not None and companion.ip_adapter is not None:
-        return run_pictured(job.assembly, companion, progress)
-    if companion is not None and companion.t2i_adapter is not None:
-        return run_hinted(job.assembly, companion, progress)
-    if companion is not None and companion.upscaler is not None:
-        return run_enlarged(job.assembly, companion.upscaler, progress)
-    store = ReferenceStore(folder, reference_key(job))
-    models, tokenizers = models_of(job.assembly), tokenizers_of(job)
-    made = run_reference(models, tokenizers, job.assembly, job.recipe.calibration, job.size, store, progress)
-    return with_tiny_decoder(made, job.assembly)
 
 
 def _manifest(job: Job, finished: Mapping[str, Finished], tokenizers: Mapping[str, tuple[FileEntry, ...]]) -> Manifest:
