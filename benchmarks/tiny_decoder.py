@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def _measured(system: str, size: int, work: Path, threads: int) -> dict[str, float]:
-    child = "benchmarks.tiny_decoder_child" if "tiny" in system else "benchmarks.vae_child"
-    command = [sys.executable, "-m", child, system, str(size), str(work), str(threads)]
+    child = ["benchmarks.tiny_decoder_child"] if "tiny" in system else ["benchmarks.vae_child", "decoder"]
+    command = [sys.executable, "-m", *child, system, str(size), str(work), str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     sys.stderr.write(f"{system} {size}: {found}\n")

@@ -1,10 +1,10 @@
-"""The VAE decoder of full-size SDXL with random weights: `python -m benchmarks.vae [--sizes 512 1024 2048]`.
+"""The VAE of full-size SDXL with random weights: `python -m benchmarks.vae [--half encoder] [--sizes 512 1024 2048]`.
 
 PocketXL's recipes beside diffusers in float32 and bfloat16, and bfloat16 with diffusers' tiles, in one run: seconds
-of a decode, what it adds to the resident set of a process that has the weights, and the error against diffusers in
-float32. Each system has a process of its own; sizes are gone through in turn by all of them (`--rounds` times), and
-the least time counts, so that what else runs on the machine troubles all alike. An error on random weights says
-little of pictures: quality is judged on the miniature.
+of a decode (with `--half encoder` of an encode), what it adds to the resident set of a process that has the weights,
+and the error against diffusers in float32. Each system has a process of its own; sizes are gone through in turn by all
+of them (`--rounds` times), and the least time counts, so that what else runs on the machine troubles all alike. An
+error on random weights says little of pictures: quality is judged on the miniature.
 """
 
 import argparse
@@ -25,6 +25,7 @@ REFERENCE = "diffusers-fp32"
 def main() -> None:
     """Measure and print; the last line is JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks.vae", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--half", choices=("decoder", "encoder"), default="decoder")
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048])
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=2)
@@ -37,15 +38,15 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for size in arguments.sizes:
                 for system in sorted(arguments.systems, key=lambda name: name != REFERENCE):
-                    new = _measured(system, size, work, arguments.threads)
+                    new = _measured(arguments.half, system, size, work, arguments.threads)
                     old = found.setdefault((system, size), new)
                     found[system, size] = {name: min(old[name], value) for name, value in new.items()}
-    finish("vae", list(_records(found)), extra={"threads": arguments.threads})
+    finish("vae", list(_records(arguments.half, found)), extra={"threads": arguments.threads})
 
 
-def _measured(system: str, size: int, work: Path, threads: int | None) -> dict[str, float]:
-    """One decode in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.vae_child", system, str(size), str(work)]
+def _measured(half: str, system: str, size: int, work: Path, threads: int | None) -> dict[str, float]:
+    """One call in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.vae_child", half, system, str(size), str(work)]
     if threads is not None:
         command.append(str(threads))
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -57,10 +58,10 @@ def _measured(system: str, size: int, work: Path, threads: int | None) -> dict[s
 _UNITS = {"seconds": "s", "cpu_seconds": "s", "peak_rss_bytes": "B", "planned_bytes": "B", "relative_error": "1"}
 
 
-def _records(found: dict[tuple[str, int], dict[str, float]]) -> Iterator[Record]:
+def _records(half: str, found: dict[tuple[str, int], dict[str, float]]) -> Iterator[Record]:
     for (system, size), values in found.items():
         for metric, value in values.items():
-            yield Record(case=f"vae_decode_{size}", system=system, metric=metric, value=value, unit=_UNITS[metric])
+            yield Record(case=f"vae_{half[:-1]}_{size}", system=system, metric=metric, value=value, unit=_UNITS[metric])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One decode of `benchmarks.vae` in a process of its own; prints one JSON object as its last line."""
+"""One call of `benchmarks.vae` in a process of its own; prints one JSON object as its last line."""
 
 import json
 import sys
@@ -17,32 +17,40 @@ CALIBRATED = 24
 
 
 def main() -> None:
-    """`SYSTEM SIZE WORK [THREADS]`."""
-    system, size, work = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    threads = int(sys.argv[4]) if len(sys.argv) > 4 else None
-    latents = np.random.default_rng(SEED).standard_normal((1, 4, size // 8, size // 8), dtype=np.float32)
-    decode, planned = (_pocketxl if system.startswith("pocketxl-") else _diffusers)(system, work, threads, size)
-    decode(latents[:, :, :8, :8])  # weights are in memory, and packed
+    """`HALF SYSTEM SIZE WORK [THREADS]`."""
+    half, system, size, work = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+    threads = int(sys.argv[5]) if len(sys.argv) > 5 else None
+    given, least = _given(half, size), 8 if half == "decoder" else 64
+    run, planned = (_pocketxl if system.startswith("pocketxl-") else _diffusers)(half, system, work, threads, size)
+    run(given[:, :, :least, :least])  # weights are in memory, and packed
     from pocketxl.engine.memory.resident import forget_resident_peak, resident_peak
 
     forget_resident_peak()
     before, started, busy = resident_peak(), time.perf_counter(), time.process_time()
-    image = decode(latents)
+    made = run(given)
     found = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - busy, **planned}
     after = resident_peak()
     if before is not None and after is not None:
         found["peak_rss_bytes"] = float(after - before)
-    kept = work / f"reference-{size}.npy"
+    kept = work / f"reference-{half}-{size}.npy"
     if system == "diffusers-fp32":
         work.mkdir(parents=True, exist_ok=True)
-        np.save(kept, image)
+        np.save(kept, made)
     elif kept.is_file():
         expected = np.load(kept)
-        found["relative_error"] = float(np.linalg.norm(image - expected) / np.linalg.norm(expected))
+        found["relative_error"] = float(np.linalg.norm(made - expected) / np.linalg.norm(expected))
     sys.stdout.write(json.dumps(found) + "\n")
 
 
-Decode = Callable[[np.ndarray], np.ndarray]
+Run = Callable[[np.ndarray], np.ndarray]
+"""Latents → picture, or picture → mean and logarithm of the variance."""
+
+
+def _given(half: str, size: int) -> np.ndarray:
+    random = np.random.default_rng(SEED)
+    if half == "decoder":
+        return random.standard_normal((1, 4, size // 8, size // 8), dtype=np.float32)
+    return random.uniform(-1, 1, (1, 3, size, size)).astype(np.float32)
 
 
 def _weights() -> dict[str, Any]:
@@ -52,7 +60,7 @@ def _weights() -> dict[str, Any]:
     return {name: torch.from_numpy(random_tensor(name, shape)) for name, shape in shapes.items()}
 
 
-def _diffusers(system: str, _: Path, threads: int | None, __: int) -> tuple[Decode, dict[str, float]]:
+def _diffusers(half: str, system: str, _: Path, threads: int | None, __: int) -> tuple[Run, dict[str, float]]:
     import torch
     from diffusers import AutoencoderKL
 
@@ -67,27 +75,31 @@ def _diffusers(system: str, _: Path, threads: int | None, __: int) -> tuple[Deco
         vae.enable_tiling()
         vae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64  # by its own setting 1024 x 1024 is one tile
 
-    def decode(latents: np.ndarray) -> np.ndarray:
+    def run(given: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            found: np.ndarray = vae.decode(torch.from_numpy(latents).to(dtype)).sample.float().numpy()
+            array = torch.from_numpy(given).to(dtype)
+            made = vae.decode(array).sample if half == "decoder" else vae.encode(array).latent_dist.parameters
+            found: np.ndarray = made.float().numpy()
         return found
 
-    return decode, {}
+    return run, {}
 
 
-def _pocketxl(system: str, work: Path, threads: int | None, size: int) -> tuple[Decode, dict[str, float]]:
+def _pocketxl(half: str, system: str, work: Path, threads: int | None, size: int) -> tuple[Run, dict[str, float]]:
     from pocketxl.engine.architecture import VaeArchitecture
     from pocketxl.engine.folder.files import entry_of
     from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
-    from pocketxl.engine.runners.base import Sizes
+    from pocketxl.engine.runners.base import Sizes, call
     from pocketxl.engine.runners.ort import OrtDevice
     from pocketxl.engine.runners.ort_bands import BandsRunner
 
-    spec, folder = VaeArchitecture().decoder(), work / system
+    decodes = half == "decoder"
+    spec = VaeArchitecture().decoder() if decodes else VaeArchitecture().encoder()
+    folder = work / (system if decodes else f"{system}-encoder")
     if not (folder / "bands.json").is_file():
         from .vae_engine import lower_vae
 
-        lower_vae(folder, system.removeprefix("pocketxl-"), _weights(), CALIBRATED)
+        lower_vae(folder, half, system.removeprefix("pocketxl-"), _weights(), CALIBRATED)
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
     entry = ComponentEntry(
         spec=spec,
@@ -96,9 +108,15 @@ def _pocketxl(system: str, work: Path, threads: int | None, size: int) -> tuple[
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
     )
-    runner = BandsRunner(folder, "vae_decoder", entry, OrtDevice(threads=threads))
+    runner = BandsRunner(folder, f"vae_{half}", entry, OrtDevice(threads=threads))
     planned = runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=size * size)).working
-    return lambda latents: np.asarray(runner({"latents": latents})["image"]), {"planned_bytes": float(planned)}
+    (given,) = spec.inputs
+
+    def run(array: np.ndarray) -> np.ndarray:
+        made = call(runner, {given.name: array})
+        return np.concatenate([made[tensor.name] for tensor in spec.outputs], axis=1)
+
+    return run, {"planned_bytes": float(planned)}
 
 
 if __name__ == "__main__":

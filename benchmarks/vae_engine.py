@@ -1,4 +1,4 @@
-"""A VAE decoder of random weights for the cpu target, without the rest of an engine."""
+"""Half of a VAE of random weights for the cpu target, without the rest of an engine."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.models.vae import VaeDecoder
+from pocketxl.engine.models.vae_encoder import VaeEncoder
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.ranges import fit_ranges
@@ -29,13 +30,14 @@ class Tensors:
         return self._weights[name]
 
 
-def lower_vae(folder: Path, recipe: str, weights: Mapping[str, Any], side: int) -> None:
-    """Write SDXL's decoder into `folder`; ranges are what one picture of `side` latents shows."""
+def lower_vae(folder: Path, half: str, recipe: str, weights: Mapping[str, Any], side: int) -> None:
+    """Write SDXL's `decoder` or `encoder` into `folder`; ranges are what one picture of `side` latents shows."""
     architecture, source = VaeArchitecture(), Tensors(weights)
-    spec = architecture.decoder()
+    decodes = half == "decoder"
+    spec, module_of = (architecture.decoder(), VaeDecoder) if decodes else (architecture.encoder(), VaeEncoder)
     chosen = CpuTarget().suited(fitted(RECIPES[recipe], CpuTarget()), architecture)
     ranges = {}
-    if chosen.quantizes(spec.role):
+    if decodes and chosen.quantizes(spec.role):
         module = StreamedModule(lambda: VaeDecoder(architecture), spec, source)
         with watch(module, ROWS) as seen:
             module({"latents": np.random.default_rng(0).standard_normal((1, 4, side, side), dtype=np.float32)})
@@ -46,6 +48,6 @@ def lower_vae(folder: Path, recipe: str, weights: Mapping[str, Any], side: int) 
             if weights[f"{name}.weight"].ndim == 4
         }
     folder.mkdir(parents=True)
-    model = export_master("vae_decoder", lambda: VaeDecoder(architecture), spec)
+    model = export_master(f"vae_{half}", lambda: module_of(architecture), spec)
     numbers = Quantization(recipe=chosen, role=spec.role, ranges=ranges)
-    CpuTarget().lower("vae_decoder", spec, model, source, numbers, folder, folder)
+    CpuTarget().lower(f"vae_{half}", spec, model, source, numbers, folder, folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pocketxl.engine.architecture import VaeArchitecture
+from pocketxl.engine.bands.sizes import working_bytes
+from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.models.vae_encoder import VaeEncoder
 from pocketxl.engine.runners.base import call
 from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.engine.runners.ort_bands import BandsRunner
+from pocketxl.export.bands.write import cut_graph
 from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.targets.cpu.target import CpuTarget, rewrite
 
@@ -117,6 +122,18 @@ def test_a_segment_has_one_convolution_of_pixels_and_zeros_are_its_padding(
             assert found["pads"] == [0, 0, 0, 1]
             assert [(read.above, read.halo) for read in segment.reads] == [(0, 1)]
     assert halving == 3
+
+
+def test_sdxl_s_encoder_takes_what_its_decoder_takes() -> None:
+    architecture = VaeArchitecture()
+    halves = (("vae_encoder", VaeEncoder, architecture.encoder()), ("vae_decoder", VaeDecoder, architecture.decoder()))
+    encoder, decoder = (
+        cut_graph(export_master(name, partial(module, architecture), spec).graph)[0] for name, module, spec in halves
+    )
+    for side, most in ((512, 500 << 20), (1024, 700 << 20), (2048, 1000 << 20)):
+        takes = [working_bytes(program, side * side) for program in (encoder, decoder)]
+        assert takes[0] < 1.05 * takes[1]
+        assert max(takes) < most
 
 
 def test_only_wide_encoders_are_cut(pair: VaePair, tmp_path: Path) -> None:
