@@ -139,7 +139,7 @@ def test_pairs_are_scaled_as_the_layers_beside_them(made: Made) -> None:
     assert relative(ours(made, inputs, placed, scaled=False), changed) > 0.1
 
 
-@pytest.mark.parametrize("graph", [0, 1])
+@pytest.mark.parametrize("graph", [0, 1, 2])
 def test_a_graph_without_pairs_answers_as_the_plain_one_to_the_bit(made: Made, graph: int) -> None:
     torch.manual_seed(2)
     architecture = made.pair.architecture
