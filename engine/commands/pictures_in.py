@@ -1,14 +1,12 @@
 """Flags for pictures as input, and the files that they name."""
 
 import argparse
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import IntegrityError, RequestError, StorageError
-from ..install import needing
-from ..pictures_in.values import MOST_PIXELS
+from ..errors import RequestError
+from ..pictures_in.files import open_picture
 from ..request.request import ResolvedRequest
 from .like import Like
 
@@ -32,36 +30,6 @@ def pictures_of(args: argparse.Namespace) -> dict[str, Any]:
         if path is not None:
             found[name] = open_picture(path)
     return found | ({"paste_back": True} if args.paste_back else {}) | ({"base": False} if args.no_base else {})
-
-
-def open_picture(path: Path) -> Any:
-    """A file of any format that Pillow reads, decoded; of an animation the first picture.
-
-    Raises `StorageError` for a file that cannot be read, `IntegrityError` for one that is no whole picture, and
-    `RequestError` for one of too many pixels.
-    """
-    with needing("pillow", "a picture as input"):
-        from PIL import Image, UnidentifiedImageError
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is held to a limit here
-            image = Image.open(path)
-        width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise RequestError(f"{path} is {width}x{height}, at most {MOST_PIXELS} pixels are taken; make it smaller")
-        image.load()
-    except UnidentifiedImageError as error:
-        raise IntegrityError(f"{path} is no picture that Pillow knows; give a PNG, JPEG or WebP file") from error
-    except Image.DecompressionBombError as error:
-        raise RequestError(f"{path} has more than {MOST_PIXELS} pixels; make it smaller first") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
-        raise IntegrityError(f"{path} cannot be decoded ({error}); copy it again") from error
-    except (ValueError, SyntaxError, EOFError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
-        # What Pillow's readers raise for files that contradict themselves.
-        raise IntegrityError(f"{path} cannot be decoded ({error}); copy it again") from error
-    return image
 
 
 def hold_like(like: Like, args: argparse.Namespace) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..memory.sizes import format_bytes
 from ..picture.files import FORMATS, QUALITY, SUFFIXES, read_settings
+from ..pictures_in.files import open_picture
 from ..progress import Bars, JsonLines, Progress, Silent
 from ..upscaling.upscaler import Upscaler
 from .base import Command, emit, say
 from .destination import Destination
-from .pictures_in import open_picture
 
 BY, NAME, HASH = "Postprocess upscale by", "Postprocess upscaler", "Postprocess upscaler hash"
 """AUTOMATIC1111's names, of what its tab Extras does, but for the last."""

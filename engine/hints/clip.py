@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .picture import opened
+from ..install import needing
+from .picture import pixels_of
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -13,13 +14,13 @@ DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def clip_pixels(name: str, value: Any, side: int) -> npt.NDArray[np.float32]:
-    """`value` as `read_picture` takes it → `[3, side, side]`, as transformers' `CLIPImageProcessor` makes it.
+    """`value` as `pixels_of` takes it → `[3, side, side]`, as transformers' `CLIPImageProcessor` makes it.
 
-    The shorter side becomes `side` by bicubic interpolation, and the middle is cut out. Raises as `read_picture` does.
+    The shorter side becomes `side` by bicubic interpolation, and the middle is cut out. Raises as `pixels_of` does.
     """
-    from PIL import Image
-
-    picture = opened(name, value).convert("RGB")
+    with needing("pillow", name):
+        from PIL import Image
+    picture = Image.fromarray(pixels_of(name, value))
     width, height = picture.size
     short = min(width, height)
     size = (side, int(side * height / short)) if width <= height else (int(side * width / short), side)

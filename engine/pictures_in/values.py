@@ -12,14 +12,14 @@ _DEEP = 65535
 """White, of 16 bits."""
 
 
-def picture_of(name: str, value: Any) -> np.ndarray:
+def picture_of(name: str, value: Any, *, ground: str | None = "white") -> np.ndarray:
     """A PIL picture, or an array (H, W), (H, W, 1) or (H, W, 3), of uint8, uint16 or floats in [0, 1] → (H, W, 3).
 
     The result is uint8, or float32 in [0, 1] for what had more depth. A PIL picture is turned as its EXIF data say;
-    what is transparent lies on white.
+    what is transparent lies on `ground`, or without one is as its colours say.
     """
     if not isinstance(value, np.ndarray):
-        return _from_pil(name, value)
+        return _from_pil(name, value, ground)
     array = _checked(name, value, channels=(1, 3))
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
 
@@ -62,28 +62,28 @@ def _hold_size(name: str, width: int, height: int) -> None:
         raise RequestError(f"{name} is {width}x{height}, at most {MOST_PIXELS} pixels are taken; make it smaller first")
 
 
-def _from_pil(name: str, value: Any) -> np.ndarray:
+def _from_pil(name: str, value: Any, ground: str | None) -> np.ndarray:
     image = _upright(name, value)
     if (deep := _deep(image)) is not None:
         return np.repeat(deep[:, :, None], 3, axis=2)
-    if _transparent(image):
-        from PIL import Image
-
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(_on(image, ground).convert("RGB"))
 
 
 def _mask_from_pil(name: str, value: Any) -> np.ndarray:
     image = _upright(name, value)
     if (deep := _deep(image)) is not None:
         return deep
-    if _transparent(image):
-        from PIL import Image
+    return np.asarray(_on(image, "black").convert("L")).astype(np.float32) / 255
 
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("L")).astype(np.float32) / 255
+
+def _on(image: Any, ground: str | None) -> Any:
+    """A PIL picture without what is transparent in it."""
+    if ground is None or not _transparent(image):
+        return image
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
 
 
 def _upright(name: str, value: Any) -> Any:

@@ -32,7 +32,11 @@ WRONG: Mapping[str, tuple[Mapping[str, Any], type[PocketXLError], str]] = {
     "what is no picture": ({"control_image": {"canny": __file__}}, IntegrityError, "no picture"),
     "another thing": ({"control_image": {"canny": 7}}, RequestError, "a path, a PIL picture or an array"),
     "an array of another shape": ({"control_image": {"canny": np.zeros((4, 4, 2))}}, RequestError, "(4, 4, 2)"),
-    "floats beyond one": ({"control_image": {"canny": np.full((64, 64, 3), 2.0)}}, RequestError, "outside 0 to 1"),
+    "floats beyond one": (
+        {"control_image": {"canny": np.full((64, 64, 3), 2.0)}},
+        RequestError,
+        "floats must be in [0, 1]",
+    ),
     "whole numbers": ({"control_image": {"canny": np.zeros((64, 64, 3), np.int32)}}, RequestError, "int32"),
     "a scale beyond": (
         {"control_image": {"canny": HINT}, "controlnet_conditioning_scale": 11.0},

@@ -33,7 +33,23 @@ def test_grey_and_transparent_pictures_become_three_colours() -> None:
     grey = PICTURE[..., 0]
     for given in (grey, grey[..., None], Image.fromarray(grey)):
         assert (read_picture("image", given, 24, 40) == grey[..., None]).all()
-    assert read_picture("image", Image.fromarray(PICTURE).convert("RGBA"), 24, 40).shape == PICTURE.shape
+    clear = Image.fromarray(PICTURE).convert("RGBA")
+    clear.putalpha(0)
+    assert (read_picture("image", clear, 24, 40) == PICTURE).all(), "its colours count, as in diffusers"
+
+
+def test_sixteen_bits_are_as_bright_as_eight(tmp_path: Path) -> None:
+    deep = PICTURE[..., 0].astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for given in (tmp_path / "deep.png", Image.open(tmp_path / "deep.png"), deep):
+        assert (read_picture("image", given, 24, 40) == PICTURE[..., :1]).all()
+
+
+def test_what_a_caller_does_with_the_array_later_changes_nothing() -> None:
+    given = PICTURE.copy()
+    found = read_picture("image", given, 24, 40)
+    given[:] = 0
+    assert (found == PICTURE).all()
 
 
 def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
@@ -50,15 +66,15 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    monkeypatch.setattr("pocketxl.engine.hints.picture.MOST_PIXELS", 100)
-    with pytest.raises(RequestError, match="40x24 pixels; at most 100"):
+    monkeypatch.setattr("pocketxl.engine.pictures_in.files.MOST_PIXELS", 100)
+    with pytest.raises(RequestError, match="40x24, at most 100 pixels are taken"):
         read_picture("image", tmp_path / "a.png", 8, 8)
 
 
 def test_a_cut_file_a_folder_and_nothing(tmp_path: Path) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
-    with pytest.raises(IntegrityError, match="damaged"):
+    with pytest.raises(IntegrityError, match="cannot be decoded"):
         read_picture("image", tmp_path / "b.png", 8, 8)
     for path in (tmp_path, tmp_path / "c.png"):
         with pytest.raises(StorageError, match="cannot be read"):
