@@ -107,7 +107,7 @@ def given_flags(**flags: object) -> Controls:
     shares = dict.fromkeys(
         ("control_preprocess", "control_start", "control_end", "t2i_adapter_factor", "t2i_adapter_preprocess")
     )
-    return Controls(Namespace(**{**none, **shares, **flags}))
+    return Controls(Namespace(**{**none, **shares, "upscaler": None, **flags}))
 
 
 def test_one_union_has_several_pictures_at_once() -> None:
@@ -170,7 +170,7 @@ def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) ->
 
 def test_nothing_asked_is_nothing_given() -> None:
     assert given_flags().options == {}
-    assert given_flags().folders == {"controlnets": {}, "ip_adapter": None, "t2i_adapters": {}}
+    assert given_flags().folders == {"controlnets": {}, "ip_adapter": None, "t2i_adapters": {}, "upscaler": None}
     for flag in ({"control_start": 0.1}, {"t2i_adapter_factor": 0.5}, {"control_type": ["canny"]}):
         with pytest.raises(RequestError, match="was given without --"):
             given_flags(**flag)

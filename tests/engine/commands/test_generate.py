@@ -221,7 +221,7 @@ TOKENIZER_FILES = ("merges.txt", "tokenizer_config.json", "vocab.json")
 def test_the_list_of_files_is_that_of_an_engine(tiny_engine: Path) -> None:
     manifest = read_manifest(tiny_engine)
     samples = [f"{name}/{SAMPLE_FILE}" for name in manifest.components if name != "vae_encoder"]
-    others = ("vae_encoder/", "/open")  # for pictures as input, and adapters
+    others = ("vae_encoder/", "/open", "/cached", "/shallow")  # pictures as input, adapters, kept features
     needed = [file.path for file in manifest.files if not any(part in file.path for part in others)]
     assert sorted([*engine_files(), *samples]) == sorted(["engine.json", *needed])
 

@@ -62,7 +62,7 @@ def test_the_answers_are_those_of_the_whole(
     expected = [whole.run(["prediction"], dict(one))[0] for one in samples]
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     opened = []
-    real = in_segments.open_session
+    real = open_session
 
     def noted(model: Path, *rest: Any, **options: Any) -> Any:
         gc.collect()
