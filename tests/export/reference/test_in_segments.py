@@ -11,6 +11,7 @@ import torch
 
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.unet import UNet
+from pocketxl.engine.runners.ort_session import open_session
 from pocketxl.engine.specs import Arrays
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization
