@@ -1,1 +1,1 @@
-"""ControlNets beside an engine: opened, and what they add to its U-Net in the loop."""
+"""ControlNets and adapters of pictures beside an engine: opened, and what they add to its U-Net in the loop."""

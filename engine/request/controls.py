@@ -18,6 +18,8 @@ IMAGE, SCALE, PREPROCESS = "control_image", "controlnet_conditioning_scale", "co
 START, END = "control_guidance_start", "control_guidance_end"
 PREPROCESSORS = {"canny": canny}
 """By name; each takes and gives `[height, width, 3]` of uint8."""
+_OF_HINTS = (IMAGE, SCALE, MODE)
+"""What each hint of a union has of its own."""
 MOST_HINTS = 8
 """Of one union."""
 
@@ -123,7 +125,7 @@ def _modes(value: Any, loaded: Mapping[str, Loaded], names: Sequence[str]) -> Ma
         )
     found = by_name(MODE, value, loaded, all_of=unions)
     if wrong := [name for name in found if found[name] is not None and not loaded[name].kinds]:
-        raise RequestError(f"{MODE} names {wrong[0]}, which is no ControlNet-Union; leave it out there")
+        raise RequestError(f"{MODE} names {wrong[0]}, which is no ControlNet-Union; leave it out (--control-type none)")
     return found
 
 
@@ -187,7 +189,7 @@ def by_name(
             raise RequestError(f"{key} names {reprlib.repr(unknown[0])}; loaded are {', '.join(loaded)}")
         return value
     if isinstance(value, list | tuple):
-        if [one.kinds > 0 for one in loaded.values()] == [True]:
+        if key in _OF_HINTS and [one.kinds > 0 for one in loaded.values()] == [True]:
             return dict.fromkeys(loaded, value)
         if len(value) != len(loaded):
             raise RequestError(f"{key} has {len(value)} values for {len(loaded)} {what}s; give one for each, by name")

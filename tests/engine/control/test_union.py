@@ -93,6 +93,7 @@ def test_alone_it_takes_what_diffusers_takes(tiny_engine: Path, tiny_union_folde
             pipe(**OURS, control_image=image, control_mode=mode).images
             for image, mode in ((HINT, "canny"), ([HINT], [3]), (HINT, "canny/lineart/anime_lineart/mlsd"))
         ]
+        pipe(**{**OURS, "num_inference_steps": 1}, control_image=[HINT], control_mode=[3], control_guidance_end=[1.0])
     named = steered(**OURS, control_image={"union": HINT}, control_mode="mlsd").images
     for other in found:
         assert (other == named).all()
