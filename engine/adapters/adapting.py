@@ -115,9 +115,9 @@ class Adapting:
             graph = graph_for(runner, layers, inputs) if isinstance(runner, Opens) else None
             opened = runner.opened(graph) if graph is not None and isinstance(runner, Opens) else None
         if opened is None:
-            asked = "keeps deep features, for deep_cache" if cached else "takes what was asked for"
+            asked = "keeps deep features; leave deep_cache at 1, or" if cached else "takes what was asked for;"
             raise IncompatibleError(
-                f"this engine has no graph of {component} that {asked}; build it again with this release, with "
+                f"this engine has no graph of {component} that {asked} build it again with this release, with "
                 "--target cpu or, for GPUs, onnx-fp16"
             )
         if not layers:

@@ -139,7 +139,7 @@ def test_keyword_counts(pipe: Pipeline, plain: np.ndarray, keyword: str) -> None
 
 def test_every_keyword_is_looked_at() -> None:
     others = {  # tested where what they do is
-        "clip_skip", "generator", "guidance_start", "guidance_end", "preset", "loras", "lora_folder",
+        "clip_skip", "generator", "guidance_start", "guidance_end", "deep_cache", "preset", "loras", "lora_folder",
         "embedding_folder", "dynamic",
         "wildcard_folder", "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds",
         "negative_pooled_prompt_embeds", "image", "strength", "mask_image", "mask_blur", "padding_mask_crop",

@@ -126,6 +126,21 @@ def test_where_guidance_begins_the_negative_is_asked_as_a_whole(
     assert calls == {"cached.onnx": 3 + 2, "shallow.onnx": 5 + 2}
 
 
+def test_calls_of_two_rows_keep_both_sides_as_one(
+    tiny_engine: Path, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on GPUs; where guidance ends, the prompt's row alone is another call, which begins with a whole one."""
+    from pocketxl.engine.runners.ort import OrtRunner
+
+    one_row = pipe(**ALONE, deep_cache=3).images
+    monkeypatch.setattr(OrtRunner, "rows", 2)
+    with Pipeline.load(tiny_engine, threads=1) as two_rows:
+        assert apart(two_rows(**ALONE, deep_cache=3).images, one_row) <= PICTURE_MEAN
+        with counted(monkeypatch) as calls:
+            two_rows(**ALONE, guidance_end=0.5, deep_cache=3)
+    assert calls == {"cached.onnx": 4, "shallow.onnx": 4}  # evaluations 0, 3, 4 and 6
+
+
 def test_where_the_text_changes_its_side_is_asked_as_a_whole(
     pipe: Pipeline, experts: "Experts", monkeypatch: pytest.MonkeyPatch
 ) -> None:

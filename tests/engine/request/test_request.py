@@ -23,7 +23,7 @@ from pocketxl.engine.request.sizes import BUCKETS, size_of
 # Those that no pipeline of diffusers has by this name; what they do is tested where it is done.
 OURS = {
     "literal", "seed", "sampler", "schedule", "preset", "guidance_start", "guidance_end", "refiner", "base",
-    "embedding_folder", "dynamic", "wildcard_folder", "loras", "lora_folder", "decoder", "deep_cache",
+    "deep_cache", "embedding_folder", "dynamic", "wildcard_folder", "loras", "lora_folder", "decoder",
 }  # fmt: skip
 PICTURES = {"image", "strength", "mask_image", "denoising_start"}
 """diffusers has pipelines of their own for these; see test_pictures.py for their defaults."""
