@@ -1,12 +1,5 @@
-"""`pocketxl build`: the same weights give the same bytes in every form, builds resume, failed ones leave nothing."""
+"""`pocketxl build`: the same weights give the same bytes in every form, and bad sources one clear line each."""
 
-import errno
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,67 +16,17 @@ from pocketxl.engine.errors import (
     StorageError,
 )
 from pocketxl.engine.folder.manifest import read_manifest, verify
-from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.weights import Weights
-from pocketxl.export.components import Component
 from pocketxl.export.publish import destination as destination_module
-from pocketxl.export.publish import keys
 from pocketxl.export.publish import workspace as publish
 from pocketxl.export.publish.existing import find_engine
 from pocketxl.export.publish.workspace import Workspace
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.reference import measure
-from pocketxl.export.targets.rtx import process
 
-from ..fixtures.builds import SHORT, allowed, components_made
-from ..fixtures.command_line import files, run, start_command
+from ..fixtures.builds import allowed
+from ..fixtures.command_line import files, run
 from ..fixtures.original_layout import write_single_file
-
-FP16 = RECIPES["fp16"]
-# A builder that dies in the middle of its third component.
-KILLED = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from pocketxl.export.publish import keys
-from pocketxl.export.build import build
-from pocketxl.export.publish.workspace import Workspace
-from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
-
-def component(self, name, make, real=Workspace.component):
-    if len(self.finished) == 2:
-        (self.folder / name).mkdir(parents=True)
-        (self.folder / name / "model.onnx").write_bytes(b"the first half")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, name, make)
-
-Workspace.component = component
-RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2, watched=0))
-keys.exporter_digest = lambda: sys.argv[3]
-build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
-"""
-
-
-# One that dies when it has kept the first step of its reference run.
-KILLED_IN_THE_REFERENCE = """
-import os, signal, sys
-from dataclasses import replace
-from pathlib import Path
-from pocketxl.export.publish import keys
-from pocketxl.export.build import build
-from pocketxl.export.quantize.recipes import RECIPES, CalibrationSettings
-from pocketxl.export.reference.store import ReferenceStore
-
-def write_call(self, *call, real=ReferenceStore.write_call):
-    real(self, *call)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-ReferenceStore.write_call = write_call
-RECIPES["fp32"] = replace(RECIPES["fp32"], calibration=CalibrationSettings(prompts=1, steps=2, watched=0))
-keys.exporter_digest = lambda: sys.argv[3]
-build(sys.argv[1], Path(sys.argv[2]), recipe="fp32")
-"""
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
@@ -92,13 +35,6 @@ pytestmark = pytest.mark.usefixtures("quick_builds")
 def single_files(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("single")
     return {kind: write_single_file(folder, root / f"{kind}.safetensors") for kind, folder in tiny_folders.items()}
-
-
-def settle(*paths: Path) -> None:
-    """Date files back, so that their digests are kept (a file of this second could still be written)."""
-    for path in paths:
-        for file in [path] if path.is_file() else path.rglob("*"):
-            os.utime(file, (time.time() - 100, time.time() - 100))
 
 
 @pytest.mark.parametrize(
@@ -121,13 +57,6 @@ def test_folder_and_single_file_build_the_same_bytes(
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
     assert verify(tmp_path / "a").files == len(first)
-
-
-@pytest.fixture
-def engine(tiny_folders: dict[str, Path], tmp_path: Path) -> Path:
-    settle(tiny_folders["base"])
-    build(tiny_folders["base"], tmp_path / "engine", recipe="fp32")
-    return tmp_path / "engine"
 
 
 def test_the_life_of_an_engine(
@@ -227,183 +156,6 @@ def why(monkeypatch: pytest.MonkeyPatch, engine: Path, options: dict[str, Any]) 
     return reasons
 
 
-def test_a_killed_build_goes_on_where_it_stopped(
-    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    # With another number of threads sums round differently, and other tests have set this process's.
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    whole, again = files(engine), tmp_path / "again"
-    command = [sys.executable, "-c", KILLED, str(tiny_folders["base"]), str(again), keys.exporter_digest()]
-    killed = subprocess.run(command, check=False, timeout=300)
-    assert killed.returncode == -signal.SIGKILL
-    assert not again.exists()
-    with components_made() as made:
-        build(tiny_folders["base"], again, recipe="fp32")
-    assert made == ["base/conditioner", "base/unet", "vae_decoder", "vae_encoder"]
-    assert files(again) == whole
-
-
-def test_a_build_killed_in_its_reference_run_goes_on_at_the_next_step(
-    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    from pocketxl.export.reference.streamed import StreamedModule
-
-    # With another number of threads sums round differently, and other tests have set this process's.
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    again, steps = tmp_path / "again", SHORT.prompts * SHORT.steps
-    command = [sys.executable, "-c", KILLED_IN_THE_REFERENCE, str(tiny_folders["base"]), str(again)]
-    for kept in range(1, steps + 1):
-        killed = subprocess.run([*command, keys.exporter_digest()], check=False, timeout=300)
-        assert killed.returncode == -signal.SIGKILL
-        assert len(list((tmp_path / ".again.building/reference").glob("0.*.json"))) == kept
-    call = StreamedModule.__call__
-
-    def watched(self: StreamedModule, inputs: Any) -> Any:
-        assert self.spec.role is not Role.UNET, "every step was kept"
-        return call(self, inputs)
-
-    monkeypatch.setattr(StreamedModule, "__call__", watched)
-    build(tiny_folders["base"], again, recipe="fp32")
-    assert files(again) == files(engine)
-    assert not (tmp_path / ".again.building").exists()
-
-
-def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
-    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pocketxl.export.reference import gate
-    from pocketxl.export.reference.streamed import StreamedModule
-
-    def killed(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    again = tmp_path / "again"
-    with monkeypatch.context() as patch:
-        patch.setattr(gate, "check_pictures", killed)
-        with pytest.raises(KeyboardInterrupt):
-            build(tiny_folders["base"], again, recipe="fp32")
-    assert not again.exists()
-    call = StreamedModule.__call__
-
-    def only_colours(self: StreamedModule, inputs: Any) -> Any:
-        """What previews need of the VAE is no part of the reference run."""
-        return call(self, inputs) if self.spec.role is Role.VAE_DECODER else pytest.fail("the reference ran again")
-
-    monkeypatch.setattr(StreamedModule, "__call__", only_colours)
-    build(tiny_folders["base"], again, recipe="fp32")
-    assert files(again) == files(engine)
-    assert not (tmp_path / ".again.building").exists()
-
-
-def test_a_build_stopped_in_its_gate_does_not_measure_twice(
-    engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pocketxl.export.reference import gate
-
-    again, real = tmp_path / "again", measure.figures_of
-    measured: list[str] = []
-
-    def stopped(folder: Path, component: Component, *rest: Any, **options: Any) -> Any:
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return noted(folder, component, *rest, **options)
-
-    def noted(folder: Path, component: Component, *rest: Any, **options: Any) -> Any:
-        measured.append(component.name)
-        return real(folder, component, *rest, **options)
-
-    def taken_away(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    for place, name, fault in ((measure, "figures_of", stopped), (gate, "check_pictures", taken_away)):
-        with monkeypatch.context() as patch:
-            patch.setattr(measure, "figures_of", noted)
-            patch.setattr(place, name, fault)
-            with pytest.raises(KeyboardInterrupt):
-                build(tiny_folders["base"], again, recipe="fp32")
-    assert sorted(measured) == sorted(read_manifest(engine).components), "each once"
-    monkeypatch.setattr(measure, "figures_of", lambda *_, **__: pytest.fail("measured twice"))
-    monkeypatch.setattr(gate, "one_picture", lambda *_: pytest.fail("made twice"))
-    build(tiny_folders["base"], again, recipe="fp32")
-    assert files(again) == files(engine)
-    assert not (tmp_path / ".again.building").exists()
-
-
-def test_a_full_disk_is_told_with_the_place_and_leaves_nothing(
-    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import onnx_ir
-
-    def full(model: Any, path: Path, **options: Any) -> None:
-        Path(path).write_bytes(b"the first bytes")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    monkeypatch.setattr(onnx_ir, "save", full)
-    out = tmp_path / "engine"
-    shown = run(capsys, "build", tiny_folders["base"], "-o", out, "--recipe", "fp32", "--json")
-    assert shown.status == 5
-    assert str(tmp_path) in shown.complaint()
-    assert "free some space" in shown.complaint().lower()
-    assert shown.events()[-1]["error"] == "StorageError"
-    assert not out.exists()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="POSIX limits")
-def test_a_limit_on_file_sizes_is_a_full_disk_too(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
-    """No monkeypatch: the operating system refuses to write past 1 MB, in the middle of a weight file."""
-    script = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
-        "from pocketxl.engine.commands.main import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "build",
-        str(tiny_folders["base"]),
-        "-o",
-        str(tmp_path / "e"),
-        "--recipe",
-        "fp32",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert ended.returncode == 5, ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-    assert str(tmp_path) in ended.stderr
-    assert not (tmp_path / "e").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_is_one_line_and_leaves_the_old_engine(
-    tiny_engine: Path, tiny_folders: dict[str, Path], tmp_path: Path
-) -> None:
-    import shutil
-
-    engine = tmp_path / "engine"
-    shutil.copytree(tiny_engine, engine)
-    before = files(engine)
-    with start_command("build", str(tiny_folders["base"]), "-o", str(engine), "--json") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        finished = tmp_path / ".engine.building/state.json"
-        while not finished.exists() or "text_encoder" not in finished.read_text():
-            assert process.stdout.readline(), process.stderr.read()
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        err = process.stderr.read()
-    assert process.returncode == 130
-    (line,) = err.splitlines()
-    assert line.startswith(f"pocketxl: interrupted; what is finished is kept in {tmp_path / '.engine.building'}")
-    assert files(engine) == before
-
-
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
@@ -497,82 +249,6 @@ def test_json_events_come_in_the_order_of_the_stages(
     assert 0.98 * weights < events[0]["total"] <= weights
     assert events[-1]["event"] == "built"
     assert events[-1]["reasons"] == [f"there is no engine at {tmp_path / 'engine'} yet"]
-
-
-def test_a_tensorrt_engine_builds_without_a_gpu_and_is_held_to_the_reference_by_its_stand_in(
-    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One engine through all of it, because each component takes TensorRT seconds."""
-    import ctypes.util
-
-    pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setitem(RECIPES, "fp16", replace(FP16, calibration=SHORT))  # with its own thresholds
-    out = tmp_path / "engine"
-    command = ("build", tiny_folders["base"], "-o", out, "--target", "rtx")
-    held: list[str] = []
-    real = measure.figures_of
-
-    def stopped(path: Path, component: Component, *rest: Any, **options: Any) -> Any:
-        if len(held) == 2:
-            raise KeyboardInterrupt
-        held.append(component.name)
-        assert not path.is_relative_to(tmp_path / ".engine.building" / "engine")
-        return real(path, component, *rest, **options)
-
-    said: list[str] = []
-    monkeypatch.setattr(process, "_TELL_EVERY", 0.1)
-    with monkeypatch.context() as patch:  # it is interrupted before the third is held to the reference
-        patch.setattr(measure, "figures_of", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            build(tiny_folders["base"], out, target="rtx", progress=lambda event: said.append(event.detail))
-    assert "text_encoder: compiling for 0 s" in said
-    assert not out.exists()
-
-    made: list[str] = []
-
-    def noted(path: Path, component: Component, *rest: Any, **options: Any) -> Any:
-        made.append(component.name)
-        return real(path, component, *rest, **options)
-
-    monkeypatch.setattr(measure, "figures_of", noted)
-    shown = run(capsys, *command)
-    assert shown.status == 0, shown.err
-    assert made == ["base/conditioner", "base/unet", "vae_decoder", "vae_encoder"], (
-        "figures of finished components are kept"
-    )
-    assert shown.out.count("of its stand-in in ONNX") == 6
-    manifest = read_manifest(out)
-    assert manifest.recipe == "fp16"
-    for name, entry in manifest.components.items():
-        assert entry.quality_of == "stand_in"
-        assert 1e-6 < entry.quality["relative_error"] < FP16.max_relative_error[entry.spec.role], name
-    assert not manifest.quality, "no pictures without the device"
-    assert {p.suffix for p in out.glob("**/model.*")} == {".engine"}, "stand-ins are not published"
-    assert not list(tmp_path.glob(".engine.building/aside"))
-
-    assert run(capsys, "verify", out).status == 0
-    shown = run(capsys, "inspect", out)
-    assert "fp16 for rtx" in shown.out
-    assert "for GPUs of the generations sm80, sm86, sm89, sm120, sm121" in shown.out
-    shown = run(capsys, "plan", out)
-    assert "predicted peak for 64x64" in shown.out
-    assert re.search(r"6 GB +5\.25 GiB +yes +stays .* 1536x1536", shown.out), "as large as it was compiled for"
-    assert "width is 1544, this engine takes 64 to 1536" in run(capsys, "plan", out, "--width", "1544").complaint()
-    assert "tensorrt-rtx-cu12" in manifest.tools
-    if ctypes.util.find_library("cuda") is None:
-        shown = run(capsys, "generate", "a cat", "--engine", out, "-o", tmp_path / "x.png")
-        assert shown.status == 3
-        assert "GPU" in shown.complaint()
-
-
-def test_a_stand_in_that_misses_its_threshold_fails_the_build(
-    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setitem(RECIPES, "fp16", replace(RECIPES["fp16"], max_relative_error=allowed(FP16, 1e-9)))
-    with pytest.raises(QualityError, match="text_encoder: recipe fp16 is off by"):
-        build(tiny_folders["base"], tmp_path / "engine", target="rtx-sm89")
-    assert not (tmp_path / "engine").exists()
 
 
 def test_the_help_names_the_default_recipe_of_each_target(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,14 @@
 """Pictures as input from the command line: files, settings inside what is made, and `--like`."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pocketxl.engine.folder.manifest import FILE_NAME, read_manifest
 from pocketxl.engine.picture.files import read_settings, write_picture
 from pocketxl.engine.picture.infotext import parse
 from pocketxl.engine.pipeline import Pipeline
@@ -198,3 +201,27 @@ def test_the_part_around_the_mask_alone(
     assert again.read_bytes() == made.read_bytes()
     plan = run(capsys, "plan", tiny_engine, *given, *size, "--json").events()[0]
     assert (plan["width"], plan["height"]) == (64, 64)
+
+
+def test_an_engine_without_an_encoder_says_so_and_works_as_ever(
+    tiny_engine: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As builds from a VAE that is a decoder alone, and those of before there were encoders, are."""
+    engine = tmp_path / "engine"
+    shutil.copytree(tiny_engine, engine)
+    shutil.rmtree(engine / "vae_encoder")
+    whole = read_manifest(tiny_engine)
+    left = {name: entry for name, entry in whole.components.items() if name != "vae_encoder"}
+    without = replace(whole, components=left, models=replace(whole.models, encodes=False))
+    (engine / FILE_NAME).write_text(without.to_json())
+    steps = ("--steps", "2", "--seed", "3", "--width", "64", "--height", "64")
+    for flags in (("--image", picture), ("--hires-scale", "2", "--hires-upscaler", "lanczos")):
+        shown = run(capsys, "generate", "a cat", "-o", tmp_path / "none.png", "--engine", engine, *steps, *flags)
+        assert shown.status == 2
+        assert "this engine has no VAE encoder" in shown.complaint()
+        assert "build it again" in shown.complaint()
+    assert not (tmp_path / "none.png").exists()
+    made, ever = tmp_path / "made.png", tmp_path / "ever.png"
+    assert generate(capsys, engine, "a cat", "-o", made, *steps).status == 0
+    assert generate(capsys, tiny_engine, "a cat", "-o", ever, *steps).status == 0
+    assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(ever)))

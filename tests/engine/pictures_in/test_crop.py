@@ -27,7 +27,7 @@ def test_the_region_is_diffusers(
     )
     mask = np.zeros((tall, wide), np.uint8)
     mask[top : bottom + 1, left : right + 1] = data.draw(st.integers(1, 255))
-    region = region_of(mask.astype(np.float32) / 255, height, width, padding)
+    region = region_of((mask / 255).astype(np.float32), height, width, padding)
     theirs = THEIRS.get_crop_region(Image.fromarray(mask), width, height, pad=padding)
     assert (region.left, region.top, region.right, region.bottom) == theirs
     part = region.of(mask)
@@ -68,6 +68,6 @@ def test_what_was_made_is_put_back_as_diffusers_does(region: Region) -> None:
     assert np.array_equal((crop.pasted(np.asarray(made)) * 255).round().astype(np.uint8), theirs)
     outside = mask == 0
     assert np.array_equal(theirs[outside], np.asarray(own)[outside])
-    soft = Crop(picture=np.asarray(own), mask=mask / 2, region=region).pasted(np.asarray(made))
+    soft = Crop(picture=np.asarray(own), mask=mask * np.float32(0.5), region=region).pasted(np.asarray(made))
     half = (crop.pasted(np.asarray(made)) + np.asarray(own, np.float32) / 255) / 2
     assert np.abs(soft - half).max() < 1e-6

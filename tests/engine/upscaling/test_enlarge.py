@@ -78,7 +78,8 @@ def test_there_is_no_seam(tiny_upscaler: tuple[Any, Any]) -> None:
 
     def network(pixels: np.ndarray) -> np.ndarray:
         made = call(opened.runner, {"tile": unshuffled(pixels, 1)})["larger"][0].transpose(1, 2, 0)
-        return (made.clip(0, 1) * 255).round().astype(np.uint8)
+        rounded: np.ndarray = (made.clip(0, 1) * 255).round().astype(np.uint8)
+        return rounded
 
     whole, half = network(picture), side // 2
     assert whole.std() > 20
