@@ -22,7 +22,6 @@ import onnx_ir as ir
 from .layers import MICROSOFT, add_initializer
 
 DOMAIN, PATCH_CONV = "pocketxl", "PatchConv"
-_END = np.iinfo(np.int64).max
 # Which of three taps in a row fall on the first and which on the second of two small pixels around a corner: for the
 # pixel behind the corner (even rows and columns), and for that before it (odd ones).
 _EVEN, _ODD = ([[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]])
@@ -82,6 +81,7 @@ def cornered(weight: npt.NDArray[np.float32], *, odd: bool) -> npt.NDArray[np.fl
 def expand(node: ir.Node, inputs: Sequence[ir.Value | None], to: Nodes, *, rows: int) -> ir.Value:
     """What a `PatchConv` of these inputs stands for; `rows` of zeros that are missing above and below, 0 or 1."""
     quantized, one, zero, *parts = inputs
+    grows = node.attributes.get_int("grow", 1) > 1
     pixels = to.emit("Transpose", [quantized], perm=ir.AttrInt64s("perm", [0, 2, 3, 1]))
     padded = to.emit("Pad", [pixels, to.number(f"patch.pads.{rows}", [0, rows, 1, 0, 0, rows, 1, 0]), zero])
 
@@ -89,13 +89,16 @@ def expand(node: ir.Node, inputs: Sequence[ir.Value | None], to: Nodes, *, rows:
         matrix, scale, bias = parts[3 * at : 3 * at + 3]
         return to.emit("MatMulIntegerToFloat", [patches, matrix, one, scale, zero, None, bias], MICROSOFT)
 
-    if node.attributes.get_int("grow", 1) == 1:
-        beside = _shifted(_concat(_shifted(padded, 2, range(3), 3, to), 3, to), 1, range(3), 3, to)
-        whole = product(_concat(beside, 3, to), 0)
+    assert parts[0] is not None
+    assert parts[0].shape is not None
+    side = 2 if grows else 3
+    channels = int(parts[0].shape[0]) // side**2
+    flat = to.emit("Reshape", [padded, to.number(f"patch.pixels.{channels}", [0, -1, channels])])
+    if not grows:
+        whole = product(_patches(flat, _corners(padded, 2, 2, to), padded, side, 0, to), 0)
     else:
-        above, middle, below = _shifted(_concat(_shifted(padded, 2, range(2), 2, to), 3, to), 1, range(3), 3, to)
-        even = product(_concat([above, middle], 3, to), 0)
-        odd = product(_concat([middle, below], 3, to), 1)
+        corners = _corners(padded, 2, 1, to)
+        even, odd = (product(_patches(flat, corners, padded, side, at, to), at) for at in range(2))
         whole = _interleaved(even, odd, padded, node.attributes.get_int("channels", 0), to)
     return to.emit("Transpose", [whole], perm=ir.AttrInt64s("perm", [0, 3, 1, 2]))
 
@@ -109,16 +112,33 @@ def expand_all(graph: ir.Graph) -> None:
             ir.convenience.replace_nodes_and_values(graph, node, [node], to.nodes, [node.outputs[0]], [made])
 
 
-def _shifted(value: ir.Value, axis: int, starts: Sequence[int], of: int, to: Nodes) -> list[ir.Value]:
-    """All of an axis but `of - 1` of its ends, from each start on."""
-    return [
-        to.emit("Slice", [value, *(to.number(f"patch.{n}", [n]) for n in (at, at - of + 1 or _END, axis))])
-        for at in starts
-    ]
+def _corners(padded: ir.Value, rows: int, columns: int, to: Nodes) -> ir.Value:
+    """The numbers of the pixels of `[n, h, w, c]`, but for so many last rows and columns: `[h', w', 1]`."""
+    zero, step = (to.emit("Squeeze", [to.number(f"patch.{n}", [n])]) for n in (0, 1))
+    counts = []
+    for axis, missing in ((1, rows), (2, columns)):
+        length = to.emit("Sub", [_side(padded, axis, to), to.number(f"patch.{missing}", [missing])])
+        counts.append(to.emit("Range", [zero, to.emit("Squeeze", [length]), step]))
+    down, along = counts
+    down = to.emit("Mul", [to.emit("Reshape", [down, to.number("patch.down", [-1, 1, 1])]), _side(padded, 2, to)])
+    return to.emit("Add", [down, to.emit("Reshape", [along, to.number("patch.along", [-1, 1])])])
 
 
-def _concat(values: Sequence[ir.Value], axis: int, to: Nodes) -> ir.Value:
-    return to.emit("Concat", list(values), axis=ir.AttrInt64("axis", axis))
+def _patches(flat: ir.Value, corners: ir.Value, padded: ir.Value, side: int, row: int, to: Nodes) -> ir.Value:
+    """`flat [n, pixels, c]` → `[n, h', w', side² · c]`: what is `side` pixels high and wide, `row` rows below a corner.
+
+    One copy, with the numbers of the pixels; slices that are concatenated, twice, took a quarter longer with the
+    product behind them.
+    """
+    taps = [(y, x) for y in range(row, row + side) for x in range(side)]
+    down, along = (to.number(f"patch.taps.{side}.{row}.{axis}", [tap[axis] for tap in taps]) for axis in range(2))
+    taken = to.emit("Add", [to.emit("Mul", [down, _side(padded, 2, to)]), along])
+    patches = to.emit("Gather", [flat, to.emit("Add", [corners, taken])], axis=ir.AttrInt64("axis", 1))
+    return to.emit("Reshape", [patches, to.number("patch.joined", [0, 0, 0, -1])])
+
+
+def _side(value: ir.Value, axis: int, to: Nodes) -> ir.Value:
+    return to.emit("Shape", [value], start=ir.AttrInt64("start", axis), end=ir.AttrInt64("end", axis + 1))
 
 
 def _interleaved(even: ir.Value, odd: ir.Value, padded: ir.Value, channels: int, to: Nodes) -> ir.Value:
@@ -129,7 +149,7 @@ def _interleaved(even: ir.Value, odd: ir.Value, padded: ir.Value, channels: int,
     first = to.number("patch.-1", [-1])
     rows = to.emit("Concat", [first, to.emit("Mul", [sides, two]), last], axis=ir.AttrInt64("axis", 0))
     # A row of even ones and its odd neighbour are one row of twice the width.
-    both = to.emit("Reshape", [_concat([even, odd], 2, to), rows])
+    both = to.emit("Reshape", [to.emit("Concat", [even, odd], axis=ir.AttrInt64("axis", 2)), rows])
     ends = [to.number(f"patch.inner.{n}", [n]) for n in (1, -1, 2)]
     return to.emit("Slice", [both, *ends])
 
