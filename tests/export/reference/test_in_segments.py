@@ -11,6 +11,7 @@ import torch
 
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.models.unet import UNet
+from pocketxl.engine.runners.ort_session import open_session
 from pocketxl.engine.specs import Arrays
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization
@@ -62,13 +63,12 @@ def test_the_answers_are_those_of_the_whole(
     expected = [whole.run(["prediction"], dict(one))[0] for one in samples]
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     opened = []
-    real = in_segments.open_session
 
     def noted(model: Path, *rest: Any, **options: Any) -> Any:
         gc.collect()
         assert not alive, "the segment before is gone with its weights"
         opened.append(model.name)
-        made = real(model, *rest, **options)
+        made = open_session(model, *rest, **options)
         alive.add(made)
         return made
 
