@@ -25,17 +25,12 @@ def mapped(parser: Any, path: Path) -> Iterator[bool]:
     Raises `OSError` when a file cannot be read.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     content = path.read_bytes()
-    try:
-        tensors = onnx.ModelProto.FromString(content).graph.initializer
-    except DecodeError:
-        tensors = []  # the parser will say so
     maps: dict[str, mmap.mmap] = {}
     views: dict[str, np.ndarray] = {}
     read = parser.load_model_proto(content, str(path))
-    for tensor in tensors:
+    for tensor in onnx.ModelProto.FromString(content).graph.initializer if read else ():
         if not read:
             break
         where = {entry.key: entry.value for entry in tensor.external_data}

@@ -63,13 +63,12 @@ def test_the_answers_are_those_of_the_whole(
     expected = [whole.run(["prediction"], dict(one))[0] for one in samples]
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     opened = []
-    real = open_session
 
     def noted(model: Path, *rest: Any, **options: Any) -> Any:
         gc.collect()
         assert not alive, "the segment before is gone with its weights"
         opened.append(model.name)
-        made = real(model, *rest, **options)
+        made = open_session(model, *rest, **options)
         alive.add(made)
         return made
 
