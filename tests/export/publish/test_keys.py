@@ -76,6 +76,7 @@ def test_the_exporter_digest_follows_its_source(tmp_path: Path, monkeypatch: pyt
         "engine/companion.py",
         "engine/image_prompt.py",
         "engine/t2i_adapter.py",
+        "engine/upscaler.py",
         "engine/topology.py",
         "engine/bands/program.py",
     ):
