@@ -16,6 +16,7 @@ from pocketxl.engine.pipeline import Pipeline
 
 from ...fixtures.checkpoints import SCHEDULER
 from ...fixtures.controlnets import edges
+from ...fixtures.deep_cache import deep_cached
 from ...fixtures.schedulers import make_scheduler
 from ...tolerances import PICTURE_CHANGE, PICTURE_MEAN
 
@@ -234,3 +235,20 @@ def test_folders_of_another_kind(
         Pipeline.load(t2i_adapters={"a": built})
     with pytest.raises(RequestError, match=r"a T2I adapter is called '\.\./x'"):
         Pipeline.load(tiny_engine, t2i_adapters={"../x": built})
+
+
+def test_deep_features_are_kept_while_adapters_stay_the_same(
+    steered: Pipeline, tiny_folders: Mapping[str, Path], tiny_t2i_adapters: Folders
+) -> None:
+    """Against DeepCache written out over diffusers: where the adapter stops to count, the next evaluation is whole."""
+    options: Mapping[str, Any] = {"adapter_conditioning_factor": 0.7}
+    pipe = opened(tiny_folders, [tiny_t2i_adapters["sketch"][0]])
+    with deep_cached(pipe.unet, 3) as cached:
+        latents = torch.from_numpy(LATENTS)
+        theirs = pipe(image=Image.fromarray(HINT), **COMMON, **options, latents=latents, output_type="np").images
+    found = steered(**OURS, **options, adapter_image={"sketch": HINT}, deep_cache=3).images
+    assert (cached.whole, cached.shallow) == (6, 6), "evaluations 0, 3 and 4, for two rows"
+    assert float(np.abs(found - theirs).mean()) <= PICTURE_MEAN
+    for other in ({"deep_cache": 1}, {"deep_cache": 3, "adapter_image": None}):
+        changed = {**OURS, **options, "adapter_image": {"sketch": HINT}, **other}
+        assert float(np.abs(found - steered(**changed).images).mean()) > PICTURE_CHANGE
