@@ -249,6 +249,6 @@ def test_deep_features_are_kept_while_adapters_stay_the_same(
     found = steered(**OURS, **options, adapter_image={"sketch": HINT}, deep_cache=3).images
     assert (cached.whole, cached.shallow) == (6, 6), "evaluations 0, 3 and 4, for two rows"
     assert float(np.abs(found - theirs).mean()) <= PICTURE_MEAN
-    for other in ({"deep_cache": 1}, {"deep_cache": 3, "adapter_image": None}):
-        changed = {**OURS, **options, "adapter_image": {"sketch": HINT}, **other}
-        assert float(np.abs(found - steered(**changed).images).mean()) > PICTURE_CHANGE
+    plain = steered(**OURS, **options, adapter_image={"sketch": HINT}).images
+    for other in (plain, steered(**OURS, deep_cache=3).images):
+        assert float(np.abs(found - other).mean()) > PICTURE_CHANGE
