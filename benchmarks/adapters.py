@@ -117,7 +117,7 @@ def _controlnet(work: Path, recipe: str) -> Path:
         net = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(WEIGHTS / "base" / "unet"))
         ends = [*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out]
         for module in ends:  # which begin at zero
-            torch.nn.init.normal_(module.weight, std=1.5 * module.weight[0].numel() ** -0.5)
+            torch.nn.init.normal_(module.weight, std=2.0 * module.weight[0].numel() ** -0.5)
         net.save_pretrained(source)
     if not folder.exists():
         build_controlnet(source, folder, base=WEIGHTS / "base", recipe=recipe)
