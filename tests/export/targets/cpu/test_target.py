@@ -61,7 +61,10 @@ def ranges(pair: UNetPair, reference: StreamedModule) -> Ranges:
     }
 
 
-OPEN = {"open-attention.onnx", "open-control.onnx", "open-features.onnx", "open-image.onnx", "open.onnx"}
+OPEN = {
+    *("open-attention.onnx", "open-control.onnx", "open-features.onnx", "open-image.onnx", "open.onnx"),
+    *("cached-open.onnx", "cached.onnx", "shallow-open.onnx", "shallow.onnx"),
+}
 
 
 def sample(pair: UNetPair, seed: int, batch: int = 1, height: int = 16, width: int = 16) -> Sample:
