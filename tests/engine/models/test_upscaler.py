@@ -1,4 +1,4 @@
-"""Our modules of ESRGAN's family are spandrel's, which runs the community's files."""
+"""Our modules of ESRGAN's family are those of the papers, and of spandrel, which runs the community's files."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pocketxl.engine.upscaler import UpscalerArchitecture, UpscalerKind
 
 from ...fixtures.compare import relative_error
 from ...fixtures.networks import adopt
-from ...fixtures.upscalers import compact, esrgan, real_esrgan_names
+from ...fixtures.upscalers import HAVE_SPANDREL, compact, esrgan, real_esrgan_names, spandrel_s
 from ...tolerances import MODEL_RELATIVE
 
 
@@ -28,6 +28,9 @@ def test_esrgan_s_network(scale: int, unshuffle: int, plus: bool) -> None:
     )
     ours = adopt(upscaler(numbers), real_esrgan_names(theirs.state_dict()))
     pixels = torch.rand(2, 3, 8, 12)
+    if HAVE_SPANDREL:
+        community = spandrel_s("ESRGAN", theirs, scale=scale, plus=plus, num_filters=16, num_blocks=2, **channels)
+        assert relative_error(theirs(pixels), community(pixels)) < MODEL_RELATIVE
     made = ours(F.pixel_unshuffle(pixels, unshuffle))
     assert made.shape == (2, 3, 8 * numbers.factor, 12 * numbers.factor)
     assert relative_error(made, theirs(pixels)) < MODEL_RELATIVE
@@ -36,6 +39,10 @@ def test_esrgan_s_network(scale: int, unshuffle: int, plus: bool) -> None:
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_the_compact_network(scale: int) -> None:
     theirs = compact(upscale=scale)
+    if HAVE_SPANDREL:
+        community = spandrel_s("Compact", theirs, num_feat=12, num_conv=3, upscale=scale)
+        pixels = torch.rand(2, 3, 8, 12)
+        assert relative_error(theirs(pixels), community(pixels)) < MODEL_RELATIVE
     ours = adopt(
         upscaler(UpscalerArchitecture(kind=UpscalerKind.COMPACT, scale=scale, width=12, blocks=3)), theirs.state_dict()
     )

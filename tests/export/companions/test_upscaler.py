@@ -94,7 +94,7 @@ def test_half_precision_is_taken_and_nan_is_not(tmp_path: Path) -> None:
     module = compact(num_conv=1).half()
     folder = built(module, tmp_path)
     assert read_manifest(folder).components["upscaler"].quality["relative_error"] < MODEL_RELATIVE
-    module.body[0].weight[0, 0, 0, 0] = np.nan
+    module.state_dict()["body.0.weight"][0, 0, 0, 0] = np.nan
     (tmp_path / "other").mkdir()
     with pytest.raises(IntegrityError, match="NaN or Inf, of which no picture can be made"):
         built(module, tmp_path / "other")
