@@ -3,11 +3,13 @@
 The bundled `int8` engine against one in float32 of the same checkpoints, picture by picture: plain, and with each thing
 that people put beside an engine. `psnr_db` is of all pictures' mean squared error; `lost_db` is how much less than
 plain; `changed_db` is how far the float32 pictures are from the plain ones, lest nothing was added. There is no trained
-ControlNet or IP-Adapter for the miniature: the ControlNet is the U-Net's own way down with random last convolutions,
-the wide LoRA random pairs on all attention layers; the narrow LoRA is the trained one that is bundled.
+ControlNet or adapter for the miniature: the ControlNet is the U-Net's own way down with random last convolutions, the
+T2I adapter is random, the wide LoRA random pairs on all attention layers; the narrow LoRA is the trained one that is
+bundled.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.export.build import build
 from pocketxl.export.companions.controlnet import build_controlnet
+from pocketxl.export.companions.t2i_adapter import build_t2i_adapter
 from pocketxl.export.miniature.sample import CONTACT_SHEET
 
 from .report import Record, finish
@@ -72,7 +75,11 @@ def _pictures(work: Path, recipe: str, count: int, given: Mapping[str, Any]) -> 
         build(WEIGHTS / "base", engine, refiner=WEIGHTS / "refiner", recipe=recipe)
     mask = np.zeros((SIDE, SIDE), np.float32)
     mask[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4] = 1
-    with Pipeline.load(engine, threads=1, controlnets={"net": _controlnet(work, recipe)}) as pipe:
+    beside: dict[str, Any] = {
+        "controlnets": {"net": _controlnet(work, recipe)},
+        "t2i_adapters": {"adapter": _t2i_adapter(work, recipe)},
+    }
+    with Pipeline.load(engine, threads=1, **beside) as pipe:
 
         def made(**more: Any) -> np.ndarray:
             found = []
@@ -88,6 +95,8 @@ def _pictures(work: Path, recipe: str, count: int, given: Mapping[str, Any]) -> 
             "lora_trained": made(loras={given["narrow"]: 1.0}),
             "lora_random_rank_8": made(loras={given["wide"]: 0.8}),
             "controlnet": made(**control),
+            "t2i_adapter": made(adapter_image=picture, adapter_preprocess="canny"),
+            "kept_features_3": made(deep_cache=3),
             "image_to_image": made(image=picture, strength=0.6),
             "inpainting": made(image=picture, mask_image=mask, strength=0.9),
             "all_together": made(image=picture, strength=0.8, loras={given["narrow"]: 0.7}, **control),
@@ -121,6 +130,23 @@ def _controlnet(work: Path, recipe: str) -> Path:
         net.save_pretrained(source)
     if not folder.exists():
         build_controlnet(source, folder, base=WEIGHTS / "base", recipe=recipe)
+    return folder
+
+
+def _t2i_adapter(work: Path, recipe: str) -> Path:
+    """Its folder, built for this recipe."""
+    source, folder = work / "t2i-adapter-source", work / f"t2i-adapter-{recipe}"
+    if not source.exists():
+        import torch
+        from diffusers import T2IAdapter
+
+        torch.manual_seed(0)
+        widths = json.loads((WEIGHTS / "base" / "unet" / "config.json").read_bytes())["block_out_channels"]
+        T2IAdapter(
+            in_channels=3, channels=[*widths, widths[-1]], downscale_factor=16, adapter_type="full_adapter_xl"
+        ).save_pretrained(source)
+    if not folder.exists():
+        build_t2i_adapter(source, folder, base=WEIGHTS / "base", recipe=recipe)
     return folder
 
 
