@@ -10,6 +10,7 @@ import torch
 from pocketxl.engine.deep_features import FEATURE
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.specs import TensorSpec
+from pocketxl.engine.t2i_adapter import FEATURES
 from pocketxl.export.graph.layers import find_layers
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.graph.openings import CACHED
@@ -58,7 +59,7 @@ def test_on_its_own_feature_it_gives_the_whole_prediction_to_the_bit(kind: str, 
                 pairs = {f"lora.{layer}.{side}" for layer in graphs.shallow.layers for side in ("down", "up")}
                 added = {tensor.name for tensor in graphs.shallow.inputs}
                 assert taken == {*graphs.shallow.own, FEATURE} | pairs | added
-                assert all(name.startswith(("residuals.", "image_key_values.")) for name in added)
+                assert all(name.startswith(("residuals.", "image_key_values.", f"{FEATURES}.")) for name in added)
 
 
 @pytest.mark.parametrize(("kind", "levels"), [("base", 3), ("refiner", 4), ("pruned", 3)])
