@@ -60,7 +60,7 @@ def other_network(tensors: Tensors) -> str:
     try:
         import torch
         from spandrel import MAIN_REGISTRY
-    except ImportError:
+    except (ImportError, RuntimeError):  # the latter where its torchvision does not fit torch
         return "of another network"
     shown = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
     for known in MAIN_REGISTRY.architectures("detection"):
