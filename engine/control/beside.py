@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ..errors import IncompatibleError
 from ..folder.manifest import Manifest
@@ -11,9 +11,10 @@ from ..request.controls import Loaded
 from ..runners.base import Runner
 from ..upscaler import UPSCALER, Enlarger
 from ..upscaling.opened import OpenedUpscaler, open_upscaler
+from .folders import open_folders
 from .image_prompt import IPAdapter, open_ip_adapter
-from .network import ControlNet, open_controlnets
-from .t2i_adapter import T2IAdapter, open_t2i_adapters
+from .network import CONTROLNETS, ControlNet
+from .t2i_adapter import T2I_ADAPTERS, T2IAdapter
 
 _DIGITS = 8
 
@@ -45,17 +46,18 @@ class Beside:
     ) -> Self:
         """What goes beside the engine in `folder`, whose `runners` are given.
 
-        Raises `IncompatibleError` for a folder that makes no pictures alone, and what `open_controlnets` raises.
+        Raises `IncompatibleError` for a folder that makes no pictures alone, and what `open_folders` raises.
         """
         if manifest.companion is not None:
             raise IncompatibleError(
                 f"{folder} is {manifest.companion.kind}, which makes no pictures alone; give it beside an engine"
             )
         models = manifest.models
+        how: Any = {"threads": threads, "provider": provider}
         return cls(
-            controlnets=open_controlnets(controlnets or {}, models, runners, threads=threads, provider=provider),
-            ip_adapter=open_ip_adapter(ip_adapter, models, runners, threads=threads, provider=provider),
-            t2i_adapters=open_t2i_adapters(t2i_adapters or {}, models, runners, threads=threads, provider=provider),
+            controlnets=open_folders(ControlNet, CONTROLNETS, controlnets or {}, models, runners, **how),
+            ip_adapter=open_ip_adapter(ip_adapter, models, runners, **how),
+            t2i_adapters=open_folders(T2IAdapter, T2I_ADAPTERS, t2i_adapters or {}, models, runners, **how),
             upscaler=None if upscaler is None else open_upscaler(upscaler, threads=threads, beside=runners.values()),
         )
 

@@ -56,7 +56,7 @@ def open_ip_adapter(
     threads: int | None = None,
     provider: str | None = None,
 ) -> IPAdapter | None:
-    """Open an adapter's folder. Raises as `open_controlnets` does."""
+    """Open an adapter's folder. Raises as `folders.open_folders` does."""
     if path is None:
         return None
     if not isinstance(path, str | Path):

@@ -5,43 +5,37 @@ They are made once a picture and are the same at every step that they count in; 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..architecture import Models
-from ..errors import IncompatibleError
-from ..folder.manifest import read_manifest
-from ..memory.controls import MODEL, adapter_part
+from ..memory.controls import adapter_part
 from ..request.t2i_adapters import AdapterUse
-from ..runners import open_runners
 from ..runners.base import Runner, Value, call, check_outputs
 from ..t2i_adapter import CUT, T2IAdapterArchitecture
-from .network import named_folders
+from .folders import Kind, Steering
 
 GREY = np.array([19595, 38470, 7471], np.int64)
 """Red, green and blue in grey, in units of 1/65536: PIL's."""
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class T2IAdapter:
+class T2IAdapter(Steering[T2IAdapterArchitecture]):
     """One that is loaded beside an engine."""
-
-    name: str
-    architecture: T2IAdapterArchitecture
-    runners: Mapping[str, Runner]
-    """By what they are called in the pipeline (`memory.controls.adapter_part`)."""
-    model: str = ""
-    """What its folder is called."""
-    digest: str = ""
-    """As an engine's."""
 
     @property
     def encoder(self) -> Runner:
         """Picture → features."""
         return self.runners[adapter_part(self.name, "encoder")]
+
+
+T2I_ADAPTERS = Kind(
+    title="T2I adapter",
+    argument="t2i_adapters",
+    command="build-t2i-adapter",
+    of=lambda companion: companion.t2i_adapter,
+    part=adapter_part,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,46 +46,6 @@ class AdapterPart:
     """Name of the U-Net's input → `[1, channels, h, w]`."""
     scales: npt.NDArray[np.float32]
     """`[evaluations]`"""
-
-
-def open_t2i_adapters(
-    given: Mapping[str, str | Path],
-    models: Models,
-    runners: Mapping[str, Runner],
-    *,
-    threads: int | None = None,
-    provider: str | None = None,
-) -> dict[str, T2IAdapter]:
-    """Open the T2I adapters of a pipeline: name → folder. Arguments and errors as of `open_controlnets`."""
-    found = {}
-    for name, folder in named_folders("t2i_adapters", "a T2I adapter", given):
-        manifest = read_manifest(folder)
-        architecture = None if manifest.companion is None else manifest.companion.t2i_adapter
-        if architecture is None:
-            other = "" if manifest.companion is None else f", but {manifest.companion.kind}"
-            raise IncompatibleError(f"{folder} is no T2I adapter{other}; build one with `pocketxl build-t2i-adapter`")
-        if MODEL not in models.denoisers:
-            raise IncompatibleError(f"{folder} is a T2I adapter for a base, and this engine has none")
-        if misfit := architecture.misfits(models.denoisers[MODEL].unet):
-            raise IncompatibleError(
-                f"{folder} does not fit this engine: {misfit}; take a T2I adapter for its kind of model"
-            )
-        opened = open_runners(
-            folder,
-            manifest,
-            threads=threads,
-            provider=provider,
-            beside=runners.values(),
-            rename=lambda place, name=name: adapter_part(name, place.rpartition("/")[2]),  # type: ignore[misc]
-        )
-        found[name] = T2IAdapter(
-            name=name,
-            architecture=architecture,
-            runners=opened,
-            model=folder.resolve().name,
-            digest=manifest.digest,
-        )
-    return found
 
 
 def adapter_pixels(hint: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.float32]:

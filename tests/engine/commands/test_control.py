@@ -161,7 +161,7 @@ def test_a_t2i_adapter_steers_and_says_by_what_and_is_made_again(
 
 @given(st.lists(TEXT, max_size=5))
 def test_each_has_a_name_of_its_own_that_a_pipeline_takes(folders: list[str]) -> None:
-    from pocketxl.engine.control.network import _NAME
+    from pocketxl.engine.control.folders import _NAME
 
     names = names_of(folders)
     assert len(set(names)) == len(folders)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.adapters.pairs import Lora, Pair
-from pocketxl.engine.control import network
+from pocketxl.engine.control import folders
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.memory.controls import PREFIX
 from pocketxl.engine.pipeline import Pipeline
@@ -98,7 +98,7 @@ def test_as_on_a_gpu_with_both_sides_of_guidance_in_one_call(
 def test_what_a_gpu_cannot_compute_stays_on_the_processor_beside_it(
     half_engine: Path, tiny_controlnets: Folders, as_on_a_gpu: AsOnAGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders = {name: built for name, (_, built) in tiny_controlnets.items()}
+    given = {name: built for name, (_, built) in tiny_controlnets.items()}
     for kind, wanted in (("wf32", "gpu"), ("w8a8", "cpu")):
         with as_on_a_gpu() as provider, monkeypatch.context() as patched:
             read = read_manifest
@@ -108,8 +108,8 @@ def test_what_a_gpu_cannot_compute_stays_on_the_processor_beside_it(
                 entries = {name: replace(entry, formats={kind: 1}) for name, entry in manifest.components.items()}
                 return replace(manifest, components=entries)
 
-            patched.setattr(network, "read_manifest", told)
-            with Pipeline.load(half_engine, threads=1, provider=provider, controlnets=folders) as pipe:
+            patched.setattr(folders, "read_manifest", told)
+            with Pipeline.load(half_engine, threads=1, provider=provider, controlnets=given) as pipe:
                 devices = {name: runner.device for name, runner in pipe.runners.items()}
         found: dict[bool, set[str]] = {True: set(), False: set()}
         for name, device in devices.items():
