@@ -1,7 +1,6 @@
 """Pictures of ComfyUI: what sd-parsers reads in them, we read, and no graph does harm."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from sd_parsers import ParserManager
 
 from pocketxl.engine.picture.comfyui import MAX_CHARACTERS, settings_of
 from pocketxl.engine.picture.files import read_settings
+
+from ...fixtures.growth import assert_linear
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -119,12 +120,16 @@ def test_any_json_is_read(value: Any) -> None:
     assert all(isinstance(text, str) for text in settings_of(json.dumps(value)).values())
 
 
-def test_a_hostile_graph_takes_little_time() -> None:
+def hostile_graph(size: int) -> str:
+    """Of about `size` characters: many samplers that all ask for one node, which asks for itself many times."""
     samplers = {
-        str(i): node("K", seed=1, positive=["x", 0], negative=["x", 0], latent_image=["x", 0]) for i in range(4000)
+        str(i): node("K", seed=1, positive=["x", 0], negative=["x", 0], latent_image=["x", 0])
+        for i in range(size // 250)
     }
-    graph = json.dumps({**samplers, "x": node("X", **{f"a{i}": ["x", 0] for i in range(20_000)})})
-    assert len(graph) < MAX_CHARACTERS
-    started = time.process_time()
-    settings_of(graph)
-    assert time.process_time() - started < 1
+    return json.dumps({**samplers, "x": node("X", **{f"a{i}": ["x", 0] for i in range(size // 50)})})
+
+
+def test_a_hostile_graph_takes_linear_time() -> None:
+    graphs = {size: hostile_graph(size) for size in (100_000, 1_000_000)}
+    assert all(len(graph) < MAX_CHARACTERS for graph in graphs.values())
+    assert_linear(lambda size: settings_of(graphs[size]), 100_000)
