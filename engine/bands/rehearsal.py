@@ -3,11 +3,13 @@
 Held to the real ones by tests/engine/bands/test_rehearsal.py.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from .pages import FREE_BYTES, WASTE
 from .program import BandProgram, Read, Segment
-from .walk import bands
+from .store import is_edge
+from .walk import Lanes, bands
 
 FLOAT = 4
 # Beside what is read and given, ONNX Runtime's arena, which all segments share and which keeps what it has grown to:
@@ -19,12 +21,13 @@ TAPS = 9
 SCORES = 2
 
 
-def rehearsed_bytes(program: BandProgram, rows: int, columns: int, limit: int) -> int:
-    """The most bytes at once for so many latents: pages, the arena, and the output as far as it is done.
+def rehearsed_bytes(program: BandProgram, rows: int, columns: int, limit: int, lanes: int = 1) -> int:
+    """The most bytes at once for so many latents: pages, the arena, and the output as far as it is begun.
 
-    `limit`: of a picture's values that are kept in memory. What goes in is the caller's.
+    `limit`: of a picture's values that are kept in memory; `lanes`: how many bands are computed side by side. What goes
+    in is the caller's.
     """
-    return _Rehearsal(program, rows, columns, limit).most()
+    return _Rehearsal(program, rows, columns, limit, lanes).most()
 
 
 @dataclass(eq=False)
@@ -65,11 +68,11 @@ class _Kept:
 
 
 class _Rehearsal:
-    def __init__(self, program: BandProgram, rows: int, columns: int, limit: int) -> None:
-        self._program, self._rows, self._columns, self._limit = program, rows, columns, limit
+    def __init__(self, program: BandProgram, rows: int, columns: int, limit: int, lanes: int) -> None:
+        self._program, self._rows, self._columns, self._limit, self._lanes = program, rows, columns, limit, lanes
         self._pages = _Pages()
         self._values: dict[str, _Kept] = {}
-        self._scratch: dict[str, int] = {}
+        self._scratch: dict[tuple[str, int], int] = {}
         self._whole: dict[str, int] = {}
         self._held = 0
         self._arena = self._scores = 0
@@ -95,24 +98,34 @@ class _Rehearsal:
         if value.tokens:
             self._whole[segment.value] = self._pages.take(kept.row_bytes * self._rows * value.scale)
             self._held += self._whole[segment.value]
-        bands_bytes, scores = self._call(segment, every[0][1])
+        bands_bytes, scores = (min(self._lanes, len(every)) * size for size in self._call(segment, every[0][1]))
         self._arena, self._scores = max(self._arena, bands_bytes), max(self._scores, scores)
-        for first, height in every:
-            for read in segment.reads:
-                scale = program.values[read.value].scale // base
-                self._read(read.value, first * scale - read.above, height * scale + read.above + read.halo)
-            size = height * factor * kept.row_bytes
-            page = 0 if value.tokens else self._pages.take(size)
-            made = (first + height) * factor * kept.row_bytes if ends else 0
-            found = max(found, self._pages.bytes + self._arena + self._scores + made)
+        under_way: deque[tuple[int, int, int]] = deque()
+
+        def finish() -> None:
+            below, size, page = under_way.popleft()
             for read in done:
-                scale = program.values[read.value].scale // base
-                if first + height < total:
-                    self._free(read.value, (first + height) * scale - read.above)
+                if below < total:
+                    self._free(read.value, below * program.values[read.value].scale // base - read.above)
             if ends:
                 self._pages.drop(page)
             elif not value.tokens:
                 self._put(kept, page, size)
+
+        turns = Lanes(number=self._lanes).under_way
+        for index, (first, height) in enumerate(every):
+            below, turn = first + height, index % turns
+            while len(under_way) >= (1 if ends and below == total else turns):
+                finish()
+            for read in segment.reads:
+                scale = program.values[read.value].scale // base
+                self._read(read.value, first * scale - read.above, height * scale + read.above + read.halo, turn)
+            size = height * factor * kept.row_bytes
+            under_way.append((below, size, 0 if value.tokens else self._pages.take(size)))
+            made = below * factor * kept.row_bytes if ends else 0
+            found = max(found, self._pages.bytes + self._arena + self._scores + made)
+        while under_way:
+            finish()
         return found
 
     def _value(self, name: str, height: int) -> _Kept:
@@ -129,7 +142,7 @@ class _Rehearsal:
         kept.sizes.append(size if fits else 0)
         self._held += size if fits else 0
 
-    def _read(self, name: str, first: int, rows: int) -> None:
+    def _read(self, name: str, first: int, rows: int, turn: int) -> None:
         value, kept = self._program.values[name], self._values[name]
         if value.tokens:
             return
@@ -138,19 +151,20 @@ class _Rehearsal:
         high = value.scale * self._rows - end * kept.height if last else kept.height
         if kept.sizes[start] and start == end and (first, rows) == (start * kept.height, high):
             return
-        self._room(name, rows * kept.row_bytes)
+        self._room((name, turn), rows * kept.row_bytes)
         for index in range(start, end + 1):
             if not kept.sizes[index]:  # from the file: a whole band's channels at once, or one after another
                 low = max(first, index * kept.height)
                 part = min(first + rows, (index + 1) * kept.height, value.scale * self._rows) - low
                 own = min(kept.height, value.scale * self._rows - index * kept.height)
-                self._room(value.dtype, part * kept.row_bytes // (1 if part == own else value.channels))
+                together = part == own or is_edge(own, low - index * kept.height, part)
+                self._room((value.dtype, 0), part * kept.row_bytes // (1 if together else value.channels))
 
-    def _room(self, name: str, size: int) -> None:
-        if self._scratch.get(name, 0) < size:
+    def _room(self, key: tuple[str, int], size: int) -> None:
+        if self._scratch.get(key, 0) < size:
             taken = self._pages.take(size)
-            self._pages.drop(self._scratch.get(name, 0))
-            self._scratch[name] = taken
+            self._pages.drop(self._scratch.get(key, 0))
+            self._scratch[key] = taken
 
     def _free(self, name: str, before: int | None = None) -> None:
         kept = self._values[name]
@@ -161,8 +175,8 @@ class _Rehearsal:
                 self._pages.give(kept.pages[index])
         kept.freed = max(kept.freed, end)
         if before is None:
-            if name in self._scratch:
-                self._pages.give(self._scratch.pop(name))
+            for key in [key for key in self._scratch if key[0] == name]:
+                self._pages.give(self._scratch.pop(key))
             if name in self._whole:
                 self._held -= self._whole[name]
                 self._pages.give(self._whole.pop(name))

@@ -6,17 +6,17 @@ from .program import DEVIATION, MEAN, ROWS, BandProgram, Segment
 from .rehearsal import rehearsed_bytes
 from .walk import bands
 
-STORE_BYTES = 352 << 20
+STORE_BYTES = 512 << 20
 """Of a picture's values that are kept in memory; what is beyond goes through a temporary file."""
 
 
-def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES) -> int:
-    """The most bytes at once for a picture of so many pixels: values, one band's call, and the output.
+def working_bytes(program: BandProgram, pixels: int, *, limit: int = STORE_BYTES, lanes: int = 1) -> int:
+    """The most bytes at once for a picture of so many pixels: values, the bands under way, and the output.
 
     A picture that is not square has bands of about the same size, and the same values.
     """
     side = max(1, isqrt(max(1, pixels)) // program.picture)
-    return rehearsed_bytes(program, side, side, limit)
+    return rehearsed_bytes(program, side, side, limit, lanes)
 
 
 def band_shapes(program: BandProgram, segment: Segment, rows: int, columns: int) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,9 @@ from ..errors import StorageError
 from .pages import Pages
 from .program import BandValue
 
+EDGES_FROM = 8
+"""Rows from which on a band's first and last row are written to the file once more: they are what the bands beside it
+read, and lie there channel by channel, a call of the system each. In lower bands they would be most of it."""
 _DISK = Path("/var/tmp")  # noqa: S108 — an anonymous file; /tmp is memory on many systems
 
 
@@ -40,7 +43,7 @@ class BandStore:
         self._pages = Pages()
         self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
         self._whole: dict[str, np.ndarray] = {}
-        self._scratch: dict[str, np.ndarray] = {}
+        self._scratch: dict[tuple[str, int], np.ndarray] = {}
         self._file: IO[bytes] | None = None
         self._holes: dict[int, list[int]] = {}
         self.held = 0
@@ -80,10 +83,10 @@ class BandStore:
         )  # fmt: skip
         self.held += array.nbytes if fits else 0
 
-    def read(self, name: str, first: int, rows: int) -> np.ndarray:
+    def read(self, name: str, first: int, rows: int, turn: int = 0) -> np.ndarray:
         """Rows from `first` on, those outside the picture full of what stands for 0; a whole value's are all.
 
-        Valid until rows of the same value are read again.
+        Valid until rows of the value are read in the same turn again.
         """
         value, bands = self._values[name]
         if value.tokens:
@@ -91,7 +94,7 @@ class BandStore:
         for band in bands:
             if (band.first, band.rows) == (first, rows) and band.array is not None:
                 return band.array
-        found = self._scratch_for(name, (1, value.channels, rows, value.scale * self._columns), value.dtype)
+        found = self._scratch_for((name, turn), (1, value.channels, rows, value.scale * self._columns), value.dtype)
         filled = np.zeros(rows, bool)
         for band in bands:
             low, high = max(first, band.first), min(first + rows, band.first + band.rows)
@@ -118,8 +121,8 @@ class BandStore:
         self._values[name] = (value, kept)
         if before is None:
             del self._values[name]
-            if name in self._scratch:
-                self._pages.give(self._scratch.pop(name))
+            for key in [key for key in self._scratch if key[0] == name]:
+                self._pages.give(self._scratch.pop(key))
             if name in self._whole:
                 whole = self._whole.pop(name)
                 self.held -= whole.nbytes
@@ -133,26 +136,29 @@ class BandStore:
             self._file.close()
             self._file = None
 
-    def _scratch_for(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """The same memory from band to band."""
+    def _scratch_for(self, key: tuple[str, int], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """The same memory whenever it is the same turn."""
         count = int(np.prod(shape))
-        if name not in self._scratch or self._scratch[name].size < count:
-            self._scratch[name] = self._pages.take((count,), dtype)
-        return self._scratch[name][:count].reshape(shape)
+        if key not in self._scratch or self._scratch[key].size < count:
+            self._scratch[key] = self._pages.take((count,), dtype)
+        return self._scratch[key][:count].reshape(shape)
 
     def _read_file(self, band: _Band, row: int, part: np.ndarray) -> None:
         """A band's rows from `row` on, as many as `part` has."""
         assert self._file is not None
         rows, columns = part.shape[2:]
         step = columns * part.itemsize
-        whole = rows == band.rows
-        piece = self._scratch_for(part.dtype.name, (band.shape[1] if whole else 1, rows, columns), part.dtype.name)
+        at, stride, together = band.at + row * step, band.rows * step, rows == band.rows
+        if not together and is_edge(band.rows, row, rows):
+            at, stride, together = band.at + band.size + (row > 0) * band.shape[1] * step, step, True
+        channels = band.shape[1] if together else 1
+        piece = self._scratch_for((part.dtype.name, 0), (channels, rows, columns), part.dtype.name)
         try:
-            for channel in range(0, band.shape[1], len(piece)):
-                self._file.seek(band.at + (channel * band.rows + row) * step)
+            for channel in range(0, band.shape[1], channels):
+                self._file.seek(at + channel * stride)
                 if self._file.readinto(piece.data.cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
                     raise StorageError("a temporary file gave less back than was written to it; try again")
-                part[0, channel : channel + len(piece)] = piece
+                part[0, channel : channel + channels] = piece
         except OSError as error:
             raise _storage(error) from error
 
@@ -163,13 +169,20 @@ class BandStore:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
             self._file.seek(at)
-            data = np.ascontiguousarray(array).data.cast("B")
-            while data:
-                data = data[self._file.write(data) :]
+            edges = (array[:, :, :1], array[:, :, -1:]) if array.shape[2] >= EDGES_FROM else ()
+            for piece in (array, *edges):
+                data = np.ascontiguousarray(piece).data.cast("B")
+                while data:
+                    data = data[self._file.write(data) :]
         except OSError as error:
             raise _storage(error) from error
-        self.spilled = max(self.spilled, at + array.nbytes)
+        self.spilled = max(self.spilled, self._file.tell())
         return at
+
+
+def is_edge(band: int, row: int, rows: int) -> bool:
+    """Whether the rows from `row` of a band of so many are one that the file has in one piece."""
+    return band >= EDGES_FROM and rows == 1 and row in (0, band - 1)
 
 
 def _folder() -> str | None:

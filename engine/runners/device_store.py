@@ -62,8 +62,8 @@ class DeviceStore:
         self._device.driver.copy(kept.whole.address + at, there.address, prod(there.shape) * kept.value.item_bytes)
         there.release()
 
-    def read(self, name: str, first: int, rows: int) -> CudaArray:
-        """See `bands.walk.Store`; valid until rows of the same value are read again."""
+    def read(self, name: str, first: int, rows: int, turn: int = 0) -> CudaArray:
+        """See `bands.walk.Store`; valid until rows of the same value are read again: one stream has one turn."""
         kept = self._values[name]
         if kept.whole is not None:
             return kept.whole

@@ -1,9 +1,11 @@
 """Components that are run a band of rows at a time, on ONNX Runtime: one session a segment.
 
 What lies between segments is the walk's (`engine.bands`); a session writes a band's value straight to where it stays.
+Much of a band is done by one thread (gathering rows, norms, transposes), so several are computed side by side.
 """
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
 from ..bands.read import BANDS_FILE, read_bands
 from ..bands.sizes import STORE_BYTES, working_bytes
 from ..bands.store import BandStore
-from ..bands.walk import Band, Sums, walk
+from ..bands.walk import Band, Lanes, Sums, walk
 from ..ending import Ended
 from ..errors import IntegrityError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
@@ -26,6 +28,9 @@ from .ort_memory import weights_of
 from .ort_session import import_onnxruntime, run_error, run_options, trim_heap
 
 __all__ = ["BandsRunner", "OrtDevice"]
+
+MOST_LANES = 2
+"""Bands side by side: each has its inputs and its working memory."""
 
 
 class BandsRunner(OrtRunner):
@@ -41,8 +46,18 @@ class BandsRunner(OrtRunner):
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; the weights stay from load to release, a picture's values lie in memory up to a limit."""
         if sizes.pixels not in self._working:  # some hundredths of a second for a large picture
-            self._working[sizes.pixels] = working_bytes(self.program, sizes.pixels)
+            self._working[sizes.pixels] = working_bytes(self.program, sizes.pixels, lanes=self.lanes)
         return Footprint(pool="host", weights=weights_of(self._entry), working=self._working[sizes.pixels])
+
+    @property
+    def lanes(self) -> int:
+        """How many bands are computed side by side, each by a thread of its own."""
+        return min(self.device.threads, MOST_LANES) if self.device.provider.processor else 1
+
+    @property
+    def threads(self) -> int:
+        """Of a session: whoever calls it is one of them, and the others are shared by all lanes."""
+        return max(1, super().threads - self.lanes + 1)
 
     @property
     def program(self) -> BandProgram:
@@ -90,7 +105,9 @@ class BandsRunner(OrtRunner):
         run = _Run(self._session, options, last, end=program.output)
 
         def work() -> np.ndarray:
-            rows = [walk(program, row[None], run, BandStore(columns, STORE_BYTES)) for row in feeds[given.name]]
+            with ThreadPoolExecutor(self.lanes, "pocketxl") as executor:
+                lanes = Lanes(number=self.lanes, executor=executor if self.lanes > 1 else None)
+                rows = [walk(program, x[None], run, BandStore(columns, STORE_BYTES), lanes) for x in feeds[given.name]]
             return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
         try:

@@ -1,6 +1,7 @@
 """A rehearsed walk takes what the real one does, page by page."""
 
 import weakref
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from pocketxl.engine.bands import pages, rehearsal
 from pocketxl.engine.bands.program import BandProgram, BandValue, Norm, Read, Segment
 from pocketxl.engine.bands.rehearsal import rehearsed_bytes
 from pocketxl.engine.bands.store import BandStore
-from pocketxl.engine.bands.walk import Band, Sums, walk
+from pocketxl.engine.bands.walk import Band, Lanes, Sums, walk
 
 from .test_read import PROGRAM
 from .test_walk import HALVING
@@ -64,7 +65,16 @@ def without_arena(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal._Rehearsal, "_call", lambda *_: (0, 0))
 
 
-def taken(program: BandProgram, rows: int, columns: int, limit: int) -> int:
+class AtOnce(Executor):
+    """Computes when asked to, so that what is done beside it is still to come."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def taken(program: BandProgram, rows: int, columns: int, limit: int, lanes: int) -> int:
     """The most that a real walk has in pages, with what is done of its output."""
     store = BandStore(columns, limit)
     counted = store._pages = Counted()
@@ -81,7 +91,7 @@ def taken(program: BandProgram, rows: int, columns: int, limit: int) -> int:
 
     given = program.values[program.input]
     shape = (1, given.channels, given.scale * rows, given.scale * columns)
-    walk(program, np.zeros(shape, np.float32), run, store)
+    walk(program, np.zeros(shape, np.float32), run, store, Lanes(number=lanes, executor=AtOnce()))
     assert done == out.pixel_bytes * out.scale**2 * rows * columns
     return most
 
@@ -93,7 +103,10 @@ def taken(program: BandProgram, rows: int, columns: int, limit: int) -> int:
     columns=st.integers(1, 6),
     numbers=st.integers(1, 300),
     limit=st.sampled_from([0, 300, 1000, 1 << 40]),
+    lanes=st.integers(1, 3),
 )
-def test_it_is_what_pages_a_walk_has(program: BandProgram, rows: int, columns: int, numbers: int, limit: int) -> None:
+def test_it_is_what_pages_a_walk_has(
+    program: BandProgram, rows: int, columns: int, numbers: int, limit: int, lanes: int
+) -> None:
     program = replace(program, band_numbers=numbers)
-    assert rehearsed_bytes(program, rows, columns, limit) == taken(program, rows, columns, limit)
+    assert rehearsed_bytes(program, rows, columns, limit, lanes) == taken(program, rows, columns, limit, lanes)

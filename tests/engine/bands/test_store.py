@@ -36,7 +36,7 @@ def fill(store: BandStore, value: BandValue, heights: list[int]) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    heights=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    heights=st.lists(st.integers(1, 10), min_size=1, max_size=5),
     value=st.sampled_from([BYTES, FLOATS]),
     limit=st.sampled_from([0, 100, 1 << 20]),
     data=st.data(),

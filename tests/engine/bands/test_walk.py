@@ -1,5 +1,7 @@
 """The walk over bands, with segments in numpy: the same picture for every band height, edges and norms included."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pocketxl.engine.bands.program import DEVIATION, MEAN, ROWS, BandProgram, BandValue, Read, Segment
 from pocketxl.engine.bands.sizes import working_bytes
 from pocketxl.engine.bands.store import BandStore
-from pocketxl.engine.bands.walk import Band, Sums, bands, walk
+from pocketxl.engine.bands.walk import Band, Lanes, Sums, bands, walk
 
 from .test_read import PROGRAM
 
@@ -50,11 +52,39 @@ def whole(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("numbers", [WIDE, 400, 200, 1])
 @pytest.mark.parametrize("limit", [0, WIDE])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_every_band_height_gives_the_picture(numbers: int, limit: int, rows: int) -> None:
+def test_every_band_height_gives_the_picture(numbers: int, limit: int, rows: int, lanes: int) -> None:
     x = np.random.default_rng(rows).integers(-9, 9, (1, 4, rows, 5)).astype(np.float32)
     program = replace(PROGRAM, band_numbers=numbers)
-    assert walk(program, x, run, BandStore(x.shape[3], limit)) == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
+    with ThreadPoolExecutor(lanes) as executor:
+        side_by_side = Lanes(number=lanes, executor=executor if lanes > 1 else None)
+        found = walk(program, x, run, BandStore(x.shape[3], limit), side_by_side)
+    assert found == pytest.approx(whole(x), rel=1e-5, abs=1e-5)
+
+
+def test_an_error_waits_for_the_bands_beside_it_before_their_memory_goes() -> None:
+    """The first band fails while the others still write."""
+    failed, over = threading.Event(), []
+
+    class Watched(BandStore):
+        def close(self) -> None:
+            over.append("closed")
+            super().close()
+
+    def failing(band: Band) -> Sums | None:
+        if not failed.is_set():
+            failed.set()
+            raise ValueError("the first")
+        over.append("written")
+        return run(band)
+
+    program = replace(PROGRAM, band_numbers=1)
+    x = np.zeros((1, 4, 7, 5), np.float32)
+    with ThreadPoolExecutor(2) as executor, pytest.raises(ValueError, match="the first"):
+        walk(program, x, failing, Watched(5, WIDE), Lanes(number=2, executor=executor))
+    assert over[-1] == "closed"
+    assert over.count("written") == 2, "the one beside it, and the one that waited"
 
 
 HALVING = BandProgram(
