@@ -55,7 +55,7 @@ from .reference.run import Reference, sample_of
 from .reference.store import ReferenceStore
 from .reference_run import reference_of
 from .target import FACTS, FOUND
-from .targets import find_target
+from .targets import sized_target
 from .targets.check import check
 from .threads import torch_threads
 
@@ -84,6 +84,7 @@ def build(
     *,
     refiner: str | Path | None = None,
     target: str = "cpu",
+    largest: int | None = None,
     recipe: str | None = None,
     config: Path | None = None,
     refiner_config: Path | None = None,
@@ -103,7 +104,8 @@ def build(
     """Build an engine folder at `destination` from an SDXL base checkpoint, and a refiner's if there is one.
 
     `source`, `refiner`: diffusers folder, single-file `.safetensors` in the original layout, or hub id. `recipe`: None
-    for the target's own default. `config`, `refiner_config`: diffusers folders that describe single files which are not
+    for the target's own default. `largest`: pixels of the longest side that the engine takes, for targets that have a
+    limit (None: 1536). `config`, `refiner_config`: diffusers folders that describe single files which are not
     public SDXL. `prediction_type` (`epsilon` or `v_prediction`) and `zero_snr` count more than what the base checkpoint
     says of its noise; a refiner's is its own. `vae`: a file or diffusers folder, in place of the checkpoints' own.
     `clip_skip`: layers before the penultimate at which text encoders are read, as diffusers counts them.
@@ -120,7 +122,7 @@ def build(
         integer("threads", threads)
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
-    chosen = find_target(target)
+    chosen = sized_target(target, largest)
     asked = find_recipe(recipe or chosen.default_recipe)
     if strict:
         asked = replace(asked, ladder={})

@@ -52,6 +52,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:WEIGHT]",
         help="a LoRA that is merged into the weights, such as style.safetensors:0.8; can be repeated",
     )
+    parser.add_argument(
+        "--largest",
+        type=int,
+        metavar="PIXELS",
+        help="longest side of a picture, for rtx and tensorrt, up to 2048 (default: 1536; other targets take any size)",
+    )
     add_build_options(parser, "base/unet:conv_in")
     add_calibration(parser)
 
@@ -71,6 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         clip_skip=args.clip_skip,
         tiny_decoder=args.tiny_decoder,
         loras={Path(file): weight for file, weight in loras_of(args.lora).items()},
+        largest=args.largest,
         calibration_size=args.calibration_size,
         **build_options(args),
     )

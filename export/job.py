@@ -112,7 +112,7 @@ def job_of(
     }
     parts = build_parts(
         sources=assembly.digests,
-        target=target.name,
+        target=target.described,
         recipe=recipe,
         configuration=[
             size,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..engine.errors import RequestError
 from ..engine.folder.manifest import ActivationModel, Streaming
 from ..engine.folder.openings import Openings
 from .quantize.formats import Format, Kind
@@ -61,6 +62,16 @@ class Target(Protocol):
     @property
     def name(self) -> str:
         """What `--target` takes."""
+
+    @property
+    def described(self) -> str:
+        """The name, and what a build has asked for beyond it: what the build key has of it."""
+
+    def sized(self, largest: int) -> "Target":
+        """The same for pictures of up to `largest` pixels a side.
+
+        Raises `RequestError` where engines take every size anyway.
+        """
 
     @property
     def runner(self) -> str:
@@ -131,3 +142,21 @@ class Target(Protocol):
         `component` is for messages; `tell` hears what is being done while no weights are read. Raises
         `IncompatibleError` for a graph that the target cannot do and `StorageError` when writing fails.
         """
+
+
+class AnySize:
+    """Of a target whose engines take pictures of every size."""
+
+    name: str
+
+    @property
+    def described(self) -> str:
+        """See `Target`."""
+        return self.name
+
+    def sized(self, largest: int) -> "Target":
+        """See `Target`."""
+        raise RequestError(
+            f"engines for {self.name} take pictures of every size, so there is no largest one ({largest}) to be asked "
+            "for; leave it out"
+        )

@@ -10,6 +10,7 @@ from .controls import model_of
 from .workload import Workload
 
 _SIDES = ("width", "height")
+_OTHER_SIZE = "choose another size"
 
 
 def check_ranges(models: Models, runners: Mapping[str, Runner], workload: Workload) -> None:
@@ -22,7 +23,8 @@ def check_ranges(models: Models, runners: Mapping[str, Runner], workload: Worklo
     for name, runner in runners.items():
         for what, value, (least, most), fix in _asked(models, name, runner, workload):
             if not least <= value <= most:
-                raise RequestError(f"{what} {value}, this engine takes {least} to {most}; {fix}")
+                larger = ", or build the engine with --largest" if value > most and fix == _OTHER_SIZE else ""
+                raise RequestError(f"{what} {value}, this engine takes {least} to {most}; {fix}{larger}")
 
 
 def sides(models: Models, runners: Mapping[str, Runner]) -> Range:
@@ -38,8 +40,8 @@ def _asked(models: Models, name: str, runner: Runner, workload: Workload) -> Ite
     """What of the call has bounds there: words for it, its value, the bounds, and what to do."""
     scale, kind = models.vae.downscale, model_of(name)
     lengths = {
-        "width": ("width is", workload.width, "choose another size"),
-        "height": ("height is", workload.height, "choose another size"),
+        "width": ("width is", workload.width, _OTHER_SIZE),
+        "height": ("height is", workload.height, _OTHER_SIZE),
         "tokens": ("the prompt's tokens are", max(workload.prompt_tokens, default=0), "shorten the prompt"),
         "steps": (f"evaluations of the {kind} are", workload.evaluations.get(kind, 0), "choose fewer steps"),
     }

@@ -20,7 +20,7 @@ from ...quantize.formats import (
     Kind,
 )
 from ...quantize.recipes import Instead, Recipe
-from ...target import LIBRARIES, Lowered, quiet
+from ...target import LIBRARIES, AnySize, Lowered, quiet
 from ..onnx.files import save
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ machine). The miniature's decoder took two to three times as long for small pict
 
 
 @dataclass(frozen=True, kw_only=True)
-class CpuTarget:
+class CpuTarget(AnySize):
     """ONNX Runtime on any x86-64 or Arm processor."""
 
     segment_bytes: int = MOST_BYTES

@@ -23,7 +23,7 @@ from ...quantize.formats import (
     Kind,
 )
 from ...quantize.recipes import Instead, Recipe
-from ...target import LIBRARIES, Lowered, Target, quiet
+from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from ..onnx.files import save
 from .binaries import COMPILED_FOR
@@ -51,7 +51,7 @@ class HostTarget(CpuTarget):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaTarget:
+class CudaTarget(AnySize):
     """Our kernels on some GPU generations."""
 
     name: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, Format, Kind
 from ...quantize.recipes import Instead, Recipe
-from ...target import LIBRARIES, Lowered, quiet
+from ...target import LIBRARIES, AnySize, Lowered, quiet
 from .files import save
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ IR_VERSION = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxHalfTarget:
+class OnnxHalfTarget(AnySize):
     """ONNX Runtime on a GPU, by whatever provider it has for it.
 
     The files run here too, on the processor. ONNX Runtime computes there in float32 what it has no kernel for in half

@@ -15,8 +15,9 @@ from ...graph.layers import add_initializer, find_layers
 from ...quantize.formats import Kind
 from .heads import FUSED_HEADS
 
-CHUNKS = 8
-"""At 1024² the VAE attends to 16,384 pixels: scores of 2,048 × 16,384 take 67 MB, less than its largest tensor."""
+CHUNKS, MORE_CHUNKS = 8, 32
+"""At 1024² the VAE attends to 16,384 pixels: scores of 2,048 × 16,384 take 67 MB, less than its largest tensor. They
+grow faster than that, so that engines for more than 1536² have more."""
 
 
 def chunk_queries(graph: ir.Graph, chunks: int = CHUNKS) -> None:

@@ -23,7 +23,7 @@ from ....engine.folder.manifest import Segment as Part
 from ...bands.segment import Cut
 from ...bands.write import cut_graph
 from ...graph.activations import fit
-from .profiles import RANGES, Profile
+from .profiles import LARGEST, LATENT, RANGES, Profile, sampled_sides
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,18 +35,17 @@ if TYPE_CHECKING:
 _FILE = "segment_{:02}.engine"
 BAND_NUMBERS, SCORES = 1 << 23, 1 << 24
 """A band's widest value takes 16 MiB on the card, and there are about 310 calls for a picture of 1024 × 1024."""
-_SIDES = (8, 64, 128, 192)
-"""Of the latents, for which memory is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bands:
-    """Whose segments are built, for which GPU generations and by which library."""
+    """Whose segments are built, for which GPU generations and by which library, and up to how many pixels a side."""
 
     component: str
     spec: "ComponentSpec"
     architectures: tuple[str, ...]
     library: str
+    largest: int = LARGEST
 
 
 def write_bands(
@@ -76,8 +75,8 @@ def write_bands(
         program=BANDS_FILE,
         segments=tuple(Part(file=s.file, start=0, size=(out / s.file).stat().st_size) for s in program.segments),
         # Where most is kept, bands are at their highest, and what a call takes hardly grows with the picture.
-        activation=ActivationModel(terms={"1": max(map(_beside(program, out), _SIDES))}),
-        carried=_carried(order.spec, program),
+        activation=ActivationModel(terms={"1": max(map(_beside(program, out), sampled_sides(order.largest)))}),
+        carried=_carried(order.spec, program, sampled_sides(order.largest)),
     )
 
 
@@ -88,10 +87,10 @@ def cut_for_bands(master: "ir.Model") -> tuple[BandProgram, list[Cut]]:
     return replace(program, values={**program.values, program.input: given}), cuts
 
 
-def band_profiles(program: BandProgram, segment: Segment) -> dict[str, Profile]:
+def band_profiles(program: BandProgram, segment: Segment, largest: int = LARGEST) -> dict[str, Profile]:
     """Least, best and most shape of what a segment is given, over all sizes of a picture and of a band."""
-    sides = RANGES["height"]
-    least, best, most = (band_shapes(program, segment, s, s) for s in (sides.least, sides.best, sides.most))
+    sides, end = RANGES["height"], largest // LATENT
+    least, best, most = (band_shapes(program, segment, s, s) for s in (sides.least, min(sides.best, end), end))
     found: dict[str, Profile] = {}
     for name, shape in best.items():
         rows = len(shape) == 4  # which are few in a wide picture and many in a narrow one
@@ -99,7 +98,7 @@ def band_profiles(program: BandProgram, segment: Segment) -> dict[str, Profile]:
         beyond = next((read.above + read.halo for read in segment.reads if read.value == value), 0)
         scale = program.values[value].scale
         low = (*shape[:2], scale // program.scale(segment) + beyond, least[name][3]) if rows else least[name]
-        high = (*shape[:2], sides.most * scale + beyond, most[name][3]) if rows else most[name]
+        high = (*shape[:2], end * scale + beyond, most[name][3]) if rows else most[name]
         found[name] = (low, shape, high)
     return found
 
@@ -119,7 +118,7 @@ def _build(
         Order(
             component=f"{order.component} ({cut.segment.value})",
             onnx=beside / COMPILED_FILE,
-            profiles=band_profiles(program, cut.segment),
+            profiles=band_profiles(program, cut.segment, order.largest),
             architectures=order.architectures,
             engine=out / cut.segment.file,
             library=order.library,
@@ -161,10 +160,10 @@ def _bytes(program: BandProgram, name: str, shape: tuple[int, ...]) -> int:
     return int(item * prod(shape))
 
 
-def _carried(spec: "ComponentSpec", program: BandProgram) -> ActivationModel:
+def _carried(spec: "ComponentSpec", program: BandProgram, sides: tuple[int, ...]) -> ActivationModel:
     def measure(sizes: Mapping[str, int]) -> int:
         return stored_bytes(program, sizes["height"])
 
-    found = fit(spec, measure, samples={"batch": (1,), "side": _SIDES}, squares=False)
+    found = fit(spec, measure, samples={"batch": (1,), "side": sides}, squares=False)
     assert found is not None  # `measure` always tells
     return found

@@ -11,25 +11,24 @@ from ....engine.compiled.read import read_compiled
 from ....engine.folder.manifest import ActivationModel
 from ....engine.specs import ComponentSpec, TensorSpec
 from ...graph.activations import fit
-from .profiles import SINGLE
+from .profiles import LARGEST, LATENT, SINGLE, sampled_sides
 
 Shape = tuple[int, ...]
-# From the least to the most of the profiles, since memory is fixed up to some size and grows from there on.
-_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50, 1000), "side": (8, 64, 128, 192)}
-_LATENT = 8
-"""Pixels of the picture to one of the latents, in each direction."""
+_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50, 1000)}
 
 
-def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
+def working_memory(engine: Path, spec: ComponentSpec, largest: int = LARGEST) -> ActivationModel | None:
     """The program's arena and the outputs, fitted over the sizes of a call; None if the program cannot be read."""
     compiled = read_compiled(engine)
     if compiled is None:
         return None
 
-    return fitted_memory(spec, lambda shapes: arena_at(compiled, shapes))
+    return fitted_memory(spec, lambda shapes: arena_at(compiled, shapes), largest)
 
 
-def fitted_memory(spec: ComponentSpec, arena: Callable[[Mapping[str, Shape]], int | None]) -> ActivationModel | None:
+def fitted_memory(
+    spec: ComponentSpec, arena: Callable[[Mapping[str, Shape]], int | None], largest: int
+) -> ActivationModel | None:
     """The outputs and what `arena` tells for inputs of some shapes, fitted over the sizes of a call."""
 
     def measure(sizes: Mapping[str, int]) -> int | None:
@@ -38,10 +37,10 @@ def fitted_memory(spec: ComponentSpec, arena: Callable[[Mapping[str, Shape]], in
         return None if found is None else found + outputs
 
     single = {"batch": (1,)} if spec.role in SINGLE else {}
-    return fit(spec, measure, samples={**_SAMPLES, **single}, squares=False)
+    return fit(spec, measure, samples={**_SAMPLES, **single, "side": sampled_sides(largest)}, squares=False)
 
 
 def _shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> Shape:
-    pixels = {f"image_{side}": _LATENT * sizes[side] for side in ("height", "width") if side in sizes}
+    pixels = {f"image_{side}": LATENT * sizes[side] for side in ("height", "width") if side in sizes}
     known = {**sizes, **pixels}
     return tuple(dim if isinstance(dim, int) else known[dim] for dim in tensor.shape)

@@ -27,7 +27,7 @@ from ...quantize.formats import (
 from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, Lowered, quiet
 from .groups import ARCHITECTURES, ONLY, TOGETHER, TURING, Group, able, lacked, most
-from .profiles import profiles, ranges
+from .profiles import LARGEST, profiles, ranges
 
 __all__ = ["ARCHITECTURES", "RTX_TARGETS", "TOGETHER", "RtxTarget"]
 
@@ -89,9 +89,20 @@ class RtxTarget:
     band_bytes: int | None = 512 << 20
     """A VAE's half that takes more than so many bytes at `BAND_PIXELS` also gets engines for segments over bands; None:
     never. They are for one group of generations."""
+    largest: int = LARGEST
+    """Pixels of a picture's longest side."""
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = (*LIBRARIES, "tensorrt-rtx-cu12")
     library: TensorRTLibrary = RTX
+
+    @property
+    def described(self) -> str:
+        """See `Target`."""
+        return self.name if self.largest == LARGEST else f"{self.name}, for pictures up to {self.largest} pixels a side"
+
+    def sized(self, largest: int) -> Self:
+        """See `Target`."""
+        return replace(self, largest=largest)
 
     def suited(self, recipe: Recipe, configuration: object) -> Recipe:
         """As it is."""
@@ -139,7 +150,7 @@ class RtxTarget:
         uncut = None if most_bytes is None else model.clone()
         masters = [model, *(model.clone() for _ in self.others)]
         groups = (Group(architectures=able(self.architectures, quantization.recipe)), *self.others)
-        sizes = with_tokens(profiles(component, spec), spec, model.graph, quantization.attentions)
+        sizes = with_tokens(profiles(component, spec, self.largest), spec, model.graph, quantization.attentions)
         memory, architectures = [], {}
         for master, group in zip(masters, groups, strict=True):
             first = master is model
@@ -154,7 +165,7 @@ class RtxTarget:
                 engine=out / name,
                 library=self.library.extra,
             )
-            rewrite(master)
+            rewrite(master, self.largest)
             write_onnx(master, weights, numbers, beside)
             build_aside(order, tell)
             memory.append(self.memory(order.engine, spec) or activation_model(component, master, spec))
@@ -165,8 +176,9 @@ class RtxTarget:
         activation, streaming = most(memory), None
         if uncut is not None and most_bytes is not None and activation.bytes_at(BAND_PIXELS, batch=1) > most_bytes:
             parts = Bands(
-                component=component, spec=spec, architectures=groups[0].architectures, library=self.library.extra
-            )
+                component=component, spec=spec, architectures=groups[0].architectures, library=self.library.extra,
+                largest=self.largest,
+            )  # fmt: skip
             streaming = write_bands(parts, uncut, weights, quantization, out, aside, tell)
         return Lowered(
             activation=activation,
@@ -180,7 +192,7 @@ class RtxTarget:
         """The working memory of an engine that was built, or None where it does not tell."""
         from .memory import working_memory
 
-        return working_memory(engine, spec)
+        return working_memory(engine, spec, self.largest)
 
 
 def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quantization", folder: Path) -> None:
@@ -225,15 +237,15 @@ def without(lacking: Iterable[Format]) -> Mapping[Kind, frozenset[Format]]:
     return {kind: formats - {*lacking} for kind, formats in FORMATS.items()}
 
 
-def rewrite(model: "ir.Model") -> None:
-    """The passes, on a master without data."""
+def rewrite(model: "ir.Model", largest: int = LARGEST) -> None:
+    """The passes, on a master without data, for pictures of up to `largest` pixels a side."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    from .attention import chunk_queries
+    from .attention import CHUNKS, MORE_CHUNKS, chunk_queries
     from .group_norm import group_norm
 
     group_norm(model.graph)
-    chunk_queries(model.graph)
+    chunk_queries(model.graph, CHUNKS if largest <= LARGEST else MORE_CHUNKS)
     RemoveUnusedNodesPass()(model)  # what has only brought a norm's parameters into shape
 
 

@@ -11,7 +11,7 @@ from ....engine.specs import ComponentSpec
 from ..rtx.memory import Shape, fitted_memory
 
 
-def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
+def working_memory(engine: Path, spec: ComponentSpec, largest: int) -> ActivationModel | None:
     """What it asks for at some sizes, and the outputs, fitted; None where it takes one of the sizes not.
 
     Raises what opening an engine raises.
@@ -27,7 +27,7 @@ def working_memory(engine: Path, spec: ComponentSpec) -> ActivationModel | None:
 
     try:
         opened.load()
-        return fitted_memory(spec, arena)
+        return fitted_memory(spec, arena, largest)
     finally:
         opened.close()
         device.close()

@@ -73,4 +73,4 @@ class TensorRTTarget(RtxTarget):
         """See `RtxTarget.memory`."""
         from .memory import working_memory
 
-        return working_memory(engine, spec)
+        return working_memory(engine, spec, self.largest)

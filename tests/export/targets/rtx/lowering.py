@@ -15,7 +15,7 @@ from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
-from pocketxl.export.target import Lowered
+from pocketxl.export.target import Lowered, Target
 from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import fitted
 
@@ -47,7 +47,7 @@ def build(
     factory: Callable[[], nn.Module],
     spec: ComponentSpec,
     out: Path,
-    target: str = "rtx-sm89",
+    target: str | Target = "rtx-sm89",
     recipe: str = "fp16",
     known: Quantization | None = None,
 ) -> Built:
@@ -66,13 +66,14 @@ def lower_master(
     spec: ComponentSpec,
     module: nn.Module,
     out: Path,
-    target: str = "rtx-sm89",
+    target: str | Target = "rtx-sm89",
     recipe: str = "fp16",
     known: Quantization | None = None,
     **more: Any,
 ) -> Lowered:
     """A master through the target."""
     (out / "aside").mkdir()
-    known = known or Quantization(recipe=fitted(RECIPES[recipe], TARGETS[target]), role=spec.role)
+    chosen = TARGETS[target] if isinstance(target, str) else target
+    known = known or Quantization(recipe=fitted(RECIPES[recipe], chosen), role=spec.role)
     weights = StateDict(module.state_dict())
-    return TARGETS[target].lower(name, spec, model, weights, known, out, out / "aside", **more)
+    return chosen.lower(name, spec, model, weights, known, out, out / "aside", **more)

@@ -5,7 +5,7 @@ import pytest
 from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.engine.specs import Role
-from pocketxl.export.targets.rtx.profiles import profile, profiles
+from pocketxl.export.targets.rtx.profiles import profile, profiles, sampled_sides
 
 
 def test_profiles_follow_the_spec_s_symbols() -> None:
@@ -20,6 +20,17 @@ def test_a_component_that_is_called_with_one_row_is_built_for_one() -> None:
     assert profiles("vae_decoder", VaeArchitecture().decoder()) == {
         "latents": ((1, 4, 8, 8), (1, 4, 128, 128), (1, 4, 192, 192))
     }
+
+
+@pytest.mark.parametrize(("largest", "best", "most"), [(2048, 128, 256), (512, 64, 64)])
+def test_pictures_may_be_as_large_as_a_build_asks_for(largest: int, best: int, most: int) -> None:
+    shape = ("batch", 3, "image_height", "image_width")
+    assert profile("vae_encoder", Role.VAE_ENCODER, "image", shape, largest) == (
+        (1, 3, 64, 64),
+        (1, 3, 8 * best, 8 * best),
+        (1, 3, 8 * most, 8 * most),
+    )
+    assert sampled_sides(largest) == ((8, 64, 128, 256) if largest == 2048 else (8, 64))
 
 
 def test_a_symbol_without_a_range_is_named() -> None:

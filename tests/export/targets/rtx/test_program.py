@@ -17,7 +17,8 @@ from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.models.vae_encoder import VaeEncoder
-from pocketxl.export.targets.rtx.attention import CHUNKS
+from pocketxl.export.targets import sized_target
+from pocketxl.export.targets.rtx.attention import CHUNKS, MORE_CHUNKS
 from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.profiles import profiles
 from pocketxl.export.targets.rtx.target import ARCHITECTURES, COMPILED_FILE, TOGETHER
@@ -183,6 +184,23 @@ def test_the_vae_s_wide_attention_is_not_whole_in_memory(part: str, tmp_path: Pa
     arena = arena_at(made.compiled, {given.name: (1, int(given.shape[1]), side, side)})
     assert arena is not None
     assert pixels * pixels / CHUNKS < arena < 2 * pixels * pixels
+
+
+def test_an_engine_for_larger_pictures_says_what_they_take_and_cuts_attention_finer(tmp_path: Path) -> None:
+    """Scores of 256² pixels, in 32 chunks, have fewer numbers at a time than those of 192² in 8."""
+    from pocketxl.engine.architecture import VaeArchitecture
+
+    wide = VaeArchitecture(block_out_channels=(32, 264), layers_per_block=1, norm_num_groups=8)
+    target = sized_target("rtx-sm89", 2048)
+    made = build("vae_decoder", VaeDecoder(wide), lambda: VaeDecoder(wide), wide.decoder(), tmp_path, target)
+    assert made.lowered.ranges["height"] == made.lowered.ranges["width"] == (8, 256)
+    assert made.operators("Attention") == MORE_CHUNKS
+    pixels = 256 * 256
+    arena = arena_at(made.compiled, {"latents": (1, 4, 256, 256)})
+    assert arena is not None
+    assert pixels * pixels / MORE_CHUNKS < arena < 8 * pixels * pixels / MORE_CHUNKS
+    told = made.lowered.activation.bytes_at(64 * pixels, batch=1)
+    assert arena <= told <= 1.1 * arena
 
 
 def test_conditioner_and_vae_are_understood_too(tmp_path: Path) -> None:
