@@ -47,8 +47,8 @@ def footprint_of(entry: ComponentEntry, sizes: Sizes, pool: Pool) -> Footprint:
         weights, working = entry.weight_bytes, int(ARENA_GAPS * alive)
     else:
         weights, working = weights_of(entry), arena_bytes(2 * alive if _half(entry) else alive)
-        if role is not Role.CONDITIONER:
-            working += int(DEQUANTIZED_AHEAD * activation.dequantized_bytes)
+    if role is not Role.CONDITIONER:
+        working += int(DEQUANTIZED_AHEAD * activation.dequantized_bytes)
     return Footprint(pool=pool, weights=weights, working=working, retained=working if role is Role.UNET else 0)
 
 

@@ -235,3 +235,13 @@ def _fit(keys: list[str], samples: list[tuple[dict[str, int], int]]) -> Activati
     # Six digits are the same on every machine; the millionth more keeps them from rounding below a sample.
     terms = {keys[i]: float(f"{c * (1 + 1e-6):.6g}") for i, c in zip(used, raised, strict=True)}
     return ActivationModel(terms=terms)
+
+
+def dequantized_bytes(graph: "ir.Graph") -> int:
+    """Bytes of all weights that `DequantizeLinear` makes floats of, together."""
+    found = 0
+    for node in graph:
+        weight = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if weight is not None and weight.is_initializer() and weight.shape is not None:
+            found += 4 * math.prod(int(length) for length in weight.shape)
+    return found

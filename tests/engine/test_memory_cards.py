@@ -86,7 +86,10 @@ def test_what_the_engine_was_compiled_for_bounds_sizes_and_prompts(on_rtx: Pipel
     (found,) = on_cards(on_rtx.models, runners, workload, [Card(name="", memory=0, free=1 << 50)])
     assert found.largest == 768
     for changes, says in (
-        ({"height": 776}, "height is 776, this engine takes 64 to 768; choose another size, or build the engine with --largest"),
+        (
+            {"height": 776},
+            "height is 776, this engine takes 64 to 768; choose another size, or build .* with --largest",
+        ),
         ({"width": 1032}, "width is 1032, this engine takes 64 to 1024"),
         ({"prompt_tokens": (77, 231)}, "the prompt's tokens are 231, this engine takes 77 to 154; shorten the prompt"),
     ):

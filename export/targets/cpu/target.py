@@ -111,14 +111,14 @@ class CpuTarget(AnySize):
         from ....engine.folder.manifest import Streaming
         from ....engine.runners.ort import MODEL_FILE
         from ...bands.write import write_bands
-        from ...graph.activations import Outline
+        from ...graph.activations import Outline, dequantized_bytes
         from ...graph.master import attach
         from ...graph.patch_conv import expand_all
         from ...graph.segments import order_by_use, write_segments
         from ..onnx.openings import describe_openings, opened, save_opened, weighed
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
-        from .weight_only import dequantized_bytes, exact_threads
+        from .weight_only import exact_threads
 
         # Before the passes: ONNX's shape inference does not know the nodes of ONNX Runtime's own that they put in.
         scratch = patch_bytes(model.graph, quantization)
@@ -166,8 +166,8 @@ def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
     from ...graph.layers import MICROSOFT, MICROSOFT_VERSION
     from ...graph.split_linear import split_linear
     from ..onnx.attention_mha import attention_mha
+    from ..onnx.linear_groups import linear_groups
     from .conv_int8 import conv_int8
-    from .linear_groups import linear_groups
     from .linear_int8 import linear_int8
     from .linear_token import linear_token
     from .silu import silu

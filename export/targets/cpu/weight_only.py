@@ -5,8 +5,6 @@ purpose: ONNX Runtime turns it into `MatMulNBits`, which also quantizes the acti
 weight-only).
 """
 
-import math
-
 import onnx_ir as ir
 
 from ...graph.layers import MICROSOFT, Layer, add_initializer, layers_in, replace_layer
@@ -23,16 +21,6 @@ def weight_only(graph: ir.Graph, quantization: Quantization) -> None:
     for kind, rewrite in ((Kind.LINEAR, _linear), (Kind.CONV, _conv), (Kind.EMBEDDING, _embedding)):
         for layer in layers_in(graph, kind, W8, quantization):
             replace_layer(graph, layer, rewrite(graph, layer, quantization))
-
-
-def dequantized_bytes(graph: ir.Graph) -> int:
-    """Bytes of all weights that `DequantizeLinear` makes floats of, together."""
-    found = 0
-    for node in graph:
-        weight = node.inputs[0] if node.op_type == "DequantizeLinear" else None
-        if weight is not None and weight.is_initializer() and weight.shape is not None:
-            found += 4 * math.prod(int(length) for length in weight.shape)
-    return found
 
 
 def exact_threads(graph: ir.Graph) -> int | None:

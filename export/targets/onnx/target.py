@@ -5,12 +5,12 @@ the same on every one of them, so that an engine is good for all; which of them 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
-from ...quantize.formats import FLOAT16, Format, Kind
+from ...quantize.formats import FLOAT16, W4, W4_HALVES, W8, Format, Kind
 from ...quantize.recipes import Instead, Recipe
 from ...target import LIBRARIES, AnySize, Lowered, quiet
 from .files import save
@@ -41,9 +41,14 @@ class OnnxHalfTarget(AnySize):
     runs_here: bool = True
     reading: float = 1.0
     formats: Mapping[Kind, frozenset[Format]] = field(
-        default_factory=lambda: {kind: frozenset({FLOAT16}) for kind in Kind}
+        default_factory=lambda: {
+            **{kind: frozenset({FLOAT16}) for kind in Kind},
+            Kind.LINEAR: frozenset({FLOAT16, W8, W4_HALVES}),
+            Kind.CONV: frozenset({FLOAT16, W8}),
+        }
     )
-    instead: Instead = field(default_factory=dict)
+    # Scales of groups along a weight are newer than `OPSET`; for a product there is an operator of ONNX Runtime's own.
+    instead: Instead = field(default_factory=lambda: {Kind.LINEAR: {W4: W4_HALVES}, Kind.CONV: {W4: W8}})
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES
@@ -80,7 +85,7 @@ class OnnxHalfTarget(AnySize):
         Memory: the graph and one layer at a time.
         """
         from ....engine.companion import is_companions
-        from ...graph.activations import activation_model
+        from ...graph.activations import activation_model, dequantized_bytes
         from ...graph.master import attach
         from .openings import describe_openings, opened, save_opened, weighed
 
@@ -90,14 +95,20 @@ class OnnxHalfTarget(AnySize):
         attach(model, weights)
         open_models = {} if openings is None else opened(model, spec)
         for one in (model, *open_models.values()):
-            rewrite(component, one, spec)
+            rewrite(component, one, spec, quantization)
         save(model, out)
         sizes = save_opened(open_models, out)
-        return Lowered(activation=activation, openings=None if openings is None else weighed(openings, sizes))
+        return Lowered(
+            activation=replace(activation, dequantized_bytes=dequantized_bytes(model.graph)),
+            openings=None if openings is None else weighed(openings, sizes),
+        )
 
 
-def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:
-    """The passes, in their order. Raises `IncompatibleError` for an operator that is newer than `OPSET`."""
+def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec", quantization: "Quantization") -> None:
+    """The passes, in their order: formats first, while layers still look as the master wrote them.
+
+    Raises `IncompatibleError` for an operator that is newer than `OPSET`.
+    """
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -106,9 +117,14 @@ def rewrite(component: str, model: "ir.Model", spec: "ComponentSpec") -> None:
     from ...graph.layers import MICROSOFT, MICROSOFT_VERSION
     from .attention_causal import attention_causal
     from .attention_mha import attention_mha
+    from .linear_groups import linear_groups
+    from .weight_halves import weight_halves
 
     graph = model.graph
     graph.opset_imports[MICROSOFT] = MICROSOFT_VERSION
+    for lower in (linear_groups, weight_halves):
+        lower(graph, quantization)
+    RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
     fold_transpose(graph)
     if spec.role is Role.TEXT_ENCODER:
         _, tokens, width = spec.outputs[0].shape

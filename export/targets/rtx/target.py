@@ -204,16 +204,16 @@ def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quanti
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from ...graph.master import attach
+    from ..onnx.weight_halves import weight_halves
     from .edges import half_edges
     from .fp8 import fp8
     from .fp8_attention import fp8_attention, opened
     from .int8 import int8
     from .weight_groups import weight_groups
-    from .weight_only import weight_only
 
     attach(model, weights)
     attentions = fp8_attention(model.graph, quantization.attentions)
-    for rewrite_layers in (int8, fp8, weight_groups, weight_only):
+    for rewrite_layers in (int8, fp8, weight_groups, weight_halves):
         rewrite_layers(model.graph, quantization)
     RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
     try:

@@ -30,7 +30,7 @@ from pocketxl.export.targets.cpu.target import CpuTarget
     ("target", "recipes"),
     [
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
-        ("onnx-fp16", ("fp16",)),
+        ("onnx-fp16", ("fp16", "int8-weight", "int4-weight")),
         ("rtx", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),
         ("rtx-sm86", ("fp16", "int8", "int8-weight", "int4-weight")),
         ("rtx-sm121", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),
@@ -47,7 +47,7 @@ def test_every_target_can_do_its_own_default(target: Target) -> None:
 
 
 def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
-    missing = "linear w8a8_dynamic, linear w8, conv w8a8_static.*: choose one of fp16$"
+    missing = "linear w8a8_dynamic, conv w8a8_static.*: choose one of fp16, int8-weight, int4-weight$"
     with pytest.raises(RequestError, match=f"target onnx-fp16 cannot do recipe 'int8', which needs {missing}"):
         check(TARGETS["onnx-fp16"], RECIPES["int8"])
     with pytest.raises(RequestError, match=r"rtx-sm75 cannot .*, which needs linear w4_g64_zero, conv w4_g64_zero: "):

@@ -11,9 +11,9 @@ from torch import nn
 from pocketxl.export.graph.stored_weight import StoredWeight
 from pocketxl.export.quantize import rounding
 from pocketxl.export.quantize.formats import W4, W8, W8A8_DYNAMIC, W8A8_GROUP, Format, Kind
-from pocketxl.export.targets.cpu.linear_groups import linear_groups
 from pocketxl.export.targets.cpu.linear_int8 import linear_int8
 from pocketxl.export.targets.cpu.weight_groups import weight_groups
+from pocketxl.export.targets.onnx.linear_groups import linear_groups
 
 from .lowering import Single, all_as, image_spec, master_of, noise, token_spec
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from pocketxl.engine.specs import INT, ComponentSpec, Role, TensorSpec
+from pocketxl.export.graph.activations import dequantized_bytes
 from pocketxl.export.quantize.formats import W4, Kind
 from pocketxl.export.targets.cpu.weight_groups import weight_groups
-from pocketxl.export.targets.cpu.weight_only import dequantized_bytes
 
 from ....tolerances import MODEL_RELATIVE
 from .lowering import Single, all_as, answer, dequantized, image_spec, l2_error, master_of, noise, operators, run

@@ -14,17 +14,19 @@ from torch import nn
 
 from pocketxl.engine.folder.openings import files_of
 from pocketxl.engine.models.unet import UNet
-from pocketxl.engine.specs import ComponentSpec
+from pocketxl.engine.specs import ComponentSpec, Role
 from pocketxl.export.graph.master import export_master
 from pocketxl.export.graph.openings import ROWS
+from pocketxl.export.quantize.formats import Kind
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.targets.check import fitted
 from pocketxl.export.targets.onnx.target import OPSET, OnnxHalfTarget, rewrite
 
 from ....fixtures.networks import clip_pair, unet_pair, vae_pair
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import HALF_NETWORK_RELATIVE
-from ..cpu.lowering import l2_error, noise, session
+from ..cpu.lowering import dequantized, l2_error, noise, session
 
 SIZES = {"batch": 1, "tokens": 7, "steps": 3, "height": 8, "width": 8}
 Made = tuple[nn.Module, Callable[[], nn.Module], ComponentSpec]
@@ -50,7 +52,11 @@ def text_encoder() -> Made:
     return pair.ours, lambda: type(pair.ours)(pair.architecture), pair.architecture.component()
 
 
-def lower(made: Made, out: Path) -> dict[str, onnx.ModelProto]:
+def quantization(recipe: str, spec: ComponentSpec) -> Quantization:
+    return Quantization(recipe=fitted(RECIPES[recipe], OnnxHalfTarget()), role=spec.role)
+
+
+def lower(made: Made, out: Path, recipe: str = "fp16") -> dict[str, onnx.ModelProto]:
     module, factory, spec = made
     master = export_master("component", factory, spec, dtype=torch.float16)
     (out / "aside").mkdir()
@@ -59,7 +65,7 @@ def lower(made: Made, out: Path) -> dict[str, onnx.ModelProto]:
         spec,
         master,
         StateDict(module.state_dict()),
-        Quantization(recipe=RECIPES["fp16"], role=spec.role),
+        quantization(recipe, spec),
         out,
         out / "aside",
     )
@@ -83,7 +89,7 @@ def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 @pytest.mark.parametrize("component", [unet, conditioner, vae, text_encoder])
 def test_close_to_float32_with_operators_that_all_providers_have(component: Callable[[], Made], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module, _, spec = made = component()
+    module, _, _ = made = component()
     models = lower(made, tmp_path)
     model = models["model.onnx"]
     for one in models.values():
@@ -93,6 +99,15 @@ def test_close_to_float32_with_operators_that_all_providers_have(component: Call
         assert {node.op_type for node in nodes if node.domain} <= {"MultiHeadAttention"}
         # DirectML ignores a mask that is an attribute.
         assert not any(attribute.name == "unidirectional" for node in nodes for attribute in node.attribute)
+    is_close_to_float32(made, tmp_path)
+    weights = {name for name, parameter in module.named_parameters() if parameter.dim() > 1}
+    wide = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1}
+    assert not wide & weights, "half of their size"
+
+
+def is_close_to_float32(made: Made, folder: Path) -> None:
+    """What `folder` has gives what the module gives in float32, but for halves."""
+    spec = made[2]
     inputs = {
         tensor.name: np.arange(77)[None]
         if tensor.dtype == "int64"
@@ -100,14 +115,53 @@ def test_close_to_float32_with_operators_that_all_providers_have(component: Call
         for index, tensor in enumerate(spec.inputs)
     }
     names = [tensor.name for tensor in spec.outputs]
-    expected = export_and_run_float32(made, tmp_path / "float32", inputs, names)
-    actual = session(tmp_path / "model.onnx").run(names, inputs)
+    expected = export_and_run_float32(made, folder / "float32", inputs, names)
+    actual = session(folder / "model.onnx").run(names, inputs)
     for one, other in zip(actual, expected, strict=True):
         assert one.dtype == np.float32
-        assert 0 < l2_error(one, other) < HALF_NETWORK_RELATIVE
-    weights = {name for name, parameter in module.named_parameters() if parameter.dim() > 1}
-    wide = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1}
-    assert not wide & weights, "half of their size"
+        assert l2_error(one, other) < HALF_NETWORK_RELATIVE
+        assert not np.array_equal(one, other) or spec.role is Role.CONDITIONER
+
+
+@pytest.mark.parametrize("recipe", ["int8-weight", "int4-weight"])
+@pytest.mark.parametrize("component", [unet, conditioner, vae, text_encoder])
+def test_rounded_weights_stand_for_what_rounding_makes_of_them(
+    component: Callable[[], Made], recipe: str, tmp_path: Path
+) -> None:
+    """The network in float32 with those weights is the same but for halves; in open graphs they are the same too."""
+    torch.manual_seed(0)
+    module, factory, spec = made = component()
+    models = lower(made, tmp_path, recipe)
+    known, kinds = quantization(recipe, spec), dict(kinds_of(module))
+    stored: dict[str, torch.Tensor] = {}
+    for name, kind in kinds.items():
+        how = known.format(kind, name).weight
+        if how is not None and how.scaled:
+            halves = module.get_parameter(f"{name}.weight").half().float()  # as the master has them
+            stored[name] = torch.from_numpy(dequantized(halves, how)).float()
+    assert stored
+    with torch.no_grad():
+        for name, numbers in stored.items():
+            module.get_parameter(f"{name}.weight").copy_(numbers)
+    is_close_to_float32((module, factory, spec), tmp_path)
+    for one in models.values():
+        onnx.checker.check_model(one)
+        assert {o.domain: o.version for o in one.opset_import} == {"": OPSET, "com.microsoft": 1}
+        nodes = list(every_node(one.graph))
+        assert {node.op_type for node in nodes if node.domain} <= {"MultiHeadAttention", "MatMulNBits"}
+        products = sum(node.op_type == "MatMulNBits" for node in nodes)
+        rounded = sum(node.op_type == "DequantizeLinear" for node in nodes)
+        four = [name for name in stored if (how := known.format(kinds[name], name).weight) and how.bits == 4]
+        assert products <= len(four)
+        assert 0 < products + rounded <= len(stored), "the outermost level has some of them"
+        if one is models["model.onnx"]:
+            assert (products, rounded) == (len(four), len(stored) - len(four))
+
+
+def kinds_of(module: nn.Module) -> Iterator[tuple[str, Kind]]:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            yield name, Kind.LINEAR if isinstance(part, nn.Linear) else Kind.CONV
 
 
 def export_and_run_float32(
@@ -135,4 +189,4 @@ def test_an_operator_that_came_later_is_refused() -> None:
     attention = next(node for node in model.graph if node.op_type == "Attention")
     attention.attributes.add(AttrFloat32("softcap", 30.0))  # which MultiHeadAttention has not
     with pytest.raises(IncompatibleError, match=r"base/unet: .* is Attention, which opset 20 does not have"):
-        rewrite("base/unet", model, spec)
+        rewrite("base/unet", model, spec, quantization("fp16", spec))

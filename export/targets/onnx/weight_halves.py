@@ -1,9 +1,10 @@
 """int8 weights under half-precision arithmetic: `DequantizeLinear` in float32 → `Cast` → the layer.
 
-TensorRT for RTX dequantizes a matrix inside its product; a convolution's weight is written as halves by a kernel of its
-own before every call, so that only the file and the memory for weights are smaller. Scales stay float32: half precision
-has no numbers below 6e-8, and few bits below 6e-5, where scales of small channels are. Tables stay halves: the compiler
-takes int8 constants nowhere but before `DequantizeLinear`.
+ONNX Runtime writes the weight as halves before every call; its fusions of `DequantizeLinear` and `MatMul`, which round
+inputs too, do not see through the `Cast`. TensorRT for RTX dequantizes a matrix inside its product, and writes a
+convolution's weight as halves. Scales stay float32: half precision has no numbers below 6e-8, and few bits below 6e-5,
+where scales of small channels are. Tables stay halves: the compiler takes int8 constants nowhere but before
+`DequantizeLinear`.
 """
 
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from ...quantize.formats import W8, Kind
 from ...quantize.quantization import Quantization
 
 
-def weight_only(graph: ir.Graph, quantization: Quantization) -> None:
+def weight_halves(graph: ir.Graph, quantization: Quantization) -> None:
     """Rewrite every linear layer and convolution of the format `w8`."""
     for kind, rewrite in ((Kind.LINEAR, _linear), (Kind.CONV, _conv)):
         for layer in layers_in(graph, kind, W8, quantization):

@@ -1,9 +1,10 @@
 """Linear layers whose weights have a scale for some inputs: ONNX Runtime's `MatMulNBits`.
 
-With inputs in floats its kernels make floats of some columns at a time, never of a whole weight. With 8-bit inputs
-(`accuracy_level` 4) every token's inputs are rounded to int8 by their largest magnitude within each group, so an
-outlier costs its own group in its own token. Their sums are exact on every processor: where 16 bits would overflow
-(AVX2 without VNNI), even and odd bytes are added apart (MLAS, `sqnbitgemm_kernel_avx2_int8_blklen64.h`).
+Its providers for CUDA and DirectML have it too, in half precision. With inputs in floats a processor's kernels make
+floats of some columns at a time, never of a whole weight. With 8-bit inputs (`accuracy_level` 4) every token's inputs
+are rounded to int8 by their largest magnitude within each group, so an outlier costs its own group in its own token.
+Their sums are exact on every processor: where 16 bits would overflow (AVX2 without VNNI), even and odd bytes are added
+apart (MLAS, `sqnbitgemm_kernel_avx2_int8_blklen64.h`).
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ MIDDLE = 128
 
 
 def linear_groups(graph: ir.Graph, quantization: Quantization) -> None:
-    """Rewrite every linear layer whose weight has groups: `w8a8` with groups, `w4` and `w4a8`."""
+    """Rewrite every linear layer whose weight has groups: `w8a8` with groups, `w4`, `w4a8` and `W4_HALVES`."""
     for layer in find_layers(graph):
         if layer.kind is Kind.LINEAR:
             format = quantization.format(Kind.LINEAR, layer.name)
@@ -32,7 +33,7 @@ def linear_groups(graph: ir.Graph, quantization: Quantization) -> None:
 def _product(graph: ir.Graph, layer: Layer, format: Format, quantization: Quantization) -> ir.Node:
     assert format.weight is not None
     weight = StoredWeight.of(layer, format.weight, quantization)
-    inputs = [layer.input, add_initializer(graph, _blocks(weight)), add_initializer(graph, weight.scale())]
+    inputs = [layer.input, add_initializer(graph, _blocks(weight)), add_initializer(graph, _scale(weight))]
     zeros = add_initializer(graph, _zero_points(weight)) if format.weight.zero else None
     out, width = weight.shape
     return ir.node(
@@ -62,6 +63,14 @@ def _blocks(weight: StoredWeight) -> ir.LazyTensor:
         return _packed(numbers, weight.how.bits).reshape(shape)
 
     return weight.tensor("blocks", ir.DataType.UINT8, shape, compute)
+
+
+def _scale(weight: StoredWeight) -> ir.LazyTensor:
+    """`[out, groups]`, in the floats that the layer computes in."""
+    if weight.how.scale_bits == 32:
+        return weight.scale()
+    shape = (weight.shape[0], weight.groups)
+    return weight.tensor("scale", ir.DataType.FLOAT16, shape, lambda: weight.rounded().scale.astype(np.float16))
 
 
 def _zero_points(weight: StoredWeight) -> ir.LazyTensor:

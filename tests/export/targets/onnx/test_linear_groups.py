@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from pocketxl.export.graph.activations import dequantized_bytes
 from pocketxl.export.quantize.formats import W4, W4A8, W8A8_GROUP, Activation, Format, Kind, Weight
-from pocketxl.export.targets.cpu.linear_groups import linear_groups
 from pocketxl.export.targets.cpu.linear_int8 import int8_bytes
-from pocketxl.export.targets.cpu.weight_only import dequantized_bytes, exact_threads
+from pocketxl.export.targets.cpu.weight_only import exact_threads
+from pocketxl.export.targets.onnx.linear_groups import linear_groups
 
 from ....tolerances import INT8_KERNEL_RELATIVE, MODEL_RELATIVE
-from .lowering import Single, all_as, answer, dequantized, l2_error, master_of, noise, operators, run, token_spec
+from ..cpu.lowering import Single, all_as, answer, dequantized, l2_error, master_of, noise, operators, run, token_spec
 
 FORMATS = {"w8a8": W8A8_GROUP, "w4": W4, "w4a8": W4A8}
 SHORT = Weight(bits=4, granularity="group", group=16)
