@@ -4,8 +4,8 @@ The bundled `int8` engine against one in float32 of the same checkpoints, pictur
 that people put beside an engine. `psnr_db` is of all pictures' mean squared error; `lost_db` is how much less than
 plain; `changed_db` is how far the float32 pictures are from the plain ones, lest nothing was added. There is no trained
 ControlNet or adapter for the miniature: the ControlNet is the U-Net's own way down with random last convolutions, the
-T2I adapter is random, the wide LoRA random pairs on all attention layers; the narrow LoRA is the trained one that is
-bundled.
+T2I adapter, the IP-Adapter and its image encoder are random, the wide LoRA random pairs on all attention layers; the
+narrow LoRA is the trained one that is bundled.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.export.build import build
 from pocketxl.export.companions.controlnet import build_controlnet
+from pocketxl.export.companions.ip_adapter import build_ip_adapter
 from pocketxl.export.companions.t2i_adapter import build_t2i_adapter
 from pocketxl.export.miniature.sample import CONTACT_SHEET
 
@@ -78,6 +79,7 @@ def _pictures(work: Path, recipe: str, count: int, given: Mapping[str, Any]) -> 
     beside: dict[str, Any] = {
         "controlnets": {"net": _controlnet(work, recipe)},
         "t2i_adapters": {"adapter": _t2i_adapter(work, recipe)},
+        "ip_adapter": _ip_adapter(work, recipe),
     }
     with Pipeline.load(engine, threads=1, **beside) as pipe:
 
@@ -96,6 +98,8 @@ def _pictures(work: Path, recipe: str, count: int, given: Mapping[str, Any]) -> 
             "lora_random_rank_8": made(loras={given["wide"]: 0.8}),
             "controlnet": made(**control),
             "t2i_adapter": made(adapter_image=picture, adapter_preprocess="canny"),
+            "ip_adapter": made(ip_adapter_image=picture, ip_adapter_scale=0.6),
+            "kept_features_2": made(deep_cache=2),
             "kept_features_3": made(deep_cache=3),
             "image_to_image": made(image=picture, strength=0.6),
             "inpainting": made(image=picture, mask_image=mask, strength=0.9),
@@ -142,11 +146,50 @@ def _t2i_adapter(work: Path, recipe: str) -> Path:
 
         torch.manual_seed(0)
         widths = json.loads((WEIGHTS / "base" / "unet" / "config.json").read_bytes())["block_out_channels"]
-        T2IAdapter(
+        adapter = T2IAdapter(
             in_channels=3, channels=[*widths, widths[-1]], downscale_factor=16, adapter_type="full_adapter_xl"
-        ).save_pretrained(source)
+        )
+        for module in adapter.modules():  # what it begins with hardly changes a picture
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.normal_(module.weight, std=1.4 * module.weight[0].numel() ** -0.5)
+        adapter.save_pretrained(source)
     if not folder.exists():
         build_t2i_adapter(source, folder, base=WEIGHTS / "base", recipe=recipe)
+    return folder
+
+
+def _ip_adapter(work: Path, recipe: str) -> Path:
+    """Its folder, built for this recipe: a plain one, for an encoder of pictures of 32 × 32 pixels."""
+    source, encoder, folder = work / "ip-adapter.safetensors", work / "image-encoder", work / f"ip-adapter-{recipe}"
+    if not source.exists():
+        import torch
+        from diffusers import UNet2DConditionModel
+        from safetensors.torch import save_file
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel.from_pretrained(WEIGHTS / "base" / "unet")
+        text, tokens, width = int(unet.config.cross_attention_dim), 4, 48
+        tensors = {
+            "image_proj.proj.weight": torch.randn(tokens * text, width) / width**0.5,
+            "image_proj.proj.bias": torch.zeros(tokens * text),
+            "image_proj.norm.weight": torch.ones(text),
+            "image_proj.norm.bias": torch.zeros(text),
+        }
+        crossing = [name.removesuffix(".processor") for name in unet.attn_processors if "attn2" in name]
+        for index, name in enumerate(crossing):
+            channels = unet.get_submodule(name).to_k.weight.shape[0]
+            for part, size in (("k", 1), ("v", 3)):  # as much as changes a picture without destroying it
+                weight = size * torch.randn(channels, text) / text**0.5
+                tensors[f"ip_adapter.{2 * index + 1}.to_{part}_ip.weight"] = weight
+        config = CLIPVisionConfig(
+            hidden_size=64, intermediate_size=96, projection_dim=width, num_hidden_layers=3, num_attention_heads=2,
+            image_size=32, patch_size=8,
+        )  # fmt: skip
+        CLIPVisionModelWithProjection(config).save_pretrained(encoder)
+        save_file(tensors, source)
+    if not folder.exists():
+        build_ip_adapter(source, folder, image_encoder=encoder, base=WEIGHTS / "base", recipe=recipe)
     return folder
 
 

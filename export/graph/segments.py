@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ...engine.errors import StorageError
 from ...engine.folder.manifest import Segment
 from ...engine.runners.ort import MODEL_FILE
+from .ranks import ranks_of
 
 if TYPE_CHECKING:
     import onnx
@@ -82,6 +83,11 @@ class _Graph:
         self.edge = {value.name: value for value in (*model.graph.input, *model.graph.output)}
         self.types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
         self.made = {name: at for at, node in enumerate(self.nodes) for name in node.output if name}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """How many sides values have, where that is known."""
+        return ranks_of(self.model.graph)
 
     @cached_property
     def again(self) -> frozenset[int]:
@@ -182,7 +188,14 @@ class _Graph:
     def _value(self, name: str) -> "onnx.ValueInfoProto":
         import onnx
 
-        return self.edge.get(name) or onnx.helper.make_tensor_value_info(name, self.types[name], None)
+        found: onnx.ValueInfoProto | None = self.edge.get(name)
+        if found is not None:
+            return found
+        # The rank too: of a shape of nothing known ONNX Runtime's inference makes one without sides, which `Resize`
+        # then refuses as sizes.
+        shape = [None] * self.ranks[name] if name in self.ranks else None
+        value: onnx.ValueInfoProto = onnx.helper.make_tensor_value_info(name, self.types[name], shape)
+        return value
 
 
 def _external(tensor: "onnx.TensorProto") -> dict[str, str]:

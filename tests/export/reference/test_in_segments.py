@@ -2,10 +2,12 @@
 
 import gc
 import weakref
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.runners.ort_session import open_session
 from pocketxl.engine.specs import Arrays
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.graph.segments import _Graph
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference import in_segments
@@ -79,6 +82,22 @@ def test_the_answers_are_those_of_the_whole(
     for one, (made, wanted) in enumerate(zip(found, expected, strict=True)):
         assert set(made) == {"prediction"}, one
         assert l2_error(made["prediction"], wanted) < STAND_IN_IN_SEGMENTS
+
+
+def test_wherever_it_is_cut_each_part_can_be_opened(pair: UNetPair, tmp_path: Path) -> None:
+    """A full-size U-Net in halves was cut so that an upsampling took sizes from a skip of which nothing was told."""
+    graph = _Graph(onnx.load(written(pair, "fp16", tmp_path) / "model.onnx", load_external_data=False))
+    ends = [0, *(at + 1 for at, node in enumerate(graph.nodes) if graph._sum(at, node)), len(graph.nodes)]
+    larger = [at for at, node in enumerate(graph.nodes) if node.op_type == "Resize"]
+    parts = [
+        (start, end)
+        for start, end in combinations(ends, 2)
+        if end - start < 300 and any(start <= at < end for at in larger)
+    ]
+    assert len(parts) > 100
+    for start, end in np.random.default_rng(0).permutation(parts)[:40]:
+        (tmp_path / "part.onnx").write_bytes(graph.part(int(start), int(end)).SerializeToString())
+        session(tmp_path / "part.onnx")
 
 
 def test_a_small_network_is_run_as_it_is(pair: UNetPair, tmp_path: Path) -> None:
