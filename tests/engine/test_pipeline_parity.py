@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.pipeline import Pipeline
-from pocketxl.engine.sampling.samplers.table import SAMPLERS
 
 from ..fixtures.schedulers import PAIRS
 from ..tolerances import PICTURE_MEAN
@@ -26,22 +25,27 @@ SHAPES = list(product(("base", "refiner"), SIZES, (1, 3)))
 
 
 def cases() -> list[Any]:
-    """Every pair with every shape. Two of each sampler are not slow: opposite corners, and with another schedule."""
-    pairs = {name: [pair for pair in PAIRS if pair[0] == name] for name in SAMPLERS}
-    quick = set()
-    for turn, own in enumerate(filter(None, pairs.values())):  # diffusers has no twin of some
-        corner = SHAPES[turn % len(SHAPES)]
-        opposite = SHAPES[-1 - turn % len(SHAPES)]
-        quick |= {(own[0], corner), (own[1 + turn % 3 if len(own) > 3 else -1], opposite)}
-    return [
-        pytest.param(
-            *pair,
-            *shape,
-            id="-".join(map(str, (*pair, *shape))),
-            marks=() if (pair, shape) in quick else pytest.mark.slow,
-        )
-        for pair, shape in product(PAIRS, SHAPES)
-    ]
+    """Every pair with two opposite shapes, which turn from pair to pair; of each sampler one pair is not slow."""
+    found, seen = [], set()
+    for turn, pair in enumerate(PAIRS):
+        for shape in (SHAPES[turn % len(SHAPES)], SHAPES[-1 - turn % len(SHAPES)]):
+            quick = pair[0] not in seen
+            found.append(
+                pytest.param(
+                    *pair, *shape, id="-".join(map(str, (*pair, *shape))), marks=() if quick else pytest.mark.slow
+                )
+            )
+        seen.add(pair[0])
+    return found
+
+
+def test_every_sampler_meets_every_side_of_a_shape() -> None:
+    """What turns comes around to all of them: alone and with the refiner, both sizes, one picture and several."""
+    met: dict[str, set[Any]] = {}
+    for case in cases():
+        sampler, _, *shape = case.values
+        met.setdefault(sampler, set()).update(shape)
+    assert all(sides == {"base", "refiner", *SIZES, 1, 3} for sides in met.values())
 
 
 def starting_latents(images: int, height: int, width: int) -> np.ndarray:
