@@ -181,7 +181,7 @@ def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | N
     def reference() -> Reference:  # made when the first component or the gate needs it
         return reference_of(job, space.reference, progress)
 
-    lowering, components = Lowering(job, reference, threads), job.assembly.components
+    lowering, components = Lowering(job, reference, threads, space.smoothing), job.assembly.components
     tokenizers = {
         name: tuple(space.write(f"{name}/{file}", content) for file, content in sorted(files.items()))
         for name, files in ({} if job.assembly.companion else job.tokenizer_files).items()

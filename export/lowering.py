@@ -17,9 +17,10 @@ from ..engine.folder.durable import write_durably
 from ..engine.folder.samples import Sample
 from ..engine.specs import Role
 from .components import Component
-from .job import Job, possible_recipes
+from .job import Job, possible_recipes, reference_key
 from .keep import heads_of, layers_of
 from .progress import Counted
+from .publish.keys import digest_of
 from .quantize.calibration import Calibration, LayerStatistics
 from .quantize.choose import Layer, Measured, choose, measure_layers
 from .quantize.formats import KEEP, Format, Kind
@@ -33,6 +34,7 @@ from .reference import measure
 from .reference.gate import check_range, gate
 from .reference.rescaled import key_value_factors, rescaled
 from .reference.run import Reference
+from .reference.store import ReferenceStore
 from .target import FACTS, Lowered
 
 _ATTEMPTS = 4
@@ -50,11 +52,12 @@ _IN_HALF_RANGE = (Role.VAE_DECODER, Role.VAE_ENCODER)
 class Lowering:
     """What the components of one build have in common."""
 
-    def __init__(self, job: Job, reference: Callable[[], Reference], threads: int | None) -> None:
-        """`reference` is asked when it is needed first."""
+    def __init__(self, job: Job, reference: Callable[[], Reference], threads: int | None, kept: Path) -> None:
+        """`reference` is asked when it is needed first. `kept`: a folder for what a build that goes on asks again."""
         self._job = job
         self._reference = reference
         self._threads = threads
+        self._kept = kept
         self._goals: dict[str, float] = {}
         self._smoothing = cache(self._find_smoothing)
         self._half_range = cache(self._find_half_range)
@@ -220,8 +223,15 @@ class Lowering:
         for component in related:
             for name, kind in layers_of(component).items():
                 formats[name] = recipes[component.name].format(component.spec.role, kind, name)
+        key = digest_of([reference_key(self._job), {name: str(format) for name, format in formats.items()}])
+        store = ReferenceStore(self._kept / source, key)
+        kept = store.read_arrays("factors")
+        if kept is not None:  # a full-size U-Net's takes minutes
+            return Smoothing(rows=kept.get("rows", {}), columns=kept.get("columns", {}))
         seen = Calibration.over(self._reference().calibration[c.name] for c in related)
-        return find_smoothing(related[0].part, seen, lambda name: formats.get(name, KEEP))
+        found = find_smoothing(related[0].part, seen, lambda name: formats.get(name, KEEP))
+        store.write_arrays("factors", rows=found.rows, columns=found.columns)
+        return found
 
     def _formats(self, component: Component, numbers: Quantization) -> dict[str, tuple[str, ...]]:
         """Format → the layers that have it, sorted."""

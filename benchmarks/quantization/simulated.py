@@ -100,8 +100,8 @@ def _open(mix: Mix) -> Callable[[Case], Opened]:
         )
         with tempfile.TemporaryDirectory() as work:
             lowering = _lowering(job, Path(work))
-        runners = torch_runners(case.components)
-        size = sum(_round(lowering, job, name, runner, mix.error) for name, runner in runners.items())
+            runners = torch_runners(case.components)
+            size = sum(_round(lowering, job, name, runner, mix.error) for name, runner in runners.items())
         return Opened(runners=runners, size_bytes=int(size))
 
     return open_mix
@@ -125,7 +125,7 @@ def _lowering(job: Job, work: Path) -> Lowering:
     reference = run_reference(
         models_of(job.assembly), tokenizers_of(job), job.assembly, job.recipe.calibration, job.size, store, Silent()
     )
-    return Lowering(job, lambda: reference, None)
+    return Lowering(job, lambda: reference, None, work / "smoothing")
 
 
 def _round(lowering: Lowering, job: Job, name: str, runner: TorchRunner, error: float | None) -> float:

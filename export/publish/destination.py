@@ -72,10 +72,10 @@ def clear(destination: Path) -> None:
     """Remove the work, but not the lock, which is its holder's to remove."""
     work = work_folder(destination)
     (work / STATE_FILE).unlink(missing_ok=True)  # first: without it the rest counts for nothing
-    for name in ("engine", "aside", "reference", "gate", "replaced"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    for path in work.iterdir():
-        if path.name != "lock":
+    for path in list(work.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "lock":
             path.unlink()
 
 

@@ -5,6 +5,7 @@ Everything is made in one hidden sibling of the destination, whose name is stabl
     .{name}.building/lock         held while a builder lives
     .{name}.building/state.json   finished components: key, files with hashes, facts
     .{name}.building/reference/   what the unquantized run has left so far
+    .{name}.building/smoothing/   the factors that were found then
     .{name}.building/gate/        and the gate
     .{name}.building/engine/      the folder to be
     .{name}.building/aside/       what a component needs while it is made, and the engine does not
@@ -74,6 +75,11 @@ class Workspace:
     def reference(self) -> Path:
         """Where the reference run keeps its results for the next build, should this one be killed."""
         return self._work / "reference"
+
+    @property
+    def smoothing(self) -> Path:
+        """Where the factors of smoothing are kept for it, which components that are finished are asked for again."""
+        return self._work / "smoothing"
 
     @property
     def gate(self) -> Path:

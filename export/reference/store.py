@@ -107,6 +107,17 @@ class ReferenceStore:
         arrays = _joined(output=call.outputs, seen=call.calibration.to_arrays())
         self._write(f"{index}.{number}", arrays, component=call.component)
 
+    def read_arrays(self, name: str) -> dict[str, dict[str, np.ndarray]] | None:
+        """Groups of arrays that were kept under a name, or None: absent, of another build, or damaged."""
+        found = self._read(name)
+        if found is None:
+            return None
+        return {group: _split(found[1], group) for group in dict.fromkeys(key.split("|")[0] for key in found[1])}
+
+    def write_arrays(self, name: str, **groups: Arrays) -> None:
+        """Keep them."""
+        self._write(name, _joined(**groups))
+
     def calls(self, index: int) -> int:
         """How many calls of prompt `index` are kept."""
         return next(number for number in count() if self._read(f"{index}.{number}") is None)

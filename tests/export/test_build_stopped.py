@@ -138,6 +138,40 @@ def test_a_killed_build_does_not_pay_twice_for_the_reference_run(
     assert not (tmp_path / ".again.building").exists()
 
 
+def test_a_killed_build_does_not_look_for_smoothing_twice(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of components that are finished it is asked for once more, for the samples that an engine carries."""
+    from pocketxl.export import lowering
+    from pocketxl.export.quantize.smoothing import find_smoothing
+    from pocketxl.export.reference import gate
+
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    found: list[int] = []
+
+    def noted(*arguments: Any) -> Any:
+        made = find_smoothing(*arguments)
+        found.append(len(made.rows))
+        return made
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lowering, "find_smoothing", noted)
+    build(tiny_folders["base"], whole, recipe="int8")
+    assert len(found) > 1
+    assert any(found), "some have factors"
+    once = len(found)
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "check_pictures", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(tiny_folders["base"], again, recipe="int8")
+    assert len(found) == 2 * once
+    monkeypatch.setattr(lowering, "find_smoothing", lambda *_: pytest.fail("looked for again"))
+    build(tiny_folders["base"], again, recipe="int8")
+    assert files(again) == files(whole)
+
+
 def test_a_build_stopped_in_its_gate_does_not_measure_twice(
     engine: Path, tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
