@@ -48,6 +48,12 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> BandsRunner:
     return BandsRunner(folder, "vae_decoder", entry, OrtDevice(threads=1))
 
 
+@pytest.fixture(scope="module")
+def two_lanes(runner: BandsRunner) -> BandsRunner:
+    """The same component with two threads, so that two bands are under way at a time."""
+    return BandsRunner(runner._folder, "vae_decoder", runner._entry, OrtDevice(threads=2))
+
+
 def latents(side: int) -> dict[str, np.ndarray]:
     return {"latents": np.ones((1, 4, side, side), np.float32)}
 
@@ -60,6 +66,12 @@ def test_it_says_what_it_takes_without_loading_anything(runner: BandsRunner) -> 
 
 
 def test_it_is_ended_in_its_middle_and_goes_on(runner: BandsRunner) -> None:
+    is_ended_and_goes_on(runner)
+    runner.release()
+    assert not runner.loaded
+
+
+def is_ended_and_goes_on(runner: BandsRunner) -> None:
     before = np.asarray(runner(latents(4))["image"])
     token = threading.Event()
     timer = threading.Timer(0.2, token.set)
@@ -67,8 +79,17 @@ def test_it_is_ended_in_its_middle_and_goes_on(runner: BandsRunner) -> None:
     with Ending(token).in_effect(), pytest.raises(Ended):
         runner(latents(160))
     assert np.array_equal(runner(latents(4))["image"], before)
-    runner.release()
-    assert not runner.loaded
+
+
+def test_bands_side_by_side_give_the_same_picture(runner: BandsRunner, two_lanes: BandsRunner) -> None:
+    given = {"latents": np.random.default_rng(3).standard_normal((2, 4, 96, 40), dtype=np.float32)}
+    assert (runner.lanes, runner.threads, two_lanes.lanes, two_lanes.threads) == (1, 1, 2, 1)
+    alone, beside = (one(given)["image"] for one in (runner, two_lanes))
+    assert np.asarray(beside) == pytest.approx(np.asarray(alone), rel=1e-5, abs=1e-5)
+
+
+def test_bands_side_by_side_are_ended_in_their_middle_and_go_on(two_lanes: BandsRunner) -> None:
+    is_ended_and_goes_on(two_lanes)
 
 
 def test_other_inputs_are_refused_by_name(runner: BandsRunner) -> None:
