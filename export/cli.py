@@ -56,7 +56,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--largest",
         type=int,
         metavar="PIXELS",
-        help="longest side of a picture, for rtx and tensorrt, up to 2048 (default: 1536; other targets take any size)",
+        help="longest side of a picture, for rtx and tensorrt, 1536 (default) to 2048; other targets take any size",
     )
     add_build_options(parser, "base/unet:conv_in")
     add_calibration(parser)

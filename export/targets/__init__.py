@@ -5,6 +5,7 @@ from ..target import Target
 from .cpu.target import CpuTarget
 from .cuda.target import CUDA_TARGETS
 from .onnx.target import OnnxHalfTarget
+from .rtx.profiles import LARGEST
 from .rtx.target import RTX_TARGETS
 from .tensorrt.target import TensorRTTarget
 
@@ -20,22 +21,21 @@ def find_target(name: str) -> Target:
         raise RequestError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}") from None
 
 
-LARGEST_STEP, LARGEST_MOST = 64, 2048
-"""What a largest picture may be a multiple of, and how large; beyond it a VAE's tensors have more numbers than
-TensorRT counts (2³¹)."""
+SIZES = range(LARGEST, 2048 + 1, 64)
+"""What a largest picture may be. Fewer pixels than by itself would save nothing; at 2048² the widest tensor of SDXL's
+VAE has 2³⁰ numbers, half of what TensorRT counts, and more was not tried."""
 
 
 def sized_target(name: str, largest: int | None) -> Target:
-    """The target of that name for pictures of up to `largest` pixels a side (None: what it has by itself).
+    """The target of that name for pictures of up to `largest` pixels a side (None: as many as it takes by itself).
 
     Raises `RequestError` for a name or size that is none.
     """
     target = find_target(name)
     if largest is None:
         return target
-    if not isinstance(largest, int) or largest not in range(LARGEST_STEP, LARGEST_MOST + 1, LARGEST_STEP):
+    if not isinstance(largest, int) or largest not in SIZES:
         raise RequestError(
-            f"largest is {largest!r}; it must be a multiple of {LARGEST_STEP} from {LARGEST_STEP} to "
-            f"{LARGEST_MOST} pixels"
+            f"largest is {largest!r}; it must be a multiple of {SIZES.step} from {SIZES[0]} to {SIZES[-1]} pixels"
         )
     return target.sized(largest)

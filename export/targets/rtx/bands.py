@@ -90,7 +90,7 @@ def cut_for_bands(master: "ir.Model") -> tuple[BandProgram, list[Cut]]:
 def band_profiles(program: BandProgram, segment: Segment, largest: int = LARGEST) -> dict[str, Profile]:
     """Least, best and most shape of what a segment is given, over all sizes of a picture and of a band."""
     sides, end = RANGES["height"], largest // LATENT
-    least, best, most = (band_shapes(program, segment, s, s) for s in (sides.least, min(sides.best, end), end))
+    least, best, most = (band_shapes(program, segment, s, s) for s in (sides.least, sides.best, end))
     found: dict[str, Profile] = {}
     for name, shape in best.items():
         rows = len(shape) == 4  # which are few in a wide picture and many in a narrow one

@@ -39,7 +39,7 @@ RANGES = {
 LATENT = 8
 """Pixels of the picture to one of the latents, in each direction."""
 LARGEST = LATENT * RANGES["height"].most
-"""Pixels of a picture's longest side, unless a build asks for more or less."""
+"""Pixels of a picture's longest side, unless a build asks for more."""
 _SIDES = ("height", "width")
 _ALONE = Range(least=1, best=1, most=1)
 SINGLE = (Role.VAE_DECODER, Role.VAE_ENCODER, Role.TINY_DECODER)
@@ -55,8 +55,7 @@ def range_of(role: Role, symbol: str, largest: int = LARGEST) -> Range | None:
     found = RANGES.get(side)
     if found is None or side not in _SIDES:
         return found if side == symbol else None
-    most = largest // LATENT
-    return Range(least=found.least * pixels, best=min(found.best, most) * pixels, most=most * pixels)
+    return Range(least=found.least * pixels, best=found.best * pixels, most=largest // LATENT * pixels)
 
 
 def ranges(spec: ComponentSpec, sizes: Mapping[str, Profile]) -> dict[str, tuple[int, ...]]:
@@ -94,4 +93,4 @@ def profiles(component: str, spec: ComponentSpec, largest: int = LARGEST) -> dic
 
 def sampled_sides(largest: int) -> tuple[int, ...]:
     """Of the latents, for which memory is told: from the least to the most, as it is fixed up to some size."""
-    return tuple(sorted({8, 64, min(128, largest // LATENT), largest // LATENT}))
+    return (8, 64, 128, largest // LATENT)

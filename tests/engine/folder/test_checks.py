@@ -303,7 +303,7 @@ def test_mutations_are_refused_or_harmless(tmp_path: Path) -> None:
             outcomes.append(outcome_of(folder, picture if seed % 4 == 0 else None, places))
         except Exception as error:
             raise AssertionError(f"seed {seed}: {places}") from error
-        assert time.process_time() - begun < 5, f"seed {seed}: {places}"
+        assert time.process_time() - begun < 60, f"seed {seed}: {places}"
     assert set(outcomes) <= {"IntegrityError", "IncompatibleError", "NumericError", "opened", "pictured"}
     assert outcomes.count("IntegrityError") > 100
     assert outcomes.count("pictured") > 3

@@ -24,7 +24,7 @@ from ...fixtures.original_layout import write_shards
 
 COUNT = int(os.environ.get("POCKETXL_MUTATIONS", "300"))
 SEED = int(os.environ.get("POCKETXL_MUTATIONS_SEED", "0"))
-MOST_SECONDS, MOST_BYTES = 5.0, 500 << 20
+MOST_SECONDS, MOST_BYTES = 60.0, 500 << 20  # what hangs, on any machine
 ALLOWED = (IncompatibleError, IntegrityError)
 
 
