@@ -187,3 +187,10 @@ STAND_IN_IN_SEGMENTS = 2e-3
 # A picture enlarged in tiles against the network on the whole of it, in steps of 1/255: what rounds the other way where
 # a tile is not the picture. Measured 1; tiles without what they share are off by dozens at the cut.
 SEAM = 1
+
+# OpenVINO beside the same whole numbers in float32, relative to how much a channel's outputs differ from each other:
+# scales are joined into one multiplication behind the sums (measured: 3e-7 to 2e-5).
+OPENVINO_PRODUCT_RELATIVE = 1e-4
+
+# A U-Net of OpenVINO in floats, beside the module: bfloat16 where a processor multiplies it (measured: 0.9 %).
+OPENVINO_UNET_RELATIVE = 0.03

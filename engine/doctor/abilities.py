@@ -16,6 +16,7 @@ from .packages import Package, packages
 NEEDS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "cpu": {"run": ("cpu",), "build": ("export",)},
     "onnx-fp16": {"run": ("cpu",), "build": ("export",)},
+    "openvino": {"run": ("openvino",), "build": ("export", "openvino")},
     "rtx": {"run": ("rtx",), "build": ("export", "rtx")},
     "tensorrt": {"run": ("tensorrt",), "build": ("export", "tensorrt")},
     "cuda": {"run": ("cpu",), "build": ("export", "cuda")},

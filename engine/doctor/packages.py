@@ -11,6 +11,7 @@ IMPORTED = {
     "onnxruntime": "onnxruntime",
     "tokenizers": "tokenizers",
     "pillow": "PIL",
+    "openvino": "openvino",
     "tensorrt-rtx-cu12": "tensorrt_rtx",
     "tensorrt-cu12": "tensorrt",
 }

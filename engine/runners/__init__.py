@@ -12,6 +12,7 @@ from .base import Device, Runner
 BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
     "ort_bands": (".ort_bands", "OrtDevice", "BandsRunner"),
+    "openvino": (".openvino", "OpenVinoDevice", "OpenVinoRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
     "tensorrt_full": (".tensorrt", "CudaDevice", "FullTensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),

@@ -43,6 +43,11 @@ def adds_in_16_bits() -> bool:
     return not flags or not flags & {"avx_vnni", "avx512_vnni"}
 
 
+def lacks_vnni() -> bool:
+    """Whether this is an x86-64 processor that is known to lack VNNI."""
+    return adds_in_16_bits() and bool(_flags())
+
+
 @cache
 def multiplies_in_tiles() -> bool:
     """Whether products of 8-bit matrices use AMX here: the processor has it, and Linux lets this process use it."""

@@ -5,11 +5,12 @@ from ..target import Target
 from .cpu.target import CpuTarget
 from .cuda.target import CUDA_TARGETS
 from .onnx.target import OnnxHalfTarget
+from .openvino.target import OpenVinoTarget
 from .rtx.profiles import LARGEST
 from .rtx.target import RTX_TARGETS
 from .tensorrt.target import TensorRTTarget
 
-_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), *RTX_TARGETS, TensorRTTarget(), *CUDA_TARGETS)
+_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), OpenVinoTarget(), *RTX_TARGETS, TensorRTTarget(), *CUDA_TARGETS)
 TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}
 
 

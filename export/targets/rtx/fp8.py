@@ -10,9 +10,9 @@ from typing import Final
 import onnx_ir as ir
 
 from ...quantize.quantization import Quantization
-from .eight_bits import Numbers, rewrite_products
+from .eight_bits import SummedNumbers, rewrite_products
 
-E4M3: Final = Numbers(
+E4M3: Final = SummedNumbers(
     name="e4m3", kind="float", dtype=ir.DataType.FLOAT8E4M3FN, largest_product=448 * 448, largest_sum=8192.0
 )
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ....engine.specs import ComponentSpec
 from ...graph.layers import find_layers
 from ...quantize.attention_places import PROJECTIONS, SHARE_STEP, Steps, least_side
-from .eight_bits import LEAST_STEP, constant, rounded
+from ..onnx.signed_inputs import LEAST_STEP, constant, rounded
 from .fp8 import E4M3
 from .profiles import Profile
 from .rounded_shares import MARK

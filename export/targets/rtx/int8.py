@@ -10,9 +10,11 @@ from typing import Final
 import onnx_ir as ir
 
 from ...quantize.quantization import Quantization
-from .eight_bits import Numbers, rewrite_products
+from .eight_bits import SummedNumbers, rewrite_products
 
-INT8: Final = Numbers(name="int8", kind="int", dtype=ir.DataType.INT8, largest_product=128 * 127, largest_sum=2048.0)
+INT8: Final = SummedNumbers(
+    name="int8", kind="int", dtype=ir.DataType.INT8, largest_product=128 * 127, largest_sum=2048.0
+)
 
 
 def int8(graph: ir.Graph, quantization: Quantization) -> None:

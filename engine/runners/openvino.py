@@ -1,0 +1,147 @@
+"""Components on OpenVINO, by its plug-in for processors."""
+
+from collections.abc import Collection, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from ..ending import Ended
+from ..folder.manifest import ComponentEntry, checked_file
+from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
+from .cores import available_cores
+from .interruptible import run_interruptibly
+from .openvino_session import OpenVinoSession
+from .ort import MODEL_FILE
+from .ort_session import trim_heap
+from .processor import processor_name
+
+# Measured on SDXL's U-Nets (`benchmarks.unet_openvino`): OpenVINO's libraries; weights in the order that kernels read
+# them in, beside the file's own pages; and how much more than what is alive at once its layout of memory takes.
+RUNTIME_BYTES = 250 << 20
+WEIGHT_COPIES = 2.1
+LAYOUT = 1.6
+
+# Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
+_LEFT_BEHIND: list[OpenVinoSession | None] = []
+
+
+class OpenVinoDevice:
+    """The processor, with `threads` inside one operator (None: see `cores`)."""
+
+    room = None
+    in_use = None
+    concurrent = True
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        self.threads = available_cores() if threads is None else threads
+
+    @property
+    def overhead(self) -> Mapping[Pool, int]:
+        """See `Device`."""
+        return {"host": RUNTIME_BYTES}
+
+    @cached_property
+    def name(self) -> str:
+        """The processor, and which of the instructions it has that integer kernels differ by."""
+        return processor_name()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class OpenVinoRunner:
+    """Runs `<component>/model.onnx` of an engine folder."""
+
+    def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: OpenVinoDevice) -> None:
+        self.name = name
+        self.spec = entry.spec
+        self.device = device
+        self._folder = folder
+        self._entry = entry
+        self._session: OpenVinoSession | None = None
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """It takes every size."""
+        return {}
+
+    @property
+    def rows(self) -> int:
+        """One: a processor gains nothing from more, and memory stays that of one row."""
+        return 1
+
+    @property
+    def loaded(self) -> bool:
+        """True between `load` and `release`."""
+        return self._session is not None
+
+    def footprint(self, sizes: Sizes) -> Footprint:
+        """See `Runner`; what a call takes stays until the model is released or compiled for other sizes."""
+        alive = self._entry.activation.bytes_at(
+            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
+        )
+        weights, working = int(WEIGHT_COPIES * self._entry.weight_bytes), int(LAYOUT * alive)
+        return Footprint(pool="host", weights=weights, working=working, retained=working)
+
+    def load(self) -> None:
+        """Check every file's hash, then read the model; it is compiled by the first call, which knows its sizes.
+
+        Raises `IntegrityError` or `IncompatibleError`.
+        """
+        if self.loaded:
+            return
+        # What earlier components' arrays leave behind is freed by now, but not yet given back.
+        trim_heap()
+        model = checked_file(self._folder, self._entry, MODEL_FILE)
+        self._session = OpenVinoSession(self.name, self.spec, model, self.device.threads)
+
+    def release(self) -> None:
+        """Drop the model and give its memory back to the system."""
+        if self.loaded:
+            self._session = None
+            trim_heap()
+
+    def leave_behind(self) -> None:
+        """Forget the session of the process that this one was forked from; its pages stay shared with that one."""
+        _LEFT_BEHIND.append(self._session)
+        self._session = None
+
+    def hold(self, inputs: Values) -> Held:
+        """The arrays themselves, laid out as OpenVINO reads them."""
+        return HostHeld({name: np.ascontiguousarray(value) for name, value in inputs.items()})
+
+    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
+        """Run once; see `Runner`. Every output is on the host, so `keep` changes nothing."""
+        feeds = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        if isinstance(held, HostHeld):
+            feeds |= held.inputs
+        check_inputs(self.name, self.spec, feeds)
+        self.load()
+        session = self._session
+        assert session is not None
+        call = _Call(session, feeds)
+        return run_interruptibly(call.run, call.stop)
+
+
+class _Call:
+    """One call, which may be ended from another thread."""
+
+    def __init__(self, session: OpenVinoSession, feeds: Mapping[str, np.ndarray]) -> None:
+        self._session = session
+        self._feeds = feeds
+        self._stopped = False
+        self._cancel = partial(setattr, self, "_stopped", True)
+
+    def run(self) -> dict[str, Value]:
+        """Copies of the outputs. Raises `Ended` if it was stopped meanwhile."""
+        request = self._session.request({name: array.shape for name, array in self._feeds.items()})
+        self._cancel = request.cancel
+        if self._stopped:
+            raise Ended
+        return {name: np.array(value) for name, value in self._session.run(request, self._feeds).items()}
+
+    def stop(self) -> None:
+        """Make `run` end soon, with an error."""
+        self._stopped = True
+        self._cancel()

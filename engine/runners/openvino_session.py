@@ -1,0 +1,113 @@
+"""OpenVINO's own side of a component: a model compiled for the sizes of the call at hand, and what its errors mean.
+
+For one set of sizes it lays out all memory beforehand and picks kernels for them. A model with sizes left open took
+up to 1.5 times as long at 1024 × 1024, and its first call at a new size as long as compiling.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
+from ..install import needing
+from ..specs import Arrays, ComponentSpec
+from .ort_session import lacks_memory
+from .processor import lacks_vnni
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Threads are not tied to cores: two pipelines in two processes would be tied to the same ones.
+SETTINGS: Mapping[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+_TYPES = {"float32": "f32", "float16": "f16", "int64": "i64"}
+
+
+def import_openvino() -> Any:
+    """OpenVINO, or an `IncompatibleError` that says how to install it."""
+    with needing("openvino", "target openvino", "openvino"):
+        import openvino
+    return openvino
+
+
+class OpenVinoSession:
+    """A model on the processor. Several threads may call it; calls of one size run one after another."""
+
+    def __init__(self, name: str, spec: ComponentSpec, model: Path, threads: int) -> None:
+        """Read it; its files must have been checked. Raises `IncompatibleError` and `IntegrityError`."""
+        self.name = name
+        self.spec = spec
+        self._model = model
+        self._threads = threads
+        self._core = import_openvino().Core()
+        if lacks_vnni():
+            raise IncompatibleError(
+                f"{name}: engines for openvino are for processors with VNNI (AVX-VNNI, AVX512-VNNI, AMX) or of Arm: "
+                "without it 8-bit products are added up in 16 bits, which may overflow; build with --target cpu"
+            )
+        self._check_edge(self._read())
+        self._compiled: tuple[Shapes, Any] | None = None
+        self._lock = Lock()
+
+    def request(self, shapes: Shapes) -> Any:
+        """What runs once with inputs of these shapes. Compiles if they are others than the last ones."""
+        with self._lock:
+            if self._compiled is None or self._compiled[0] != shapes:
+                self._compiled = None  # two at once would take twice the memory
+                self._compiled = (dict(shapes), self._compile(shapes))
+            return self._compiled[1].create_infer_request()
+
+    def run(self, request: Any, inputs: Arrays) -> Arrays:
+        """The outputs of one call, of which the caller is to make copies."""
+        try:
+            # With a single thread `infer` does not hear of `cancel`.
+            request.start_async(inputs, share_inputs=True)
+            request.wait()
+            return {tensor.name: request.get_tensor(tensor.name).data for tensor in self.spec.outputs}
+        except Exception as error:
+            raise self._told(error, "run") from error
+
+    def _read(self) -> Any:
+        try:
+            return self._core.read_model(self._model)
+        except Exception as error:
+            raise self._told(error, "load") from error
+
+    def _compile(self, shapes: Shapes) -> Any:
+        model = self._read()
+        try:
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            return self._core.compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": self._threads})
+        except Exception as error:
+            raise self._told(error, "compile") from error
+
+    def _check_edge(self, model: Any) -> None:
+        for side, ports, tensors in (
+            ("inputs", model.inputs, self.spec.inputs),
+            ("outputs", model.outputs, self.spec.outputs),
+        ):
+            found = {name: port for port in ports for name in port.get_names()}
+            odd = [
+                tensor.name
+                for tensor in tensors
+                if tensor.name not in found
+                or found[tensor.name].get_element_type().get_type_name() != _TYPES.get(tensor.dtype)
+                or len(found[tensor.name].get_partial_shape()) != len(tensor.shape)
+            ]
+            if odd or len(ports) != len(tensors):
+                raise IntegrityError(
+                    f"{self.name}: engine.json and the model disagree on the {side} {', '.join(odd[:3])}; "
+                    "build the engine again with `pocketxl build`, or copy the folder again"
+                )
+
+    def _told(self, error: Exception, deed: str) -> PocketXLError:
+        if lacks_memory(error):
+            return MemoryBudgetError(
+                f"{self.name}: the machine has not enough memory to {deed} it; close other programs, make a smaller "
+                "picture, or see with `pocketxl plan` what one needs"
+            )
+        version = import_openvino().__version__
+        reason = str(error).strip().splitlines()
+        return IncompatibleError(
+            f"{self.name}: OpenVINO {version} cannot {deed} {self._model}: {reason[-1] if reason else error!r}. "
+            "Rebuild the engine with this version, or install the version that engine.json names"
+        )

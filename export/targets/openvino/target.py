@@ -1,0 +1,106 @@
+"""The `openvino` target: U-Nets as ONNX files that OpenVINO runs, everything else as in a `cpu` engine.
+
+On a processor with AMX OpenVINO's products of 8-bit numbers and its attention in bfloat16 are twice as fast as those of
+ONNX Runtime, which has no attention but in float32 (`benchmarks.unet_openvino`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....engine.runners.openvino_session import import_openvino
+from ....engine.specs import Role
+from ...quantize.formats import (
+    FLOAT32,
+    W8A8_DYNAMIC,
+    W8A8_SIGNED,
+    W8A8_SIGNED_CHANNEL,
+    W8A8_STATIC,
+    Format,
+    Kind,
+)
+from ...quantize.recipes import Instead, Recipe
+from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
+from ..cpu.target import CpuTarget
+from ..onnx.files import save
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ....engine.specs import ComponentSpec
+    from ...graph.master import WeightSource
+    from ...quantize.quantization import Quantization
+
+_SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
+# Products relative to the fastest of their kind, as AMX multiplies int8 and bfloat16.
+PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W8A8_SIGNED_CHANNEL: 1.1, FLOAT32: 2.2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVinoTarget(AnySize):
+    """OpenVINO on a processor; a model is compiled where it runs, for the sizes of the picture at hand."""
+
+    name: str = "openvino"
+    runner: str = "openvino"
+    dtype: str = "float32"
+    runs_here: bool = True
+    reading: float = 1.0
+    formats: Mapping[Kind, frozenset[Format]] = field(
+        default_factory=lambda: {
+            Kind.LINEAR: frozenset({FLOAT32, *_SIGNED}),
+            Kind.CONV: frozenset({FLOAT32, *_SIGNED}),
+            Kind.EMBEDDING: frozenset({FLOAT32}),
+        }
+    )
+    instead: Instead = field(
+        default_factory=lambda: {Kind.LINEAR: {W8A8_DYNAMIC: _SIGNED}, Kind.CONV: {W8A8_STATIC: _SIGNED}}
+    )
+    pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
+    default_recipe: str = "int8"
+    libraries: tuple[str, ...] = (*LIBRARIES, "openvino")
+
+    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """One, by the recipe."""
+        return (recipe,)
+
+    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
+        """As it is."""
+        return recipe
+
+    def machine(self) -> Mapping[str, str]:
+        """Nothing. Raises `IncompatibleError` where OpenVINO is not here, which the result is held to."""
+        import_openvino()
+        return {}
+
+    def of(self, role: Role) -> Target:
+        """Itself for U-Nets; ONNX Runtime runs the rest, the VAE over bands."""
+        return self if role is Role.UNET else CpuTarget()
+
+    def lower(
+        self,
+        component: str,
+        spec: "ComponentSpec",
+        model: "ir.Model",
+        weights: "WeightSource",
+        quantization: "Quantization",
+        out: Path,
+        aside: Path,
+        tell: Callable[[str], None] = quiet,
+    ) -> Lowered:
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        from ...graph.activations import activation_model
+        from ...graph.fold_transpose import fold_transpose
+        from ...graph.master import attach
+        from .products import products
+
+        activation = activation_model(component, model, spec)
+        attach(model, weights)
+        products(model.graph, quantization)
+        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
+        fold_transpose(model.graph)
+        RemoveUnusedNodesPass()(model)
+        save(model, out)
+        return Lowered(activation=activation)
