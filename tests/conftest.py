@@ -17,8 +17,10 @@ from .fixtures.checkpoints import tiny_checkpoint
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: `--dist loadfile` gives whole files to its workers in this order, and one of minutes
-    that begins last keeps one of them busy while the others have nothing left.
+    """Files with slow tests first.
+
+    `--dist loadfile` gives whole files to its workers in this order, and one of minutes that begins last keeps one of
+    them busy while the others have nothing left.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

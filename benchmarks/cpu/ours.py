@@ -22,6 +22,7 @@ class Ours:
 
     model: Model
     recipe: str
+    target: str = "cpu"
 
     def prepare(self, network: Network) -> None:
         """Build the engine, if it is not there."""
@@ -30,12 +31,20 @@ class Ours:
         from pocketxl.engine.progress import Bars
         from pocketxl.export.build import build
 
-        build(self.model.base, self._folder, refiner=self.model.refiner, recipe=self.recipe, progress=Bars(always=True))
+        build(
+            self.model.base,
+            self._folder,
+            refiner=self.model.refiner,
+            target=self.target,
+            recipe=self.recipe,
+            progress=Bars(always=True),
+        )
 
     def load(self, network: Network, feeds: Feeds) -> Call:
         """Load the component; for a U-Net, after its conditioner was asked what prompt and timestep come to.
 
-        The conditioner is part of a U-Net's loading here, and no part of a forward: it is called once a picture.
+        The conditioner is part of a U-Net's loading here, and no part of a forward: it is called once a picture. On
+        OpenVINO the first call compiles, which is neither.
         """
         runners = self._pipeline().runners
         if network == "vae":
@@ -82,9 +91,9 @@ class Ours:
 
     @property
     def _folder(self) -> Path:
-        if self.recipe == "int8" and self.model.base == MINIATURE / "base":
+        if (self.target, self.recipe) == ("cpu", "int8") and self.model.base == MINIATURE / "base":
             return FOLDER
-        return self.model.work / f"pocketxl-{self.recipe}"
+        return self.model.work / f"pocketxl-{'' if self.target == 'cpu' else f'{self.target}-'}{self.recipe}"
 
 
 def _conditions(conditioner: Runner, feeds: Feeds) -> Feeds:
@@ -112,6 +121,6 @@ def _clock(runner: Any, loads: list[float]) -> None:
     runner.load = timed
 
 
-def open_system(model: Model, recipe: str) -> Ours:
+def open_system(model: Model, recipe: str, target: str = "cpu") -> Ours:
     """See `Ours`."""
-    return Ours(model=model, recipe=recipe)
+    return Ours(model=model, recipe=recipe, target=target)

@@ -120,6 +120,12 @@ def _openvino(name: str, precision: str, numbers: str = "float", *, needs: tuple
 SYSTEMS: Final = (
     _torch(REFERENCE),
     _ours("int8"),
+    System(
+        name="pocketxl-openvino-int8",
+        module=".ours",
+        settings={"recipe": "int8", "target": "openvino"},
+        needs=("onnxruntime", "tokenizers", "openvino"),
+    ),
     _ours("fp32"),
     _torch("diffusers-bf16", dtype="bfloat16", bfloat16=True),
     _torch(

@@ -13,6 +13,7 @@ from .cores import available_cores
 from .interruptible import run_interruptibly
 from .openvino_session import OpenVinoSession
 from .ort import MODEL_FILE
+from .ort_providers import FLOAT
 from .ort_session import trim_heap
 from .processor import processor_name
 
@@ -78,9 +79,7 @@ class OpenVinoRunner:
 
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; what a call takes stays until the model is released or compiled for other sizes."""
-        alive = self._entry.activation.bytes_at(
-            sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps
-        )
+        alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
         weights, working = int(WEIGHT_COPIES * self._entry.weight_bytes), int(LAYOUT * alive)
         return Footprint(pool="host", weights=weights, working=working, retained=working)
 
@@ -94,7 +93,9 @@ class OpenVinoRunner:
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
         trim_heap()
         model = checked_file(self._folder, self._entry, MODEL_FILE)
-        self._session = OpenVinoSession(self.name, self.spec, model, self.device.threads)
+        # What is rounded to 8 bits is not spoilt by bfloat16 in between; an engine in float32 is asked for to be exact.
+        exact = set(self._entry.formats) <= {FLOAT}
+        self._session = OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=exact)
 
     def release(self) -> None:
         """Drop the model and give its memory back to the system."""

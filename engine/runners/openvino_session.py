@@ -32,12 +32,17 @@ def import_openvino() -> Any:
 class OpenVinoSession:
     """A model on the processor. Several threads may call it; calls of one size run one after another."""
 
-    def __init__(self, name: str, spec: ComponentSpec, model: Path, threads: int) -> None:
-        """Read it; its files must have been checked. Raises `IncompatibleError` and `IntegrityError`."""
+    def __init__(self, name: str, spec: ComponentSpec, model: Path, threads: int, *, exact: bool) -> None:
+        """Read it; its files must have been checked. Raises `IncompatibleError` and `IntegrityError`.
+
+        `exact`: floats are computed in float32, also where the processor is faster in bfloat16.
+        """
         self.name = name
         self.spec = spec
         self._model = model
-        self._threads = threads
+        self._settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+        if exact:
+            self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         self._core = import_openvino().Core()
         if lacks_vnni():
             raise IncompatibleError(
@@ -76,7 +81,7 @@ class OpenVinoSession:
         model = self._read()
         try:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
-            return self._core.compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": self._threads})
+            return self._core.compile_model(model, "CPU", self._settings)
         except Exception as error:
             raise self._told(error, "compile") from error
 

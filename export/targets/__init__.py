@@ -10,7 +10,14 @@ from .rtx.profiles import LARGEST
 from .rtx.target import RTX_TARGETS
 from .tensorrt.target import TensorRTTarget
 
-_ROWS: tuple[Target, ...] = (CpuTarget(), OnnxHalfTarget(), OpenVinoTarget(), *RTX_TARGETS, TensorRTTarget(), *CUDA_TARGETS)
+_ROWS: tuple[Target, ...] = (
+    CpuTarget(),
+    OpenVinoTarget(),
+    OnnxHalfTarget(),
+    *RTX_TARGETS,
+    TensorRTTarget(),
+    *CUDA_TARGETS,
+)
 TARGETS: dict[str, Target] = {target.name: target for target in _ROWS}
 
 

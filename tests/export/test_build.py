@@ -255,4 +255,4 @@ def test_the_help_names_the_default_recipe_of_each_target(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         run(capsys, "build", "--help")
     shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")  # lines may end at a hyphen
-    assert "(default: int8 for cpu, cuda; fp16 for onnx-fp16, rtx, tensorrt)" in shown
+    assert "(default: int8 for cpu, openvino, cuda; fp16 for onnx-fp16, rtx, tensorrt)" in shown

@@ -100,8 +100,7 @@ def _quantize(
 
 
 def rounded(graph: ir.Graph, given: ir.Value, numbers: Numbers, step: ir.Value, name: str) -> list[ir.Node]:
-    """Nodes that round a value to 8 bits and back, to the floats that `step` has; the last one's output is what is left
-    of it."""
+    """Nodes that round a value to 8 bits and back to the floats of `step`; the last one's output is what is left."""
     edges = [step, constant(graph, f"{numbers.name}.zero", np.array(0, numbers.dtype.numpy()))]
     quantize = ir.node("QuantizeLinear", [given, *edges], name=f"{name}/quantize")
     back = ir.node("DequantizeLinear", [quantize.outputs[0], *edges], name=f"{name}/dequantize_input")

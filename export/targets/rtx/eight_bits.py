@@ -7,13 +7,12 @@ before.
 (alpha is 1 in the program) and a kernel behind it scales them: sums of 128 · 127 · width, or 448 · 448 · width, leave
 half's range; a convolution writes them as float32. So both factors have one scale, which the product itself applies,
 and what a channel's scale is relative to that is a `Mul` behind it, in one kernel with bias, residual and what follows.
-The scale of the weight is that power of two with which no numbers whatever can make a sum beyond `SummedNumbers.largest_sum`:
-it follows from the width and the input alone.
+The scale of the weight is that power of two with which no numbers whatever can make a sum beyond
+`SummedNumbers.largest_sum`: it follows from the width and the input alone.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir

@@ -50,7 +50,7 @@ def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[s
     missing.add("export")
     found = by_name(CARD)
     lacking = {name for name, ability in found.items() if not ability.possible}
-    assert lacking == {"cpu build", "onnx-fp16 build", "rtx build", "tensorrt build", "cuda build"}
+    assert lacking == {"cpu build", "onnx-fp16 build", "openvino build", "rtx build", "tensorrt build", "cuda build"}
     for name in ("cpu build", "rtx build"):
         (fix,) = found[name].fixes
         assert fix.startswith("export-package is not installed; install it")

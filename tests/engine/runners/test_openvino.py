@@ -110,16 +110,19 @@ def test_outputs_are_the_caller_s(unet: OpenVinoRunner) -> None:
 def test_one_size_is_compiled_once(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     compile = openvino_session.OpenVinoSession._compile
-    monkeypatch.setattr(
-        openvino_session.OpenVinoSession, "_compile", lambda self, shapes: made.append(shapes) or compile(self, shapes)
-    )
+
+    def counted(self: Any, shapes: Any) -> Any:
+        made.append(shapes)
+        return compile(self, shapes)
+
+    monkeypatch.setattr(openvino_session.OpenVinoSession, "_compile", counted)
     for side in (8, 8, 16, 16, 8):
         unet(inputs(unet, side, side))
     assert [shapes["latents"][-1] for shapes in made] == [8, 16, 8]
 
 
 def test_several_threads_at_several_sizes(unet: OpenVinoRunner) -> None:
-    calls = [inputs(unet, side, side) for side in (8, 16, 8, 8)] * 3
+    calls = [inputs(unet, side, side) for side in (8, 16, 8, 8)]
     expected = [np.asarray(unet(given)["prediction"]) for given in calls]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda given: np.asarray(unet(given)["prediction"]), calls))
@@ -133,9 +136,13 @@ def test_a_run_is_ended_in_its_middle(unet: OpenVinoRunner) -> None:
     token = threading.Event()
     timer = threading.Timer(0.1, token.set)
     timer.start()
-    with Ending(token).in_effect(), pytest.raises(Ended):
+
+    def go_on() -> None:
         for _ in range(100):  # a call takes longer than it is between two looks at the token
             unet(large)
+
+    with Ending(token).in_effect(), pytest.raises(Ended):
+        go_on()
     assert np.array_equal(np.asarray(unet(inputs(unet, 8, 8))["prediction"]), before), "and it goes on"
 
 
@@ -194,7 +201,7 @@ def test_a_processor_that_is_known_to_lack_vnni(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
     if refused:
-        with pytest.raises(IncompatibleError, match="are for processors with VNNI .*--target cpu"):
+        with pytest.raises(IncompatibleError, match=r"are for processors with VNNI .*--target cpu"):
             unet.load()
     else:
         unet.load()
@@ -205,6 +212,19 @@ def test_without_openvino(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(IncompatibleError, match=r"needs the package openvino; .*pip install -e '.\[openvino\]'"):
         unet.load()
+
+
+@pytest.mark.parametrize(
+    ("formats", "exact"), [({"wf32": ("a",)}, True), ({"wf32": (), "w8a8_static_signed": ()}, False)]
+)
+def test_only_an_engine_in_float32_asks_for_float32(
+    formats: dict[str, tuple[str, ...]], exact: bool, folder: Path, entry: ComponentEntry
+) -> None:
+    """Elsewhere OpenVINO computes floats in what the processor is fastest in."""
+    runner = OpenVinoRunner(folder, "base/unet", replace(entry, formats=formats), OpenVinoDevice(threads=1))
+    runner.load()
+    assert runner._session is not None
+    assert ("INFERENCE_PRECISION_HINT" in runner._session._settings) is exact
 
 
 def test_inputs_of_another_component(unet: OpenVinoRunner) -> None:

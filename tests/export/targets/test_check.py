@@ -31,6 +31,7 @@ from pocketxl.export.targets.cpu.target import CpuTarget
     [
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
         ("onnx-fp16", ("fp16", "int8-weight", "int4-weight")),
+        ("openvino", ("fp32", "int8")),
         ("rtx", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),
         ("rtx-sm86", ("fp16", "int8", "int8-weight", "int4-weight")),
         ("rtx-sm121", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),

@@ -10,7 +10,7 @@ from pocketxl.export.targets import TARGETS, find_target
 from pocketxl.export.targets.check import check_heads
 
 
-@pytest.mark.parametrize("target", ["cpu", "onnx-fp16", "rtx", "rtx-sm89", "tensorrt", "cuda", "cuda-sm90"])
+@pytest.mark.parametrize("target", ["cpu", "onnx-fp16", "openvino", "rtx", "rtx-sm89", "tensorrt", "cuda", "cuda-sm90"])
 @pytest.mark.parametrize("kind", ["base", "refiner", "sd15", "sd21"])
 def test_the_public_models(target: str, kind: str) -> None:
     unet = read_settings(BUNDLED / kind).unet_architecture

@@ -31,7 +31,7 @@ def test_a_size_that_is_none_is_refused(size: Any) -> None:
         sized_target("rtx", size)
 
 
-@pytest.mark.parametrize("name", ["cpu", "onnx-fp16", "cuda"])
+@pytest.mark.parametrize("name", ["cpu", "onnx-fp16", "openvino", "cuda"])
 def test_targets_that_take_every_size_have_no_largest(name: str) -> None:
     with pytest.raises(RequestError, match=rf"engines for {name} take pictures of every size.*\(1600\).*leave it out"):
         sized_target(name, 1600)

@@ -82,7 +82,9 @@ def test_openvino_multiplies_the_format_s_numbers_in_8_bits(kind: Kind, apart: b
     call, kernels = compiled(model, tmp_path, x)
     y, expected = call(x), simulated(kind, x, scale)
     axis = (0, 1) if kind is Kind.LINEAR else (0, 2, 3)
-    off = np.sqrt(np.square(y - expected).sum(axis) / np.square(expected - expected.mean(axis, keepdims=True)).sum(axis))
+    off = np.sqrt(
+        np.square(y - expected).sum(axis) / np.square(expected - expected.mean(axis, keepdims=True)).sum(axis)
+    )
     assert off.max() < OPENVINO_PRODUCT_RELATIVE
     steps = scale if kind is Kind.LINEAR else scale[:, None, None]
     assert 0 < (np.abs(x) > 128 * steps).mean() < 0.2, "some inputs lie outside"
