@@ -21,6 +21,7 @@ from pocketxl.engine.runners.cores import available_cores, processors
 from ..journal import Journal
 from ..report import finish
 from ..table import table
+from ..tiles import forbid_tiles
 from .cases import CASES, cases
 from .job import MINIATURE, Model
 from .run import run
@@ -42,6 +43,9 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, default=available_cores(), help="of every system (default: as doctor says)"
     )
+    parser.add_argument(
+        "--without-amx", action="store_true", help="as on a processor that has no more than AVX512-VNNI (Linux)"
+    )
     parser.add_argument("--out", type=Path, help="file that holds the records at any time")
     options = parser.parse_args()
     if options.threads < 1:
@@ -60,6 +64,9 @@ def main() -> int:
             return 2
         model = Model(base=base, refiner=refiner, work=work, threads=options.threads, scale=scale)
         extra = {"threads": options.threads, "processors": processors().reason, "scale": scale, "base": base.name}
+        if options.without_amx:
+            forbid_tiles()
+            extra["amx"] = "forbidden"
         journal = Journal("cpu", options.out, extra)
         wanted = [system for system in SYSTEMS if system.name in options.systems]
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...kernels.architecture import GPU_ARCHITECTURES
 from ..errors import IncompatibleError
 from ..install import install_advice
+from ..runners.openvino_session import unsuited_processor
 from ..runners.tensorrt_library import FULL, RTX, TENSORRT_LIBRARIES, driver_too_old, import_tensorrt
 from ..runners.tensorrt_refusal import other_target
 from .machine import Gpu
@@ -53,6 +54,8 @@ def _fixes(target: str, deed: str, extras: Sequence[str], gpu: Gpu | str) -> lis
         return [reason]
     if (target, deed) == ("cuda", "build") and platform.system() != "Linux":
         return ["its kernels are compiled by Triton, which is for Linux; build there, the engine runs on Windows too"]
+    if target == "openvino" and (unsuited := unsuited_processor()) is not None:
+        return [unsuited]
     fixes = [fix for extra in extras if (fix := _install(extra, packages(extra))) is not None]
     if (target, deed) in CARDS:
         if isinstance(gpu, str):

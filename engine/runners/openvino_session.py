@@ -29,6 +29,16 @@ def import_openvino() -> Any:
     return openvino
 
 
+def unsuited_processor() -> str | None:
+    """Why this processor is not for 8-bit products by OpenVINO, and the fix; None: it is, or does not tell."""
+    if not lacks_vnni():
+        return None
+    return (
+        "engines for openvino are for x86-64 processors with VNNI (AVX-VNNI, AVX512-VNNI, AMX), and this one has none: "
+        "8-bit products would be added up in 16 bits, which may overflow; build with --target cpu"
+    )
+
+
 class OpenVinoSession:
     """A model on the processor. Several threads may call it; calls of one size run one after another."""
 
@@ -44,11 +54,8 @@ class OpenVinoSession:
         if exact:
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         self._core = import_openvino().Core()
-        if lacks_vnni():
-            raise IncompatibleError(
-                f"{name}: engines for openvino are for processors with VNNI (AVX-VNNI, AVX512-VNNI, AMX) or of Arm: "
-                "without it 8-bit products are added up in 16 bits, which may overflow; build with --target cpu"
-            )
+        if not exact and (unsuited := unsuited_processor()) is not None:
+            raise IncompatibleError(f"{name}: {unsuited}")
         self._check_edge(self._read())
         self._compiled: tuple[Shapes, Any] | None = None
         self._lock = Lock()

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.runners.openvino_session import import_openvino
+from ....engine.errors import IncompatibleError
+from ....engine.runners.openvino_session import import_openvino, unsuited_processor
 from ....engine.specs import Role
 from ...quantize.formats import (
     FLOAT32,
@@ -69,8 +70,10 @@ class OpenVinoTarget(AnySize):
         return recipe
 
     def machine(self) -> Mapping[str, str]:
-        """Nothing. Raises `IncompatibleError` where OpenVINO is not here, which the result is held to."""
+        """Nothing. Raises `IncompatibleError` where what is built could not be held to the reference."""
         import_openvino()
+        if (unsuited := unsuited_processor()) is not None:
+            raise IncompatibleError(unsuited)
         return {}
 
     def of(self, role: Role) -> Target:

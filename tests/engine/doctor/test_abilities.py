@@ -31,6 +31,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(module, "packages", packages)
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("pocketxl.engine.runners.openvino_session.lacks_vnni", lambda: False)
     return extras
 
 
@@ -55,6 +56,15 @@ def test_what_is_missing_is_named_where_it_is_missed_with_its_fix(missing: set[s
         (fix,) = found[name].fixes
         assert fix.startswith("export-package is not installed; install it")
         assert fix.endswith("pip install -e '.[export]'")
+
+
+def test_a_processor_that_openvino_is_not_for(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocketxl.engine.runners.openvino_session.lacks_vnni", lambda: True)
+    found = by_name(CARD)
+    for deed in ("run", "build"):
+        (fix,) = found[f"openvino {deed}"].fixes
+        assert "processors with VNNI" in fix
+        assert fix.endswith("build with --target cpu")
 
 
 def test_without_a_card_engines_for_it_can_be_built_and_not_run(missing: set[str]) -> None:

@@ -196,16 +196,20 @@ def test_a_spec_that_is_not_the_models(change: str, folder: Path, entry: Compone
     ],
 )
 def test_a_processor_that_is_known_to_lack_vnni(
-    machine: str, flags: set[str], refused: bool, unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch
+    machine: str, flags: set[str], refused: bool, folder: Path, entry: ComponentEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For products of 8-bit numbers; floats are the same everywhere."""
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
-    if refused:
-        with pytest.raises(IncompatibleError, match=r"are for processors with VNNI .*--target cpu"):
-            unet.load()
-    else:
-        unet.load()
-    assert unet.loaded is not refused
+    eight_bits = replace(entry, formats={"w8a8_static_signed": ("a",)})
+    for one in (entry, eight_bits):
+        runner = OpenVinoRunner(folder, "base/unet", one, OpenVinoDevice(threads=1))
+        if refused and one is eight_bits:
+            with pytest.raises(IncompatibleError, match=r"base/unet: .* processors with VNNI .*--target cpu"):
+                runner.load()
+        else:
+            runner.load()
+        assert runner.loaded is not (refused and one is eight_bits)
 
 
 def test_without_openvino(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +222,14 @@ def test_without_openvino(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch)
     ("formats", "exact"), [({"wf32": ("a",)}, True), ({"wf32": (), "w8a8_static_signed": ()}, False)]
 )
 def test_only_an_engine_in_float32_asks_for_float32(
-    formats: dict[str, tuple[str, ...]], exact: bool, folder: Path, entry: ComponentEntry
+    formats: dict[str, tuple[str, ...]],
+    exact: bool,
+    folder: Path,
+    entry: ComponentEntry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Elsewhere OpenVINO computes floats in what the processor is fastest in."""
+    monkeypatch.setattr(openvino_session, "lacks_vnni", lambda: False)
     runner = OpenVinoRunner(folder, "base/unet", replace(entry, formats=formats), OpenVinoDevice(threads=1))
     runner.load()
     assert runner._session is not None

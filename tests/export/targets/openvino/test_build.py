@@ -10,6 +10,7 @@ from pocketxl.engine.check import check_engine
 from pocketxl.engine.errors import IncompatibleError, RequestError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.pipeline import Pipeline
+from pocketxl.engine.runners.openvino_session import unsuited_processor
 from pocketxl.export.build import build
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference.parity import psnr_db
@@ -17,6 +18,7 @@ from pocketxl.export.reference.parity import psnr_db
 from ....tolerances import OPENVINO_PICTURE_DB
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(unsuited_processor() is not None, reason=f"{unsuited_processor()}")
 WEIGHTS = Path(__file__).parents[4] / "export" / "miniature" / "weights"
 ON_OPENVINO = {"base/unet", "refiner/unet"}
 
@@ -84,6 +86,15 @@ def test_a_machine_without_openvino_builds_none(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(IncompatibleError, match=r"target openvino needs the package openvino; .*\[openvino\]"):
+        build(tiny_folders["base"], tmp_path / "engine", target="openvino")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_processor_that_lacks_vnni_builds_none(
+    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pocketxl.engine.runners.openvino_session.lacks_vnni", lambda: True)
+    with pytest.raises(IncompatibleError, match="with VNNI"):
         build(tiny_folders["base"], tmp_path / "engine", target="openvino")
     assert not list(tmp_path.iterdir())
 
