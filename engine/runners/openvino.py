@@ -17,11 +17,12 @@ from .ort_providers import FLOAT
 from .ort_session import trim_heap
 from .processor import processor_name
 
-# Measured on SDXL's U-Nets (`benchmarks.unet_openvino`): OpenVINO's libraries; weights in the order that kernels read
-# them in, beside the file's own pages; and how much more than what is alive at once its layout of memory takes.
+# Measured on SDXL's base U-Net (benchmarks/results/2026-11-27-cpu-openvino-full-size-xeon-amx-2-cores.json): the
+# interpreter and all libraries; weights in the order that kernels read them in, beside the file's own pages; and what
+# is alive at once, some of it in bfloat16, with the gaps of its layout.
 RUNTIME_BYTES = 250 << 20
-WEIGHT_COPIES = 2.1
-LAYOUT = 1.6
+WEIGHT_COPIES = 2.15
+LAYOUT = 1.2
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
 _LEFT_BEHIND: list[OpenVinoSession | None] = []
