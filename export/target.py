@@ -145,9 +145,21 @@ class Target(Protocol):
 
 
 class AnySize:
-    """Of a target whose engines take pictures of every size."""
+    """Of a target whose engines take pictures of every size, and are the same wherever they are built."""
 
     name: str
+
+    def files(self, recipe: "Recipe") -> "tuple[Recipe, ...]":
+        """See `Target`: one, by the recipe."""
+        return (recipe,)
+
+    def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
+        """See `Target`: as it is."""
+        return recipe
+
+    def machine(self) -> Mapping[str, str]:
+        """See `Target`: nothing."""
+        return {}
 
     @property
     def described(self) -> str:

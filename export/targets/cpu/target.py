@@ -73,19 +73,11 @@ class CpuTarget(AnySize):
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = LIBRARIES
 
-    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """One, by the recipe."""
-        return (recipe,)
-
     def suited(self, recipe: Recipe, configuration: object) -> Recipe:
         """With a wide VAE's outer convolutions in 8 bits too: see `conv_patches`."""
         from .conv_patches import with_outer
 
         return with_outer(recipe, configuration)
-
-    def machine(self) -> Mapping[str, str]:
-        """Nothing."""
-        return {}
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""

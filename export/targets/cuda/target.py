@@ -22,7 +22,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Recipe
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from ..onnx.files import save
@@ -76,18 +76,6 @@ class CudaTarget(AnySize):
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = (*LIBRARIES, "triton")
-
-    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """One, by the recipe."""
-        return (recipe,)
-
-    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
-        """As it is."""
-        return recipe
-
-    def machine(self) -> Mapping[str, str]:
-        """Nothing."""
-        return {}
 
     def of(self, role: Role) -> Target:
         """Itself for U-Nets and the VAE; the processor makes the rest, once a picture."""

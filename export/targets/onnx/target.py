@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from ....engine.errors import IncompatibleError
 from ...quantize.formats import FLOAT16, W4, W4_HALVES, W8, Format, Kind
-from ...quantize.recipes import Instead, Recipe
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, AnySize, Lowered, quiet
 from .files import save
 
@@ -52,18 +52,6 @@ class OnnxHalfTarget(AnySize):
     pace: Mapping[Format, float] = field(default_factory=dict)
     default_recipe: str = "fp16"
     libraries: tuple[str, ...] = LIBRARIES
-
-    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """One, by the recipe."""
-        return (recipe,)
-
-    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
-        """As it is."""
-        return recipe
-
-    def machine(self) -> Mapping[str, str]:
-        """Nothing."""
-        return {}
 
     def of(self, role: "Role") -> Self:
         """Itself: it makes every component."""

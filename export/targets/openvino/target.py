@@ -21,7 +21,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Recipe
+from ...quantize.recipes import Instead
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from ..onnx.files import save
@@ -60,14 +60,6 @@ class OpenVinoTarget(AnySize):
     pace: Mapping[Format, float] = field(default_factory=lambda: PACE)
     default_recipe: str = "int8"
     libraries: tuple[str, ...] = (*LIBRARIES, "openvino")
-
-    def files(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """One, by the recipe."""
-        return (recipe,)
-
-    def suited(self, recipe: Recipe, configuration: object) -> Recipe:
-        """As it is."""
-        return recipe
 
     def machine(self) -> Mapping[str, str]:
         """Nothing. Raises `IncompatibleError` where what is built could not be held to the reference."""
