@@ -26,7 +26,7 @@ def test_one_screen_without_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     shown = run(capsys, "doctor")
     assert (shown.status, shown.err) == (0, "")
     lines = shown.out.splitlines()
-    assert len(lines) <= 24
+    assert len(lines) <= 26
     assert max(map(len, lines)) <= WIDTH
     assert [line.split()[0] for line in lines[:4]] == ["pocketxl", "processor", "threads", "memory"]
     assert "gpu              none that can be used" in lines
