@@ -15,17 +15,6 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 from .fixtures.checkpoints import tiny_checkpoint
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first.
-
-    `--dist loadfile` gives whole files to its workers in this order, and one of minutes that begins last keeps one of
-    them busy while the others have nothing left.
-    """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Builds remember digests here, not in the cache of whoever runs the tests."""
