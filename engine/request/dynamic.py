@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..install import needing
 from .limits import show
 
-_LEFT = re.compile(r"__[^\s_](?:[^\s_]|_(?!_))*+__")
+_LEFT = re.compile(r"__[^\s_](?:[^\s_]|_(?!_))*__")
 _CHANCE = re.compile(r"\{|__")
 _MOST_SEED = 1 << 64
 
