@@ -17,7 +17,7 @@ from ..errors import RequestError
 MOST_CHANGES = 256
 """Editings and alternations in one text: beyond it is no prompt."""
 _PART = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]++|\\", re.DOTALL)
-_WHEN = re.compile(r"\s*+([+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d{1,3}+)?+)\s*+")
+_WHEN = re.compile(r"\s*+([+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?\d{1,3}+)?)\s*+")
 _LONGEST_NUMBER = 32
 
 
