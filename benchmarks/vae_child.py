@@ -89,26 +89,29 @@ def _pocketxl(half: str, system: str, work: Path, threads: int | None, size: int
     from pocketxl.engine.architecture import VaeArchitecture
     from pocketxl.engine.folder.files import entry_of
     from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
+    from pocketxl.engine.runners import back_end
     from pocketxl.engine.runners.base import Sizes, call
-    from pocketxl.engine.runners.ort import OrtDevice
-    from pocketxl.engine.runners.ort_bands import BandsRunner
+
+    from .vae_engine import TARGETS, lower_vae
 
     decodes = half == "decoder"
     spec = VaeArchitecture().decoder() if decodes else VaeArchitecture().encoder()
     folder = work / (system if decodes else f"{system}-encoder")
+    _, target, recipe = system.split("-", 2)
     if not (folder / "bands.json").is_file():
-        from .vae_engine import lower_vae
-
-        lower_vae(folder, half, system.removeprefix("pocketxl-"), _weights(), CALIBRATED)
+        lower_vae(folder, half, recipe, _weights(), CALIBRATED, TARGETS[target])
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
+    kind = "openvino_bands" if decodes and target == "openvino" else "ort_bands"
     entry = ComponentEntry(
         spec=spec,
-        runner="ort_bands",
+        runner=kind,
         files=files,
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
+        formats={recipe: 1} if recipe == "int8" else {},
     )
-    runner = BandsRunner(folder, f"vae_{half}", entry, OrtDevice(threads=threads))
+    make_device, make_runner = back_end(kind)
+    runner = make_runner(folder, f"vae_{half}", entry, make_device(threads=threads))
     planned = runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=size * size)).working
     (given,) = spec.inputs
 

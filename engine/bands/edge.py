@@ -1,12 +1,36 @@
 """A banded component's edge: what its one value at either end is to those who call it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import IntegrityError, RequestError
+from ..folder.manifest import ComponentEntry, checked_file
 from ..specs import ComponentSpec
 from .program import BandProgram
+from .read import BANDS_FILE, read_bands
+
+
+def read_program(folder: Path, component: str, entry: ComponentEntry) -> BandProgram:
+    """The segments of a component. Raises `IntegrityError` where they do not fit what `engine.json` says."""
+    program = read_bands(checked_file(folder, entry, BANDS_FILE))
+    (given,), made = entry.spec.inputs, entry.spec.outputs
+    edges = (
+        (program.values[program.input], given.shape[1]),
+        (program.values[program.output], sum(int(tensor.shape[1]) for tensor in made)),
+    )
+    named = len(made) > 1 or program.output == made[0].name
+    if (
+        program.input != given.name
+        or not named
+        or any(value.channels != channels or value.dtype != "float32" for value, channels in edges)
+    ):
+        raise IntegrityError(
+            f"{component}: engine.json and {BANDS_FILE} disagree on the edge; build the engine again with "
+            "`pocketxl build`, or copy the folder again"
+        )
+    return program
 
 
 def latent_columns(component: str, program: BandProgram, shape: Sequence[int]) -> int:

@@ -19,6 +19,8 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "uint8": 1}
 """Type of a value → bytes of one of its numbers."""
 
 SCORES = 1 << 22
+LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Axes of a picture with its channels behind the others, and of that one as it was before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,10 @@ class BandProgram:
 
     scores: int = SCORES
     """Of attention in one band: its pixels times all."""
+
+    channels_last: bool = field(default=False, metadata={"sparse": True})
+    """How a pixel's numbers lie in memory and in what graphs are given and give: all its channels beside each other, as
+    `[1, rows, columns, channels]`; else each channel's picture by itself."""
 
     def last_reader(self) -> dict[str, int]:
         """Value → index of the segment that reads it last."""

@@ -153,7 +153,8 @@ class _Rehearsal:
             return
         self._room((name, turn), rows * kept.row_bytes)
         for index in range(start, end + 1):
-            if not kept.sizes[index]:  # from the file: a whole band's channels at once, or one after another
+            # From the file: a whole band's channels at once, or one after another.
+            if not kept.sizes[index] and not self._program.channels_last:
                 low = max(first, index * kept.height)
                 part = min(first + rows, (index + 1) * kept.height, value.scale * self._rows) - low
                 own = min(kept.height, value.scale * self._rows - index * kept.height)

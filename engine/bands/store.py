@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import StorageError
 from .pages import Pages
-from .program import BandValue
+from .program import FIRST, LAST, BandValue
 
 EDGES_FROM = 8
 """Rows from which on a band's first and last row are written to the file once more: they are what the bands beside it
@@ -35,11 +35,15 @@ class _Band:
 
 
 class BandStore:
-    """Values of pictures of `columns` latent columns; `limit` bytes of them are in memory. Close it."""
+    """Values of pictures of `columns` latent columns; `limit` bytes of them are in memory. Close it.
 
-    def __init__(self, columns: int, limit: int) -> None:
+    With `channels_last` its arrays are views of memory in which a pixel's channels lie beside each other.
+    """
+
+    def __init__(self, columns: int, limit: int, *, channels_last: bool = False) -> None:
         self._columns = columns
         self._limit = limit
+        self._channels_last = channels_last
         self._pages = Pages()
         self._values: dict[str, tuple[BandValue, list[_Band]]] = {}
         self._whole: dict[str, np.ndarray] = {}
@@ -64,7 +68,7 @@ class BandStore:
         columns = value.scale * self._columns
         if value.tokens:
             return self._whole[name][:, first * columns : (first + rows) * columns]
-        return self._pages.take((1, value.channels, rows, columns), value.dtype)
+        return self._view(self._pages.take((rows * columns * value.channels,), value.dtype), value.channels, rows)
 
     def put(self, name: str, first: int, array: np.ndarray) -> None:
         """Keep the rows from `first`, the next ones; the array is the store's from now on."""
@@ -94,7 +98,8 @@ class BandStore:
         for band in bands:
             if (band.first, band.rows) == (first, rows) and band.array is not None:
                 return band.array
-        found = self._scratch_for((name, turn), (1, value.channels, rows, value.scale * self._columns), value.dtype)
+        count = value.channels * rows * value.scale * self._columns
+        found = self._view(self._scratch_for((name, turn), count, value.dtype), value.channels, rows)
         filled = np.zeros(rows, bool)
         for band in bands:
             low, high = max(first, band.first), min(first + rows, band.first + band.rows)
@@ -136,29 +141,47 @@ class BandStore:
             self._file.close()
             self._file = None
 
-    def _scratch_for(self, key: tuple[str, int], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    def _view(self, numbers: np.ndarray, channels: int, rows: int) -> np.ndarray:
+        """So many numbers as `[1, channels, rows, columns]`."""
+        if self._channels_last:
+            return numbers.reshape(1, rows, -1, channels).transpose(FIRST)
+        return numbers.reshape(1, channels, rows, -1)
+
+    def _laid(self, array: np.ndarray) -> np.ndarray:
+        """What `_view` shows, as it lies in memory."""
+        return array.transpose(LAST) if self._channels_last else array
+
+    def _scratch_for(self, key: tuple[str, int], count: int, dtype: str) -> np.ndarray:
         """The same memory whenever it is the same turn."""
-        count = int(np.prod(shape))
         if key not in self._scratch or self._scratch[key].size < count:
             self._scratch[key] = self._pages.take((count,), dtype)
-        return self._scratch[key][:count].reshape(shape)
+        return self._scratch[key][:count]
 
     def _read_file(self, band: _Band, row: int, part: np.ndarray) -> None:
         """A band's rows from `row` on, as many as `part` has."""
-        assert self._file is not None
+        if self._channels_last:
+            row_bytes = band.size // band.rows
+            self._fill(band.at + row * row_bytes, self._laid(part))
+            return
         rows, columns = part.shape[2:]
         step = columns * part.itemsize
         at, stride, together = band.at + row * step, band.rows * step, rows == band.rows
         if not together and is_edge(band.rows, row, rows):
             at, stride, together = band.at + band.size + (row > 0) * band.shape[1] * step, step, True
         channels = band.shape[1] if together else 1
-        piece = self._scratch_for((part.dtype.name, 0), (channels, rows, columns), part.dtype.name)
+        piece = self._scratch_for((part.dtype.name, 0), channels * rows * columns, part.dtype.name)
+        piece = piece.reshape(channels, rows, columns)
+        for channel in range(0, band.shape[1], channels):
+            self._fill(at + channel * stride, piece)
+            part[0, channel : channel + channels] = piece
+
+    def _fill(self, at: int, piece: np.ndarray) -> None:
+        """What the file has from `at` on; `piece` is in one piece."""
+        assert self._file is not None
         try:
-            for channel in range(0, band.shape[1], channels):
-                self._file.seek(at + channel * stride)
-                if self._file.readinto(piece.data.cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
-                    raise StorageError("a temporary file gave less back than was written to it; try again")
-                part[0, channel : channel + channels] = piece
+            self._file.seek(at)
+            if self._file.readinto(piece.data.cast("B")) != piece.nbytes:  # type: ignore[attr-defined]
+                raise StorageError("a temporary file gave less back than was written to it; try again")
         except OSError as error:
             raise _storage(error) from error
 
@@ -169,8 +192,9 @@ class BandStore:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115 — `close` does
             self._file.seek(at)
-            edges = (array[:, :, :1], array[:, :, -1:]) if array.shape[2] >= EDGES_FROM else ()
-            for piece in (array, *edges):
+            apart = not self._channels_last and array.shape[2] >= EDGES_FROM
+            edges = (array[:, :, :1], array[:, :, -1:]) if apart else ()
+            for piece in (self._laid(array), *edges):
                 data = np.ascontiguousarray(piece).data.cast("B")
                 while data:
                     data = data[self._file.write(data) :]

@@ -13,13 +13,14 @@ BACK_ENDS: Mapping[str, tuple[str, str, str]] = {
     "ort": (".ort", "OrtDevice", "OrtRunner"),
     "ort_bands": (".ort_bands", "OrtDevice", "BandsRunner"),
     "openvino": (".openvino", "OpenVinoDevice", "OpenVinoRunner"),
+    "openvino_bands": (".openvino_bands", "OpenVinoDevice", "OpenVinoBandsRunner"),
     "tensorrt": (".tensorrt", "CudaDevice", "TensorRTRunner"),
     "tensorrt_full": (".tensorrt", "CudaDevice", "FullTensorRTRunner"),
     "cuda": (".cuda", "CudaDevice", "CudaRunner"),
 }
 """Kind (`tensorrt` is TensorRT for RTX, `tensorrt_full` TensorRT) → module, and in it the class of the device that an
 engine's runners share, and that of the runners; imported only when an engine asks for it."""
-SHARES = {"ort_bands": "ort"}
+SHARES = {"ort_bands": "ort", "openvino_bands": "openvino"}
 """Kinds whose runners share another one's device."""
 
 

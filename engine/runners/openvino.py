@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..ending import Ended
 from ..folder.manifest import ComponentEntry, checked_file
+from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cores import available_cores
 from .interruptible import run_interruptibly
@@ -25,7 +27,7 @@ WEIGHT_COPIES = 2.15
 LAYOUT = 1.2
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
-_LEFT_BEHIND: list[OpenVinoSession | None] = []
+_LEFT_BEHIND: list[Any] = []
 
 
 class OpenVinoDevice:
@@ -61,7 +63,7 @@ class OpenVinoRunner:
         self.device = device
         self._folder = folder
         self._entry = entry
-        self._session: OpenVinoSession | None = None
+        self._session: Any = None
 
     @property
     def ranges(self) -> Mapping[str, Range]:
@@ -93,10 +95,18 @@ class OpenVinoRunner:
             return
         # What earlier components' arrays leave behind is freed by now, but not yet given back.
         trim_heap()
+        self._session = self._open()
+
+    def _open(self) -> Any:
         model = checked_file(self._folder, self._entry, MODEL_FILE)
-        # What is rounded to 8 bits is not spoilt by bfloat16 in between; an engine in float32 is asked for to be exact.
-        exact = set(self._entry.formats) <= {FLOAT}
-        self._session = OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=exact)
+        # A picture's own numbers want more digits than bfloat16 has, and a decoder's products are of 8 bits anyway.
+        exact = self._exact or self.spec.role is Role.VAE_DECODER
+        return OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=exact)
+
+    @property
+    def _exact(self) -> bool:
+        """Whether it is of floats alone, and so asked for to be exact; 8 bits are not spoilt by bfloat16 in between."""
+        return set(self._entry.formats) <= {FLOAT}
 
     def release(self) -> None:
         """Drop the model and give its memory back to the system."""
@@ -115,15 +125,18 @@ class OpenVinoRunner:
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once; see `Runner`. Every output is on the host, so `keep` changes nothing."""
+        feeds = self._feeds(inputs, held)
+        call = _Call(self._session, feeds)
+        return run_interruptibly(call.run, call.stop)
+
+    def _feeds(self, inputs: Values, held: Held | None) -> dict[str, np.ndarray]:
+        """All inputs of a call, as they should be, and the model there."""
         feeds = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             feeds |= held.inputs
         check_inputs(self.name, self.spec, feeds)
         self.load()
-        session = self._session
-        assert session is not None
-        call = _Call(session, feeds)
-        return run_interruptibly(call.run, call.stop)
+        return feeds
 
 
 class _Call:

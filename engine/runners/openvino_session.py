@@ -39,6 +39,21 @@ def unsuited_processor() -> str | None:
     )
 
 
+def openvino_error(error: Exception, component: str, model: Path, deed: str) -> PocketXLError:
+    """What an error of OpenVINO's means; `deed`: what it was to do with the file `model`."""
+    if lacks_memory(error):
+        return MemoryBudgetError(
+            f"{component}: the machine has not enough memory to {deed} it; close other programs, make a smaller "
+            "picture, or see with `pocketxl plan` what one needs"
+        )
+    version = import_openvino().__version__
+    reason = str(error).strip().splitlines()
+    return IncompatibleError(
+        f"{component}: OpenVINO {version} cannot {deed} {model}: {reason[-1] if reason else repr(error)}. "
+        "Rebuild the engine with this version, or install the version that engine.json names"
+    )
+
+
 class OpenVinoSession:
     """A model on the processor. Several threads may call it; calls of one size run one after another."""
 
@@ -76,13 +91,13 @@ class OpenVinoSession:
             request.wait()
             return {tensor.name: request.get_tensor(tensor.name).data for tensor in self.spec.outputs}
         except Exception as error:
-            raise self._told(error, "run") from error
+            raise openvino_error(error, self.name, self._model, "run") from error
 
     def _read(self) -> Any:
         try:
             return self._core.read_model(self._model)
         except Exception as error:
-            raise self._told(error, "load") from error
+            raise openvino_error(error, self.name, self._model, "load") from error
 
     def _compile(self, shapes: Shapes) -> Any:
         model = self._read()
@@ -90,7 +105,7 @@ class OpenVinoSession:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._core.compile_model(model, "CPU", self._settings)
         except Exception as error:
-            raise self._told(error, "compile") from error
+            raise openvino_error(error, self.name, self._model, "compile") from error
 
     def _check_edge(self, model: Any) -> None:
         for side, ports, tensors in (
@@ -110,16 +125,3 @@ class OpenVinoSession:
                     f"{self.name}: engine.json and the model disagree on the {side} {', '.join(odd[:3])}; "
                     "build the engine again with `pocketxl build`, or copy the folder again"
                 )
-
-    def _told(self, error: Exception, deed: str) -> PocketXLError:
-        if lacks_memory(error):
-            return MemoryBudgetError(
-                f"{self.name}: the machine has not enough memory to {deed} it; close other programs, make a smaller "
-                "picture, or see with `pocketxl plan` what one needs"
-            )
-        version = import_openvino().__version__
-        reason = str(error).strip().splitlines()
-        return IncompatibleError(
-            f"{self.name}: OpenVINO {version} cannot {deed} {self._model}: {reason[-1] if reason else error!r}. "
-            "Rebuild the engine with this version, or install the version that engine.json names"
-        )

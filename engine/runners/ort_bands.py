@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..bands.edge import latent_columns, parted
+from ..bands.edge import latent_columns, parted, read_program
 from ..bands.program import SUM_MEAN, SUM_SQUARES, BandProgram
-from ..bands.read import BANDS_FILE, read_bands
 from ..bands.sizes import STORE_BYTES, working_bytes
 from ..bands.store import BandStore
 from ..bands.walk import Band, Lanes, Sums, walk
 from ..ending import Ended
-from ..errors import IntegrityError, PocketXLError
+from ..errors import PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
 from .base import Footprint, Held, HostHeld, Sizes, Value, Values, check_inputs
 from .interruptible import run_interruptibly
@@ -63,23 +62,7 @@ class BandsRunner(OrtRunner):
     def program(self) -> BandProgram:
         """Its segments. Raises `IntegrityError` where they do not fit what `engine.json` says."""
         if self._program is None:
-            program = read_bands(checked_file(self._folder, self._entry, BANDS_FILE))
-            (given,), made = self.spec.inputs, self.spec.outputs
-            edges = (
-                (program.values[program.input], given.shape[1]),
-                (program.values[program.output], sum(int(tensor.shape[1]) for tensor in made)),
-            )
-            named = len(made) > 1 or program.output == made[0].name
-            if (
-                program.input != given.name
-                or not named
-                or any(value.channels != channels or value.dtype != "float32" for value, channels in edges)
-            ):
-                raise IntegrityError(
-                    f"{self.name}: engine.json and {BANDS_FILE} disagree on the edge; build the engine again with "
-                    "`pocketxl build`, or copy the folder again"
-                )
-            self._program = program
+            self._program = read_program(self._folder, self.name, self._entry)
         return self._program
 
     def _open(self) -> Any:

@@ -162,14 +162,15 @@ class Calibration:
         return reduce(cls.beside, runs, cls())
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Plain arrays for `store`, inputs that layers share once."""
+        """Plain arrays for `store`, inputs that layers share once: others have the name, in bytes, of the first."""
         arrays: dict[str, np.ndarray] = {f"stream|{name}": array for name, array in self.streams.items()}
         owners: dict[int, str] = {}
         for name, layer in self.layers.items():
             owner = owners.setdefault(id(layer.inputs), name)
             for part in fields(layer):
-                value = owner if part.name == "inputs" and owner != name else getattr(layer, part.name)
-                arrays[f"layer|{name}|{part.name}"] = np.array(value)
+                shared = part.name == "inputs" and owner != name
+                value = np.frombuffer(owner.encode(), np.uint8) if shared else np.asarray(getattr(layer, part.name))
+                arrays[f"layer|{name}|{part.name}"] = value
         return arrays
 
     @classmethod
@@ -182,8 +183,8 @@ class Calibration:
                 _, name, part = key.split("|")
                 values.setdefault(name, {})[part] = array
         for parts in values.values():
-            if parts["inputs"].dtype.kind == "U":
-                parts["inputs"] = values[str(parts["inputs"])]["inputs"]
+            if parts["inputs"].dtype == np.uint8:
+                parts["inputs"] = values[parts["inputs"].tobytes().decode()]["inputs"]
         layers = {
             name: LayerStatistics(
                 **{n: parts[n] for n in _ARRAYS},

@@ -1,19 +1,18 @@
 """What the reference run has made so far, kept in the work folder: a killed build goes on at the next step.
 
-A part for each picture, `{index}.npz` (picture and samples, as they were computed) and `{index}.json` (key, sha256 of
-the arrays, ranges, counts), and one for each long call of the picture that is being made, `{index}.{number}.npz` and
-`.json`. All are written durably and the description last. A part is used if key and hash match and every part before it
+A part for each picture, `{index}.safetensors` (picture and samples, as they were computed) and `{index}.json` (key, sha256 of
+the arrays, ranges, counts), and one for each long call of the picture that is being made, `{index}.{number}.safetensors`
+and `.json`. All are written durably and the description last. A part is used if key and hash match and every part before it
 was used too; anything else is made again, for it costs time and nothing else.
 """
 
 import hashlib
-import io
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +22,10 @@ from ...engine.folder.samples import Sample
 from ...engine.folder.schema import decode, encode
 from ...engine.specs import Arrays
 from ..quantize.calibration import Calibration
+
+T = TypeVar("T")
+_ARRAYS = ".safetensors"
+"""Thousands of small arrays, of which most are skipped: in a zip file each would cost a tenth of a millisecond."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +75,25 @@ class ReferenceStore:
         except (ValueError, KeyError, IndexError):
             return None
 
-    def read_component(self, index: int, name: str) -> tuple[list[Sample], Calibration]:
-        """What one component left in a part that `read` has found or `write` has kept; nothing else is read.
+    def read_samples(self, index: int, name: str) -> list[Sample]:
+        """Those of one component in a part that `read` has found or `write` has kept; nothing else is read.
 
         Raises `StorageError` where it is gone or damaged by now.
         """
-        path = self._folder / f"{index}.npz"
+        return self._of_component(index, f"sample|{name}", _samples)
+
+    def read_calibration(self, index: int, name: str) -> Calibration:
+        """What its layers showed there; likewise."""
+        return self._of_component(index, f"seen|{name}", Calibration.from_arrays)
+
+    def _of_component(self, index: int, group: str, made: Callable[[dict[str, np.ndarray]], T]) -> T:
+        from safetensors import SafetensorError, safe_open
+
+        path = self._folder / f"{index}{_ARRAYS}"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                mine = {key: arrays[key] for key in arrays.files if key.split("|")[1:2] == [name]}
-            return _samples(_split(mine, f"sample|{name}")), Calibration.from_arrays(_split(mine, f"seen|{name}"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            with safe_open(path, framework="np") as arrays:
+                return made({key: arrays.get_tensor(f"{group}|{key}") for key in _names(arrays.keys(), group)})
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise StorageError(f"{path} was altered while it was in use: {error}; start the build again") from error
 
     def write(self, index: int, part: Part) -> None:
@@ -123,14 +134,16 @@ class ReferenceStore:
         return next(number for number in count() if self._read(f"{index}.{number}") is None)
 
     def _read(self, name: str) -> tuple[_Description, dict[str, np.ndarray]] | None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
         try:
             described = self._described(self._folder / f"{name}.json")
-            content = (self._folder / f"{name}.npz").read_bytes()
+            content = (self._folder / f"{name}{_ARRAYS}").read_bytes()
             if described.key != self._key or hashlib.sha256(content).hexdigest() != described.sha256:
                 return None
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return described, {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, KeyError, RecursionError, IntegrityError, zipfile.BadZipFile):
+            return described, load(content)
+        except (OSError, ValueError, KeyError, RecursionError, IntegrityError, SafetensorError):
             return None
 
     def _write(
@@ -143,10 +156,10 @@ class ReferenceStore:
         samples: Mapping[str, int] | None = None,
     ) -> None:
         """Arrays and description of one part; the first one clears what other builds left."""
+        from safetensors.numpy import save
+
         self._remove("*.json", others=True)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        content = buffer.getvalue()
+        content = save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()})
         described = _Description(
             key=self._key,
             sha256=hashlib.sha256(content).hexdigest(),
@@ -154,7 +167,7 @@ class ReferenceStore:
             rows=rows or {},
             samples=samples or {},
         )
-        write_durably(self._folder / f"{name}.npz", content)
+        write_durably(self._folder / f"{name}{_ARRAYS}", content)
         write_durably(self._folder / f"{name}.json", json.dumps(encode(described)).encode())
 
     def _remove(self, pattern: str, *, others: bool = False) -> None:
@@ -162,7 +175,7 @@ class ReferenceStore:
         for path in self._folder.glob(pattern):
             if not (others and self._ours(path)):
                 path.unlink()
-                path.with_suffix(".npz").unlink(missing_ok=True)
+                path.with_suffix(_ARRAYS).unlink(missing_ok=True)
 
     def _ours(self, path: Path) -> bool:
         try:
@@ -185,7 +198,12 @@ def _joined(**groups: Arrays) -> dict[str, np.ndarray]:
 
 def _split(arrays: Arrays, group: str) -> dict[str, np.ndarray]:
     """The arrays of one group, under their own names."""
-    return {n.removeprefix(f"{group}|"): a for n, a in arrays.items() if n.startswith(f"{group}|")}
+    return {name: arrays[f"{group}|{name}"] for name in _names(arrays, group)}
+
+
+def _names(keys: Iterable[str], group: str) -> list[str]:
+    """Of those that belong to a group, their own names."""
+    return [key.removeprefix(f"{group}|") for key in keys if key.startswith(f"{group}|")]
 
 
 def _arrays(part: Part) -> dict[str, np.ndarray]:

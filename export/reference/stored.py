@@ -39,7 +39,7 @@ def stored_samples(store: ReferenceStore, parts: int, names: Sequence[str]) -> M
     """The samples of the first `parts` parts, by component; nothing is kept. Raises `StorageError`."""
 
     def read(name: str) -> list[Sample]:
-        return [sample for index in range(parts) for sample in store.read_component(index, name)[0]]
+        return [sample for index in range(parts) for sample in store.read_samples(index, name)]
 
     return Stored(names, read)
 
@@ -49,6 +49,6 @@ def stored_calibration(store: ReferenceStore, parts: int, names: Sequence[str]) 
 
     @lru_cache(_KEPT)
     def read(name: str) -> Calibration:
-        return Calibration.of_runs(store.read_component(index, name)[1] for index in range(parts))
+        return Calibration.of_runs(store.read_calibration(index, name) for index in range(parts))
 
     return Stored(names, read)

@@ -27,21 +27,23 @@ ALWAYS = 256
 with which it takes 12 to 26 % less."""
 
 
-_OUTER = Rule(kind=Kind.CONV, pattern=r"decoder\.up_blocks\..*\.conv\d?", format=W8A8_STATIC)
+_OUTER = r"decoder\.up_blocks\..*\.conv\d?"
 """Of a decoder, all but the first and the last convolution, and shortcuts; the middle is in the recipe's own rules."""
 
 
 def with_outer(recipe: Recipe, configuration: object) -> Recipe:
-    """A recipe that has a decoder's inner convolutions in static ranges, with the outer ones too where all are wide.
+    """A recipe whose rules round what a decoder's inner convolutions take, for the outer ones too where all are wide.
 
     They are half of its operations. Behind all other rules, so that what is kept in floats stays there.
     """
     rows = recipe.rules.get(Role.VAE_DECODER, ())
     if not isinstance(configuration, VaeArchitecture) or min(configuration.block_out_channels) < LEAST:
         return recipe
-    if not any(rule.format == W8A8_STATIC for rule in rows):
+    inner = next((rule.format for rule in rows if rule.kind is Kind.CONV and rule.format.static), None)
+    if inner is None:
         return recipe
-    return replace(recipe, rules={**recipe.rules, Role.VAE_DECODER: (*rows, _OUTER)})
+    outer = Rule(kind=Kind.CONV, pattern=_OUTER, format=inner)
+    return replace(recipe, rules={**recipe.rules, Role.VAE_DECODER: (*rows, outer)})
 
 
 def stays_float(layer: Layer, graph: ir.Graph, quantization: Quantization) -> bool:

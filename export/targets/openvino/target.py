@@ -1,4 +1,4 @@
-"""The `openvino` target: U-Nets as ONNX files that OpenVINO runs, everything else as in a `cpu` engine.
+"""The `openvino` target: U-Nets and decoders as ONNX files that OpenVINO runs, all else as in a `cpu` engine.
 
 On a processor with AMX OpenVINO's attention in bfloat16 and its convolutions are far faster than those of ONNX Runtime,
 which has no attention but in float32: a forward at 1024 × 1024 takes about half the time (docs/openvino.md).
@@ -23,7 +23,8 @@ from ...quantize.formats import (
 )
 from ...quantize.recipes import Instead
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
-from ..cpu.target import CpuTarget
+from ..cpu.conv_patches import with_outer
+from ..cpu.target import BAND_BYTES, BAND_PIXELS, CpuTarget
 from ..onnx.files import save
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ....engine.specs import ComponentSpec
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
+    from ...quantize.recipes import Recipe
 
 _SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
 # Products relative to the fastest of their kind, as AMX multiplies int8 and bfloat16.
@@ -42,6 +44,7 @@ PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W8A8_SIGNED_CHANNEL: 1.1, FLOA
 class OpenVinoTarget(AnySize):
     """OpenVINO on a processor; a model is compiled where it runs, for the sizes of the picture at hand."""
 
+    band_bytes: int = BAND_BYTES
     name: str = "openvino"
     runner: str = "openvino"
     dtype: str = "float32"
@@ -69,8 +72,12 @@ class OpenVinoTarget(AnySize):
         return {}
 
     def of(self, role: Role) -> Target:
-        """Itself for U-Nets; ONNX Runtime runs the rest, the VAE over bands."""
-        return self if role is Role.UNET else CpuTarget()
+        """Itself for U-Nets and the VAE's decoder; ONNX Runtime runs the rest."""
+        return self if role in (Role.UNET, Role.VAE_DECODER) else CpuTarget()
+
+    def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
+        """With a wide VAE's outer convolutions in 8 bits too."""
+        return with_outer(recipe, configuration)
 
     def lower(
         self,
@@ -83,19 +90,32 @@ class OpenVinoTarget(AnySize):
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`. Memory: the graph and one layer at a time."""
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, or a wide decoder's segments over bands.
 
-        from ...graph.activations import activation_model
-        from ...graph.fold_transpose import fold_transpose
-        from ...graph.master import attach
-        from .products import products
+        Memory: the graph and one layer at a time.
+        """
+        from ...graph.activations import Outline
+        from .bands import write_bands
 
-        activation = activation_model(component, model, spec)
-        attach(model, weights)
-        products(model.graph, quantization)
-        RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
-        fold_transpose(model.graph)
-        RemoveUnusedNodesPass()(model)
+        activation = Outline.of(component, model, spec).whole()
+        if spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes:
+            write_bands(model, weights, quantization, out)
+            return Lowered(runner="openvino_bands", activation=activation)
+        rewrite(model, weights, quantization)
         save(model, out)
         return Lowered(activation=activation)
+
+
+def rewrite(model: "ir.Model", weights: "WeightSource", quantization: "Quantization") -> None:
+    """The passes: layers in their formats, with their weights."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from ...graph.fold_transpose import fold_transpose
+    from ...graph.master import attach
+    from .products import products
+
+    attach(model, weights)
+    products(model.graph, quantization)
+    RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
+    fold_transpose(model.graph)
+    RemoveUnusedNodesPass()(model)

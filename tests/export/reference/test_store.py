@@ -53,20 +53,19 @@ def test_a_component_is_read_alone_and_no_other_s_arrays(tmp_path: Path) -> None
     store = ReferenceStore(tmp_path, "key")
     store.write(0, part(0))
     store.write(1, part(1))
-    samples, calibration = store.read_component(1, "base/unet")
-    assert_equal(calibration, seen(1))
-    assert [s[1]["states.0"].tolist() for s in samples] == [
+    assert_equal(store.read_calibration(1, "base/unet"), seen(1))
+    assert [s[1]["states.0"].tolist() for s in store.read_samples(1, "base/unet")] == [
         s[1]["states.0"].tolist() for s in part(1).samples["base/unet"]
     ]
-    nothing = store.read_component(0, "vae_decoder")
-    assert (nothing[0], nothing[1].layers) == ([], {})
+    assert store.read_samples(0, "vae_decoder") == []
+    assert store.read_calibration(0, "vae_decoder").layers == {}
     both = stored_calibration(store, 2, ["base/unet", "vae_decoder"])
     assert_equal(both["base/unet"], Calibration.of_runs([seen(0), seen(1)]))
     assert both["base/unet"] is both["base/unet"], "read once"
     assert len(stored_samples(store, 2, ["base/unet"])["base/unet"]) == 4
-    (tmp_path / "1.npz").write_bytes(b"PK")
-    with pytest.raises(StorageError, match=r"1\.npz was altered while it was in use"):
-        store.read_component(1, "base/unet")
+    (tmp_path / "1.safetensors").write_bytes(b"PK")
+    with pytest.raises(StorageError, match=r"1\.safetensors was altered while it was in use"):
+        store.read_samples(1, "base/unet")
 
 
 def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None:
@@ -75,7 +74,7 @@ def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None
     old.write(1, part(1))
     assert new.read(0) is None
     new.write(0, part(0))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.safetensors"]
 
 
 def test_calls_are_kept_until_their_picture_is_done(tmp_path: Path) -> None:
@@ -90,13 +89,13 @@ def test_calls_are_kept_until_their_picture_is_done(tmp_path: Path) -> None:
     assert found.component == "base/unet"
     assert_equal(found.calibration, seen(1))
     np.testing.assert_array_equal(found.outputs["y"], np.ones((1, 2), np.float32))
-    (tmp_path / "0.0.npz").write_bytes(b"PK")
+    (tmp_path / "0.0.safetensors").write_bytes(b"PK")
     assert (store.read_call(0, 0), store.calls(0)) == (None, 0)
     store.write(0, part(0))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.safetensors"]
 
 
-@pytest.mark.parametrize("file", ["0.json", "0.npz"])
+@pytest.mark.parametrize("file", ["0.json", "0.safetensors"])
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[" * 100_000, b"\xff", b"PK\x03\x04"])
 def test_a_damaged_part_is_made_again(tmp_path: Path, file: str, damage: bytes) -> None:
     store = ReferenceStore(tmp_path, "key")

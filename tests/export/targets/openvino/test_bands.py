@@ -1,0 +1,177 @@
+"""A wide VAE's decoder on OpenVINO: bands are the whole picture, however high, however many at once, however kept."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pocketxl.engine.bands.read import BANDS_FILE, read_bands
+from pocketxl.engine.ending import Ended, Ending
+from pocketxl.engine.errors import IncompatibleError, IntegrityError
+from pocketxl.engine.folder.files import entry_of
+from pocketxl.engine.folder.manifest import ComponentEntry
+from pocketxl.engine.models.vae import VaeDecoder
+from pocketxl.engine.runners import openvino_bands
+from pocketxl.engine.runners.base import Sizes
+from pocketxl.engine.runners.openvino_bands import OpenVinoBandsRunner, OpenVinoDevice
+from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.formats import Kind
+from pocketxl.export.quantize.quantization import Quantization
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.quantize.signed_ranges import fit_signed
+from pocketxl.export.reference.streamed import StreamedModule
+from pocketxl.export.targets.check import fitted
+from pocketxl.export.targets.cpu import conv_patches
+from pocketxl.export.targets.openvino import bands
+from pocketxl.export.targets.openvino.target import OpenVinoTarget
+
+from ....fixtures.calibration import observe
+from ....fixtures.networks import VaePair, vae_pair
+from ....fixtures.onnx_run import StateDict
+from ....tolerances import BANDS_ROUNDED, OPENVINO_BANDS_RELATIVE, OPENVINO_DECODER_RELATIVE
+
+pytest.importorskip("openvino")
+SMALL = 1 << 9
+"""Numbers in a band: a row or two at a time, of 7 rows of latents, so that the last one is lower."""
+Quantize = Callable[[str], Quantization]
+
+
+@pytest.fixture(scope="module")
+def pair() -> VaePair:
+    torch.manual_seed(5)
+    return vae_pair()
+
+
+@pytest.fixture(scope="module")
+def latents() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((2, 4, 7, 6), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(pair: VaePair, latents: np.ndarray) -> np.ndarray:
+    found: np.ndarray = pair.theirs.decode(torch.from_numpy(latents)).sample.numpy()
+    return found
+
+
+@pytest.fixture
+def quantize(pair: VaePair, latents: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Quantize:
+    """Recipe → what its layers become, with all convolutions but the first and the last in 8 bits for int8."""
+    monkeypatch.setattr(conv_patches, "LEAST", 1)
+    spec, target = pair.architecture.decoder(), OpenVinoTarget()
+    module = StreamedModule(lambda: VaeDecoder(pair.architecture), spec, StateDict(pair.ours.state_dict()))
+    seen = observe(module, [{"latents": latents}]).layers
+    convolutions = {n: m.weight.flatten(1).numpy() for n, m in pair.ours.named_modules() if isinstance(m, nn.Conv2d)}
+
+    def quantization(recipe: str) -> Quantization:
+        chosen = target.suited(fitted(RECIPES[recipe], target), pair.architecture)
+        formats = {name: chosen.format(spec.role, Kind.CONV, name) for name in convolutions}
+        scales = {n: fit_signed(n, convolutions[n], seen[n], f) for n, f in formats.items() if f.signed}
+        assert (len(scales) > 10) is (recipe == "int8")
+        return Quantization(recipe=chosen, role=spec.role, input_scales=scales)
+
+    return quantization
+
+
+def lowered(pair: VaePair, quantization: Quantization, out: Path, threads: int = 1) -> OpenVinoBandsRunner:
+    spec = pair.architecture.decoder()
+    model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec)
+    weights = StateDict(pair.ours.state_dict())
+    made = OpenVinoTarget(band_bytes=0).lower("vae_decoder", spec, model, weights, quantization, out, out)
+    assert made.runner == "openvino_bands"
+    files = tuple(entry_of(out, file.name) for file in sorted(out.iterdir()))
+    entry = ComponentEntry(
+        spec=spec, runner=made.runner, files=files, weight_bytes=sum(f.size for f in files), activation=made.activation
+    )
+    return OpenVinoBandsRunner(out, "vae_decoder", entry, OpenVinoDevice(threads=threads))
+
+
+def apart(actual: Any, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("numbers", [bands.BAND_NUMBERS, SMALL])
+def test_floats_are_diffusers_own_picture(
+    numbers: int, pair: VaePair, latents: np.ndarray, expected: np.ndarray, quantize: Quantize, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(bands, "BAND_NUMBERS", numbers)
+    monkeypatch.setattr(openvino_bands, "STORE_BYTES", 5000)  # most of it goes through the file
+    runner = lowered(pair, quantize("fp32"), tmp_path)
+    assert apart(runner({"latents": latents})["image"], expected) < OPENVINO_BANDS_RELATIVE
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_eight_bits_stay_near_and_do_not_depend_on_the_bands_height(
+    pair: VaePair, latents: np.ndarray, expected: np.ndarray, quantize: Quantize, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    found = []
+    for index, numbers in enumerate((bands.BAND_NUMBERS, SMALL)):
+        monkeypatch.setattr(bands, "BAND_NUMBERS", numbers)
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        found.append(np.asarray(lowered(pair, quantize("int8"), folder)({"latents": latents})["image"]))
+        assert apart(found[-1], expected) < OPENVINO_DECODER_RELATIVE
+    # A last bit decides to which side a number is rounded, and eight bits have large steps.
+    assert apart(found[1], found[0]) < BANDS_ROUNDED
+
+
+def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
+    pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bands, "BAND_NUMBERS", SMALL)
+    runner = lowered(pair, quantize("int8"), tmp_path)
+    both = np.asarray(runner({"latents": latents})["image"])
+    assert np.array_equal(both[1:], runner({"latents": latents[1:]})["image"])
+    other = OpenVinoBandsRunner(tmp_path, "vae_decoder", runner._entry, OpenVinoDevice(threads=2))
+    assert (runner.lanes, other.lanes) == (1, 2)
+    monkeypatch.setattr(openvino_bands, "STORE_BYTES", 0)
+    assert np.array_equal(both, other({"latents": latents})["image"])
+
+
+def test_it_says_what_it_takes_without_loading_anything(
+    pair: VaePair, quantize: Quantize, tmp_path: Path
+) -> None:
+    runner = lowered(pair, quantize("fp32"), tmp_path)
+    found = [runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=side**2)) for side in (64, 256, 1024)]
+    assert [f.working for f in found] == sorted({f.working for f in found})
+    assert not runner.loaded
+
+
+def test_it_is_ended_in_its_middle_and_goes_on(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
+    runner = lowered(pair, quantize("fp32"), tmp_path, threads=2)
+    small, large = ({"latents": np.ones((1, 4, side, side), np.float32)} for side in (4, 160))
+    before = runner(small)["image"]
+    token = threading.Event()
+    timer = threading.Timer(0.2, token.set)
+    timer.start()
+    with Ending(token).in_effect(), pytest.raises(Ended):
+        runner(large)
+    assert np.array_equal(runner(small)["image"], before)
+
+
+def test_what_does_not_fit_is_refused(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
+    runner = lowered(pair, quantize("fp32"), tmp_path)
+
+    def altered(name: str, content: str) -> OpenVinoBandsRunner:
+        (tmp_path / name).write_text(content)
+        files = tuple(entry_of(tmp_path, file.name) for file in runner._entry.files)
+        return OpenVinoBandsRunner(
+            tmp_path, "vae_decoder", replace(runner._entry, files=files), OpenVinoDevice(threads=1)
+        )
+
+    text = (tmp_path / BANDS_FILE).read_text()
+    with pytest.raises(IntegrityError, match="is for ONNX Runtime, engine.json names OpenVINO"):
+        altered(BANDS_FILE, text.replace('"channels_last": true,', "")).load()
+    (tmp_path / BANDS_FILE).write_text(text)
+    file = read_bands(tmp_path / BANDS_FILE).segments[3].file
+    with pytest.raises(IncompatibleError, match=rf"OpenVINO .* cannot compile .*{file}"):
+        altered(file, "nothing")({"latents": np.ones((1, 4, 4, 4), np.float32)})
+    with pytest.raises(IntegrityError, match=rf"{file} has 7 bytes"):
+        runner.load()
