@@ -17,8 +17,16 @@ from pathlib import Path
 
 from .report import Record, finish
 
-SYSTEMS = ("diffusers-fp32", "diffusers-bf16", "diffusers-bf16-tiles", "pocketxl-cpu-int8",
-           "pocketxl-cpu-int8-weight", "pocketxl-cpu-fp32", "pocketxl-openvino-int8", "pocketxl-openvino-fp32")  # fmt: skip
+SYSTEMS = (
+    "diffusers-fp32",
+    "diffusers-bf16",
+    "diffusers-bf16-tiles",
+    "pocketxl-cpu-int8",
+    "pocketxl-cpu-int8-weight",
+    "pocketxl-cpu-fp32",
+    "pocketxl-openvino-int8",
+    "pocketxl-openvino-fp32",
+)
 REFERENCE = "diffusers-fp32"
 
 

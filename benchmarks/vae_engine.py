@@ -20,11 +20,10 @@ from pocketxl.export.quantize.recipes import RECIPES, Recipe
 from pocketxl.export.quantize.signed_ranges import fit_signed
 from pocketxl.export.reference.calibrate import ROWS, watch
 from pocketxl.export.reference.streamed import StreamedModule
+from pocketxl.export.target import Target
 from pocketxl.export.targets.check import fitted
 from pocketxl.export.targets.cpu.target import CpuTarget
 from pocketxl.export.targets.openvino.target import OpenVinoTarget
-from pocketxl.export.target import Target
-
 
 TARGETS: Mapping[str, Target] = {"cpu": CpuTarget(), "openvino": OpenVinoTarget()}
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..bands.edge import latent_columns, parted, read_program
 from ..bands.program import BandProgram
+from ..bands.read import BANDS_FILE
 from ..bands.sizes import STORE_BYTES, working_bytes
 from ..bands.store import BandStore
 from ..bands.walk import Band, Lanes, Sums, walk
-from ..bands.read import BANDS_FILE
 from ..ending import Ended
 from ..errors import IntegrityError
 from ..folder.described import REBUILD
@@ -41,7 +41,9 @@ class OpenVinoBandsRunner(OpenVinoRunner):
         """Its segments. Raises `IntegrityError` where they do not fit what `engine.json` says, or another library's."""
         program = read_program(self._folder, self.name, self._entry)
         if not program.channels_last:
-            raise IntegrityError(f"{self.name}: {BANDS_FILE} is for ONNX Runtime, engine.json names OpenVINO; {REBUILD}")
+            raise IntegrityError(
+                f"{self.name}: {BANDS_FILE} is for ONNX Runtime, engine.json names OpenVINO; {REBUILD}"
+            )
         return program
 
     @property

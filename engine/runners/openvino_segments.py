@@ -1,7 +1,7 @@
 """The segments of a banded component, compiled by OpenVINO for the bands of one picture's size.
 
-Each is compiled when its turn comes, for its highest band. A lower one, the last of a picture whose rows do not divide, is given as many
-rows as the others, and what comes of those beyond is dropped: compiling anew would take longer than the band.
+Each is compiled when its turn comes, for its highest band. A lower one, the last of a picture whose rows do not divide,
+is given as many rows as the others, and what comes of those beyond is dropped: compiling anew would take longer.
 """
 
 from collections.abc import Mapping

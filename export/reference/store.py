@@ -1,9 +1,9 @@
 """What the reference run has made so far, kept in the work folder: a killed build goes on at the next step.
 
-A part for each picture, `{index}.safetensors` (picture and samples, as they were computed) and `{index}.json` (key, sha256 of
-the arrays, ranges, counts), and one for each long call of the picture that is being made, `{index}.{number}.safetensors`
-and `.json`. All are written durably and the description last. A part is used if key and hash match and every part before it
-was used too; anything else is made again, for it costs time and nothing else.
+A part for each picture, `{index}.safetensors` (picture and samples, as they were computed) and `{index}.json` (key,
+sha256 of the arrays, ranges, counts), and one for each long call of the picture that is being made,
+`{index}.{number}.safetensors` and `.json`. All are written durably and the description last. A part is used if key and
+hash match and every part before it was used too; anything else is made again, for it costs time and nothing else.
 """
 
 import hashlib

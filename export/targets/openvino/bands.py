@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
-BAND_NUMBERS, SCORES = 1 << 21, 1 << 23
-"""A band's widest value takes 8 MiB, a thread's scores 16 in bfloat16: a call of OpenVINO's costs some tenths of a
-millisecond whatever it computes, so that smaller ones took longer, and larger ones gained nothing."""
+BAND_NUMBERS, SCORES = 1 << 19, 1 << 22
+"""A band's widest value takes 2 MiB, which a core keeps beside it; a thread's scores 8 MiB in bfloat16. Larger ones
+took as long, and more memory."""
 
 
-def write_bands(
-    master: "ir.Model", weights: "WeightSource", quantization: "Quantization", out: Path
-) -> BandProgram:
+def write_bands(master: "ir.Model", weights: "WeightSource", quantization: "Quantization", out: Path) -> BandProgram:
     """Write the segments of an untouched master into `out`, with `bands.json`.
 
     Raises `ValueError` for a graph that cannot be cut and `StorageError` when writing fails.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....engine.architecture import VaeArchitecture
 from ....engine.errors import IncompatibleError
 from ....engine.runners.openvino_session import import_openvino, unsuited_processor
 from ....engine.specs import Role
@@ -76,8 +77,14 @@ class OpenVinoTarget(AnySize):
         return self if role in (Role.UNET, Role.VAE_DECODER) else CpuTarget()
 
     def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
-        """With a wide VAE's outer convolutions in 8 bits too."""
-        return with_outer(recipe, configuration)
+        """With a scale for each channel of what a VAE's convolutions take, and the outer ones of a wide one too.
+
+        A pass that does many things to each number does not mind another multiplication.
+        """
+        if not isinstance(configuration, VaeArchitecture):
+            return recipe
+        scaled = recipe.with_formats({Kind.CONV: {W8A8_SIGNED: W8A8_SIGNED_CHANNEL}})
+        return with_outer(scaled, configuration)
 
     def lower(
         self,

@@ -34,7 +34,7 @@ from pocketxl.export.targets.openvino.target import OpenVinoTarget
 from ....fixtures.calibration import observe
 from ....fixtures.networks import VaePair, vae_pair
 from ....fixtures.onnx_run import StateDict
-from ....tolerances import BANDS_ROUNDED, OPENVINO_BANDS_RELATIVE, OPENVINO_DECODER_RELATIVE
+from ....tolerances import OPENVINO_BANDS_RELATIVE, OPENVINO_BANDS_ROUNDED, OPENVINO_DECODER_RELATIVE
 
 pytest.importorskip("openvino")
 SMALL = 1 << 9
@@ -119,7 +119,7 @@ def test_eight_bits_stay_near_and_do_not_depend_on_the_bands_height(
         found.append(np.asarray(lowered(pair, quantize("int8"), folder)({"latents": latents})["image"]))
         assert apart(found[-1], expected) < OPENVINO_DECODER_RELATIVE
     # A last bit decides to which side a number is rounded, and eight bits have large steps.
-    assert apart(found[1], found[0]) < BANDS_ROUNDED
+    assert apart(found[1], found[0]) < OPENVINO_BANDS_ROUNDED
 
 
 def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
@@ -135,9 +135,7 @@ def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
     assert np.array_equal(both, other({"latents": latents})["image"])
 
 
-def test_it_says_what_it_takes_without_loading_anything(
-    pair: VaePair, quantize: Quantize, tmp_path: Path
-) -> None:
+def test_it_says_what_it_takes_without_loading_anything(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
     runner = lowered(pair, quantize("fp32"), tmp_path)
     found = [runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=side**2)) for side in (64, 256, 1024)]
     assert [f.working for f in found] == sorted({f.working for f in found})
@@ -167,7 +165,7 @@ def test_what_does_not_fit_is_refused(pair: VaePair, quantize: Quantize, tmp_pat
         )
 
     text = (tmp_path / BANDS_FILE).read_text()
-    with pytest.raises(IntegrityError, match="is for ONNX Runtime, engine.json names OpenVINO"):
+    with pytest.raises(IntegrityError, match=r"is for ONNX Runtime, engine\.json names OpenVINO"):
         altered(BANDS_FILE, text.replace('"channels_last": true,', "")).load()
     (tmp_path / BANDS_FILE).write_text(text)
     file = read_bands(tmp_path / BANDS_FILE).segments[3].file

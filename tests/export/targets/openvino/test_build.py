@@ -20,7 +20,7 @@ from ....tolerances import OPENVINO_PICTURE_DB
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(unsuited_processor() is not None, reason=f"{unsuited_processor()}")
 WEIGHTS = Path(__file__).parents[4] / "export" / "miniature" / "weights"
-ON_OPENVINO = {"base/unet", "refiner/unet"}
+ON_OPENVINO = {"base/unet", "refiner/unet", "vae_decoder"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def picture(engine: Path, **settings: Any) -> np.ndarray:
         return found
 
 
-def test_u_nets_are_for_openvino_and_the_rest_for_onnx_runtime(engine: Path) -> None:
+def test_u_nets_and_the_decoder_are_for_openvino_and_the_rest_for_onnx_runtime(engine: Path) -> None:
     manifest = read_manifest(engine)
     assert (manifest.target, manifest.recipe) == ("openvino", "fp32")
     for name, entry in manifest.components.items():
