@@ -108,7 +108,7 @@ def _pocketxl(half: str, system: str, work: Path, threads: int | None, size: int
         files=files,
         weight_bytes=sum(file.size for file in files),
         activation=ActivationModel(terms={}),
-        formats={recipe: 1} if recipe == "int8" else {},
+        formats={"w8a8_static_signed": ()} if recipe == "int8" else {},
     )
     make_device, make_runner = back_end(kind)
     runner = make_runner(folder, f"vae_{half}", entry, make_device(threads=threads))

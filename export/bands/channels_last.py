@@ -35,17 +35,17 @@ def quantize_early(graph: ir.Graph) -> None:
 def _swapped(node: ir.Node, value: ir.Value | None) -> bool:
     """Whether a node that treats all numbers alike could be put before the one that its input comes from."""
     before = None if value is None else value.producer()
-    if before is None or before.op_type not in _COMMUTES or only_user(before.outputs[0]) is not node:
+    if before is None:
         return False
-    if before.attributes.get_string("mode", "nearest") != "nearest":
+    copies = before.op_type in _COMMUTES and before.attributes.get_string("mode", "nearest") == "nearest"
+    if not copies or only_user(before.outputs[0]) != node:
         return False
-    graph, out = node.graph, node.outputs[0]
+    graph, zero, rounded, moved = node.graph, node.inputs[2], node.outputs[0], before.outputs[0]
     assert isinstance(graph, ir.Graph)
-    ir.convenience.replace_all_uses_with(out, before.outputs[0])
+    ir.convenience.replace_all_uses_with(rounded, moved)
     node.replace_input_with(0, before.inputs[0])
-    before.replace_input_with(0, out)
-    zero = node.inputs[2]
-    out.dtype = before.outputs[0].dtype = None if zero is None else zero.dtype
+    before.replace_input_with(0, rounded)
+    rounded.dtype = moved.dtype = None if zero is None else zero.dtype
     graph.remove(node)
     graph.insert_before(before, node)
     return True
