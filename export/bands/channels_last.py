@@ -25,11 +25,20 @@ def channels_last(graph: ir.Graph) -> None:
 
 
 def quantize_early(graph: ir.Graph) -> None:
-    """Quantize before a nearest-neighbour resize instead of after it: exact, a quarter of the numbers."""
+    """Quantize before a nearest-neighbour resize instead of after it: exact, a quarter of the numbers.
+
+    With the channels' factors before it, if it has some.
+    """
     for node in list(graph):
-        if node.op_type == "QuantizeLinear" and _rank(node.inputs[1]) == 0:
+        if (node.op_type == "QuantizeLinear" and _rank(node.inputs[1]) == 0) or _scales(node):
             while _swapped(node, node.inputs[0]):
                 pass
+
+
+def _scales(node: ir.Node) -> bool:
+    """Whether a node multiplies by a constant for each channel."""
+    factors = node.inputs[1] if node.op_type == "Mul" else None
+    return factors is not None and factors.const_value is not None
 
 
 def _swapped(node: ir.Node, value: ir.Value | None) -> bool:
@@ -40,12 +49,12 @@ def _swapped(node: ir.Node, value: ir.Value | None) -> bool:
     copies = before.op_type in _COMMUTES and before.attributes.get_string("mode", "nearest") == "nearest"
     if not copies or only_user(before.outputs[0]) != node:
         return False
-    graph, zero, rounded, moved = node.graph, node.inputs[2], node.outputs[0], before.outputs[0]
+    graph, made, moved, like = node.graph, node.outputs[0], before.outputs[0], node.inputs[-1]
     assert isinstance(graph, ir.Graph)
-    ir.convenience.replace_all_uses_with(rounded, moved)
+    ir.convenience.replace_all_uses_with(made, moved)
     node.replace_input_with(0, before.inputs[0])
-    before.replace_input_with(0, rounded)
-    rounded.dtype = moved.dtype = None if zero is None else zero.dtype
+    before.replace_input_with(0, made)
+    made.dtype = moved.dtype = None if like is None else like.dtype  # the zero point's, or the factors'
     graph.remove(node)
     graph.insert_before(before, node)
     return True
