@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import IntegrityError, StorageError
+from .hashed import note, noted
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that were read since the last call."""
@@ -69,13 +70,20 @@ def hash_file(folder: Path, entry: FileEntry, progress: OnBytes | None = None) -
     if digest != entry.sha256:
         raise IntegrityError(f"{path} was altered: its sha256 is {digest[:12]}…, engine.json says {entry.sha256[:12]}…")
     _hashed[_identity(path, status)] = digest
+    note(path, status, digest)
     return path
 
 
 def matched_path(folder: Path, entry: FileEntry) -> Path:
-    """Like `hash_file`, but a file that has not changed since this process hashed it is not hashed again."""
+    """Like `hash_file`, but a file that has not changed since it was hashed is not hashed again.
+
+    By this process, or by another one of this user's (see `hashed`).
+    """
     path = _contained(folder, entry)
-    if _hashed.get(_identity(path, path.stat())) == entry.sha256:
+    status = path.stat()
+    if _hashed.get(_identity(path, status)) == entry.sha256:
+        return path
+    if status.st_size == entry.size and noted(path, status, entry.sha256):
         return path
     return hash_file(folder, entry)
 
