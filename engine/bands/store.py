@@ -6,6 +6,7 @@ gives them up when others need them.
 
 import os
 import tempfile
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,11 @@ class _Band:
     size: int
     array: np.ndarray | None
     at: int = -1
+
+    @property
+    def end(self) -> int:
+        """The row behind its last one."""
+        return self.first + self.rows
 
 
 class BandStore:
@@ -95,6 +101,7 @@ class BandStore:
         value, bands = self._values[name]
         if value.tokens:
             return self._whole[name]
+        bands = bands[_index(bands, first) : _index(bands, first + rows - 1) + 1]
         for band in bands:
             if (band.first, band.rows) == (first, rows) and band.array is not None:
                 return band.array
@@ -115,15 +122,15 @@ class BandStore:
 
     def free(self, name: str, before: int | None = None) -> None:
         """Forget the rows above `before`, or the whole value."""
-        value, bands = self._values[name]
-        kept = [] if before is None else [band for band in bands if band.first + band.rows > before]
-        for band in bands[: len(bands) - len(kept)]:
+        bands = self._values[name][1]
+        count = len(bands) if before is None else next((i for i, b in enumerate(bands) if b.end > before), len(bands))
+        for band in bands[:count]:
             if band.array is None:
                 self._holes.setdefault(band.size, []).append(band.at)
             else:
                 self.held -= band.size
                 self._pages.give(band.array)
-        self._values[name] = (value, kept)
+        del bands[:count]
         if before is None:
             del self._values[name]
             for key in [key for key in self._scratch if key[0] == name]:
@@ -202,6 +209,11 @@ class BandStore:
             raise _storage(error) from error
         self.spilled = max(self.spilled, self._file.tell())
         return at
+
+
+def _index(bands: list[_Band], row: int) -> int:
+    """Which of them has a row; the first or the last one's for one above or below all."""
+    return max(0, bisect_right(bands, row, key=lambda band: band.first) - 1)
 
 
 def is_edge(band: int, row: int, rows: int) -> bool:
