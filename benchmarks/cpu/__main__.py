@@ -65,7 +65,11 @@ def main() -> int:
         model = Model(base=base, refiner=refiner, work=work, threads=options.threads, scale=scale)
         extra = {"threads": options.threads, "processors": processors().reason, "scale": scale, "base": base.name}
         if options.without_amx:
-            forbid_tiles()
+            try:
+                forbid_tiles()
+            except OSError as error:
+                sys.stderr.write(f"error: --without-amx: {error}\n")
+                return 2
             extra["amx"] = "forbidden"
         journal = Journal("cpu", options.out, extra)
         wanted = [system for system in SYSTEMS if system.name in options.systems]

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..ending import Ended
 from ..folder.manifest import ComponentEntry, checked_file
-from ..specs import Role
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cores import available_cores
 from .interruptible import run_interruptibly
@@ -99,9 +98,7 @@ class OpenVinoRunner:
 
     def _open(self) -> Any:
         model = checked_file(self._folder, self._entry, MODEL_FILE)
-        # A picture's own numbers want more digits than bfloat16 has, and a decoder's products are of 8 bits anyway.
-        exact = self._exact or self.spec.role is Role.VAE_DECODER
-        return OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=exact)
+        return OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=self._exact)
 
     @property
     def _exact(self) -> bool:

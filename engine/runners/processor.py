@@ -48,6 +48,11 @@ def lacks_vnni() -> bool:
     return adds_in_16_bits() and bool(_flags())
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor is known to multiply numbers in bfloat16."""
+    return bool(_flags() & {"avx512_bf16", "amx_bf16"})
+
+
 @cache
 def multiplies_in_tiles() -> bool:
     """Whether products of 8-bit matrices use AMX here: the processor has it, and Linux lets this process use it."""

@@ -8,7 +8,22 @@ second one.
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.layers import add_initializer
+from ...graph.layers import add_initializer, find_layers
+from ...quantize.formats import Kind
+from ..rtx.attention import chunk_queries
+
+CHUNKS = 16
+"""At 1024 × 1024 the scores of a chunk take 34 MB in bfloat16."""
+
+
+def attention_in_chunks(graph: ir.Graph) -> None:
+    """The same for a whole picture: the scores of some queries are there at a time. Wide heads alone are so many."""
+    outputs = {layer.output: layer for layer in find_layers(graph) if layer.kind is Kind.LINEAR}
+    queries = [outputs[node.inputs[0]] for node in graph if node.op_type == "Attention" and node.inputs[0] in outputs]
+    widths = {int(layer.weight.shape[0]) for layer in queries if layer.weight.shape is not None}
+    if len(widths) == 1:
+        chunk_queries(graph, CHUNKS)
+        attention_products(graph, widths.pop())
 
 
 def attention_products(graph: ir.Graph, width: int) -> None:

@@ -97,20 +97,22 @@ class OpenVinoTarget(AnySize):
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, or a wide decoder's segments over bands.
+        """See `Target.lower`; writes `model.onnx` and `model.onnx.data`, and a wide decoder's segments over bands too.
 
         Memory: the graph and one layer at a time.
         """
         from ...graph.activations import Outline
+        from .attention import attention_in_chunks
         from .bands import write_bands
 
         activation = Outline.of(component, model, spec).whole()
-        if spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes:
-            write_bands(model, weights, quantization, out)
-            return Lowered(runner="openvino_bands", activation=activation)
+        banded = spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
+        if banded:
+            write_bands(model.clone(), weights, quantization, out)
+            attention_in_chunks(model.graph)
         rewrite(model, weights, quantization)
         save(model, out)
-        return Lowered(activation=activation)
+        return Lowered(runner="openvino_bands" if banded else self.runner, activation=activation)
 
 
 def rewrite(model: "ir.Model", weights: "WeightSource", quantization: "Quantization") -> None:

@@ -273,7 +273,9 @@ def test_an_unknown_runner_is_named_in_short(tmp_path: Path) -> None:
     data = json.loads(TEXT)
     part(data)["runner"] = "x" * 100_000
     (folder / FILE_NAME).write_text(sealed(data))
-    with pytest.raises(IncompatibleError, match="this release has ort, ort_bands, openvino, tensorrt") as caught:
+    with pytest.raises(
+        IncompatibleError, match="this release has ort, ort_bands, openvino, openvino_bands, tensorrt"
+    ) as caught:
         Pipeline.load(folder)
     assert len(str(caught.value)) < 300
 

@@ -1,4 +1,4 @@
-"""A wide VAE's decoder on OpenVINO: bands are the whole picture, however high, however many at once, however kept."""
+"""A wide VAE's decoder on OpenVINO: at once, and over bands, however high, however many side by side, however kept."""
 
 import threading
 from collections.abc import Callable
@@ -39,6 +39,7 @@ from ....tolerances import OPENVINO_BANDS_RELATIVE, OPENVINO_BANDS_ROUNDED, OPEN
 pytest.importorskip("openvino")
 SMALL = 1 << 9
 """Numbers in a band: a row or two at a time, of 7 rows of latents, so that the last one is lower."""
+SIZES = Sizes(rows=1, tokens=77, steps=1, pixels=2048**2)
 Quantize = Callable[[str], Quantization]
 
 
@@ -78,7 +79,9 @@ def quantize(pair: VaePair, latents: np.ndarray, monkeypatch: pytest.MonkeyPatch
     return quantization
 
 
-def lowered(pair: VaePair, quantization: Quantization, out: Path, threads: int = 1) -> OpenVinoBandsRunner:
+def lowered(
+    pair: VaePair, quantization: Quantization, out: Path, threads: int = 1, *, over_bands: bool = True
+) -> OpenVinoBandsRunner:
     spec = pair.architecture.decoder()
     model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), spec)
     weights = StateDict(pair.ours.state_dict())
@@ -88,7 +91,10 @@ def lowered(pair: VaePair, quantization: Quantization, out: Path, threads: int =
     entry = ComponentEntry(
         spec=spec, runner=made.runner, files=files, weight_bytes=sum(f.size for f in files), activation=made.activation
     )
-    return OpenVinoBandsRunner(out, "vae_decoder", entry, OpenVinoDevice(threads=threads))
+    runner = OpenVinoBandsRunner(out, "vae_decoder", entry, OpenVinoDevice(threads=threads))
+    if over_bands:
+        runner.load_streamed()
+    return runner
 
 
 def apart(actual: Any, expected: np.ndarray) -> float:
@@ -104,7 +110,33 @@ def test_floats_are_diffusers_own_picture(
     monkeypatch.setattr(openvino_bands, "STORE_BYTES", 5000)  # most of it goes through the file
     runner = lowered(pair, quantize("fp32"), tmp_path)
     assert apart(runner({"latents": latents})["image"], expected) < OPENVINO_BANDS_RELATIVE
-    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+def test_at_once_it_is_the_same_picture(
+    recipe: str, pair: VaePair, latents: np.ndarray, expected: np.ndarray, quantize: Quantize, tmp_path: Path
+) -> None:
+    runner = lowered(pair, quantize(recipe), tmp_path, over_bands=False)
+    found = np.asarray(runner({"latents": latents})["image"])
+    assert apart(found, expected) < (OPENVINO_BANDS_RELATIVE if recipe == "fp32" else OPENVINO_DECODER_RELATIVE)
+    assert runner._segments is None
+    runner.release()
+    assert not runner.loaded
+
+
+def test_a_large_picture_is_made_over_bands_and_others_where_memory_is_short(
+    pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = lowered(pair, quantize("fp32"), tmp_path, over_bands=False)
+    usual = replace(SIZES, pixels=1024**2)
+    at_once, over_bands = runner.footprint(usual), runner.streamed(usual)
+    assert over_bands is not None
+    assert over_bands.working < at_once.working
+    monkeypatch.setattr(openvino_bands, "MOST_WHOLE", 7 * 6 * 64 - 1)
+    assert runner.streamed(usual) is None
+    assert runner.footprint(usual) == over_bands
+    runner({"latents": latents})
+    assert runner._segments is not None
 
 
 def test_eight_bits_stay_near_and_do_not_depend_on_the_bands_height(
@@ -130,13 +162,14 @@ def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
     both = np.asarray(runner({"latents": latents})["image"])
     assert np.array_equal(both[1:], runner({"latents": latents[1:]})["image"])
     other = OpenVinoBandsRunner(tmp_path, "vae_decoder", runner._entry, OpenVinoDevice(threads=2))
+    other.load_streamed()
     assert (runner.lanes, other.lanes) == (1, 2)
     monkeypatch.setattr(openvino_bands, "STORE_BYTES", 0)
     assert np.array_equal(both, other({"latents": latents})["image"])
 
 
 def test_it_says_what_it_takes_without_loading_anything(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
-    runner = lowered(pair, quantize("fp32"), tmp_path)
+    runner = lowered(pair, quantize("fp32"), tmp_path, over_bands=False)
     found = [runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=side**2)) for side in (64, 256, 1024)]
     assert [f.working for f in found] == sorted({f.working for f in found})
     assert not runner.loaded
@@ -160,16 +193,18 @@ def test_what_does_not_fit_is_refused(pair: VaePair, quantize: Quantize, tmp_pat
     def altered(name: str, content: str) -> OpenVinoBandsRunner:
         (tmp_path / name).write_text(content)
         files = tuple(entry_of(tmp_path, file.name) for file in runner._entry.files)
-        return OpenVinoBandsRunner(
+        made = OpenVinoBandsRunner(
             tmp_path, "vae_decoder", replace(runner._entry, files=files), OpenVinoDevice(threads=1)
         )
+        made.load_streamed()
+        return made
 
     text = (tmp_path / BANDS_FILE).read_text()
     with pytest.raises(IntegrityError, match=r"is for ONNX Runtime, engine\.json names OpenVINO"):
-        altered(BANDS_FILE, text.replace('"channels_last": true,', "")).load()
+        altered(BANDS_FILE, text.replace('"channels_last": true,', "")).footprint(SIZES)
     (tmp_path / BANDS_FILE).write_text(text)
     file = read_bands(tmp_path / BANDS_FILE).segments[3].file
     with pytest.raises(IncompatibleError, match=rf"OpenVINO .* cannot compile .*{file}"):
         altered(file, "nothing")({"latents": np.ones((1, 4, 4, 4), np.float32)})
     with pytest.raises(IntegrityError, match=rf"{file} has 7 bytes"):
-        runner.load()
+        OpenVinoBandsRunner(tmp_path, "vae_decoder", runner._entry, OpenVinoDevice(threads=1)).load()
