@@ -17,7 +17,7 @@ from ..memory.cards import (
 )
 from ..memory.plan import MemoryPlan
 from ..memory.sizes import format_bytes, parse_bytes
-from ..memory.streaming import price
+from ..memory.streaming import told
 from ..memory.table import format_table
 from ..miniature import engine_folder
 from ..pipeline import Pipeline
@@ -76,10 +76,8 @@ def _run(args: argparse.Namespace) -> int:
     if device is not None and not cards[0].fits:
         fits = f", more than the {format_bytes(device)} that are free"
     say(f"predicted peak for {workload.width}x{workload.height}: {format_bytes(plan.peak_bytes)}{fits}")
-    if plan.streamed and plan.pool == "device":
-        say(f"over bands of rows, in less memory: {', '.join(sorted(plan.streamed))}")
-    elif plan.streamed:
-        say(price(engine_folder(args.engine), plan))
+    for sentence in told(engine_folder(args.engine), plan) if plan.streamed else ():
+        say(sentence)
     released = sorted(set(plan.footprints) - plan.keep)
     say(f"released after use: {', '.join(released) if released else 'nothing, everything stays loaded'}")
     if stay is not None:

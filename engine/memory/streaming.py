@@ -1,10 +1,10 @@
 """What it costs to stream: how much a picture has read from the disk, and how fast this disk just was."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..folder.manifest import read_manifest
+from ..folder.manifest import ComponentEntry, read_manifest
 from .plan import MemoryPlan
 from .sizes import format_bytes
 
@@ -12,13 +12,22 @@ _PROBE = 256 << 20
 _CHUNK = 4 << 20
 
 
-def price(folder: Path, plan: MemoryPlan) -> str:
-    """A sentence for people. It reads a quarter of a gigabyte of the weights, to see how fast they come.
+def told(folder: Path, plan: MemoryPlan) -> Iterator[str]:
+    """What is done with less memory, and its price: sentences for people.
 
-    Raises `IntegrityError` and `StorageError` as opening the engine does.
+    It may read a quarter of a gigabyte of the weights, to see how fast they come. Raises `IntegrityError` and
+    `StorageError` as opening the engine does.
     """
     entries = read_manifest(folder).components
-    sizes = {name: entries[name].weight_bytes for name in plan.streamed}
+    banded = {name for name in plan.streamed if plan.pool == "device" or entries[name].streaming is None}
+    if banded:
+        yield f"over bands of rows, in less memory: {', '.join(sorted(banded))}"
+    if from_disk := {name: entries[name] for name in plan.streamed - banded}:
+        yield _price(folder, plan, from_disk)
+
+
+def _price(folder: Path, plan: MemoryPlan, entries: Mapping[str, ComponentEntry]) -> str:
+    sizes = {name: entry.weight_bytes for name, entry in entries.items()}
     largest = max(sizes, key=lambda name: sizes[name])
     weights = max(entries[largest].files, key=lambda file: file.size)
     total, speed = bytes_read(plan, sizes), reading_speed(folder / weights.path)

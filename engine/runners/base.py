@@ -161,7 +161,7 @@ class Streams(Protocol):
     """A runner that can also do with less memory, and takes longer then.
 
     On a processor its weights stay on the disk and come piece by piece while it computes; what it gives is the same to
-    the bit. On a card a decoder runs over bands of rows. The memory plan chooses.
+    the bit. On a card, and on OpenVINO, a decoder runs over bands of rows. The memory plan chooses.
     """
 
     def streamed(self, sizes: Sizes) -> Footprint | None:

@@ -11,7 +11,7 @@ from pocketxl.engine.errors import MemoryBudgetError
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.memory.plan import LEAST
 from pocketxl.engine.memory.sizes import format_bytes
-from pocketxl.engine.memory.streaming import bytes_read, price
+from pocketxl.engine.memory.streaming import bytes_read, told
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners import ort_memory
 
@@ -87,7 +87,7 @@ def test_the_picture_is_the_same_to_the_bit(pipe: Pipeline, folder: Path) -> Non
     sizes = {name: entry.weight_bytes for name, entry in read_manifest(folder).components.items()}
     read = sum(sizes[name] for event, name, _ in log.events if event == "call" and name in plan.streamed)
     assert bytes_read(plan, {name: sizes[name] for name in plan.streamed}) == read
-    said = price(folder, plan)
+    (said,) = told(folder, plan)
     assert ", ".join(sorted(plan.streamed)) in said
     assert f"a picture reads {format_bytes(read)}" in said
 
