@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,25 +10,30 @@ import pytest
 from pocketxl.engine.check import check_engine
 from pocketxl.engine.errors import IncompatibleError, RequestError
 from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.memory.plan import LEAST
+from pocketxl.engine.memory.streaming import told
 from pocketxl.engine.pipeline import Pipeline
 from pocketxl.engine.runners.openvino_session import unsuited_processor
 from pocketxl.export.build import build
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.reference.parity import psnr_db
+from pocketxl.export.targets import TARGETS
+from pocketxl.export.targets.openvino.target import OpenVinoTarget
 
 from ....tolerances import OPENVINO_PICTURE_DB
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(unsuited_processor() is not None, reason=f"{unsuited_processor()}")
 WEIGHTS = Path(__file__).parents[4] / "export" / "miniature" / "weights"
-ON_OPENVINO = {"base/unet", "refiner/unet", "vae_decoder"}
+ON_OPENVINO = {"base/unet": "openvino", "refiner/unet": "openvino", "vae_decoder": "openvino_bands"}
 
 
 @pytest.fixture(scope="module")
 def engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In floats."""
+    """In floats, the decoder over bands too, as that of a wide VAE."""
     made = tmp_path_factory.mktemp("engines") / "openvino"
-    build(tiny_folders["base"], made, refiner=tiny_folders["refiner"], target="openvino", recipe="fp32")
+    with patch.dict(TARGETS, openvino=OpenVinoTarget(band_bytes=0)):
+        build(tiny_folders["base"], made, refiner=tiny_folders["refiner"], target="openvino", recipe="fp32")
     return made
 
 
@@ -42,7 +48,7 @@ def test_u_nets_and_the_decoder_are_for_openvino_and_the_rest_for_onnx_runtime(e
     manifest = read_manifest(engine)
     assert (manifest.target, manifest.recipe) == ("openvino", "fp32")
     for name, entry in manifest.components.items():
-        assert entry.runner == ("openvino" if name in ON_OPENVINO else "ort")
+        assert entry.runner == ON_OPENVINO.get(name, "ort")
         assert entry.quality_of == "engine"
     assert "openvino" in manifest.tools
 
@@ -65,6 +71,22 @@ def test_it_is_checked_and_planned(engine: Path) -> None:
     with Pipeline.load(engine, threads=1) as pipe:
         planned = pipe.plan(width=64, height=64)
         assert planned.peak_bytes > 0
+
+
+def test_a_budget_without_a_place_for_the_decoder_makes_it_run_over_bands(engine: Path) -> None:
+    size: dict[str, Any] = {"width": 1024, "height": 1024}
+    with Pipeline.load(engine, threads=1, memory_budget=LEAST) as pipe:
+        peak = pipe.plan(**size).peak_bytes
+    budget = peak - (4 << 20)
+    with Pipeline.load(engine, threads=1, memory_budget=budget) as pipe:
+        plan = pipe.plan(**size)
+        assert plan.streamed == {"vae_decoder"}
+        assert list(told(engine, plan)) == ["over bands of rows, in less memory: vae_decoder"]
+        latents = np.random.default_rng(0).standard_normal((1, 4, 128, 128), dtype=np.float32)
+        over_bands = pipe.decode(latents, output_type="np")
+    with Pipeline.load(engine, threads=1) as pipe:
+        at_once = pipe.decode(latents, output_type="np")
+    assert psnr_db(float(np.square(over_bands - at_once).mean()), 1.0) > OPENVINO_PICTURE_DB
 
 
 def test_what_it_cannot_do_is_said(engine: Path) -> None:
