@@ -25,6 +25,7 @@ from .base import Footprint, Held, Sizes, Value, Values
 from .interruptible import run_interruptibly
 from .openvino import WEIGHT_COPIES, OpenVinoDevice, OpenVinoRunner
 from .openvino_segments import InTurn, OpenVinoSegments
+from .ort import DATA_FILE
 from .ort_session import trim_heap
 from .processor import multiplies_bfloat16
 
@@ -66,7 +67,7 @@ class OpenVinoBandsRunner(OpenVinoRunner):
             return self._banded(sizes)
         alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
         share = IN_BFLOAT16 if multiplies_bfloat16() and not self._exact else IN_FLOAT32
-        weights, working = int(WEIGHT_COPIES * self._entry.weight_bytes), int(share * alive)
+        weights, working = int(WEIGHT_COPIES * self._bytes_of({DATA_FILE})), int(share * alive)
         return Footprint(pool="host", weights=weights, working=working, retained=working)
 
     def streamed(self, sizes: Sizes) -> Footprint | None:
@@ -112,7 +113,11 @@ class OpenVinoBandsRunner(OpenVinoRunner):
     def _banded(self, sizes: Sizes) -> Footprint:
         """What it takes over bands: a picture's values lie in memory up to a limit."""
         working = working_bytes(self.program, sizes.pixels, lanes=self.lanes)
-        return Footprint(pool="host", weights=int(WEIGHT_COPIES * self._entry.weight_bytes), working=working)
+        weights = self._bytes_of({segment.file for segment in self.program.segments})
+        return Footprint(pool="host", weights=weights, working=working)
+
+    def _bytes_of(self, names: Collection[str]) -> int:
+        return sum(file.size for file in self._entry.files if file.name in names)
 
 
 class _Call:
