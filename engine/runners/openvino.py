@@ -26,7 +26,7 @@ WEIGHT_COPIES = 2.15
 LAYOUT = 1.2
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
-_LEFT_BEHIND: list[Any] = []
+LEFT_BEHIND: list[Any] = []
 
 
 class OpenVinoDevice:
@@ -113,7 +113,7 @@ class OpenVinoRunner:
 
     def leave_behind(self) -> None:
         """Forget the session of the process that this one was forked from; its pages stay shared with that one."""
-        _LEFT_BEHIND.append(self._session)
+        LEFT_BEHIND.append(self._session)
         self._session = None
 
     def hold(self, inputs: Values) -> Held:

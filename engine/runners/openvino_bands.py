@@ -23,7 +23,7 @@ from ..folder.described import REBUILD
 from ..folder.manifest import checked_file
 from .base import Footprint, Held, Sizes, Value, Values
 from .interruptible import run_interruptibly
-from .openvino import WEIGHT_COPIES, OpenVinoDevice, OpenVinoRunner
+from .openvino import LEFT_BEHIND, WEIGHT_COPIES, OpenVinoDevice, OpenVinoRunner
 from .openvino_segments import InTurn, OpenVinoSegments
 from .ort import DATA_FILE
 from .ort_session import trim_heap
@@ -83,6 +83,12 @@ class OpenVinoBandsRunner(OpenVinoRunner):
         """Drop the models and give their memory back to the system."""
         self._segments, self._over_bands = None, False
         super().release()
+
+    def leave_behind(self) -> None:
+        """See `OpenVinoRunner`."""
+        super().leave_behind()
+        LEFT_BEHIND.append(self._segments)
+        self._segments, self._over_bands = None, False
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once, row after row; see `Runner`. Outputs are on the host, so `keep` changes nothing."""

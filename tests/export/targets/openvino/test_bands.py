@@ -187,6 +187,18 @@ def test_it_is_ended_in_its_middle_and_goes_on(pair: VaePair, quantize: Quantize
     assert np.array_equal(runner(small)["image"], before)
 
 
+def test_what_another_process_has_loaded_is_left_behind(
+    pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path
+) -> None:
+    runner = lowered(pair, quantize("fp32"), tmp_path)
+    before, segments = runner({"latents": latents})["image"], runner._segments
+    runner.leave_behind()
+    assert not runner.loaded
+    runner.load_streamed()
+    assert np.array_equal(runner({"latents": latents})["image"], before)
+    assert runner._segments is not segments
+
+
 def test_what_does_not_fit_is_refused(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
     runner = lowered(pair, quantize("fp32"), tmp_path)
 
