@@ -122,18 +122,17 @@ class OpenVinoRunner:
 
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once; see `Runner`. Every output is on the host, so `keep` changes nothing."""
-        feeds = self._feeds(inputs, held)
-        call = _Call(self._session, feeds)
-        return run_interruptibly(call.run, call.stop)
-
-    def _feeds(self, inputs: Values, held: Held | None) -> dict[str, np.ndarray]:
-        """All inputs of a call, as they should be, and the model there."""
         feeds = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         if isinstance(held, HostHeld):
             feeds |= held.inputs
         check_inputs(self.name, self.spec, feeds)
         self.load()
-        return feeds
+        return self._run(feeds)
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Value]:
+        """The outputs for these inputs, which are all there and as they should be."""
+        call = _Call(self._session, feeds)
+        return run_interruptibly(call.run, call.stop)
 
 
 class _Call:

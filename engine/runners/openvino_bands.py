@@ -8,6 +8,7 @@ walk's (`engine.bands`), channels last, as the models' convolutions want them.
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from math import prod
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..ending import Ended
 from ..errors import IntegrityError
 from ..folder.described import REBUILD
 from ..folder.manifest import checked_file
-from .base import Footprint, Held, Sizes, Value, Values
+from .base import Footprint, Sizes, Value
 from .interruptible import run_interruptibly
 from .openvino import LEFT_BEHIND, WEIGHT_COPIES, OpenVinoDevice, OpenVinoRunner
 from .openvino_segments import InTurn, OpenVinoSegments
@@ -90,18 +91,17 @@ class OpenVinoBandsRunner(OpenVinoRunner):
         LEFT_BEHIND.append(self._segments)
         self._segments, self._over_bands = None, False
 
-    def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
-        """Run once, row after row; see `Runner`. Outputs are on the host, so `keep` changes nothing."""
-        given = np.asarray(inputs[self.spec.inputs[0].name]) if not self._over_bands else None
-        if given is not None and given.ndim == 4 and not self._too_large(given):
-            return super().__call__(inputs, held, keep=keep)
-        feeds = self._feeds(inputs, held)
-        return self._walked(feeds[self.spec.inputs[0].name])
+    def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Value]:
+        """Row after row where it runs over bands."""
+        given = feeds[self.spec.inputs[0].name]
+        over_bands = self._over_bands or self._pixels(given) > MOST_WHOLE
+        return self._walked(given) if over_bands else super()._run(feeds)
 
-    def _too_large(self, given: np.ndarray) -> bool:
-        program = self.program
-        scale = program.values[program.output].scale // program.values[program.input].scale
-        return int(np.prod(given.shape[2:])) * scale**2 > MOST_WHOLE
+    def _pixels(self, given: np.ndarray) -> int:
+        """Of the picture that comes of it."""
+        values = self.program.values
+        scale = values[self.program.output].scale // values[self.program.input].scale
+        return prod(given.shape[2:]) * scale**2
 
     def _walked(self, given: np.ndarray) -> dict[str, Value]:
         columns = latent_columns(self.name, self.program, given.shape)
