@@ -24,7 +24,6 @@ from ...quantize.formats import (
 )
 from ...quantize.recipes import Instead
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
-from ..cpu.conv_patches import with_outer
 from ..cpu.target import BAND_BYTES, BAND_PIXELS, CpuTarget
 from ..onnx.files import save
 
@@ -81,6 +80,8 @@ class OpenVinoTarget(AnySize):
 
         A pass that does many things to each number does not mind another multiplication.
         """
+        from ..cpu.conv_patches import with_outer
+
         if not isinstance(configuration, VaeArchitecture):
             return recipe
         scaled = recipe.with_formats({Kind.CONV: {W8A8_SIGNED: W8A8_SIGNED_CHANNEL}})

@@ -79,7 +79,7 @@ def test_a_run_that_was_cut_goes_on_at_the_next_step(
     whole = reference("whole")
     assert len(made) == settings.prompts * settings.steps + 4 * settings.watched
     assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted(
-        f"{i}.{kind}" for i in range(6) for kind in ("json", "npz")
+        f"{i}.{kind}" for i in range(6) for kind in ("json", "safetensors")
     )
     made.clear()
     with pytest.raises(KeyboardInterrupt):
