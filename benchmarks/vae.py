@@ -1,10 +1,10 @@
 """The VAE of full-size SDXL with random weights: `python -m benchmarks.vae [--half encoder] [--sizes 512 1024 2048]`.
 
 PocketXL's recipes beside diffusers in float32 and bfloat16, and bfloat16 with diffusers' tiles, in one run: seconds
-of a decode (with `--half encoder` of an encode), what it adds to the resident set of a process that has the weights,
-and the error against diffusers in float32. Each system has a process of its own; sizes are gone through in turn by all
-of them (`--rounds` times), and the least time counts, so that what else runs on the machine troubles all alike. An
-error on random weights says little of pictures: quality is judged on the miniature.
+of a decode (on OpenVINO at once, and over bands; with `--half encoder` of an encode), what it adds to the resident set
+of a process that has the weights, and the error against diffusers in float32. Each system has a process of its own;
+sizes are gone through in turn by all of them (`--rounds` times), and the least time counts, so that what else runs on
+the machine troubles all alike. An error on random weights says little of pictures: quality is judged on the miniature.
 """
 
 import argparse
@@ -25,7 +25,9 @@ SYSTEMS = (
     "pocketxl-cpu-int8-weight",
     "pocketxl-cpu-fp32",
     "pocketxl-openvino-int8",
+    "pocketxl-openvino-int8-bands",
     "pocketxl-openvino-fp32",
+    "pocketxl-openvino-fp32-bands",
 )
 REFERENCE = "diffusers-fp32"
 

@@ -90,14 +90,14 @@ def _pocketxl(half: str, system: str, work: Path, threads: int | None, size: int
     from pocketxl.engine.folder.files import entry_of
     from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
     from pocketxl.engine.runners import back_end
-    from pocketxl.engine.runners.base import Sizes, call
+    from pocketxl.engine.runners.base import Sizes, Streams, call
 
     from .vae_engine import TARGETS, lower_vae
 
     decodes = half == "decoder"
     spec = VaeArchitecture().decoder() if decodes else VaeArchitecture().encoder()
-    folder = work / (system if decodes else f"{system}-encoder")
-    _, target, recipe = system.split("-", 2)
+    _, target, recipe = system.removesuffix("-bands").split("-", 2)
+    folder = work / f"{target}-{recipe}-{half}"
     if not (folder / "bands.json").is_file():
         lower_vae(folder, half, recipe, _weights(), CALIBRATED, TARGETS[target])
     files = tuple(entry_of(folder, file.name) for file in sorted(folder.iterdir()))
@@ -112,14 +112,20 @@ def _pocketxl(half: str, system: str, work: Path, threads: int | None, size: int
     )
     make_device, make_runner = back_end(kind)
     runner = make_runner(folder, f"vae_{half}", entry, make_device(threads=threads))
-    planned = runner.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=size * size)).working
+    sizes = Sizes(rows=1, tokens=77, steps=1, pixels=size * size)
+    planned = {}
+    if system.endswith("-bands") and isinstance(runner, Streams) and (banded := runner.streamed(sizes)) is not None:
+        runner.load_streamed()
+        planned = {"planned_bytes": float(banded.working)}
+    elif kind == "ort_bands":
+        planned = {"planned_bytes": float(runner.footprint(sizes).working)}
     (given,) = spec.inputs
 
     def run(array: np.ndarray) -> np.ndarray:
         made = call(runner, {given.name: array})
         return np.concatenate([made[tensor.name] for tensor in spec.outputs], axis=1)
 
-    return run, {"planned_bytes": float(planned)}
+    return run, planned
 
 
 if __name__ == "__main__":

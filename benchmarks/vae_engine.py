@@ -39,11 +39,8 @@ class Tensors:
         return self._weights[name]
 
 
-def lower_vae(folder: Path, half: str, recipe: str, weights: Mapping[str, Any], side: int, target: Target) -> str:
-    """Write SDXL's `decoder` or `encoder` into `folder`; ranges are what one picture of `side` latents shows.
-
-    The kind of runner that it is for.
-    """
+def lower_vae(folder: Path, half: str, recipe: str, weights: Mapping[str, Any], side: int, target: Target) -> None:
+    """Write SDXL's `decoder` or `encoder` into `folder`; ranges are what one picture of `side` latents shows."""
     architecture, source = VaeArchitecture(), Tensors(weights)
     decodes = half == "decoder"
     spec, module_of = (architecture.decoder(), VaeDecoder) if decodes else (architecture.encoder(), VaeEncoder)
@@ -57,7 +54,7 @@ def lower_vae(folder: Path, half: str, recipe: str, weights: Mapping[str, Any], 
             numbers = replace(numbers, **_fitted(seen.take().layers, chosen, spec.role, weights))
     folder.mkdir(parents=True)
     model = export_master(f"vae_{half}", lambda: module_of(architecture), spec)
-    return target.lower(f"vae_{half}", spec, model, source, numbers, folder, folder).runner or target.runner
+    target.lower(f"vae_{half}", spec, model, source, numbers, folder, folder)
 
 
 def _fitted(

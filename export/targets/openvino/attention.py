@@ -1,6 +1,6 @@
 """Attention of one wide head as two products, which OpenVINO multiplies in AMX's tiles.
 
-Its own kernel is made for heads of 64 to 256 numbers: with SDXL's VAE (one of 512) it took two to five times as long.
+Its own kernel is made for heads of 64 to 256 numbers: with SDXL's VAE (one of 512) it took two to four times as long.
 Written with a `Softmax` the products would be taken for that kernel; so the weights are divided by their sum behind the
 second one.
 """

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketxl.engine.bands.program import BandValue
+from pocketxl.engine.bands.program import LAST, BandValue
 from pocketxl.engine.bands.store import BandStore
 from pocketxl.engine.errors import StorageError
 
@@ -39,12 +39,13 @@ def fill(store: BandStore, value: BandValue, heights: list[int]) -> np.ndarray:
     heights=st.lists(st.integers(1, 10), min_size=1, max_size=5),
     value=st.sampled_from([BYTES, FLOATS]),
     limit=st.sampled_from([0, 100, 1 << 20]),
+    channels_last=st.booleans(),
     data=st.data(),
 )
 def test_any_rows_come_out_as_they_went_in(
-    heights: list[int], value: BandValue, limit: int, data: st.DataObject
+    heights: list[int], value: BandValue, limit: int, channels_last: bool, data: st.DataObject
 ) -> None:
-    store = BandStore(COLUMNS, limit)
+    store = BandStore(COLUMNS, limit, channels_last=channels_last)
     whole = fill(store, value, heights)
     rows = sum(heights)
     for _ in range(4):
@@ -53,7 +54,7 @@ def test_any_rows_come_out_as_they_went_in(
         padded = np.pad(whole, ((0, 0), (0, 0), (2, 2), (0, 0)), constant_values=value.zero)
         found = store.read("v", first, count)
         assert np.array_equal(found, padded[:, :, first + 2 : first + 2 + count])
-        assert found.flags.c_contiguous
+        assert (found.transpose(LAST) if channels_last else found).flags.c_contiguous
     assert store.held <= limit
     store.close()
 
