@@ -34,7 +34,6 @@ from .job import (
     Job,
     asked_noise,
     bytes_needed,
-    component_keys,
     expected_stages,
     models_of,
     open_as,
@@ -43,11 +42,13 @@ from .job import (
     rehearse,
     tokenizers_of,
 )
+from .job_keys import component_keys, reference_key
 from .lowering import Lowering
 from .mend import intact_components, mended
 from .progress import whole
 from .publish.existing import Existing, find_engine
 from .publish.keys import digest_of
+from .publish.storage import check_writable
 from .publish.workspace import Finished, Workspace, workspace
 from .quantize.recipes import find_recipe
 from .reference.colours import latent_colours
@@ -95,6 +96,7 @@ def build(
     tiny_decoder: Path | None = None,
     loras: Mapping[str | Path, float] = MappingProxyType({}),
     calibration_size: int | None = None,
+    reference: Path | None = None,
     keep: Sequence[str] = (),
     strict: bool = False,
     force: bool = False,
@@ -111,15 +113,18 @@ def build(
     `clip_skip`: layers before the penultimate at which text encoders are read, as diffusers counts them.
     `tiny_decoder`: TAESD's file, or an `AutoencoderTiny` folder, for `decoder="tiny"`.
     `loras`: files that are merged into the weights, each with how much it counts.
-    `calibration_size`: pixels (None: the model's native size, 512 at most). `keep`: layers that stay in floats, by name
-    or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format, and a missed goal is
-    an error. `force`: build everything again, whatever is there. `threads`: for the reference run
+    `calibration_size`: pixels (None: the model's native size, 512 at most). `reference`: a folder that keeps the
+    unquantized run, for builds of the same checkpoints in other recipes and for other targets. `keep`: layers that stay
+    in floats, by name or pattern (see `export.keep`). `strict`: no layer gets more bits than the recipe's own format,
+    and a missed goal is an error. `force`: build everything again, whatever is there. `threads`: for the reference run
     and the gate (None: the libraries' own choice). Raises the errors of `engine.errors`; the destination then is as it
     was, and what is finished is kept beside it for the next build.
     """
     progress = progress or Silent()
     if threads is not None:
         integer("threads", threads)
+    if reference is not None:
+        check_writable(reference, "reference")
     if refiner_config is not None and refiner is None:
         raise RequestError("refiner_config describes a refiner, and there is none; give the refiner too")
     chosen = sized_target(target, largest)
@@ -140,10 +145,12 @@ def build(
         loras=loras,
         progress=progress,
     )
-    return build_job(job, destination, force=force, threads=threads, progress=progress)
+    return build_job(job, destination, reference=reference, force=force, threads=threads, progress=progress)
 
 
-def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, progress: Progress) -> BuildReport:
+def build_job(
+    job: Job, destination: Path, *, reference: Path | None = None, force: bool, threads: int | None, progress: Progress
+) -> BuildReport:
     """Make what a job says at `destination`, or find that it is there; raises as `build` does."""
     found = Existing(reasons=(_FORCED,)) if force else find_engine(destination, job.parts, progress)
     if found.manifest is not None and not found.damaged:
@@ -157,7 +164,8 @@ def build_job(job: Job, destination: Path, *, force: bool, threads: int | None, 
         workspace(destination, keys=keys, bytes_needed=needed, intact=intact, afresh=force) as space,
         whole(progress, expected_stages(job)) as progress,
     ):
-        manifest = _make(job, space, found.manifest, threads, progress)
+        kept = space.reference if reference is None else reference / reference_key(job)
+        manifest = _make(job, space, kept, found.manifest, threads, progress)
         with track(progress, "publish", total=1, unit="folder") as advance:
             space.publish(manifest)
             advance()
@@ -171,15 +179,18 @@ _ATTEMPTS = 3
 """Of an engine: the pictures of the first may be too far off, and components then get smaller goals."""
 
 
-def _make(job: Job, space: Workspace, damaged: Manifest | None, threads: int | None, progress: Progress) -> Manifest:
+def _make(
+    job: Job, space: Workspace, kept: Path, damaged: Manifest | None, threads: int | None, progress: Progress
+) -> Manifest:
     """Every component into the workspace, and the manifest that describes them, with the gate's figures.
 
-    `damaged`: of the engine that is mended; it holds again if the same bytes came about, and the gate is spared.
+    `kept`: where the reference run is, as far as it has come. `damaged`: of the engine that is mended; it holds again
+    if the same bytes came about, and the gate is spared.
     """
 
     @cache
     def reference() -> Reference:  # made when the first component or the gate needs it
-        return reference_of(job, space.reference, progress)
+        return reference_of(job, kept, progress)
 
     lowering, components = Lowering(job, reference, threads, space.smoothing), job.assembly.components
     tokenizers = {

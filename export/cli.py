@@ -60,6 +60,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_build_options(parser, "base/unet:conv_in")
     add_calibration(parser)
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the unquantized run here, for builds of the same checkpoint in other recipes or for other targets",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -79,6 +85,7 @@ def _run(args: argparse.Namespace) -> int:
         loras={Path(file): weight for file, weight in loras_of(args.lora).items()},
         largest=args.largest,
         calibration_size=args.calibration_size,
+        reference=args.reference,
         **build_options(args),
     )
     tell(report, args)

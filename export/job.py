@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ..engine.architecture import NO_MODELS, Models
 from ..engine.errors import IncompatibleError, RequestError
@@ -26,11 +25,10 @@ from .keep import keeping
 from .loras import merged, read_loras
 from .part_digests import digest_part, unread_bytes
 from .progress import Share, expected
-from .publish.keys import build_parts, component_key, digest_of
+from .publish.keys import build_parts, digest_of
 from .quantize.recipes import RECIPES, Recipe
 from .quantize.size import engine_bytes
 from .reference.painted import painted_into
-from .reference.prompts import PROMPTS, WATCHED, WATCHED_TO_THE_END
 from .target import Target
 from .targets.check import check_heads, fitted, recipes_for
 
@@ -39,11 +37,11 @@ CALIBRATION_PIXELS = 512
 cores and four times that at 1024², and ranges of activations behind normalisation layers hardly change with size."""
 
 MOST_CALIBRATION_PIXELS = 2048
-_KEPT = "kept layers"
-_MACHINE = "machine's"
-# Components and the reference depend on what a recipe does with them, not on these parts of the whole.
-_OF_THE_RECIPE = ("recipe", "recipe content", _KEPT)
-_TINY = "tiny decoder"
+KEPT = "kept layers"
+"""The part of a job's that says which layers stay in floats."""
+MACHINE = "machine's"
+"""How parts begin that the machine decides which an engine is built on."""
+TINY = "tiny decoder"
 """What no other component, and no reference run, depends on."""
 
 
@@ -123,11 +121,11 @@ def job_of(
         libraries=target.libraries,
     )
     if (tiny := assembly.tiny_decoder) is not None:
-        parts[_TINY] = digest_of([tiny.architecture, tiny.weights.digest()])
-    parts |= {f"{_MACHINE} {name}": value for name, value in machine.items()}
+        parts[TINY] = digest_of([tiny.architecture, tiny.weights.digest()])
+    parts |= {f"{MACHINE} {name}": value for name, value in machine.items()}
     plain = {name: _for_component(recipe, target, one) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
-        parts[_KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
+        parts[KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(
         assembly=assembly,
         target=target,
@@ -179,39 +177,6 @@ def asked_noise(prediction_type: str | None, zero_snr: bool | None) -> Noise:
     if prediction_type not in list(PredictionType):
         raise RequestError(f"prediction_type is {prediction_type!r}; it must be {' or '.join(PredictionType)}")
     return Noise(prediction_type=PredictionType(prediction_type), zero_snr=zero_snr)
-
-
-def component_keys(job: Job) -> dict[str, str]:
-    """Component → key, the same for all recipes that do the same with it.
-
-    They depend on every weight, for the reference's run goes through all, and on what becomes of the other component
-    that is made from the same weights: both are smoothed together.
-    """
-    parts = {name: value for name, value in job.parts.items() if name not in _OF_THE_RECIPE}
-    components = job.assembly.components
-    keys = {}
-    for name, component in components.items():
-        related = [other for other, one in components.items() if one.source == component.source]
-        used = {part: value for part, value in parts.items() if part != _TINY or name == TINY_DECODER}
-        own = [_of_recipe(job.recipes[other], components[other].spec.role) for other in related]
-        keys[name] = component_key(used, job.assembly.digests, component=name, recipe=own)
-    return keys
-
-
-def reference_key(job: Job) -> str:
-    """The key of the reference run, in which target and recipe have no say, but for how long it is."""
-    parts = {
-        name: value
-        for name, value in job.parts.items()
-        if name not in (*_OF_THE_RECIPE, "target", _TINY) and not name.startswith(_MACHINE)
-    }
-    return component_key(
-        parts,
-        job.assembly.digests,
-        prompts=[PROMPTS, WATCHED, WATCHED_TO_THE_END],
-        size=job.size,
-        run=job.recipe.calibration,
-    )
 
 
 def possible_recipes(job: Job) -> list[Recipe]:
@@ -290,8 +255,3 @@ def calibration_size_of(base: Checkpoint, asked: int | None) -> int:
 def _for_component(recipe: Recipe, target: Target, component: Component) -> Recipe:
     own = target.of(component.spec.role)
     return own.suited(fitted(recipe, own), component.configuration)
-
-
-def _of_recipe(recipe: Recipe, role: Role) -> list[Any]:
-    rules, bits, most = recipe.rules.get(role, ()), recipe.bits.get(role), recipe.max_relative_error[role]
-    return [recipe.kept, rules, recipe.ladder, bits, most, recipe.calibration]

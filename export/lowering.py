@@ -17,7 +17,8 @@ from ..engine.folder.durable import write_durably
 from ..engine.folder.samples import Sample
 from ..engine.specs import Role
 from .components import Component
-from .job import Job, possible_recipes, reference_key
+from .job import Job, possible_recipes
+from .job_keys import reference_key
 from .keep import heads_of, layers_of
 from .progress import Counted
 from .publish.keys import digest_of

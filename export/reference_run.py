@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ..engine.progress import Progress
-from .job import Job, models_of, reference_key, tokenizers_of
+from .job import Job, models_of, tokenizers_of
+from .job_keys import reference_key
 from .reference.enlarged import run_enlarged
 from .reference.hinted import run_hinted
 from .reference.pictured import run_pictured

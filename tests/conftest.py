@@ -24,6 +24,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where builds keep their unquantized runs for one another, in all processes of a session."""
+    root = tmp_path_factory.getbasetemp()
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "references"
+
+
+@pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A diffusers folder of each kind, by kind."""
     root = tmp_path_factory.mktemp("folders")
@@ -31,18 +38,18 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_engine(tiny_folders: dict[str, Path], references: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The engine folder of both, recipe fp32."""
-    return _build(tiny_folders, tmp_path_factory, "fp32")
+    return _build(tiny_folders, references, tmp_path_factory, "fp32")
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_int8_engine(tiny_folders: dict[str, Path], references: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The engine folder of both, recipe int8."""
-    return _build(tiny_folders, tmp_path_factory, "int8")
+    return _build(tiny_folders, references, tmp_path_factory, "int8")
 
 
-def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: str) -> Path:
+def _build(folders: dict[str, Path], references: Path, factory: pytest.TempPathFactory, recipe: str) -> Path:
     from pocketxl.export.build import build
     from pocketxl.export.quantize.recipes import RECIPES
 
@@ -52,7 +59,7 @@ def _build(folders: dict[str, Path], factory: pytest.TempPathFactory, recipe: st
         RECIPES[recipe], min_psnr_db=0.0, max_relative_error=dict.fromkeys(RECIPES[recipe].max_relative_error, 1.0)
     )
     with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
-        build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe)
+        build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe, reference=references)
     return engine
 
 

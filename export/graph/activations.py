@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ...engine.errors import IncompatibleError
 from ...engine.folder.manifest import ActivationModel
 from ...engine.specs import ComponentSpec
 from .liveness import Node, live_bytes_of, nodes_of
+from .weightless import LATENT_PIXELS, Weightless
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 Samples = Mapping[str, tuple[int, ...]]
 _SAMPLES: Samples = {"batch": (1, 2), "tokens": (77, 154), "steps": (1, 50), "side": (32, 64, 128)}
 _LATENT_SIDE = 8
-_LATENT_PIXELS = _LATENT_SIDE**2
 _NO_SCRATCH: Mapping[str, float] = {}
 _NO_LENGTHS: Mapping[str, int] = {}
-# Constants up to this many numbers are given to shape inference, because some of them are shapes.
-_SHAPE_NUMBERS = 64
 
 
 def activation_model(
@@ -64,7 +61,7 @@ def fit(
         measured = measure(sizes | _sides(side) if side else sizes)
         if measured is None:
             return None
-        found.append(({**sizes, "pixels": side * side * _LATENT_PIXELS}, measured))
+        found.append(({**sizes, "pixels": side * side * LATENT_PIXELS}, measured))
     keys = ["1", "batch"]
     keys += ["batch*tokens"] if "tokens" in symbols else []
     keys += ["steps", "batch*steps"] if "steps" in symbols else []
@@ -89,7 +86,7 @@ def live_bytes(
     """
     constants = {str(name) for name in model.graph.initializers}
     outputs = [str(value.name) for value in model.graph.outputs]
-    return live_bytes_of(nodes_of(model), outputs, constants, _Weightless(component, model).bytes_at(sizes), scratch)
+    return live_bytes_of(nodes_of(model), outputs, constants, Weightless(component, model).bytes_at(sizes), scratch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +116,7 @@ class Outline:
     ) -> Self:
         """The outline of a model, which may lack its weights. `known`: lengths that are no size of a call."""
         found: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {}
-        weightless = _Weightless(component, model)
+        weightless = Weightless(component, model)
 
         def measure(sizes: Mapping[str, int]) -> int:
             found[tuple(sorted(sizes.items()))] = weightless.bytes_at({**known, **sizes})
@@ -168,62 +165,6 @@ class Outline:
         fitted = fit(self.spec, measure)
         assert fitted is not None
         return fitted
-
-
-class _Weightless:
-    """A model without weights, which are inputs of the same shape, and the bytes of its values at concrete sizes."""
-
-    def __init__(self, component: str, model: "ir.Model") -> None:
-        import onnx
-        import onnx_ir as ir
-
-        self._component = component
-        self._made = [str(value.name) for node in model.graph for value in node.outputs]
-        graph = onnx.GraphProto(name="shapes")
-        self._shapes: list[tuple[int | str, ...]] = []
-        for value in model.graph.inputs:
-            assert value.shape is not None
-            assert value.dtype is not None
-            self._shapes.append(tuple(d if isinstance(d, int) else str(d.value) for d in value.shape))
-            graph.input.append(onnx.helper.make_tensor_value_info(str(value.name), value.dtype.value, None))
-        for name, value in model.graph.initializers.items():
-            assert value.shape is not None
-            assert value.dtype is not None
-            dims = [int(d) for d in value.shape]
-            if math.prod(dims) <= _SHAPE_NUMBERS and value.const_value is not None:
-                graph.initializer.append(onnx.numpy_helper.from_array(value.const_value.numpy(), name))
-            else:
-                graph.input.append(onnx.helper.make_tensor_value_info(str(name), value.dtype.value, dims))
-        graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
-        for value in model.graph.outputs:
-            assert value.dtype is not None
-            graph.output.append(onnx.helper.make_tensor_value_info(str(value.name), value.dtype.value, None))
-        opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
-        self._proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
-
-    def bytes_at(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Bytes of every value, by ONNX's shape inference. Raises `IncompatibleError` where it does not know one."""
-        import onnx
-
-        scale = math.isqrt(_LATENT_PIXELS)
-        sizes = {**{f"image_{side}": scale * sizes[side] for side in ("height", "width") if side in sizes}, **sizes}
-        for value, shape in zip(self._proto.graph.input, self._shapes, strict=False):
-            dims = [d if isinstance(d, int) else sizes[d] for d in shape]
-            kind = value.type.tensor_type.elem_type
-            value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, dims))
-        inferred = onnx.shape_inference.infer_shapes(self._proto, data_prop=True)
-        found = {}
-        for value in (*inferred.graph.value_info, *inferred.graph.output):
-            tensor = value.type.tensor_type
-            dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-            if tensor.HasField("shape") and (all(dims) or not dims):
-                itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
-                found[value.name] = math.prod(dims) * itemsize
-        if missing := [name for name in self._made if name not in found]:
-            raise IncompatibleError(
-                f"{self._component}: the shapes of {missing[:3]} cannot be inferred ({len(missing)} in all)"
-            )
-        return found
 
 
 def _fit(keys: list[str], samples: list[tuple[dict[str, int], int]]) -> ActivationModel:

@@ -48,6 +48,14 @@ def check_space(folder: Path, bytes_needed: int) -> None:
         )
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Raise `StorageError` if no folder can be made at `folder`, or nothing written in it; `option` named it."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        reason = "which cannot be written to" if nearest.is_dir() else f"and {nearest} is no folder"
+        raise StorageError(f"{option} is {folder}, {reason}; give a folder that is yours, or one that is not there yet")
+
+
 def free_bytes(folder: Path) -> int:
     """Free bytes for this user on the disk that `folder` (or its nearest existing parent) is on."""
     while not folder.exists():

@@ -9,7 +9,8 @@ from pocketxl.engine.errors import QualityError, RequestError
 from pocketxl.engine.progress import Silent
 from pocketxl.engine.specs import Role
 from pocketxl.export.build import build
-from pocketxl.export.job import Job, component_keys, open_as, prepare, reference_key
+from pocketxl.export.job import Job, open_as, prepare
+from pocketxl.export.job_keys import component_keys, reference_key
 from pocketxl.export.keep import keeping, layers_of
 from pocketxl.export.quantize.formats import FLOAT32, Kind
 from pocketxl.export.quantize.recipes import RECIPES

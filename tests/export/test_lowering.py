@@ -115,13 +115,13 @@ def test_pictures_that_are_too_far_off_get_components_that_are_nearer(
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Manifest]:
+def engines(references: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Manifest]:
     """The default engine of the miniature and of its stressed forms: factor → description."""
     root = tmp_path_factory.mktemp("stressed")
     made = {}
     for factor in (1.0, 30.0, 100.0):
         base, refiner = (stress(WEIGHTS / kind, root / f"{kind}-{factor:g}", factor=factor) for kind in KINDS)
-        made[factor] = build(base, root / f"engine-{factor:g}", refiner=refiner).manifest
+        made[factor] = build(base, root / f"engine-{factor:g}", refiner=refiner, reference=references).manifest
     return made
 
 
@@ -138,9 +138,10 @@ def test_outlier_channels_cost_nothing(engines: dict[float, Manifest], factor: f
 
 
 @pytest.mark.slow
-def test_four_bits_under_stress(tmp_path: Path) -> None:
+def test_four_bits_under_stress(references: Path, tmp_path: Path) -> None:
     base, refiner = (stress(WEIGHTS / kind, tmp_path / kind, factor=30.0) for kind in KINDS)
-    manifest = build(base, tmp_path / "engine", refiner=refiner, recipe="int4-weight").manifest
+    made = build(base, tmp_path / "engine", refiner=refiner, recipe="int4-weight", reference=references)
+    manifest = made.manifest
     assert manifest.quality["psnr_db"] > 30  # 33.9
     for kind in KINDS:
         size = manifest.components[f"{kind}/unet"].weight_bytes
@@ -148,7 +149,9 @@ def test_four_bits_under_stress(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_smoothing_does_not_change_the_pictures_of_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothing_does_not_change_the_pictures_of_floats(
+    references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def smoothed(self: Lowering, source: str) -> Smoothing:
         related = [c for c in self._job.assembly.components.values() if c.source == source]
         seen = {n: s for c in related for n, s in self._reference().calibration[c.name].layers.items()}
@@ -158,6 +161,8 @@ def test_smoothing_does_not_change_the_pictures_of_floats(tmp_path: Path, monkey
         return found
 
     monkeypatch.setattr(Lowering, "_find_smoothing", smoothed)
-    manifest = build(WEIGHTS / "base", tmp_path / "engine", refiner=WEIGHTS / "refiner", recipe="fp32").manifest
+    refiner = WEIGHTS / "refiner"
+    made = build(WEIGHTS / "base", tmp_path / "engine", refiner=refiner, recipe="fp32", reference=references)
+    manifest = made.manifest
     assert manifest.quality["psnr_db"] > 80
     assert all(entry.quality["relative_error"] < 1e-4 for entry in manifest.components.values())

@@ -10,7 +10,8 @@ from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.progress import Silent
 from pocketxl.export.build import build
 from pocketxl.export.checkpoint.open import open_checkpoint
-from pocketxl.export.job import Job, component_keys, prepare
+from pocketxl.export.job import Job, prepare
+from pocketxl.export.job_keys import component_keys
 from pocketxl.export.mend import intact_components
 from pocketxl.export.publish.existing import Existing
 from pocketxl.export.quantize.recipes import RECIPES

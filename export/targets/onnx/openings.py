@@ -11,7 +11,9 @@ from ....engine.errors import StorageError
 from ....engine.folder.activation import ActivationModel
 from ....engine.folder.openings import CachedGraphs, OpenGraph, Openings, ShallowGraph
 from ....engine.runners.ort import MODEL_FILE
+from ...graph.memo import Memo
 from ...graph.openings import CACHED, ROWS, groups_of, open_graph, places
+from ...graph.weightless import Weightless
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,12 +24,23 @@ _RANK = 32
 """At which working memory is told; what a pair makes between its two products is small beside what it adds to."""
 _OWN_BYTES = 1 << 16
 """The most that one constant of an open graph has which the plain graph lacks."""
+_DESCRIBED: Memo[Openings | None] = Memo(16)
+"""Describing takes a quarter of a small network's build: every open graph is measured at a dozen sizes."""
 
 
 def describe_openings(
     component: str, model: "ir.Model", spec: "ComponentSpec", scratch: Mapping[str, float]
 ) -> Openings | None:
     """What a component's open graphs will be, of its master without weights, which is left as it is."""
+    structure = Weightless(component, model).digest
+    key = (component, structure, spec, tuple(sorted(scratch.items())))
+    return _DESCRIBED.get(key, lambda: _describe(component, model, spec, scratch))
+
+
+def _describe(
+    component: str, model: "ir.Model", spec: "ComponentSpec", scratch: Mapping[str, float]
+) -> Openings | None:
+    """See `describe_openings`."""
 
     def working(draft: "ir.Model", own: "ComponentSpec") -> ActivationModel:
         return _activation(component, draft, own, scratch)

@@ -63,10 +63,10 @@ def test_the_bundled_engine_was_built_from_them() -> None:
 
 
 @pytest.mark.slow
-def test_a_build_of_them_gives_the_bundled_engine(tmp_path: Path) -> None:
+def test_a_build_of_them_gives_the_bundled_engine(references: Path, tmp_path: Path) -> None:
     """The same files; the byte sizes are equal on every machine, the bytes where the libraries are the same."""
     bundled = read_manifest(FOLDER)
-    built = build(str(BASE), tmp_path / "int8", refiner=str(REFINER)).manifest
+    built = build(str(BASE), tmp_path / "int8", refiner=str(REFINER), reference=references).manifest
     verify(tmp_path / "int8")
     assert {file.path: file.size for file in built.files if file.path.endswith(".data")} == {
         file.path: file.size for file in bundled.files if file.path.endswith(".data")

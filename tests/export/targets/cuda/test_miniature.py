@@ -21,10 +21,13 @@ ON_THE_GPU = {"base/unet", "refiner/unet", "vae_decoder"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["int8", "int4-weight"])
-def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(recipe: str, tmp_path: Path) -> None:
+def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
+    recipe: str, references: Path, tmp_path: Path
+) -> None:
     engine = tmp_path / "engine"
     command = [sys.executable, "-m", "pocketxl.engine", "build", str(WEIGHTS / "base"), "-o", str(engine), "--quiet"]
     command += ["--refiner", str(WEIGHTS / "refiner"), "--target", "cuda-sm89", "--recipe", recipe]
+    command += ["--reference", str(references)]
     # Kernels are compiled there, which a process cannot in which Triton interprets them.
     alone = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     subprocess.run(command, check=True, env=alone)

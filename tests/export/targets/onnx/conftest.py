@@ -15,12 +15,13 @@ AsOnAGpu = Callable[[], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="package")
-def half_engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half_engine(tiny_folders: dict[str, Path], references: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built with the recipe's own thresholds."""
     from pocketxl.export.build import build
 
     engine = tmp_path_factory.mktemp("engines") / "half"
-    build(tiny_folders["base"], engine, refiner=tiny_folders["refiner"], target="onnx-fp16")
+    base, refiner = tiny_folders["base"], tiny_folders["refiner"]
+    build(base, engine, refiner=refiner, target="onnx-fp16", reference=references)
     return engine
 
 

@@ -29,11 +29,12 @@ ON_OPENVINO = {"base/unet": "openvino", "refiner/unet": "openvino", "vae_decoder
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine(tiny_folders: dict[str, Path], references: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In floats, the decoder over bands too, as that of a wide VAE."""
     made = tmp_path_factory.mktemp("engines") / "openvino"
     with patch.dict(TARGETS, openvino=OpenVinoTarget(band_bytes=0)):
-        build(tiny_folders["base"], made, refiner=tiny_folders["refiner"], target="openvino", recipe="fp32")
+        base, refiner = tiny_folders["base"], tiny_folders["refiner"]
+        build(base, made, refiner=refiner, target="openvino", recipe="fp32", reference=references)
     return made
 
 
@@ -122,9 +123,10 @@ def test_a_processor_that_lacks_vnni_builds_none(
 
 
 @pytest.mark.slow
-def test_the_miniature_in_8_bits(tmp_path: Path) -> None:
+def test_the_miniature_in_8_bits(references: Path, tmp_path: Path) -> None:
     """By the recipe's own limits, which a build enforces; most layers are multiplied in 8 bits."""
-    build(WEIGHTS / "base", tmp_path / "engine", refiner=WEIGHTS / "refiner", target="openvino")
+    refiner = WEIGHTS / "refiner"
+    build(WEIGHTS / "base", tmp_path / "engine", refiner=refiner, target="openvino", reference=references)
     manifest = read_manifest(tmp_path / "engine")
     assert manifest.quality["psnr_db"] > RECIPES["int8"].min_psnr_db
     for name in ("base/unet", "refiner/unet"):

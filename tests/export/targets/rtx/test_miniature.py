@@ -43,7 +43,7 @@ CARDS = {"fp8": ("sm89", "sm120", "sm121")}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", PRODUCTS)
-def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, tmp_path: Path) -> None:
+def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, references: Path, tmp_path: Path) -> None:
     """What each layer is multiplied in, and that no attention has come apart."""
     made = build(
         WEIGHTS / "base",
@@ -52,6 +52,7 @@ def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, tmp
         target="rtx",
         recipe=recipe,
         calibration_size=128,
+        reference=references,
     )
     for name, entry in made.manifest.components.items():
         compiled = read_compiled(tmp_path / "engine" / name / "model.engine")
@@ -68,8 +69,15 @@ def test_every_component_of_the_smaller_recipes_passes_its_gate(recipe: str, tmp
 
 
 @pytest.mark.slow
-def test_every_component_fuses_and_passes_its_gate(tmp_path: Path) -> None:
-    made = build(WEIGHTS / "base", tmp_path / "engine", refiner=WEIGHTS / "refiner", target="rtx", calibration_size=128)
+def test_every_component_fuses_and_passes_its_gate(references: Path, tmp_path: Path) -> None:
+    made = build(
+        WEIGHTS / "base",
+        tmp_path / "engine",
+        refiner=WEIGHTS / "refiner",
+        target="rtx",
+        calibration_size=128,
+        reference=references,
+    )
     assert set(made.manifest.components) == set(WANTED)
     for name, entry in made.manifest.components.items():
         compiled = read_compiled(tmp_path / "engine" / name / "model.engine")
