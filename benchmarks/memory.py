@@ -78,7 +78,9 @@ def measure(engine: Path, side: int, prompts: int) -> dict[str, Any]:
     return {
         "planned": plan.peak_bytes,
         "peak": max(peak, *stages.values()),
-        "stages": {stage: {"planned": planned[stage], "peak": reached} for stage, reached in stages.items()},
+        "stages": {
+            stage: {"planned": planned[stage], "peak": reached} for stage, reached in stages.items() if stage in planned
+        },
     }
 
 

@@ -1,6 +1,6 @@
 """Components on OpenVINO, by its plug-in for processors."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ from ..folder.manifest import ComponentEntry, checked_file
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cores import available_cores
 from .interruptible import run_interruptibly
+from .mapped import GIVES_BACK
 from .openvino_session import OpenVinoSession
 from .ort import MODEL_FILE
 from .ort_providers import FLOAT
 from .ort_session import trim_heap
-from .processor import processor_name
+from .processor import multiplies_bfloat16, processor_name
 
-# Measured on SDXL's base U-Net (benchmarks/results/2026-11-27-cpu-openvino-full-size-xeon-amx-2-cores.json): the
-# interpreter and all libraries; weights in the order that kernels read them in, beside the file's own pages; and what
-# is alive at once, some of it in bfloat16, with the gaps of its layout.
+# Measured on SDXL's base U-Net in 8 bits, from 512 x 512 to 2048 x 2048 (benchmarks/results/
+# 2026-11-28-openvino-memory-xeon-amx-2-cores.json): the interpreter and all libraries; weights in the order that
+# kernels read them in, with the graph; and what a call takes of what is alive at once in float32, in three parts.
 RUNTIME_BYTES = 250 << 20
-WEIGHT_COPIES = 2.15
-LAYOUT = 1.2
+WEIGHT_COPIES = 1.185
+IN_BFLOAT16, IN_FLOAT32 = 1.55, 2.7
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
 LEFT_BEHIND: list[Any] = []
@@ -82,7 +83,8 @@ class OpenVinoRunner:
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`; what a call takes stays until the model is released or compiled for other sizes."""
         alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
-        weights, working = int(WEIGHT_COPIES * self._entry.weight_bytes), int(LAYOUT * alive)
+        weights = weights_in_memory(self._entry.weight_bytes)
+        working = int((IN_BFLOAT16 if self._in_bfloat16 else IN_FLOAT32) * alive)
         return Footprint(pool="host", weights=weights, working=working, retained=working)
 
     def load(self) -> None:
@@ -104,6 +106,11 @@ class OpenVinoRunner:
     def _exact(self) -> bool:
         """Whether it is of floats alone, and so asked for to be exact; 8 bits are not spoilt by bfloat16 in between."""
         return set(self._entry.formats) <= {FLOAT}
+
+    @property
+    def _in_bfloat16(self) -> bool:
+        """Whether what is no product of 8 bits is computed in bfloat16."""
+        return multiplies_bfloat16() and not self._exact
 
     def release(self) -> None:
         """Drop the model and give its memory back to the system."""
@@ -135,6 +142,11 @@ class OpenVinoRunner:
         return run_interruptibly(call.run, call.stop)
 
 
+def weights_in_memory(file_bytes: int) -> int:
+    """What weights of so many bytes take when they are compiled; where the system keeps them, the file's pages too."""
+    return int((WEIGHT_COPIES + (not GIVES_BACK)) * file_bytes)
+
+
 class _Call:
     """One call, which may be ended from another thread."""
 
@@ -142,15 +154,15 @@ class _Call:
         self._session = session
         self._feeds = feeds
         self._stopped = False
-        self._cancel = partial(setattr, self, "_stopped", True)
+        self._cancel: Callable[[], None] = partial(setattr, self, "_stopped", True)
 
     def run(self) -> dict[str, Value]:
-        """Copies of the outputs. Raises `Ended` if it was stopped meanwhile."""
+        """The outputs. Raises `Ended` if it was stopped meanwhile."""
         request = self._session.request({name: array.shape for name, array in self._feeds.items()})
         self._cancel = request.cancel
         if self._stopped:
             raise Ended
-        return {name: np.array(value) for name, value in self._session.run(request, self._feeds).items()}
+        return {**self._session.run(request, self._feeds)}
 
     def stop(self) -> None:
         """Make `run` end soon, with an error."""

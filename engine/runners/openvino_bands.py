@@ -24,11 +24,10 @@ from ..folder.described import REBUILD
 from ..folder.manifest import checked_file
 from .base import Footprint, Sizes, Value
 from .interruptible import run_interruptibly
-from .openvino import LEFT_BEHIND, WEIGHT_COPIES, OpenVinoDevice, OpenVinoRunner
+from .openvino import LEFT_BEHIND, OpenVinoDevice, OpenVinoRunner, weights_in_memory
 from .openvino_segments import InTurn, OpenVinoSegments
 from .ort import DATA_FILE
 from .ort_session import trim_heap
-from .processor import multiplies_bfloat16
 
 __all__ = ["OpenVinoBandsRunner", "OpenVinoDevice"]
 
@@ -67,8 +66,8 @@ class OpenVinoBandsRunner(OpenVinoRunner):
         if sizes.pixels > MOST_WHOLE:
             return self._banded(sizes)
         alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
-        share = IN_BFLOAT16 if multiplies_bfloat16() and not self._exact else IN_FLOAT32
-        weights, working = int(WEIGHT_COPIES * self._bytes_of({DATA_FILE})), int(share * alive)
+        weights = weights_in_memory(self._bytes_of({DATA_FILE}))
+        working = int((IN_BFLOAT16 if self._in_bfloat16 else IN_FLOAT32) * alive)
         return Footprint(pool="host", weights=weights, working=working, retained=working)
 
     def streamed(self, sizes: Sizes) -> Footprint | None:

@@ -5,13 +5,18 @@ up to 1.5 times as long at 1024 × 1024, and its first call at a new size as lon
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ..ending import Ended
 from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, PocketXLError
 from ..install import needing
 from ..specs import Arrays, ComponentSpec
+from .mapped import without_pages
+from .openvino_parts import Compiled, Request, cut, parts_for
+from .ort import DATA_FILE
 from .ort_session import lacks_memory
 from .processor import lacks_vnni
 
@@ -71,25 +76,25 @@ class OpenVinoSession:
         self._core = import_openvino().Core()
         if not exact and (unsuited := unsuited_processor()) is not None:
             raise IncompatibleError(f"{name}: {unsuited}")
-        self._check_edge(self._read())
-        self._compiled: tuple[Shapes, Any] | None = None
+        self._model_as_read: Any = self._read()
+        self._check_edge(self._model_as_read)
+        self._compiled: tuple[Shapes, Compiled] | None = None
         self._lock = Lock()
 
-    def request(self, shapes: Shapes) -> Any:
+    def request(self, shapes: Shapes) -> Request:
         """What runs once with inputs of these shapes. Compiles if they are others than the last ones."""
         with self._lock:
             if self._compiled is None or self._compiled[0] != shapes:
                 self._compiled = None  # two at once would take twice the memory
                 self._compiled = (dict(shapes), self._compile(shapes))
-            return self._compiled[1].create_infer_request()
+            return self._compiled[1].request()
 
-    def run(self, request: Any, inputs: Arrays) -> Arrays:
-        """The outputs of one call, of which the caller is to make copies."""
+    def run(self, request: Request, inputs: Arrays) -> Arrays:
+        """The outputs of one call. Raises `Ended` if it was stopped between two parts."""
         try:
-            # With a single thread `infer` does not hear of `cancel`.
-            request.start_async(inputs, share_inputs=True)
-            request.wait()
-            return {tensor.name: request.get_tensor(tensor.name).data for tensor in self.spec.outputs}
+            return request.run(inputs, [tensor.name for tensor in self.spec.outputs])
+        except Ended:
+            raise
         except Exception as error:
             raise openvino_error(error, self.name, self._model, "run") from error
 
@@ -99,11 +104,13 @@ class OpenVinoSession:
         except Exception as error:
             raise openvino_error(error, self.name, self._model, "load") from error
 
-    def _compile(self, shapes: Shapes) -> Any:
-        model = self._read()
+    def _compile(self, shapes: Shapes) -> Compiled:
+        model, self._model_as_read = self._model_as_read or self._read(), None  # sizes are given to it once
+        compile = partial(self._core.compile_model, device_name="CPU", config=self._settings)
         try:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
-            return self._core.compile_model(model, "CPU", self._settings)
+            with without_pages(self._model.with_name(DATA_FILE)):
+                return Compiled(cut(model, parts_for(model)), compile)
         except Exception as error:
             raise openvino_error(error, self.name, self._model, "compile") from error
 

@@ -15,7 +15,7 @@ from pocketxl.engine.ending import Ended, Ending
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ComponentEntry
-from pocketxl.engine.runners import openvino_session, processor
+from pocketxl.engine.runners import openvino, openvino_session, processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.openvino import OpenVinoDevice, OpenVinoRunner
 from pocketxl.engine.runners.ort import DATA_FILE, MODEL_FILE
@@ -84,8 +84,12 @@ def module(pair: UNetPair, given: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def test_it_is_the_module_at_every_size(unet: OpenVinoRunner, pair: UNetPair) -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_it_is_the_module_at_every_size(
+    parts: int, unet: OpenVinoRunner, pair: UNetPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Back and forth: it is compiled anew for each, and no size leaves anything behind."""
+    monkeypatch.setattr(openvino_session, "parts_for", lambda model: parts)
     for height, width, tokens in ((8, 8, 7), (16, 8, 7), (16, 8, 14), (8, 8, 7)):
         given = inputs(unet, height, width, tokens)
         expected = module(pair, given)
@@ -210,6 +214,14 @@ def test_a_processor_that_is_known_to_lack_vnni(
         else:
             runner.load()
         assert runner.loaded is not (refused and one is eight_bits)
+
+
+def test_pages_that_stay_are_planned_for(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for gives_back in (True, False):
+        monkeypatch.setattr(openvino, "GIVES_BACK", gives_back)
+        found[gives_back] = unet.footprint(Sizes(rows=1, tokens=77, steps=1, pixels=4096)).weights
+    assert found[False] - found[True] == pytest.approx(unet._entry.weight_bytes, abs=1)
 
 
 def test_without_openvino(unet: OpenVinoRunner, monkeypatch: pytest.MonkeyPatch) -> None:
