@@ -11,6 +11,9 @@ import pytest
 
 # Before anything imports Triton, which reads it once: kernels run in its interpreter. For those on a GPU set it to 0.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Before anything imports torch: networks this small run slower on two threads where the cores are shared, and the bytes
+# of a build would depend on which tests ran before it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from .fixtures.checkpoints import tiny_checkpoint
 
