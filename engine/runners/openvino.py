@@ -19,12 +19,12 @@ from .ort_providers import FLOAT
 from .ort_session import trim_heap
 from .processor import multiplies_bfloat16, processor_name
 
-# Measured on SDXL's base U-Net in 8 bits, from 512 x 512 to 2048 x 2048 (benchmarks/results/
+# Measured on SDXL's base U-Net in 8 bits, from 512 x 512 to 1536 x 1536 (benchmarks/results/
 # 2026-11-28-openvino-memory-xeon-amx-2-cores.json): the interpreter and all libraries; weights in the order that
 # kernels read them in, with the graph; and what a call takes of what is alive at once in float32, in three parts.
 RUNTIME_BYTES = 250 << 20
 WEIGHT_COPIES = 1.185
-IN_BFLOAT16, IN_FLOAT32 = 1.55, 2.7
+IN_BFLOAT16, IN_FLOAT32 = 1.7, 2.8
 
 # Sessions of another process that this one was forked from: their threads are not here, so they cannot even be closed.
 LEFT_BEHIND: list[Any] = []
