@@ -15,20 +15,7 @@ from pocketxl.export.graph.memo import Memo
 from pocketxl.export.graph.weightless import Weightless
 from pocketxl.export.targets.onnx import openings
 
-ARCHITECTURE = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_out_channels=(32, 64),
-    transformer_layers=(0, 1),
-    up_transformer_layers=(1, 0),
-    mid_transformer_layers=1,
-    layers_per_block=1,
-    heads=(1, 2),
-    cross_attention_dim=32,
-    addition_time_embed_dim=8,
-    projection_class_embeddings_input_dim=80,
-    norm_num_groups=8,
-)
+from ...fixtures.smallest import SMALLEST
 
 
 def master(architecture: UNetArchitecture) -> ir.Model:
@@ -40,15 +27,19 @@ def digest(model: ir.Model) -> bytes:
 
 
 def test_sizes_are_no_part_of_it() -> None:
-    first = Weightless("unet", master(ARCHITECTURE))
+    first = Weightless("unet", master(SMALLEST))
     first.bytes_at({"batch": 1, "tokens": 77, "height": 32, "width": 32})
-    assert first.digest == digest(master(ARCHITECTURE))
+    assert first.digest == digest(master(SMALLEST))
 
 
 @pytest.mark.parametrize("change", ["network", "attribute", "order", "constant", "input"])
 def test_whatever_else_differs_is(change: str) -> None:
-    plain = master(ARCHITECTURE)
-    other = master(replace(ARCHITECTURE, norm_num_groups=4)) if change == "network" else plain.clone()
+    plain = master(SMALLEST)
+    other = (
+        master(replace(SMALLEST, norm_num_groups=SMALLEST.norm_num_groups // 2))
+        if change == "network"
+        else plain.clone()
+    )
     graph = other.graph
     if change == "attribute":
         node = next(node for node in graph if node.op_type == "Softmax" or "axis" in node.attributes)
@@ -77,11 +68,11 @@ def test_open_graphs_of_one_network_are_described_once(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(openings, "_activation", counted)
     monkeypatch.setattr(openings, "_DESCRIBED", Memo(2))
-    spec = ARCHITECTURE.unet()
-    first = openings.describe_openings("unet", master(ARCHITECTURE), spec, {})
+    spec = SMALLEST.unet()
+    first = openings.describe_openings("unet", master(SMALLEST), spec, {})
     once = len(asked)
     assert once
-    assert openings.describe_openings("unet", master(ARCHITECTURE), spec, {}) is first
+    assert openings.describe_openings("unet", master(SMALLEST), spec, {}) is first
     assert len(asked) == once
-    deeper = replace(ARCHITECTURE, mid_transformer_layers=2)
+    deeper = replace(SMALLEST, mid_transformer_layers=2)
     assert openings.describe_openings("unet", master(deeper), deeper.unet(), {}) != first
