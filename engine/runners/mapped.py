@@ -16,6 +16,7 @@ GIVES_BACK = sys.platform == "linux"
 _EVERY = 0.2
 """Seconds, in which a compiler reads some hundred megabytes."""
 _DONTNEED = 4
+MAPS = "/proc/self/maps"
 
 
 @contextmanager
@@ -44,7 +45,10 @@ def without_pages(path: Path) -> Iterator[None]:
 
 
 def forget_pages(path: Path) -> None:
-    """Have the system take back what is mapped of a file, which must be mapped to be read only. On Linux alone."""
+    """Have the system take back what is mapped of a file, which must be mapped to be read only. On Linux alone.
+
+    Where the process may not know what it has mapped, nothing is done.
+    """
     name = str(path.resolve())
     madvise = ctypes.CDLL(None).madvise
     for start, length in _mappings(name):
@@ -53,7 +57,11 @@ def forget_pages(path: Path) -> None:
 
 def _mappings(name: str) -> Iterator[tuple[int, int]]:
     """Where the file is mapped, read only: (address, bytes)."""
-    for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
+    try:
+        text = Path(MAPS).read_text(errors="surrogateescape")
+    except OSError:
+        return
+    for line in text.splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5] == name and "w" not in fields[1]:
             start, end = (int(address, 16) for address in fields[0].split("-"))

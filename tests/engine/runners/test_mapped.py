@@ -72,6 +72,13 @@ def test_what_is_written_to_is_left_alone(file: Path) -> None:
         assert view[0] == 9
 
 
+@pytest.mark.skipif(not GIVES_BACK, reason="only Linux takes pages back when it is told to")
+def test_where_the_process_may_not_look_nothing_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MAPS", str(file.parent / "hidden"))
+    with without_pages(file):
+        pass
+
+
 def test_elsewhere_nothing_is_asked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "GIVES_BACK", False)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("there is no such library"))
