@@ -33,7 +33,8 @@ def describe_openings(
 ) -> Openings | None:
     """What a component's open graphs will be, of its master without weights, which is left as it is."""
     structure = Weightless(component, model).digest
-    key = (component, structure, spec, tuple(sorted(scratch.items())))
+    rows = ROWS.get(spec.role, ()), CACHED.get(spec.role, ())
+    key = (component, structure, spec, rows, tuple(sorted(scratch.items())))
     return _DESCRIBED.get(key, lambda: _describe(component, model, spec, scratch))
 
 
