@@ -39,12 +39,7 @@ def single_files(tiny_folders: dict[str, Path], tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize(
     ("recipe", "refiner"),
-    [
-        ("fp32", False),
-        pytest.param("fp32", True, marks=pytest.mark.slow),
-        pytest.param("int8", False, marks=pytest.mark.slow),
-        ("int8", True),
-    ],
+    [("fp32", False), ("int8", True)],
 )
 def test_folder_and_single_file_build_the_same_bytes(
     recipe: str, refiner: bool, tiny_folders: dict[str, Path], single_files: dict[str, Path], tmp_path: Path

@@ -23,8 +23,8 @@ from pocketxl.export.reference.parity import Figures
 from ..fixtures.command_line import run
 from ..tolerances import STRESSED_BUILD
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "export" / "miniature" / "weights"
 KINDS = ("base", "refiner")
+WEIGHTS = Path(__file__).resolve().parents[2] / "export" / "miniature" / "weights"
 
 
 class Measured:
@@ -91,9 +91,9 @@ def test_strict_and_floats_that_fail_are_errors(
 
 @pytest.mark.usefixtures("quick_builds")
 def test_pictures_that_are_too_far_off_get_components_that_are_nearer(
-    tiny_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folders: dict[str, Path], references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = build(tiny_folders["base"], tmp_path / "first").manifest
+    first = build(tiny_folders["base"], tmp_path / "first", reference=references).manifest
     errors = {name: entry.quality["relative_error"] for name, entry in first.components.items()}
     reached = {
         role: max(errors[name] for name, e in first.components.items() if e.spec.role is role)
@@ -102,33 +102,33 @@ def test_pictures_that_are_too_far_off_get_components_that_are_nearer(
     wanted = first.quality["psnr_db"] + 1
     hard = replace(RECIPES["int8"], max_relative_error={**dict.fromkeys(Role, 1.0), **reached}, min_psnr_db=wanted)
     monkeypatch.setitem(RECIPES, "int8", hard)
-    made = build(tiny_folders["base"], tmp_path / "second").manifest
+    with pytest.raises(QualityError, match="pictures are"):
+        build(tiny_folders["base"], tmp_path / "second", strict=True, reference=references)
+    # It goes on with what the one before has finished.
+    made = build(tiny_folders["base"], tmp_path / "second", reference=references).manifest
     assert made.quality["psnr_db"] >= wanted
     unet = made.components["base/unet"]
     assert unet.quality["relative_error"] < 0.6 * errors["base/unet"]
     assert unet.more_bits
-    with pytest.raises(QualityError, match="pictures are"):
-        build(tiny_folders["base"], tmp_path / "third", strict=True)
     monkeypatch.setitem(RECIPES, "int8", replace(hard, min_psnr_db=200.0))
     with pytest.raises(QualityError, match=r"at least 200 dB"):
-        build(tiny_folders["base"], tmp_path / "fourth")
+        build(tiny_folders["base"], tmp_path / "third", reference=references)
 
 
 @pytest.fixture(scope="module")
 def engines(references: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Manifest]:
-    """The default engine of the miniature and of its stressed forms: factor → description."""
+    """The default engine of the miniature and of its stressed form: factor → description."""
     root = tmp_path_factory.mktemp("stressed")
     made = {}
-    for factor in (1.0, 30.0, 100.0):
+    for factor in (1.0, 100.0):
         base, refiner = (stress(WEIGHTS / kind, root / f"{kind}-{factor:g}", factor=factor) for kind in KINDS)
         made[factor] = build(base, root / f"engine-{factor:g}", refiner=refiner, reference=references).manifest
     return made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [30.0, 100.0])
-def test_outlier_channels_cost_nothing(engines: dict[float, Manifest], factor: float) -> None:
-    tame, stressed = engines[1.0], engines[factor]
+def test_outlier_channels_cost_nothing(engines: dict[float, Manifest]) -> None:
+    tame, stressed = engines[1.0], engines[100.0]
     assert stressed.quality["psnr_db"] > 36  # 42.7, 43.1 and 42.5 dB; without smoothing 25 at ×30 and 15 at ×100
     assert stressed.quality["psnr_db"] > tame.quality["psnr_db"] - 1.5
     for name, entry in stressed.components.items():
@@ -139,13 +139,11 @@ def test_outlier_channels_cost_nothing(engines: dict[float, Manifest], factor: f
 
 @pytest.mark.slow
 def test_four_bits_under_stress(references: Path, tmp_path: Path) -> None:
-    base, refiner = (stress(WEIGHTS / kind, tmp_path / kind, factor=30.0) for kind in KINDS)
-    made = build(base, tmp_path / "engine", refiner=refiner, recipe="int4-weight", reference=references)
-    manifest = made.manifest
+    base = stress(WEIGHTS / "base", tmp_path / "base", factor=30.0)
+    manifest = build(base, tmp_path / "engine", recipe="int4-weight", reference=references).manifest
     assert manifest.quality["psnr_db"] > 30  # 33.9
-    for kind in KINDS:
-        size = manifest.components[f"{kind}/unet"].weight_bytes
-        assert size < 0.35 * (WEIGHTS / kind / "unet/diffusion_pytorch_model.safetensors").stat().st_size, "of 16 bits"
+    size = manifest.components["base/unet"].weight_bytes
+    assert size < 0.35 * (WEIGHTS / "base/unet/diffusion_pytorch_model.safetensors").stat().st_size, "of 16 bits"
 
 
 @pytest.mark.slow
@@ -161,8 +159,6 @@ def test_smoothing_does_not_change_the_pictures_of_floats(
         return found
 
     monkeypatch.setattr(Lowering, "_find_smoothing", smoothed)
-    refiner = WEIGHTS / "refiner"
-    made = build(WEIGHTS / "base", tmp_path / "engine", refiner=refiner, recipe="fp32", reference=references)
-    manifest = made.manifest
+    manifest = build(WEIGHTS / "base", tmp_path / "engine", recipe="fp32", reference=references).manifest
     assert manifest.quality["psnr_db"] > 80
     assert all(entry.quality["relative_error"] < 1e-4 for entry in manifest.components.values())
