@@ -8,7 +8,7 @@ OURS = "pocketxl"
 """Names of our systems begin so."""
 
 
-STARTS = {"compile_seconds": "compiled in", "load_seconds": "loaded in"}
+STARTS = {"compile_seconds": "compiled in", "load_seconds": "loaded in", "first_seconds": "the first of its size in"}
 MEMORY = ("peak_device_bytes", "peak_rss_bytes")
 
 

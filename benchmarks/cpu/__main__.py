@@ -6,7 +6,8 @@ of overhead than of arithmetic). Full size needs a checkpoint, as `benchmarks.ra
 
 `seconds` of a forward or a decode are the median after a warm-up. Those of a picture are of one cold process, from its
 first import to the picture: text, steps and VAE, loading included, each part in memory after the other. `load_seconds`
-is that part of it, or what comes before the warm-up; our U-Net's has its conditioner's call in it. Converting,
+is that part of it, or what comes before the warm-up; our U-Net's has its conditioner's call in it. `first_seconds` are
+those of the first picture of its size, where a system keeps for the next process what it has compiled. Converting,
 quantizing and building come before, are not timed, and stay in `--work`. Relative errors are told against diffusers in
 float32.
 """

@@ -30,6 +30,8 @@ def work(job: Job) -> Measured | None:
         for network in job.model.networks(case):
             system.prepare(network)
         return None
+    if job.deed == "first":
+        system.forget()
     if case.kind == "picture":
         result, load_seconds = system.picture(case) if isinstance(system, Pictures) else _picture(system, job)
         seconds, calls = time.perf_counter() - STARTED, 1

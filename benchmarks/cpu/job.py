@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 from .cases import Case, cases
 
 Network = Literal["base", "refiner", "vae"]
+Deed = Literal["prepare", "first", "run"]
 MINIATURE: Final = Path(__file__).parents[2] / "export" / "miniature" / "weights"
 
 
@@ -43,9 +44,12 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One child's work: `prepare` what a system needs on disk for a case, or `run` it and leave its result."""
+    """One child's work: `prepare` what a system needs on disk for a case, or `run` it and leave its result.
 
-    deed: Literal["prepare", "run"]
+    `first`: run it without what earlier processes have kept for it.
+    """
+
+    deed: Deed
     system: str
     case: str
     model: Model
@@ -75,9 +79,13 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a child tells. `seconds`: of a call, the median after a warm-up; of a picture, the whole, cold."""
+    """What a child tells. `seconds`: of a call, the median after a warm-up; of a picture, the whole, cold.
+
+    `first_seconds`: the same of the first picture of a size, where a system keeps what it has compiled for that.
+    """
 
     seconds: float
     load_seconds: float
     peak_rss_bytes: int
     calls: int
+    first_seconds: float | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pocketxl.engine.folder.files import KERNELS_SUFFIX
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.runners.base import Runner, call
 
@@ -83,6 +84,11 @@ class Ours:
             **({"denoising_end": HAND_OFF} if refined else {}),
         )
         return np.asarray(made.images[0]), sum(loads)
+
+    def forget(self) -> None:
+        """Drop models that OpenVINO has compiled."""
+        for path in self._folder.rglob(f"*{KERNELS_SUFFIX}"):
+            path.unlink()
 
     def _pipeline(self, **settings: Any) -> Any:
         from pocketxl.engine import Pipeline

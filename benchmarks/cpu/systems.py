@@ -40,6 +40,13 @@ class Pictures(Protocol):
         """The picture `[h, w, 3]` in 0 to 1, and the seconds that loading took."""
 
 
+class Keeps(Protocol):
+    """One that keeps for the next process what it has compiled for a picture's size."""
+
+    def forget(self) -> None:
+        """Drop that."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """One row. `needs`: modules that have to be installed. `module` has `open_system(model, **settings)`.
@@ -56,6 +63,8 @@ class System:
     kinds: frozenset[Kind] = ALL
     why: str = ""
     own_noise: bool = False
+    keeps: bool = False
+    """Whether it is one of `Keeps`: then the first picture of a size is measured too."""
 
     def reason(self, case: Case | None = None) -> str | None:
         """Why it cannot be measured here, or not on this case; None: it can."""
@@ -125,6 +134,7 @@ SYSTEMS: Final = (
         module=".ours",
         settings={"recipe": "int8", "target": "openvino"},
         needs=("onnxruntime", "tokenizers", "openvino"),
+        keeps=True,
     ),
     _ours("fp32"),
     _torch("diffusers-bf16", dtype="bfloat16", bfloat16=True),

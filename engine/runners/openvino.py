@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ending import Ended
-from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.manifest import FILE_NAME, ComponentEntry, checked_file
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cores import available_cores
 from .interruptible import run_interruptibly
@@ -88,7 +88,7 @@ class OpenVinoRunner:
         return Footprint(pool="host", weights=weights, working=working, retained=working)
 
     def load(self) -> None:
-        """Check every file's hash, then read the model; it is compiled by the first call, which knows its sizes.
+        """Check every file's hash; the model is read and compiled by the first call, which knows its sizes.
 
         Raises `IntegrityError` or `IncompatibleError`.
         """
@@ -100,7 +100,16 @@ class OpenVinoRunner:
 
     def _open(self) -> Any:
         model = checked_file(self._folder, self._entry, MODEL_FILE)
-        return OpenVinoSession(self.name, self.spec, model, self.device.threads, exact=self._exact)
+        # A folder that is being built has no description yet: nothing must come into it but what the build makes.
+        whole = (self._folder / FILE_NAME).is_file()
+        return OpenVinoSession(
+            self.name,
+            self.spec,
+            model,
+            self.device.threads,
+            exact=self._exact,
+            digests=[file.sha256 for file in self._entry.files] if whole else None,
+        )
 
     @property
     def _exact(self) -> bool:

@@ -7,7 +7,7 @@ memory that each part has for itself, is the price.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -26,7 +26,7 @@ _WHOLE = frozenset({"Add", "Split", "VariadicSplit"})
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part as OpenVINO's model, and what goes in and comes out by name, in the order of its ports."""
+    """A part as a model of OpenVINO's, and what goes in and comes out by name, in the order of its ports."""
 
     model: Any
     inputs: tuple[str, ...]
@@ -39,6 +39,11 @@ def parts_for(model: Any) -> int:
     As many on every processor: in bfloat16 sums come out a little differently behind a cut.
     """
     return max(1, min(MOST_PARTS, len(model.get_ops()) // PART_OPERATIONS))
+
+
+def limits() -> tuple[int, int]:
+    """What `parts_for` depends on, besides the model."""
+    return MOST_PARTS, PART_OPERATIONS
 
 
 def cut(model: Any, number: int) -> tuple[Part, ...]:
@@ -124,18 +129,22 @@ class _Graph:
         )
 
 
-Steps = Sequence[tuple[Any, Sequence[str], Sequence[str]]]
-"""Of each part: OpenVINO's request, and what goes in and comes out by name."""
+def compiled(parts: Sequence[Part], make: Callable[[Any], Any]) -> tuple[Part, ...]:
+    """The same parts with what `make` compiles of their models, side by side. Its errors go through."""
+    with ThreadPoolExecutor(len(parts), "pocketxl-compile") as side_by_side:
+        models = side_by_side.map(lambda part: make(part.model), parts)
+        return tuple(replace(part, model=model) for model, part in zip(models, parts, strict=True))
+
+
+Steps = Sequence[tuple[Any, Part]]
+"""OpenVINO's request for each part."""
 
 
 class Compiled:
-    """The parts, compiled. Several threads may make requests."""
+    """A model in parts that are compiled. Several threads may make requests."""
 
-    def __init__(self, parts: Sequence[Part], compile: Callable[[Any], Any]) -> None:
-        """`compile` makes OpenVINO's compiled model of a model; its errors go through."""
-        with ThreadPoolExecutor(len(parts), "pocketxl-compile") as side_by_side:
-            models = list(side_by_side.map(lambda part: compile(part.model), parts))
-        self._parts = [(model, part.inputs, part.outputs) for model, part in zip(models, parts, strict=True)]
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
         self._idle: list[Steps] = []
 
     def request(self) -> "Request":
@@ -143,7 +152,7 @@ class Compiled:
         try:
             steps = self._idle.pop()  # new ones would leave gaps in the heap, of 100 MB at 1024 x 1024
         except IndexError:
-            steps = [(model.create_infer_request(), *names) for model, *names in self._parts]
+            steps = [(part.model.create_infer_request(), part) for part in self._parts]
         return Request(steps, self._idle.append)
 
 
@@ -160,13 +169,13 @@ class Request:
         Raises `Ended` if it was stopped before its last part began, and OpenVINO's own errors.
         """
         values: dict[str, Any] = dict(inputs)
-        for request, read, made in self._steps:
+        for request, part in self._steps:
             if self._stopped:
                 raise Ended
             # With a single thread `infer` does not hear of `cancel`.
-            request.start_async({port: values[name] for port, name in enumerate(read)}, share_inputs=True)
+            request.start_async({port: values[name] for port, name in enumerate(part.inputs)}, share_inputs=True)
             request.wait()
-            values |= {name: request.get_output_tensor(port) for port, name in enumerate(made)}
+            values |= {name: request.get_output_tensor(port) for port, name in enumerate(part.outputs)}
         found = {name: np.array(values[name].data) for name in wanted}
         if not self._stopped:
             self._give_back(self._steps)
@@ -175,5 +184,5 @@ class Request:
     def cancel(self) -> None:
         """Make `run` end soon, with an error."""
         self._stopped = True
-        for request, *_ in self._steps:
+        for request, _ in self._steps:
             request.cancel()

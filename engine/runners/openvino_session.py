@@ -4,7 +4,7 @@ For one set of sizes it lays out all memory beforehand and picks kernels for the
 up to 1.5 times as long at 1024 × 1024, and its first call at a new size as long as compiling.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -15,10 +15,11 @@ from ..errors import IncompatibleError, IntegrityError, MemoryBudgetError, Pocke
 from ..install import needing
 from ..specs import Arrays, ComponentSpec
 from .mapped import without_pages
-from .openvino_parts import Compiled, Request, cut, parts_for
+from .openvino_kept import WITHOUT_WEIGHTS, KeptModel
+from .openvino_parts import Compiled, Part, Request, compiled, cut, limits, parts_for
 from .ort import DATA_FILE
 from .ort_session import lacks_memory
-from .processor import lacks_vnni
+from .processor import lacks_vnni, multiplies_in_tiles
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -62,27 +63,32 @@ def openvino_error(error: Exception, component: str, model: Path, deed: str) -> 
 class OpenVinoSession:
     """A model on the processor. Several threads may call it; calls of one size run one after another."""
 
-    def __init__(self, name: str, spec: ComponentSpec, model: Path, threads: int, *, exact: bool) -> None:
-        """Read it; its files must have been checked. Raises `IncompatibleError` and `IntegrityError`.
+    def __init__(
+        self, name: str, spec: ComponentSpec, model: Path, threads: int, *, exact: bool, digests: Sequence[str] | None
+    ) -> None:
+        """Its files must have been checked; they are read when sizes are known.
 
-        `exact`: floats are computed in float32, also where the processor is faster in bfloat16.
+        `exact`: floats are computed in float32, also where the processor is faster in bfloat16. `digests`: the files',
+        if what is compiled of them may be kept beside them. Raises `IncompatibleError`.
         """
         self.name = name
         self.spec = spec
         self._model = model
-        self._settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+        self._digests = digests
+        self._settings = {**SETTINGS, **WITHOUT_WEIGHTS, "INFERENCE_NUM_THREADS": threads}
         if exact:
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         self._core = import_openvino().Core()
         if not exact and (unsuited := unsuited_processor()) is not None:
             raise IncompatibleError(f"{name}: {unsuited}")
-        self._model_as_read: Any = self._read()
-        self._check_edge(self._model_as_read)
         self._compiled: tuple[Shapes, Compiled] | None = None
         self._lock = Lock()
 
     def request(self, shapes: Shapes) -> Request:
-        """What runs once with inputs of these shapes. Compiles if they are others than the last ones."""
+        """What runs once with inputs of these shapes. Compiles if they are others than the last ones.
+
+        Raises `IncompatibleError`, `IntegrityError` and `MemoryBudgetError`.
+        """
         with self._lock:
             if self._compiled is None or self._compiled[0] != shapes:
                 self._compiled = None  # two at once would take twice the memory
@@ -105,14 +111,33 @@ class OpenVinoSession:
             raise openvino_error(error, self.name, self._model, "load") from error
 
     def _compile(self, shapes: Shapes) -> Compiled:
-        model, self._model_as_read = self._model_as_read or self._read(), None  # sizes are given to it once
+        weights = self._model.with_name(DATA_FILE)
+        with without_pages(weights):
+            if self._digests is None:
+                return Compiled(self._compiled_parts(shapes))
+            kept = KeptModel(self._model, weights, self._good_for(shapes))
+            parts = kept.opened(self._core, self._settings)
+            if parts is None:
+                parts = self._compiled_parts(shapes)
+                kept.keep(parts)
+            return Compiled(parts)
+
+    def _compiled_parts(self, shapes: Shapes) -> tuple[Part, ...]:
+        model = self._read()
+        self._check_edge(model)
         compile = partial(self._core.compile_model, device_name="CPU", config=self._settings)
         try:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
-            with without_pages(self._model.with_name(DATA_FILE)):
-                return Compiled(cut(model, parts_for(model)), compile)
+            return compiled(cut(model, parts_for(model)), compile)
         except Exception as error:
             raise openvino_error(error, self.name, self._model, "compile") from error
+
+    def _good_for(self, shapes: Shapes) -> str:
+        """All that a compiled model depends on."""
+        processor = [self._core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        machine = (import_openvino().__version__, processor, multiplies_in_tiles())
+        facts = (self.spec, limits(), sorted(self._settings.items()), self._digests, sorted(shapes.items()))
+        return repr((machine, *facts))
 
     def _check_edge(self, model: Any) -> None:
         for side, ports, tensors in (

@@ -67,6 +67,26 @@ def test_time_memory_and_the_error_against_the_reference_which_goes_first(model:
     assert "other" in table(journal.records)
 
 
+def test_the_first_picture_of_a_size_is_measured_of_a_system_that_keeps_what_it_compiles(model: Model) -> None:
+    taken = {"first": 9.0, "run": 2.0}
+    results = Children({"keeps": [1.0]})
+    journal = Journal("cpu", None, {})
+    picture = cases(["picture_512_4"], scale=8)
+    run(
+        picture,
+        [row("keeps", keeps=True)],
+        model,
+        journal,
+        lambda job: {**results(job), "seconds": taken[job.deed]} if job.deed in taken else {},
+    )
+    assert results.jobs == [("first", "keeps"), ("run", "keeps")]
+    found = {r.metric: r.value for r in journal.records}
+    assert (found["first_seconds"], found["seconds"]) == (9.0, 2.0)
+    assert "the first of its size in 9.0 s" in table(journal.records)
+    run(UNET, [row("keeps", keeps=True)], model, journal, results)
+    assert results.jobs[2:] == [("prepare", "keeps"), ("run", "keeps")], "a forward is timed after a warm-up"
+
+
 def test_what_is_absent_is_told_in_words_and_the_rest_goes_on(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "has_bfloat16", lambda: False)
     journal = Journal("cpu", None, {})

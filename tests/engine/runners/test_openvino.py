@@ -15,7 +15,7 @@ from pocketxl.engine.ending import Ended, Ending
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ComponentEntry
-from pocketxl.engine.runners import openvino, openvino_session, processor
+from pocketxl.engine.runners import openvino, openvino_parts, openvino_session, processor
 from pocketxl.engine.runners.base import Sizes
 from pocketxl.engine.runners.openvino import OpenVinoDevice, OpenVinoRunner
 from pocketxl.engine.runners.ort import DATA_FILE, MODEL_FILE
@@ -70,10 +70,8 @@ def unet(folder: Path, entry: ComponentEntry) -> Iterator[OpenVinoRunner]:
 def inputs(runner: OpenVinoRunner, height: int, width: int, tokens: int = 7) -> dict[str, np.ndarray]:
     sizes = {"batch": 1, "tokens": tokens, "height": height, "width": width}
     generator = np.random.default_rng(height)
-    return {
-        t.name: generator.standard_normal([sizes[d] if isinstance(d, str) else d for d in t.shape], dtype=np.float32)
-        for t in runner.spec.inputs
-    }
+    shapes = {t.name: [sizes[d] if isinstance(d, str) else d for d in t.shape] for t in runner.spec.inputs}
+    return {t.name: generator.standard_normal(shapes[t.name]).astype(t.dtype) for t in runner.spec.inputs}
 
 
 def module(pair: UNetPair, given: dict[str, np.ndarray]) -> np.ndarray:
@@ -89,7 +87,8 @@ def test_it_is_the_module_at_every_size(
     parts: int, unet: OpenVinoRunner, pair: UNetPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back and forth: it is compiled anew for each, and no size leaves anything behind."""
-    monkeypatch.setattr(openvino_session, "parts_for", lambda model: parts)
+    monkeypatch.setattr(openvino_parts, "PART_OPERATIONS", 10)
+    monkeypatch.setattr(openvino_parts, "MOST_PARTS", parts)
     for height, width, tokens in ((8, 8, 7), (16, 8, 7), (16, 8, 14), (8, 8, 7)):
         given = inputs(unet, height, width, tokens)
         expected = module(pair, given)
@@ -186,8 +185,7 @@ def test_a_spec_that_is_not_the_models(change: str, folder: Path, entry: Compone
     other = replace(entry, spec=replace(entry.spec, inputs=changed))
     runner = OpenVinoRunner(folder, "base/unet", other, OpenVinoDevice(threads=1))
     with pytest.raises(IntegrityError, match=r"base/unet: engine.json and the model disagree on the inputs"):
-        runner.load()
-    assert not runner.loaded
+        runner(inputs(runner, 8, 8))
 
 
 @pytest.mark.parametrize(

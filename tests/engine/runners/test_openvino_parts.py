@@ -8,7 +8,7 @@ import pytest
 
 from pocketxl.engine.ending import Ended
 from pocketxl.engine.runners import openvino_parts
-from pocketxl.engine.runners.openvino_parts import Compiled, Part, cut, parts_for
+from pocketxl.engine.runners.openvino_parts import Compiled, Part, compiled, cut, parts_for
 
 ov = pytest.importorskip("openvino")
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -57,9 +57,9 @@ def inputs() -> dict[str, np.ndarray]:
     return {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def compiled(parts: tuple[Part, ...]) -> Compiled:
+def ready(parts: tuple[Part, ...]) -> Compiled:
     core = ov.Core()
-    return Compiled(parts, lambda model: core.compile_model(model, "CPU", EXACT))
+    return Compiled(compiled(parts, lambda model: core.compile_model(model, "CPU", EXACT)))
 
 
 def expected(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -72,7 +72,7 @@ def expected(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_parts_give_what_the_whole_gives(number: int, inputs: dict[str, np.ndarray]) -> None:
     parts = cut(network(), number)
     assert len(parts) == number
-    found = compiled(parts).request().run(inputs, ("prediction", "other"))
+    found = ready(parts).request().run(inputs, ("prediction", "other"))
     for name, array in expected(inputs).items():
         assert np.array_equal(found[name], array), name
 
@@ -119,7 +119,7 @@ def test_large_models_are_cut_and_small_ones_are_not(monkeypatch: pytest.MonkeyP
 
 
 def test_a_request_is_used_again_but_not_one_that_was_stopped(inputs: dict[str, np.ndarray]) -> None:
-    model = compiled(cut(network(), 2))
+    model = ready(cut(network(), 2))
     first = model.request()
     kept = first.run(inputs, ("prediction",))["prediction"]
     copy = kept.copy()
@@ -137,7 +137,7 @@ def test_a_request_is_used_again_but_not_one_that_was_stopped(inputs: dict[str, 
 
 
 def test_several_threads(inputs: dict[str, np.ndarray]) -> None:
-    model, wrong = compiled(cut(network(), 3)), []
+    model, wrong = ready(cut(network(), 3)), []
     want = expected(inputs)["prediction"]
 
     def call() -> None:
