@@ -1,13 +1,17 @@
-"""A processor with AMX as one without: this process and its children are not allowed to use the tiles.
+"""A processor with AMX as one that has no more than AVX512-VNNI, for this process and its children.
 
-Linux gives a process AMX's registers when it asks (`arch_prctl(ARCH_REQ_XCOMP_PERM, 18)`); libraries that are refused
-compute with AVX512-VNNI, as on processors that have no more. Other instructions stay.
+Linux gives a process AMX's registers when it asks (`arch_prctl(ARCH_REQ_XCOMP_PERM, 18)`), and is told to refuse. The
+instructions for bfloat16 that come with AMX on nearly every processor cannot be refused: oneDNN, and so torch and
+OpenVINO, is told not to use them.
 """
 
 import ctypes
+import os
 import platform
 import struct
 import sys
+
+ONEDNN_LIMIT = ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ARCH_PRCTL, _REQUEST_PERMISSION = 158, 0x1023
@@ -26,7 +30,10 @@ _FILTER = (
 
 
 def forbid_tiles() -> None:
-    """From now on, for good. Raises `OSError` where the system does not take it (Linux on x86-64 does)."""
+    """From now on, for good, and before oneDNN is loaded.
+
+    Raises `OSError` where the system does not take it (Linux on x86-64 does).
+    """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise OSError("AMX can be forbidden by Linux on x86-64 alone")
     code = b"".join(struct.pack("HBBI", *step) for step in _FILTER)
@@ -37,3 +44,11 @@ def forbid_tiles() -> None:
     for step, how, where in steps:
         if library.prctl(step, ctypes.c_ulong(how), ctypes.c_ulong(where), 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "the system does not take a filter of system calls")
+    name, limit = ONEDNN_LIMIT
+    os.environ[name] = limit
+
+
+def limited() -> bool:
+    """Whether `forbid_tiles` was called here, or in a process that this one is a child of."""
+    name, limit = ONEDNN_LIMIT
+    return os.environ.get(name) == limit

@@ -71,7 +71,7 @@ def main() -> int:
             except OSError as error:
                 sys.stderr.write(f"error: --without-amx: {error}\n")
                 return 2
-            extra["amx"] = "forbidden"
+            extra["amx"] = extra["bfloat16"] = "forbidden"
         journal = Journal("cpu", options.out, extra)
         wanted = [system for system in SYSTEMS if system.name in options.systems]
         try:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..tiles import limited
 from .cases import Case, Kind
 from .inputs import Feeds
 from .job import Model, Network
@@ -81,7 +82,9 @@ class System:
 
 
 def has_bfloat16() -> bool:
-    """Whether products of bfloat16 have instructions here, as far as Linux tells."""
+    """Whether products of bfloat16 have instructions here that may be used, as far as Linux tells."""
+    if limited():
+        return False
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:

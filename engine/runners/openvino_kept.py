@@ -1,7 +1,7 @@
 """A compiled model as it is kept between runs: its parts without their weights, which stay in the engine's own file.
 
-To open what was compiled once takes OpenVINO a third of the time. What it writes says where in the weights' file each
-of them lies, so it is good for that very file alone: whoever names the file (`good_for`) names its digest too.
+To open what was compiled once takes OpenVINO a third to a half of the time. What it writes says where in the weights'
+file each of them lies, so it is good for that very file alone: whoever names it (`good_for`) names its digest too.
 """
 
 import json

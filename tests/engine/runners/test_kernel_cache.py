@@ -1,11 +1,12 @@
 """Compiled kernels are believed only where this user has written them, whole."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pocketxl.engine.folder.files import is_litter
-from pocketxl.engine.runners.kernel_cache import KernelCache
+from pocketxl.engine.runners.kernel_cache import MOST, KernelCache
 
 
 @pytest.fixture
@@ -41,6 +42,28 @@ def test_where_the_engine_cannot_be_written_they_lie_in_the_user_s_cache(tmp_pat
     KernelCache(engine, "card").write(b"compiled")
     assert KernelCache(engine, "card").read() == b"compiled"
     assert len(kernels_in(home)) == 1
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_ones_that_were_used_last_stay(tmp_path: Path, home: Path, writable: bool) -> None:
+    folder = tmp_path / "engine"
+    if writable:
+        folder.mkdir()
+    else:
+        folder.write_text("")
+    one, other = folder / "model.engine", folder / "model.engine2"
+    KernelCache(other, "card").write(b"another file's")
+    for number in range(MOST):
+        KernelCache(one, f"card {number}").write(b"compiled %d" % number)
+        for path in kernels_in(tmp_path):
+            os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**9))  # clocks of file systems are coarse
+    assert KernelCache(one, "card 0").read() == b"compiled 0", "used again"
+    KernelCache(one, "one more").write(b"compiled more")
+    found = [KernelCache(one, f"card {number}").read() for number in range(MOST)]
+    assert found == [b"compiled 0", None, *(b"compiled %d" % number for number in range(2, MOST))]
+    assert KernelCache(one, "one more").read() == b"compiled more"
+    assert KernelCache(other, "card").read() == b"another file's"
+    assert len([path for path in (home / "kernels").iterdir() if not path.suffix]) == MOST + 1, "notes"
 
 
 @pytest.mark.parametrize("damage", [b"", b"compile", b"compiled!", b"Compiled"])
