@@ -1,6 +1,6 @@
 """A compiled model as it is kept between runs: its parts without their weights, which stay in the engine's own file.
 
-To open what was compiled once takes OpenVINO a third to a half of the time. What it writes says where in the weights'
+To open what was compiled once takes OpenVINO less than half of the time. What it writes says where in the weights'
 file each of them lies, so it is good for that very file alone: whoever names it (`good_for`) names its digest too.
 """
 
