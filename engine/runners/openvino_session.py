@@ -19,7 +19,7 @@ from .openvino_kept import WITHOUT_WEIGHTS, KeptModel
 from .openvino_parts import Compiled, Part, Request, compiled, cut, limits, parts_for
 from .ort import DATA_FILE
 from .ort_session import lacks_memory
-from .processor import lacks_vnni, multiplies_in_tiles
+from .processor import forbids_bfloat16, lacks_vnni, multiplies_in_tiles
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,7 +76,7 @@ class OpenVinoSession:
         self._model = model
         self._digests = digests
         self._settings = {**SETTINGS, **WITHOUT_WEIGHTS, "INFERENCE_NUM_THREADS": threads}
-        if exact:
+        if exact or forbids_bfloat16():  # OpenVINO would choose it without asking oneDNN
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         self._core = import_openvino().Core()
         if not exact and (unsuited := unsuited_processor()) is not None:

@@ -1,12 +1,16 @@
 """The processor of this machine: what it is called, and what its integer products are like."""
 
 import ctypes
+import os
 import platform
 from functools import cache
 from pathlib import Path
 
 # Integer kernels, and so an int8 engine's rounding, differ by these.
 TELLING = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+# Of oneDNN's names for what a processor can do: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 # What Linux on x86-64 is asked before AMX may be used, with the numbers of its headers; ONNX Runtime asks the same.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
@@ -49,8 +53,13 @@ def lacks_vnni() -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this processor is known to multiply numbers in bfloat16."""
-    return bool(_flags() & {"avx512_bf16", "amx_bf16"})
+    """Whether this processor is known to multiply numbers in bfloat16, and oneDNN is not told to leave that."""
+    return bool(_flags() & {"avx512_bf16", "amx_bf16"}) and not forbids_bfloat16()
+
+
+def forbids_bfloat16() -> bool:
+    """Whether oneDNN is told to use no instructions for bfloat16, as if the processor had none."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BFLOAT16
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Self-attention whose queries, keys, values and shares are e4m3: its steps, and how far it is off."""
+"""Self-attention in 8 bits, e4m3 or int8: its numbers, and how far it is off."""
 
 import math
 
@@ -7,19 +7,29 @@ from torch import Tensor
 
 from .attention_places import PROJECTIONS, SHARE_STEP, Steps
 from .calibration import Calibration
+from .formats import Format
 from .grid import E4M3, LARGEST_E4M3
+from .query_keys import QueryKeys
 from .rounded import Floats
 from .signed_ranges import float8_step
 
 
-def attention_steps(name: str, seen: Calibration) -> Steps | None:
-    """Those of queries, keys and values of the attention of that name; None if it was not watched."""
-    found = [seen.layers.get(f"{name}.{part}") for part in PROJECTIONS]
-    steps = [float8_step(float(layer.output_size.max(initial=0))) for layer in found if layer is not None]
-    return (steps[0], steps[1], steps[2]) if len(steps) == len(PROJECTIONS) else None
+def attention_numbers(name: str, format: Format, seen: Calibration) -> Steps | QueryKeys | None:
+    """Of the attention of that name in that format, whose layers are watched; None if they were not.
+
+    8-bit floats have steps for queries, keys and values, integers round queries and keys alone.
+    """
+    found = [layer for part in PROJECTIONS if (layer := seen.layers.get(f"{name}.{part}")) is not None]
+    if len(found) < len(PROJECTIONS):
+        return None
+    assert format.weight is not None
+    if format.weight.kind == "int":
+        return QueryKeys.of(found[0], found[1])
+    steps = [float8_step(float(layer.output_size.max(initial=0))) for layer in found]
+    return (steps[0], steps[1], steps[2])
 
 
-def attention_error(weights: list[Floats], inputs: Floats, heads: int, steps: Steps) -> float:
+def attention_error(weights: list[Floats], inputs: Floats, heads: int, numbers: Steps | QueryKeys) -> float:
     """Relative squared error of attention among tokens `[rows, in]`, with weights `[out, in]` of q, k and v.
 
     The tokens are those that were sampled, of several pictures: fewer than there are in one, and as different.
@@ -27,9 +37,14 @@ def attention_error(weights: list[Floats], inputs: Floats, heads: int, steps: St
     x = torch.from_numpy(inputs)
     parts = [x @ torch.from_numpy(weight).T for weight in weights]
     exact = _attention(*(_heads(part, heads) for part in parts), rounding=False)
-    query, key, value = (_heads(_e4m3(part, step), heads) for part, step in zip(parts, steps, strict=True))
+    if isinstance(numbers, QueryKeys):
+        rounded = [torch.from_numpy(part) for part in numbers.rounded(parts[0].numpy(), parts[1].numpy())]
+        rounded.append(parts[2])
+    else:
+        rounded = [_e4m3(part, step) for part, step in zip(parts, numbers, strict=True)]
+    query, key, value = (_heads(part, heads) for part in rounded)
     reference = float(exact.square().sum(dtype=torch.float64))
-    off = _attention(query, key, value, rounding=True).sub_(exact)
+    off = _attention(query, key, value, rounding=not isinstance(numbers, QueryKeys)).sub_(exact)
     return float(off.square().sum(dtype=torch.float64)) / reference if reference else 0.0
 
 

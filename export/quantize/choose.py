@@ -7,12 +7,13 @@ from typing import Protocol
 
 from ...engine.specs import Role
 from .assign import Option, assign
-from .attention_error import attention_error, attention_steps
+from .attention_error import attention_error, attention_numbers
 from .attention_places import PROJECTIONS, Steps
 from .calibration import Calibration, LayerStatistics
 from .formats import Format, Kind
 from .layer_error import layer_error, some_outputs
 from .quantization import Quantization, StaticRange
+from .query_keys import QueryKeys
 from .ranges import fit_ranges, static_error
 from .recipes import Recipe
 from .rounded import Floats
@@ -69,7 +70,7 @@ class Measured:
     options: Mapping[str, tuple[Option, ...]]
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
     input_scales: Mapping[tuple[str, Format], Floats] = field(default_factory=dict)
-    attentions: Mapping[str, Steps] = field(default_factory=dict)
+    attentions: Mapping[str, Steps | QueryKeys] = field(default_factory=dict)
     budget: float | None = None
     """Bytes that all of their weights together may have."""
     apart: bool = False
@@ -138,14 +139,15 @@ def measure_layers(
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
     scales: dict[tuple[str, Format], Floats] = {}
-    attentions: dict[str, Steps] = {}
+    attentions: dict[str, Steps | QueryKeys] = {}
     numbers = spent = 0.0
     alone = _alone(recipe, role)
     for layer in layers:
         if layer.kind is Kind.ATTENTION:
-            if recipe.format(role, layer.kind, layer.name).quantized and (steps := attention_steps(layer.name, seen)):
-                attentions[layer.name] = steps
-                options[layer.name] = _attention(layer, recipe, role, read, seen, target, steps, ladder=ladder)
+            format = recipe.format(role, layer.kind, layer.name)
+            if format.quantized and (own := attention_numbers(layer.name, format, seen)):
+                attentions[layer.name] = own
+                options[layer.name] = _attention(layer, recipe, role, read, seen, target, own, ladder=ladder)
             continue
         shown, format = seen.layers.get(layer.name), recipe.format(role, layer.kind, layer.name)
         numbers += math.prod(layer.shape)
@@ -200,7 +202,7 @@ def choose(measured: Measured, recipe: Recipe, role: Role, seen: Calibration, *,
             for name, option in chosen.items()
             if (name, option.format) in measured.input_scales
         },
-        attentions={name: steps for name, steps in measured.attentions.items() if chosen[name].format.quantized},
+        attentions={name: own for name, own in measured.attentions.items() if chosen[name].format.quantized},
         inputs={
             name: seen.layers[name].inputs
             for name, option in chosen.items()
@@ -228,7 +230,7 @@ def _attention(
     read: Read,
     seen: Calibration,
     target: Abilities,
-    steps: Steps,
+    own: Steps | QueryKeys,
     *,
     ladder: bool,
 ) -> tuple[Option, ...]:
@@ -236,7 +238,7 @@ def _attention(
     first = recipe.format(role, layer.kind, layer.name)
     shown = seen.layers[f"{layer.name}.{PROJECTIONS[0]}"]
     weights = [read(f"{layer.name}.{part}.weight") for part in PROJECTIONS]
-    error = attention_error([w for w in weights if w is not None], shown.inputs, layer.shape[0], steps)
+    error = attention_error([w for w in weights if w is not None], shown.inputs, layer.shape[0], own)
     weighs = share(f"{layer.name}.{PROJECTIONS[0]}", seen)
     products = 2 * _TOKENS * shown.inputs.shape[1] * shown.count
     after = [one for one in recipe.after(layer.kind, first) if one in target.formats[layer.kind]] if ladder else []

@@ -15,8 +15,8 @@ class Kind(StrEnum):
     CONV = "conv"
     EMBEDDING = "embedding"
     ATTENTION = "attention"
-    """Of a token's queries to the keys and values of the same picture. In a format, what stands for the weight is keys
-    and values, and shares; no target rounds it but by one scale each."""
+    """Of a token's queries to the keys and values of the same picture. In a format, what stands for the weight is keys,
+    and in 8-bit floats values and shares too; no target rounds it but by one scale each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +164,10 @@ W8A8_TOKEN = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="
 """int8 weight per output channel, and a range for every token."""
 W8A8_PICTURE = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="picture"))
 """int8 weight per output channel, and a range for every picture, around zero."""
+A8_SCORES = Format(
+    weight=Weight(bits=8, granularity="tensor"), activation=Activation(bits=8, range="static", signed=True)
+)
+"""Of attention: int8 keys and queries by a calibrated scale each; shares and values stay floats."""
 FP8_TENSOR = Format(weight=Weight(bits=8, kind="float"), activation=Activation(bits=8, range="static", kind="float"))
 """e4m3 weight per output channel; the input is rounded to e4m3 by one calibrated scale."""
 FP8_TOKEN = Format(

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...engine.specs import Role
+from .attention_places import Steps
 from .formats import KEEP, Format, Kind
+from .query_keys import QueryKeys
 from .recipes import Recipe
 from .rounded import Floats
 
@@ -37,8 +39,8 @@ class Quantization:
     """Of the layers with static ranges."""
     input_scales: Mapping[str, Floats] = field(default_factory=dict)
     """`[in channels]` of the layers with signed inputs: `x / scale[channel]` is rounded to 8 bits."""
-    attentions: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-    """Of attentions in 8 bits: what queries, keys and values are rounded in steps of."""
+    attentions: Mapping[str, Steps | QueryKeys] = field(default_factory=dict)
+    """Of attentions in 8 bits: in which steps queries, keys and values are rounded, or queries and keys alone."""
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
 

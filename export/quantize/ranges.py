@@ -22,13 +22,12 @@ from .rounded import Floats
 from .rounding import kept_of, round_weight
 from .smoothing import smoothing_factors
 from .static_ranges import hold_static
+from .unseen import beyond
 
 STRENGTHS: Final = (0.5, 0.75, 1.0)
 ROOMS: Final = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 """Lengths of ranges that are tried, relative to the extremes that were seen. Chosen by the samples of a run held out,
 which hold few of the numbers near the ends, they lost 3.5 dB of the miniature's pictures of other prompts."""
-_CHANNELS: Final = 0.9
-"""The share of channels for which a run counts as beyond the others; the rest hardly did anything elsewhere."""
 JUDGES: Final = 64
 """Output channels by which the length of an input's ranges is judged."""
 
@@ -49,17 +48,6 @@ def fit_ranges(weight: Floats, bias: Floats | None, seen: LayerStatistics) -> St
     steps = some_outputs(output_scale)
     output_scale = output_scale * least_room(lambda room: _rounded(outputs, (room * steps, output_zero)) - outputs)
     return StaticRange(input_scale=scale, input_zero=zero, output_scale=output_scale, output_zero=output_zero)
-
-
-def beyond(lows: Floats, highs: Floats) -> np.float32:
-    """The most that one of the runs `[runs, channels]` went beyond all others; 1 if none did."""
-    sizes, found = np.maximum(np.abs(lows), np.abs(highs)), [1.0]
-    for run, size in enumerate(sizes):
-        others = np.delete(sizes, run, 0).max(0, initial=0)
-        known = others > 0
-        if known.any():
-            found.append(float(np.quantile(size[known] / others[known], _CHANNELS)))
-    return np.float32(max(found))
 
 
 def static_error(weight: Floats, bias: Floats | None, seen: LayerStatistics, ranges: StaticRange) -> float:

@@ -20,10 +20,11 @@ from .formats import W8A8_SIGNED, W8A8_SIGNED_CHANNEL, Format
 from .grid import LARGEST_E4M3
 from .input_rounding import round_inputs
 from .layer_error import some_outputs
-from .ranges import JUDGES, STRENGTHS, beyond, least_room
+from .ranges import JUDGES, STRENGTHS, least_room
 from .rounded import Floats
 from .rounding import round_weight
 from .smoothing import smoothing_factors
+from .unseen import beyond
 
 LARGEST: Final = 127
 _GAIN: Final = 0.9

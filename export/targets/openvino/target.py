@@ -5,15 +5,16 @@ which has no attention but in float32: a forward at 1024 × 1024 takes about hal
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.architecture import VaeArchitecture
+from ....engine.architecture import UNetArchitecture, VaeArchitecture
 from ....engine.errors import IncompatibleError
 from ....engine.runners.openvino_session import import_openvino, unsuited_processor
 from ....engine.specs import Role
 from ...quantize.formats import (
+    A8_SCORES,
     FLOAT32,
     W8A8_DYNAMIC,
     W8A8_SIGNED,
@@ -22,7 +23,7 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead
+from ...quantize.recipes import Instead, Rule
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import BAND_BYTES, BAND_PIXELS, CpuTarget
 from ..onnx.files import save
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from ...quantize.recipes import Recipe
 
 _SIGNED = (W8A8_SIGNED, W8A8_SIGNED_CHANNEL)
-# Products relative to the fastest of their kind, as AMX multiplies int8 and bfloat16.
-PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W8A8_SIGNED_CHANNEL: 1.1, FLOAT32: 2.2}
+# Products relative to the fastest of their kind, as AMX multiplies int8 and bfloat16; of attention half are rounded.
+PACE: Mapping[Format, float] = {W8A8_SIGNED: 1.0, W8A8_SIGNED_CHANNEL: 1.1, A8_SCORES: 1.6, FLOAT32: 2.2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class OpenVinoTarget(AnySize):
             Kind.LINEAR: frozenset({FLOAT32, *_SIGNED}),
             Kind.CONV: frozenset({FLOAT32, *_SIGNED}),
             Kind.EMBEDDING: frozenset({FLOAT32}),
+            Kind.ATTENTION: frozenset({FLOAT32, A8_SCORES}),
         }
     )
     instead: Instead = field(
@@ -76,12 +78,15 @@ class OpenVinoTarget(AnySize):
         return self if role in (Role.UNET, Role.VAE_DECODER) else CpuTarget()
 
     def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
-        """With a scale for each channel of what a VAE's convolutions take, and the outer ones of a wide one too.
+        """With int8 scores in U-Nets; in VAEs with a scale for each channel of what convolutions take.
 
-        A pass that does many things to each number does not mind another multiplication.
+        Of wide VAEs the outer convolutions too: a pass that does many things to each number does not mind another
+        multiplication.
         """
         from ..cpu.conv_patches import with_outer
 
+        if isinstance(configuration, UNetArchitecture):
+            return _with_scores(recipe)
         if not isinstance(configuration, VaeArchitecture):
             return recipe
         scaled = recipe.with_formats({Kind.CONV: {W8A8_SIGNED: W8A8_SIGNED_CHANNEL}})
@@ -116,15 +121,31 @@ class OpenVinoTarget(AnySize):
         return Lowered(runner="openvino_bands" if banded else self.runner, activation=activation)
 
 
+def _with_scores(recipe: "Recipe") -> "Recipe":
+    """Where a U-Net's linear layers multiply int8, its scores do so too; a ladder leads back to floats."""
+    rows = recipe.rules.get(Role.UNET, ())
+    if not any(rule.kind is Kind.LINEAR and rule.format in _SIGNED for rule in rows):
+        return recipe
+    scores = Rule(kind=Kind.ATTENTION, pattern=r".*", format=A8_SCORES)
+    return replace(
+        recipe,
+        rules={**recipe.rules, Role.UNET: (*rows, scores)},
+        ladder={**recipe.ladder, Kind.ATTENTION: (A8_SCORES, FLOAT32)},
+    )
+
+
 def rewrite(model: "ir.Model", weights: "WeightSource", quantization: "Quantization") -> None:
     """The passes: layers in their formats, with their weights."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from ...graph.fold_transpose import fold_transpose
     from ...graph.master import attach
+    from ...quantize.query_keys import QueryKeys
     from .products import products
+    from .scores import int8_scores
 
     attach(model, weights)
+    int8_scores(model.graph, {n: own for n, own in quantization.attentions.items() if isinstance(own, QueryKeys)})
     products(model.graph, quantization)
     RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
     fold_transpose(model.graph)

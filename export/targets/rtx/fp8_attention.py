@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....engine.specs import ComponentSpec
+from ...graph.attentions import self_attentions
 from ...graph.layers import find_layers
 from ...quantize.attention_places import PROJECTIONS, SHARE_STEP, Steps, least_side
 from ..onnx.signed_inputs import LEAST_STEP, constant, rounded
@@ -34,27 +35,17 @@ def fp8_attention(graph: ir.Graph, attentions: Mapping[str, Steps]) -> dict[str,
     They are known by the layers that they read: `<name>.to_q`, `<name>.to_k`, `<name>.to_v`. Returns their nodes' names
     and the width of a head. `ValueError` for one that is not in the graph.
     """
-    layers = {layer.output: layer for layer in find_layers(graph)}
     found: dict[str, int] = {}
-    for node in list(graph):
-        read = [layers.get(value) for value in node.inputs[: len(PROJECTIONS)] if value is not None]
-        if node.op_type != "Attention" or len(read) < len(PROJECTIONS) or read[0] is None:
-            continue
-        name = read[0].name.removesuffix(f".{PROJECTIONS[0]}")
-        if name not in attentions or [r and r.name for r in read] != [f"{name}.{part}" for part in PROJECTIONS]:
-            continue
-        for index, (layer, step) in enumerate(zip(read, attentions[name], strict=True)):
-            assert layer is not None
+    for name, node, layers in self_attentions(graph, attentions):
+        for index, (layer, step) in enumerate(zip(layers, attentions[name], strict=True)):
             scale = constant(graph, f"{layer.name}.output_scale", np.array(max(step, LEAST_STEP), np.float16))
             nodes = rounded(graph, layer.output, E4M3, scale, f"{layer.name}/output")
             graph.insert_before(node, nodes)
             node.replace_input_with(index, nodes[-1].outputs[0])
         node.name = f"{name}{MARK}"
-        weight = read[0].weight.shape
+        weight = layers[0].weight.shape
         assert weight is not None
         found[node.name] = int(weight[0]) // node.attributes.get_int("q_num_heads", 1)
-    if missing := sorted({f"{name}{MARK}" for name in attentions} - set(found)):
-        raise ValueError(f"the graph has no attention {', '.join(missing).replace(MARK, '')}")
     return found
 
 

@@ -212,7 +212,8 @@ def write_onnx(model: "ir.Model", weights: "WeightSource", quantization: "Quanti
     from .weight_groups import weight_groups
 
     attach(model, weights)
-    attentions = fp8_attention(model.graph, quantization.attentions)
+    steps = {name: own for name, own in quantization.attentions.items() if isinstance(own, tuple)}
+    attentions = fp8_attention(model.graph, steps)
     for rewrite_layers in (int8, fp8, weight_groups, weight_halves):
         rewrite_layers(model.graph, quantization)
     RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now

@@ -246,6 +246,22 @@ def test_only_an_engine_in_float32_asks_for_float32(
     assert ("INFERENCE_PRECISION_HINT" in runner._session._settings) is exact
 
 
+@pytest.mark.parametrize(("limit", "without"), [("AVX512_CORE_VNNI", True), ("avx2", True), ("AVX512_CORE_AMX", False)])
+def test_no_bfloat16_where_onednn_is_told_to_leave_it(
+    limit: str, without: bool, folder: Path, entry: ComponentEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO itself would still choose it, and then has no fused attention."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(processor, "_flags", lambda: frozenset({"avx512_vnni", "avx512_bf16"}))
+    monkeypatch.setattr(openvino_session, "lacks_vnni", lambda: False)
+    eight_bits = replace(entry, formats={"w8a8_static_signed": ("a",)})
+    runner = OpenVinoRunner(folder, "base/unet", eight_bits, OpenVinoDevice(threads=1))
+    runner.load()
+    assert runner._session is not None
+    assert ("INFERENCE_PRECISION_HINT" in runner._session._settings) is without
+    assert runner._in_bfloat16 is not without, "and the plan says so too"
+
+
 def test_inputs_of_another_component(unet: OpenVinoRunner) -> None:
     from pocketxl.engine.errors import RequestError
 

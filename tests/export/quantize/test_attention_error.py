@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.attention_error import attention_error, attention_steps
+from pocketxl.export.quantize.attention_error import attention_error, attention_numbers
 from pocketxl.export.quantize.attention_places import SHARE_STEP, has_tokens, least_side
 from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
@@ -71,12 +71,12 @@ def attention(scores: float = 1.0) -> Attention:
 
 def test_steps_are_powers_of_two_that_hold_two_to_four_times_what_was_seen() -> None:
     made = attention()
-    steps = attention_steps(NAME, made.seen)
-    assert steps is not None
+    steps = attention_numbers(NAME, FP8_TENSOR, made.seen)
+    assert isinstance(steps, tuple)
     for part, step in zip(PARTS, steps, strict=True):
         assert np.frexp(step)[0] == 0.5
         assert 2 <= 448 * step / made.seen.layers[f"{NAME}.{part}"].output_size.max() < 4
-    assert attention_steps("mid_block.attn9", made.seen) is None
+    assert attention_numbers("mid_block.attn9", FP8_TENSOR, made.seen) is None
 
 
 def e4m3(x: np.ndarray, step: float) -> np.ndarray:
@@ -100,8 +100,8 @@ def mixed(parts: list[np.ndarray], steps: tuple[float, ...] | None) -> np.ndarra
 
 def test_the_error_is_that_of_the_rounded_products() -> None:
     made = attention()
-    steps = attention_steps(NAME, made.seen)
-    assert steps is not None
+    steps = attention_numbers(NAME, FP8_TENSOR, made.seen)
+    assert isinstance(steps, tuple)
     weights = list(made.weights.values())
     parts = [made.inputs @ weight.T for weight in weights]
     exact = mixed(parts, None)
@@ -128,7 +128,7 @@ def test_attention_is_in_8_bits_until_a_goal_asks_for_more() -> None:
     found, recipe = measured(made), fitted(lenient, TARGETS["rtx"])
     numbers = choose(found, recipe, Role.UNET, made.seen, goal=1.0)
     assert numbers.format(Kind.ATTENTION, NAME) == FP8_TENSOR
-    assert numbers.attentions == {NAME: attention_steps(NAME, made.seen)}
+    assert numbers.attentions == {NAME: attention_numbers(NAME, FP8_TENSOR, made.seen)}
     exact = choose(found, recipe, Role.UNET, made.seen, goal=1e-3)
     assert exact.format(Kind.ATTENTION, NAME) == FLOAT16
     assert not exact.attentions

@@ -9,8 +9,9 @@ import pytest
 from pocketxl.export.quantize.calibration import LayerStatistics
 from pocketxl.export.quantize.formats import W8A8_STATIC
 from pocketxl.export.quantize.layer_error import layer_error
-from pocketxl.export.quantize.ranges import beyond, fit_ranges, static_error
+from pocketxl.export.quantize.ranges import fit_ranges, static_error
 from pocketxl.export.quantize.rounded import Floats
+from pocketxl.export.quantize.unseen import beyond
 
 PATCH = 9
 

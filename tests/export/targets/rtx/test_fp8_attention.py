@@ -9,43 +9,21 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from pocketxl.engine.compiled.read import read_compiled
 from pocketxl.engine.errors import IncompatibleError
-from pocketxl.engine.models.blocks import SelfAttention
 from pocketxl.export.graph.master import attach, export_master
 from pocketxl.export.quantize.attention_places import FEWEST_TOKENS, SHARE_STEP
 from pocketxl.export.targets.rtx.builder import Order, build_engine
 from pocketxl.export.targets.rtx.fp8_attention import fp8_attention, opened, with_tokens
 from pocketxl.export.targets.rtx.profiles import profiles
 
+from ....fixtures.attention_block import HEADS, WIDTH, Block, module
 from ....fixtures.onnx_run import StateDict
 from ....fixtures.smallest import SMALLEST
 from ..cpu.lowering import token_spec
 
-WIDTH, HEADS = 128, 2
 STEPS = (2.0**-6, 2.0**-7, 2.0**-5)
-
-
-class Block(nn.Module):
-    """A self-attention under a name, as in a transformer's block; values of the order that norms have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn1 = SelfAttention(WIDTH, HEADS)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.attn1(x.to(self.attn1.to_q.weight.dtype))
-        return y
-
-
-def module() -> Block:
-    torch.manual_seed(0)
-    found = Block().requires_grad_(False)
-    for part in (found.attn1.to_q, found.attn1.to_k):
-        part.weight *= 3
-    return found
 
 
 def rounded_model() -> tuple[ir.Model, dict[str, int]]:
