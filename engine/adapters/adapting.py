@@ -155,7 +155,7 @@ class Adapting:
             if openings is None:
                 raise IncompatibleError(
                     f"LoRA {names} changes {component}, and this engine has no graph of it that takes any; build it "
-                    "again with this release, with --target cpu or, for GPUs, onnx-fp16"
+                    "again with this release, with --target cpu or, for GPUs, cuda or onnx-fp16"
                 )
             weighed = [(lora, weight) for lora, use in loras if (weight := use.weight_in(component))]
             found[component] = additions(weighed, component, openings, self._factors_of(component, runner))

@@ -220,6 +220,12 @@ def checked_file(folder: Path, entry: ComponentEntry, name: str) -> Path:
     return paths[name]
 
 
+def checked_factors(folder: Path, entry: ComponentEntry) -> Path | None:
+    """Where the factors of an entry's open layers are (`adapters.factors`); None if none has any. Likewise."""
+    openings = entry.openings
+    return checked_file(folder, entry, openings.factors) if openings is not None and openings.factors else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
     """What `verify` went through: files (`engine.json` included) and their bytes."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..folder.described import parsed, read_text
 from ..folder.schema import decode, encode
@@ -17,7 +18,12 @@ MOST_BYTES = 1 << 26
 
 def to_json(program: Program) -> str:
     """The text of `program.json`: equal programs have equal texts."""
-    return json.dumps(encode(program), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+    return as_text(encode(program))
+
+
+def as_text(content: Any) -> str:
+    """JSON that is the same for equal content."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def from_json(text: str, where: str = PROGRAM_FILE) -> Program:

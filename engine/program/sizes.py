@@ -2,7 +2,7 @@
 
 `batch` · `tokens` of a prompt · `texts` = batch · tokens · and for each level L of a network, where level 0 is the
 latents', level 1 half of it (rounded up), level -1 twice: `height<L>`, `width<L>`, `pixels<L>` = height · width,
-`rows<L>` = batch · pixels.
+`rows<L>` = batch · pixels. `ranks<N>` = N times the rank of low-rank pairs (`slots`).
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 Size = int | str
 
 _SYMBOL = re.compile(r"(height|width|pixels|rows)(-?\d+)")
+_RANKS = re.compile(r"ranks([1-9]\d?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Sizes:
     height: int
     width: int
     tokens: int = 77
+    rank: int = 0
 
     def __getitem__(self, symbol: Size) -> int:
         """The length that a symbol, or a number, stands for. Raises `KeyError` for one that there is not."""
@@ -29,6 +31,8 @@ class Sizes:
         plain = {"batch": self.batch, "tokens": self.tokens, "texts": self.batch * self.tokens}
         if symbol in plain:
             return plain[symbol]
+        if (ranks := _RANKS.fullmatch(symbol)) is not None:
+            return int(ranks[1]) * self.rank
         if (match := _SYMBOL.fullmatch(symbol)) is None:
             raise KeyError(symbol)
         level = int(match[2])
@@ -39,7 +43,12 @@ class Sizes:
 
 def is_symbol(text: str) -> bool:
     """Whether this is a size and not, say, a dtype."""
-    return text in ("batch", "tokens", "texts") or _SYMBOL.fullmatch(text) is not None
+    return text in ("batch", "tokens", "texts") or any(known.fullmatch(text) for known in (_SYMBOL, _RANKS))
+
+
+def is_rank(text: str) -> bool:
+    """Whether this is a number of ranks."""
+    return _RANKS.fullmatch(text) is not None
 
 
 def at_level(length: int, level: int) -> int:

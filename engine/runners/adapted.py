@@ -5,7 +5,7 @@ rest of the pipeline sees a runner like any other.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,9 @@ class OpenRunner(Runner, Protocol):
 
     def joined(self, first: Held, second: Held) -> Held:
         """What both hold, as one; it is released before they are."""
+
+    def added_bytes(self, additions: Held) -> int:
+        """What these take in the pool of the footprint, beside what whoever made them has of them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,8 +81,9 @@ class Adapted:
         return self.open.loaded
 
     def footprint(self, sizes: Sizes) -> Footprint:
-        """See `Runner`; without the additions, which whoever made them counts."""
-        return self.open.footprint(sizes)
+        """See `Runner`; without what whoever made the additions has of them."""
+        own = self.open.footprint(sizes)
+        return replace(own, weights=own.weights + self.open.added_bytes(self.additions))
 
     def load(self) -> None:
         """See `Runner`."""

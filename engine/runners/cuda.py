@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RequestError
-from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.manifest import ComponentEntry, checked_factors, checked_file
+from ..folder.openings import OpenGraph, Openings
 from ..program.checks import check_files
 from ..program.launches import choose_binaries
 from ..program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_program
+from .adapted import OpenRunner
 from .base import Held, Value, Values, check_inputs
 from .cuda_edges import check_edges
 from .cuda_held import HeldValues
@@ -35,12 +37,30 @@ class CudaRunner(GpuRunner):
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
         super().__init__(folder, name, entry, device)
         self._loaded: LoadedProgram | None = None
+        self._opened: dict[str, OpenRunner] = {}
         device.closing.append(self.release)
 
     @property
     def loaded(self) -> bool:
         """True between `load` and `release`."""
         return self._loaded is not None
+
+    @property
+    def openings(self) -> Openings | None:
+        """See `Opens`."""
+        return self._entry.openings
+
+    def factors_file(self) -> Path | None:
+        """See `Opens`."""
+        return checked_factors(self._folder, self._entry)
+
+    def opened(self, graph: OpenGraph) -> OpenRunner:
+        """See `Opens`."""
+        from .cuda_open import CudaOpenRunner
+
+        return self._opened.setdefault(
+            graph.file, CudaOpenRunner(self._folder, self.name, self._entry, self.device, graph)
+        )
 
     def load(self) -> None:
         """Check the hashes, then bring the weights in. `IntegrityError`, `IncompatibleError`, `MemoryBudgetError`."""

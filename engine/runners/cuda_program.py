@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,30 @@ from .device import CudaArray, CudaDevice
 
 MOST_PREPARED = 8
 """Sizes whose launch plans and arenas are kept."""
+
+
+class Added:
+    """What slots hold: the program that has these slots, their ranks, and their values' memory, from the pool."""
+
+    def __init__(self, program: Program, rank: int, pool: HeldPool) -> None:
+        self.program = program
+        self.rank = rank
+        self.values: dict[str, CudaArray] = {}
+        self._pool = pool
+        self._places: tuple[Places, Places] | None = None
+
+    def places(self, others: Places) -> Places:
+        """Where its values and those of inputs that are held lie."""
+        if self._places is None or self._places[0] is not others:
+            own = {name: array.address for name, array in self.values.items()}
+            self._places = others, Places({**others.addresses, **own}.items())
+        return self._places[1]
+
+    def release(self) -> None:
+        """Let the next ones have the memory. Nothing may be running."""
+        self._places = None
+        while self.values:
+            self._pool.give(*self.values.popitem())
 
 
 class LoadedProgram:
@@ -65,11 +90,30 @@ class LoadedProgram:
                 raise
         return held
 
-    def run(self, inputs: Values, held: HeldValues | None, lengths: Mapping[str, int]) -> dict[str, Value]:
-        """One call on inputs that were checked; `lengths` of the symbols in their shapes, the held ones' too."""
-        places = held.places if held else NOWHERE
+    def add(self, program: Program, rank: int, arrays: Mapping[str, np.ndarray]) -> Added:
+        """What slots hold, by value, for this program with slots in place of its own. Raises `MemoryBudgetError`."""
+        added, driver = Added(program, rank, self._pool), self._device.driver
         with self._device.work():
-            prepared, staging = self._at(_sizes(lengths), places.names)
+            try:
+                for name, array in arrays.items():
+                    added.values[name] = self._pool.take(name, array.shape, array.dtype)
+                    driver.upload(added.values[name].address, array)
+                driver.synchronize()
+            except BaseException:
+                driver.synchronize()
+                added.release()
+                raise
+        return added
+
+    def run(
+        self, inputs: Values, held: HeldValues | None, lengths: Mapping[str, int], added: Added | None = None
+    ) -> dict[str, Value]:
+        """One call on inputs that were checked; `lengths` of the symbols in their shapes, the held ones' too."""
+        places, sizes, program = held.places if held else NOWHERE, _sizes(lengths), self._program
+        if added is not None:
+            places, sizes, program = added.places(places), replace(sizes, rank=added.rank), added.program
+        with self._device.work():
+            prepared, staging = self._at(program, sizes, places.names)
             base, _ = self._device.scratch(prepared.arena.size)
             graph = self._graph(prepared, base, places)
             staging.send(inputs, base)
@@ -86,16 +130,16 @@ class LoadedProgram:
             self._prepared.popitem()[1][1].release()
         self._weights.release()
 
-    def _at(self, sizes: Sizes, elsewhere: frozenset[str]) -> tuple[Prepared, Staging]:
-        """Launch plans and arena, and host memory for what crosses."""
+    def _at(self, program: Program, sizes: Sizes, elsewhere: frozenset[str]) -> tuple[Prepared, Staging]:
+        """Launch plans and arena, and host memory for what crosses. The values elsewhere tell which slots there are."""
         key = (sizes, elsewhere)
         if key in self._prepared:
             self._prepared.move_to_end(key)
             return self._prepared[key]
         while len(self._prepared) >= MOST_PREPARED:
             self._prepared.popitem(last=False)[1][1].release()
-        prepared = prepare(self._program, sizes, self._arch, elsewhere=elsewhere)
-        staging = Staging(self._device.driver, self._spec, self._program, prepared)
+        prepared = prepare(program, sizes, self._arch, elsewhere=elsewhere)
+        staging = Staging(self._device.driver, self._spec, program, prepared)
         self._prepared[key] = prepared, staging
         return prepared, staging
 

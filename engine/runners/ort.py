@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ending import Ended
 from ..errors import IncompatibleError, PocketXLError
-from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.manifest import ComponentEntry, checked_factors, checked_file
 from ..folder.openings import CachedGraphs, OpenGraph, Openings
 from ..specs import Role
 from .adapted import OpenRunner
@@ -118,10 +118,7 @@ class OrtRunner:
 
     def factors_file(self) -> Path | None:
         """See `Opens`."""
-        openings = self.openings
-        if openings is None or not openings.factors:
-            return None
-        return checked_file(self._folder, self._entry, openings.factors)
+        return checked_factors(self._folder, self._entry)
 
     def opened(self, graph: OpenGraph) -> OpenRunner:
         """See `Opens`."""

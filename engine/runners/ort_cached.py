@@ -107,6 +107,10 @@ class OrtCachedRunner:
             shallow=self._shallow.joined(first.shallow, second.shallow),
         )
 
+    def added_bytes(self, additions: Held) -> int:
+        """See `OpenRunner`: nothing."""
+        return 0
+
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run the whole network, or with the feature among the inputs the outermost level; see `Runner`."""
         assert held is None or isinstance(held, _BothHeld)

@@ -89,6 +89,10 @@ class OrtOpenRunner(OrtRunner):
         assert isinstance(second, BoundHeld)
         return BoundHeld({**first.arrays, **second.arrays})
 
+    def added_bytes(self, additions: Held) -> int:
+        """See `OpenRunner`: nothing."""
+        return 0
+
     def __call__(self, inputs: Values, held: Held | None = None, *, keep: Collection[str] = ()) -> dict[str, Value]:
         """Run once; see `Runner`. What is held was checked when it was; every output is on the host."""
         assert held is None or isinstance(held, BoundHeld)

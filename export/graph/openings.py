@@ -94,7 +94,12 @@ class Place:
     @property
     def group(self) -> str:
         """The group that it belongs to."""
-        return ATTENTION if _ATTENTION.fullmatch(self.name) else OTHERS
+        return group_of(self.name)
+
+
+def group_of(layer: str) -> str:
+    """The group of a layer."""
+    return ATTENTION if _ATTENTION.fullmatch(layer) else OTHERS
 
 
 def places(graph: ir.Graph) -> list[Place]:

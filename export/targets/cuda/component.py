@@ -1,18 +1,20 @@
-"""A component's folder: from the ONNX master to `program.json`, `weights.bin` and `kernels.bin`."""
+"""A component's folder: from the ONNX master to `program.json`, `weights.bin`, `kernels.bin` and `slots.json`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....engine.errors import StorageError
 from ....engine.program.program import Edge, Program
 from ....engine.program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, to_json
+from ....engine.program.slots import RANKS, SLOTS_FILE, Slot, slots_text, with_rank
 from .binaries import binaries
 from .edges import first_calls, inputs_of, outputs_of
 from .forms import FormatOf
 from .lower import steps_of
 from .select import select
+from .slots import slots_of
 from .stored import Packer, Stored
 from .write import write_kernels, write_weights
 
@@ -31,20 +33,23 @@ class Lowering:
     stored: Mapping[str, Stored]
     inputs: tuple[Edge, ...]
     outputs: tuple[Edge, ...]
+    slots: tuple[Slot, ...] = ()
 
 
-def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf) -> Lowering:
-    """The calls of a master whose layers have these formats.
+def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf, *, slotted: bool = False) -> Lowering:
+    """The calls of a master whose layers have these formats; `slotted`: with places for low-rank pairs.
 
     Raises `IncompatibleError` for what there is no kernel for.
     """
     steps = steps_of(model)
     chosen = select(steps, format_of)
+    calls = (*first_calls(spec), *chosen.calls)
     return Lowering(
         inputs=inputs_of(spec, steps),
         outputs=outputs_of(spec, steps),
-        calls=(*first_calls(spec), *chosen.calls),
+        calls=calls,
         stored=chosen.stored,
+        slots=tuple(slots_of(calls, chosen.stored, set(steps.outputs.values()))) if slotted else (),
     )
 
 
@@ -57,11 +62,11 @@ def write_component(
     jobs: int,
     tell: Callable[[str], None],
 ) -> Program:
-    """Write the three files. Raises `StorageError`, and `IncompatibleError` for kernels that do not compile."""
+    """Write the files. Raises `StorageError`, and `IncompatibleError` for kernels that do not compile."""
     from ....kernels.configs import digest
 
     weights = write_weights(out / WEIGHTS_FILE, lowering.stored, packer, tell)
-    compiled = binaries(lowering.calls, architectures, jobs=jobs, tell=tell)
+    compiled = binaries([*lowering.calls, *_ranked(lowering.slots)], architectures, jobs=jobs, tell=tell)
     program = Program(
         inputs=lowering.inputs,
         outputs=lowering.outputs,
@@ -72,8 +77,18 @@ def write_component(
     )
     try:
         (out / PROGRAM_FILE).write_text(to_json(program), encoding="utf-8")
+        if lowering.slots:
+            (out / SLOTS_FILE).write_text(slots_text(lowering.slots), encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}; free some space or choose another folder"
         ) from error
     return program
+
+
+def _ranked(slots: Sequence[Slot]) -> Iterator["Call"]:
+    """The calls of slots at every rank that there are kernels for."""
+    for slot in slots:
+        for call in slot.calls:
+            for rank in RANKS:
+                yield replace(call, shape=with_rank(call.shape, rank))

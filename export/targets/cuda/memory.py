@@ -15,12 +15,20 @@ from ...graph.activations import fit
 _SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "side": (16, 64, 128, 192)}
 
 
-def working_memory(program: Program, spec: ComponentSpec, architectures: Sequence[int]) -> ActivationModel:
-    """Arenas of sampled sizes, fitted; a little above each."""
+def working_memory(
+    program: Program, spec: ComponentSpec, architectures: Sequence[int], *, rank: int = 0
+) -> ActivationModel:
+    """Arenas of sampled sizes, fitted; a little above each. `rank`: of a program with slots."""
     outputs = [value.name for edge in program.outputs for value in edge.values]
 
     def measure(sizes: Mapping[str, int]) -> int | None:
-        at = Sizes(**{"tokens": 77, **{name: size for name, size in sizes.items() if not name.startswith("image_")}})
+        at = Sizes(
+            **{
+                "tokens": 77,
+                "rank": rank,
+                **{name: size for name, size in sizes.items() if not name.startswith("image_")},
+            }
+        )
         found = []
         for sm in architectures:
             try:

@@ -92,24 +92,30 @@ class CudaTarget(AnySize):
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `program.json`, `weights.bin` and `kernels.bin`."""
+        """See `Target.lower`; writes `program.json`, `weights.bin`, `kernels.bin`, and a U-Net's `slots.json`."""
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         from ...graph.master import attach
         from .component import lowered, write_component
         from .memory import working_memory
+        from .openings import openings_of
         from .stand_in import stand_in
         from .stored import Packer
 
-        lowering = lowered(model, spec, quantization.format)
+        lowering = lowered(model, spec, quantization.format, slotted=spec.role is Role.UNET)
         packer = Packer(weights, quantization)
         jobs = os.cpu_count() or 1
         program = write_component(lowering, packer, out, self.architectures, jobs=jobs, tell=tell)
+        openings = openings_of(lowering.slots, model, program, spec, self.architectures)
         attach(model, weights)
         stand_in(model.graph, quantization)
         RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
         save(model, aside)
-        return Lowered(activation=working_memory(program, spec, self.architectures), stand_in=aside / MODEL_FILE)
+        return Lowered(
+            activation=working_memory(program, spec, self.architectures),
+            openings=openings,
+            stand_in=aside / MODEL_FILE,
+        )
 
 
 CUDA_TARGETS = (

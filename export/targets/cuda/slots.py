@@ -1,0 +1,117 @@
+"""Which calls have places for low-rank pairs, and what each becomes: see `engine.program.slots`.
+
+Every linear layer and convolution but those that write an output. Where a layer multiplies 8-bit numbers the way down
+does so too, on the numbers that are there; where its weight has 4 or 8 bits and its input is in halves, so is the pair.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from ....engine.program.program import Call, Operand, Option, ValueSpec
+from ....engine.program.slots import Slot
+from .stored import Part, Stored, Weight
+
+_EIGHT_BITS: Final = {"linear_w8a8": "linear_w8a8", "geglu_linear_w8a8": "linear_w8a8", "conv_w8a8": "conv_w8a8"}
+_HALVES: Final = {
+    "linear_w4": "linear_f16",
+    "linear_w8": "linear_f16",
+    "linear_f16": "linear_f16",
+    "conv_w4": "conv_f16",
+    "conv_w8": "conv_f16",
+    "conv_f16": "conv_f16",
+}
+"""Op → the op of the way down."""
+_GATED: Final = "geglu_linear_w8a8"
+
+
+def slots_of(calls: Sequence[Call], stored: Mapping[str, Stored], outputs: Collection[str]) -> Iterator[Slot]:
+    """The slots of a program's calls; `outputs`: the values that are the component's."""
+    for at, call in enumerate(calls):
+        weight = stored.get(call.inputs["weight"].name) if "weight" in call.inputs else None
+        known = call.op in _EIGHT_BITS or call.op in _HALVES
+        if (
+            known
+            and isinstance(weight, Part)
+            and call.outputs["out"] not in outputs
+            and not call.shape.get("activation")
+        ):
+            yield _slot(at, call, weight.weight)
+
+
+def _slot(at: int, call: Call, weight: Weight) -> Slot:
+    name, ranks, picture = call.layer, f"ranks{len(weight.layers)}", "h" in call.shape
+    gated, eight = call.op == _GATED, call.op in _EIGHT_BITS
+    out = call.outputs["out"]
+    added = f"{out}.gated" if gated else out
+    plain, inner = f"{added}.plain", f"{name}.lora.inner"
+    width = _whole(call, "n") * (2 if gated else 1)
+    if picture:
+        kernel = _whole(call, "kernel", 3)
+        taken: tuple[int, ...] = (kernel, kernel, _whole(call, "c") + _whole(call, "c2", 0))
+    else:
+        taken = (_whole(call, "k"),)
+    down = ValueSpec(name=f"{name}.lora.down", shape=(ranks, *taken), dtype="int8" if eight else "float16")
+    scale = ValueSpec(name=f"{name}.lora.down_scale", shape=(ranks,), dtype="float32") if eight else None
+    up = ValueSpec(name=f"{name}.lora.up", shape=(width, ranks))
+    own = replace(call, outputs={"out": plain})
+    if gated:
+        shape: dict[str, Option] = {**call.shape, "n": width, "residual": False}
+        own = replace(own, op="linear_w8a8", shape=shape)
+    upward = Call(
+        op="linear_f16",
+        layer=name,
+        shape={"m": _rows(call), "n": width, "k": ranks, "bias": False, "residual": True},
+        inputs={"x": Operand(name=inner), "weight": Operand(name=up.name), "residual": Operand(name=plain)},
+        outputs={"out": added},
+    )
+    gate = Call(
+        op="geglu",
+        layer=name,
+        shape={"m": call.shape["m"], "n": _whole(call, "n")},
+        inputs={"x": Operand(name=added)},
+        outputs={"out": out},
+    ) if gated else None  # fmt: skip
+    return Slot(
+        layers=weight.layers,
+        at=at,
+        calls=(_downward(call, ranks, down, scale, inner), own, upward, *(() if gate is None else (gate,))),
+        down=down,
+        down_scale=scale,
+        up=up,
+        channels=tuple(c for c in weight.columns if c) if picture else (),
+    )
+
+
+def _downward(call: Call, ranks: str, down: ValueSpec, scale: ValueSpec | None, inner: str) -> Call:
+    """The layer's product with other weights, and nothing behind it."""
+    dropped = {"bias", "time", "residual", "activation"}
+    shape: dict[str, Option] = {key: value for key, value in call.shape.items() if key not in dropped}
+    shape |= {"n": ranks, "bias": False}
+    weights = {"weight": Operand(name=down.name)}
+    if scale is not None:
+        weights["weight_scale"] = Operand(name=scale.name)
+    inputs = {key: operand for key, operand in call.inputs.items() if key in ("x", "x2", "x_scale", "x2_scale")}
+    return Call(
+        op=_EIGHT_BITS.get(call.op) or _HALVES[call.op],
+        layer=call.layer,
+        shape=shape,
+        inputs={**inputs, **weights},
+        outputs={"out": inner},
+    )
+
+
+def _rows(call: Call) -> Option:
+    """How many rows the output has."""
+    if "h" not in call.shape:
+        return call.shape["m"]
+    seen = call.shape.get("upsample_to")
+    height = seen[0] if isinstance(seen, tuple) else call.shape["h"]
+    level = int(str(height).removeprefix("height"))
+    return f"rows{level + (call.shape.get('stride', 1) == 2)}"
+
+
+def _whole(call: Call, name: str, default: int | None = None) -> int:
+    value = call.shape.get(name, default)
+    assert isinstance(value, int), (call.layer, name, value)
+    return value
