@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from ..adapters.pairs import Floats
 from ..errors import RequestError
 from ..folder.openings import Shape
 from ..program.program import ValueSpec
 from ..program.sizes import Sizes
 from ..program.slots import RANKS, Slot
 
+Floats = npt.NDArray[np.float32]
 Pair = tuple[Floats, Floats]
 """`down` and `up` as an open graph takes them: see `folder.openings.pair_inputs`."""
 
