@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from ....engine.architecture import VaeArchitecture
 from ....engine.specs import Role
-from ...graph.layers import Layer, add_initializer, only_user, replace_layer
+from ...graph.doubling import doubled_input
+from ...graph.layers import Layer, add_initializer, replace_layer
 from ...graph.patch_conv import Product, cornered, patch_conv, tapped
 from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W8A8_STATIC, Kind
@@ -57,13 +58,13 @@ def stays_float(layer: Layer, graph: ir.Graph, quantization: Quantization) -> bo
     # What leaves the residual stream through a shortcut, and what doubles it, is rounded but once.
     block, _, part = layer.name.rpartition(".")
     behind_shortcut = part == "conv2" and f"{block}.conv_shortcut.weight" in graph.initializers
-    return width >= LEAST and (width >= ALWAYS or behind_shortcut or _doubled(layer) is not None)
+    return width >= LEAST and (width >= ALWAYS or behind_shortcut or doubled_input(layer) is not None)
 
 
 def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantization: Quantization) -> None:
     """Put one in a convolution's place, and in that of the doubling before it if there is one."""
     assert W8A8_STATIC.weight is not None
-    small = _doubled(layer)
+    small = doubled_input(layer)
     scales = ir.Tensor(np.ascontiguousarray(static.input_scale, np.float32), name=f"{layer.name}.input_scale")
     points = np.full(len(static.input_scale), static.input_zero, np.uint8)
     given = [add_initializer(graph, t) for t in (scales, ir.Tensor(points, name=f"{layer.name}.input_zero_points"))]
@@ -98,19 +99,6 @@ def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantizatio
         name=layer.name,
     )
     replace_layer(graph, layer, [quantize, node])
-
-
-def _doubled(layer: Layer) -> ir.Value | None:
-    """What a nearest-neighbour doubling makes the convolution's input of; None if nothing else does."""
-    resize = layer.input.producer()
-    if resize is None or resize.op_type != "Resize" or only_user(layer.input) is None:
-        return None
-    scales = resize.inputs[2] if len(resize.inputs) == 3 else None
-    factors = ir.convenience.get_const_tensor(scales) if scales is not None else None
-    how = [resize.attributes.get_string(n, "") for n in ("mode", "coordinate_transformation_mode", "nearest_mode")]
-    if factors is None or factors.numpy().tolist() != [1, 1, 2, 2] or how != ["nearest", "asymmetric", "floor"]:
-        return None
-    return resize.inputs[0]
 
 
 def _corners(layer: Layer, *, odd: bool) -> ir.LazyTensor:

@@ -110,6 +110,7 @@ class OpenVinoTarget(AnySize):
         from ...graph.activations import Outline
         from .attention import attention_in_chunks
         from .bands import write_bands
+        from .doubled_conv import doubled_convs
 
         activation = Outline.of(component, model, spec).whole()
         banded = spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
@@ -117,6 +118,7 @@ class OpenVinoTarget(AnySize):
             write_bands(model.clone(), weights, quantization, out)
             attention_in_chunks(model.graph)
         rewrite(model, weights, quantization)
+        doubled_convs(model)
         save(model, out)
         return Lowered(runner="openvino_bands" if banded else self.runner, activation=activation)
 

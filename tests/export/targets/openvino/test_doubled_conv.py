@@ -1,0 +1,68 @@
+"""A convolution of a doubled picture as four of the picture: the same answer, with fewer products."""
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
+from pocketxl.export.graph.master import attach, export_master
+from pocketxl.export.targets.openvino.doubled_conv import doubled_convs
+
+from ....fixtures.onnx_run import StateDict
+from ....tolerances import MODEL_RELATIVE
+
+TAKEN, OUT = 5, 7
+
+
+class Doubling(nn.Module):
+    """A convolution behind a doubling, as a decoder has it, and one before."""
+
+    def __init__(self, kernel: int = 3, bias: bool = True, stride: int = 1) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(TAKEN, TAKEN, 3, padding=1)
+        self.conv = nn.Conv2d(TAKEN, OUT, kernel, stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(F.interpolate(self.before(x), scale_factor=2.0, mode="nearest"))
+        return y
+
+
+def rewritten(module: Doubling) -> ir.Model:
+    spec = ComponentSpec(
+        role=Role.VAE_DECODER,
+        inputs=(TensorSpec(name="x", shape=("batch", TAKEN, "height", "width")),),
+        outputs=(TensorSpec(name="y", shape=("batch", OUT, "rows", "columns")),),
+    )
+    kernel, bias, stride = module.conv.kernel_size[0], module.conv.bias is not None, module.conv.stride[0]
+    model = export_master("decoder", lambda: Doubling(kernel, bias, stride), spec)
+    attach(model, StateDict(module.state_dict()))
+    doubled_convs(model)
+    return model
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 3)])
+def test_the_answer_is_the_same(bias: bool, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    module = Doubling(bias=bias).requires_grad_(False)
+    model = rewritten(module)
+    count = Counter(node.op_type for node in model.graph)
+    assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (0, 5, 1)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.randn(2, TAKEN, height, width)
+    (found,) = session.run(None, {"x": x.numpy()})
+    expected = module(x).numpy()
+    assert found.shape == expected.shape
+    assert np.linalg.norm(found - expected) <= MODEL_RELATIVE * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
+def test_others_stay(kernel: int, stride: int) -> None:
+    count = Counter(node.op_type for node in rewritten(Doubling(kernel, stride=stride)).graph)
+    assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (1, 2, 0)
