@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ..folder.manifest import ComponentEntry, checked_factors
 from ..folder.openings import OpenGraph, Openings
 from ..specs import ComponentSpec
 from .base import Device, Footprint, Held, Range, Runner, Sizes, Value, Values
@@ -27,6 +28,22 @@ class Opens(Protocol):
 
     def opened(self, graph: OpenGraph) -> "OpenRunner":
         """The runner of one of them; always the same object."""
+
+
+class OfEntry:
+    """What a runner of an engine's component says of its open graphs, by the component's entry."""
+
+    _folder: Path
+    _entry: ComponentEntry
+
+    @property
+    def openings(self) -> Openings | None:
+        """See `Opens`."""
+        return self._entry.openings
+
+    def factors_file(self) -> Path | None:
+        """See `Opens`."""
+        return checked_factors(self._folder, self._entry)
 
 
 class OpenRunner(Runner, Protocol):

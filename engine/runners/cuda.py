@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RequestError
-from ..folder.manifest import ComponentEntry, checked_factors, checked_file
-from ..folder.openings import OpenGraph, Openings
+from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.openings import OpenGraph
 from ..program.checks import check_files
 from ..program.launches import choose_binaries
 from ..program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_program
-from .adapted import OpenRunner
+from .adapted import OfEntry, OpenRunner
 from .base import Held, Value, Values, check_inputs
 from .cuda_edges import check_edges
 from .cuda_held import HeldValues
@@ -28,7 +28,7 @@ from .gpu_runner import GpuRunner
 __all__ = ["CudaDevice", "CudaRunner"]
 
 
-class CudaRunner(GpuRunner):
+class CudaRunner(OfEntry, GpuRunner):
     """Runs `program.json`, `weights.bin` and `kernels.bin` of a component on the first GPU.
 
     Outputs are always host arrays.
@@ -44,15 +44,6 @@ class CudaRunner(GpuRunner):
     def loaded(self) -> bool:
         """True between `load` and `release`."""
         return self._loaded is not None
-
-    @property
-    def openings(self) -> Openings | None:
-        """See `Opens`."""
-        return self._entry.openings
-
-    def factors_file(self) -> Path | None:
-        """See `Opens`."""
-        return checked_factors(self._folder, self._entry)
 
     def opened(self, graph: OpenGraph) -> OpenRunner:
         """See `Opens`."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..ending import Ended
 from ..errors import IncompatibleError, PocketXLError
-from ..folder.manifest import ComponentEntry, checked_factors, checked_file
-from ..folder.openings import CachedGraphs, OpenGraph, Openings
+from ..folder.manifest import ComponentEntry, checked_file
+from ..folder.openings import CachedGraphs, OpenGraph
 from ..specs import Role
-from .adapted import OpenRunner
+from .adapted import OfEntry, OpenRunner
 from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
 from .cached import CachedRunner
 from .cores import available_cores
@@ -76,7 +76,7 @@ class OrtDevice:
         """Nothing is open."""
 
 
-class OrtRunner:
+class OrtRunner(OfEntry):
     """Runs `<component>/model.onnx` of an engine folder."""
 
     _shared_arena = False
@@ -110,15 +110,6 @@ class OrtRunner:
         every batch; it also keeps the working memory at that of one row, and a processor gains nothing from more.
         """
         return 1 if self.device.provider.processor else 2
-
-    @property
-    def openings(self) -> Openings | None:
-        """See `Opens`."""
-        return self._entry.openings
-
-    def factors_file(self) -> Path | None:
-        """See `Opens`."""
-        return checked_factors(self._folder, self._entry)
 
     def opened(self, graph: OpenGraph) -> OpenRunner:
         """See `Opens`."""

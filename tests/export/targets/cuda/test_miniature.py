@@ -12,6 +12,7 @@ from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.engine.program.prepare import prepare
 from pocketxl.engine.program.read import PROGRAM_FILE, read_program
 from pocketxl.engine.program.sizes import Sizes
+from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, opened, read_slots
 from pocketxl.engine.specs import Role
 from pocketxl.kernels.architecture import architecture
 
@@ -44,9 +45,19 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
     arch = architecture(89)
     for name in on_the_gpu:
         program = read_program(engine / name / PROGRAM_FILE)
+        opening = components[name].openings
+        assert (opening is not None) == (components[name].spec.role is Role.UNET), "where LoRAs have a place"
         for side, batch, tokens in ((8, 1, 77), (17, 2, 154), (32, 2, 77), (128, 1, 308)):
             at = prepare(program, Sizes(batch=batch, height=side, width=side + 3, tokens=tokens), arch)
             assert {variant.name for variant in at.variants} <= set(program.binaries["89"]), (name, side)
+            if opening is not None:
+                layers = opening.shapes(opening.graphs[0].groups)
+                slots = read_slots(engine / name / SLOTS_FILE, program)
+                for rank in RANKS:
+                    sizes = Sizes(batch=batch, height=side, width=side + 3, tokens=tokens, rank=rank)
+                    with_pairs = prepare(opened(program, slots, layers), sizes, arch)
+                    asked = {variant.name for variant in with_pairs.variants}
+                    assert asked <= set(program.binaries["89"]), (name, side, rank)
             pixels = 64 * side * (side + 3)
             model = components[name].activation
             if components[name].spec.role is Role.VAE_DECODER or side >= 16:
