@@ -104,9 +104,10 @@ def job_of(
     keep: Sequence[str],
 ) -> Job:
     """The job of building an assembly's components; `size`: pixels of the reference run."""
+    suited = partial(_for_component, recipe, target)
     recipes = {
         name: _for_component(own, target, assembly.components[name])
-        for name, own in keeping(recipe, keep, assembly.components).items()
+        for name, own in keeping(recipe, keep, assembly.components, suited).items()
     }
     parts = build_parts(
         sources=assembly.digests,
@@ -123,7 +124,7 @@ def job_of(
     if (tiny := assembly.tiny_decoder) is not None:
         parts[TINY] = digest_of([tiny.architecture, tiny.weights.digest()])
     parts |= {f"{MACHINE} {name}": value for name, value in machine.items()}
-    plain = {name: _for_component(recipe, target, one) for name, one in assembly.components.items()}
+    plain = {name: suited(one) for name, one in assembly.components.items()}
     if kept := {name: own.rules for name, own in recipes.items() if own != plain[name]}:
         parts[KEPT] = f"in {', '.join(kept)} ({digest_of(kept)})"
     return Job(

@@ -4,7 +4,7 @@ base/unet:down_blocks.1.attentions.0.proj_in     one layer of one component
 base/unet:*ff.net.2                              a pattern as in a shell
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -18,9 +18,15 @@ from .quantize.recipes import Recipe
 _SUGGESTED = 3
 
 
-def keeping(recipe: Recipe, patterns: Sequence[str], components: Mapping[str, Component]) -> dict[str, Recipe]:
+def keeping(
+    recipe: Recipe,
+    patterns: Sequence[str],
+    components: Mapping[str, Component],
+    suited: Callable[[Component], Recipe] | None = None,
+) -> dict[str, Recipe]:
     """Component → the recipe, changed where the patterns name layers that it would quantize.
 
+    `suited`: what becomes of the recipe for a component, where that may quantize more than the recipe says (None: no).
     So two spellings that come to the same layers make the same engine, with the same build key. Raises `RequestError`
     for a pattern that names no layer, with names that come close.
     """
@@ -36,7 +42,8 @@ def keeping(recipe: Recipe, patterns: Sequence[str], components: Mapping[str, Co
             raise RequestError(f"--keep {pattern!r} names no layer; {_close(pattern, list(layers))}")
         for full in matched:
             name, _, layer = full.partition(":")
-            if recipe.format(components[name].spec.role, layers[full], layer).quantized:
+            own = recipe if suited is None else suited(components[name])
+            if own.format(components[name].spec.role, layers[full], layer).quantized:
                 chosen.setdefault(name, []).append((layers[full], layer))
     return {
         name: recipe.keeping(component.spec.role, chosen[name]) if name in chosen else recipe

@@ -12,7 +12,7 @@ from pocketxl.export.build import build
 from pocketxl.export.job import Job, open_as, prepare
 from pocketxl.export.job_keys import component_keys, reference_key
 from pocketxl.export.keep import keeping, layers_of
-from pocketxl.export.quantize.formats import FLOAT32, Kind
+from pocketxl.export.quantize.formats import A8_SCORES, FLOAT32, Kind
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import find_target
 
@@ -22,11 +22,11 @@ from ..fixtures.command_line import run
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
-def job(folders: dict[str, Path], *keep: str, recipe: str = "int8") -> Job:
+def job(folders: dict[str, Path], *keep: str, recipe: str = "int8", target: str = "cpu") -> Job:
     return prepare(
         open_as(folders["base"], "base", None),
         None,
-        target=find_target("cpu"),
+        target=find_target(target),
         recipe=RECIPES[recipe],
         keep=keep,
         calibration_size=None,
@@ -44,6 +44,18 @@ def kept(made: Job) -> set[str]:
                 assert made.recipes[name].format(role, kind, layer) == FLOAT32
                 found.add(f"{name}:{layer}")
     return found
+
+
+def test_what_a_target_rounds_beyond_the_recipe_is_kept_too(tiny_folders: dict[str, Path]) -> None:
+    """Scores of attention, which the recipe does not speak of."""
+    pytest.importorskip("openvino")
+    plain, made = (job(tiny_folders, *keep, target="openvino") for keep in ((), ("base/unet:*.attn1",)))
+    unet = plain.assembly.components["base/unet"]
+    names = [name for name, kind in layers_of(unet).items() if kind is Kind.ATTENTION]
+    assert names
+    for name in names:
+        assert plain.recipes["base/unet"].format(Role.UNET, Kind.ATTENTION, name) == A8_SCORES
+        assert made.recipes["base/unet"].format(Role.UNET, Kind.ATTENTION, name) == FLOAT32
 
 
 def test_names_and_patterns_are_those_of_the_layers(tiny_folders: dict[str, Path]) -> None:
