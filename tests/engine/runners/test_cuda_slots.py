@@ -11,7 +11,13 @@ from pocketxl.engine.program.program import ValueSpec
 from pocketxl.engine.program.slots import RANKS, Slot
 from pocketxl.engine.runners.cuda_slots import Pair, rank_for, slot_arrays
 
+from ...tolerances import SLOT_HALF_RELATIVE, SLOT_INT8_RELATIVE
+
 RANK = RANKS[0]
+
+
+def _allowed(eight: bool) -> float:
+    return SLOT_INT8_RELATIVE if eight else SLOT_HALF_RELATIVE
 
 
 def slot(layers: int, taken: tuple[int, ...], out: int, *, eight: bool, channels: tuple[int, ...] = ()) -> Slot:
@@ -76,7 +82,7 @@ def test_layers_side_by_side_have_ranks_of_their_own(ranks: list[int], eight: bo
             assert not part.any()
             continue
         wanted = change(shapes[name], pairs[name])
-        assert np.linalg.norm(part - wanted) <= (0.02 if eight else 2e-3) * np.linalg.norm(wanted)
+        assert np.linalg.norm(part - wanted) <= _allowed(eight) * np.linalg.norm(wanted)
 
 
 @given(
@@ -93,7 +99,7 @@ def test_channels_of_pictures_are_padded_as_values_are(channels: list[int], kern
         part = found[:20, ..., at : at + wide]
         assert not part[..., count:].any()
         expected = wanted[..., start : start + count]
-        assert np.linalg.norm(part[..., :count] - expected) <= (0.02 if eight else 2e-3) * np.linalg.norm(expected)
+        assert np.linalg.norm(part[..., :count] - expected) <= _allowed(eight) * np.linalg.norm(expected)
         start, at = start + count, at + wide
 
 

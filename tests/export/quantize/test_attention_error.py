@@ -1,4 +1,4 @@
-"""Attention of 8-bit floats: where there are enough tokens, its steps, what it costs, and when it stays in floats."""
+"""Attention in 8 bits: where there are enough tokens, its numbers, what it costs, and when it stays in floats."""
 
 from dataclasses import dataclass, replace
 
@@ -11,12 +11,14 @@ from pocketxl.export.quantize.attention_error import attention_error, attention_
 from pocketxl.export.quantize.attention_places import SHARE_STEP, has_tokens, least_side
 from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
-from pocketxl.export.quantize.formats import FLOAT16, FP8_TENSOR, Kind
+from pocketxl.export.quantize.formats import A8_SCORES, FLOAT16, FLOAT32, FP8_TENSOR, Kind
+from pocketxl.export.quantize.query_keys import QueryKeys
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import fitted
 
 from ...fixtures.calibration import shown
+from ...fixtures.smallest import SMALLEST
 
 WIDTH, HEADS, TOKENS = 128, 2, 96
 NAME = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -141,3 +143,29 @@ def test_no_other_recipe_speaks_of_attention() -> None:
     for recipe in ("fp32", "fp16", "int8", "int8-weight", "int4-weight"):
         assert not RECIPES[recipe].format(Role.UNET, Kind.ATTENTION, NAME).quantized
         assert Kind.ATTENTION not in RECIPES[recipe].formats(Role.UNET)
+
+
+def test_the_error_of_int8_scores_is_that_of_rounded_queries_and_keys() -> None:
+    made = attention(scores=4.0)
+    numbers = attention_numbers(NAME, A8_SCORES, made.seen)
+    assert isinstance(numbers, QueryKeys)
+    weights = list(made.weights.values())
+    query, key, value = (made.inputs @ weight.T for weight in weights)
+    exact = mixed([query, key, value], None)
+    off = mixed([*numbers.rounded(query, key), value], None) - exact
+    expected = np.square(off).sum() / np.square(exact).sum()
+    assert attention_error(weights, made.inputs, HEADS, numbers) == pytest.approx(expected, rel=1e-2)
+    assert 1e-4**2 < expected < 0.05**2
+
+
+def test_scores_are_int8_until_a_goal_asks_for_more() -> None:
+    made, target = attention(), TARGETS["openvino"]
+    recipe = target.suited(fitted(RECIPES["int8"], target), SMALLEST)
+    layer = Layer(name=NAME, kind=Kind.ATTENTION, shape=(HEADS,))
+    found = measure_layers([layer], recipe, Role.UNET, made.weights.get, made.seen, target)
+    numbers = choose(found, recipe, Role.UNET, made.seen, goal=1.0)
+    assert numbers.format(Kind.ATTENTION, NAME) == A8_SCORES
+    assert isinstance(numbers.attentions[NAME], QueryKeys)
+    exact = choose(found, recipe, Role.UNET, made.seen, goal=1e-6)
+    assert exact.format(Kind.ATTENTION, NAME) == FLOAT32
+    assert not exact.attentions

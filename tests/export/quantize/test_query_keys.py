@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pocketxl.export.quantize.query_keys import QueryKeys
 
 from ...fixtures.calibration import shown
+from ...tolerances import SCORES_RELATIVE
 
 TOKENS, WIDTH, HEADS = 48, 32, 2
 
@@ -80,7 +81,7 @@ def test_shares_are_those_of_floats_on_stressed_keys_too(spread: float, offset: 
     queries, keys = queries / scale, keys / scale
     exact = shares(queries, keys)
     ours = off(shares(*numbers_of(queries, keys).rounded(queries, keys)), exact)
-    assert ours < 0.03
+    assert ours < SCORES_RELATIVE
     assert gain * ours < off(shares(by_one_step(queries), by_one_step(keys)), exact)
 
 

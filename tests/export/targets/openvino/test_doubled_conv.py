@@ -1,6 +1,7 @@
 """A convolution of a doubled picture as four of the picture: the same answer, with fewer products."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -12,10 +13,13 @@ from torch import nn
 
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.export.graph.master import attach, export_master
+from pocketxl.export.quantize.formats import W8A8_SIGNED, Kind
 from pocketxl.export.targets.openvino.doubled_conv import doubled_convs
+from pocketxl.export.targets.openvino.products import products
 
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import MODEL_RELATIVE
+from ..cpu.lowering import all_as
 
 TAKEN, OUT = 5, 7
 
@@ -33,7 +37,8 @@ class Doubling(nn.Module):
         return y
 
 
-def rewritten(module: Doubling) -> ir.Model:
+def rewritten(module: Doubling, scales: Mapping[str, np.ndarray] | None = None) -> ir.Model:
+    """With convolutions in int8 if there are scales of their inputs."""
     spec = ComponentSpec(
         role=Role.VAE_DECODER,
         inputs=(TensorSpec(name="x", shape=("batch", TAKEN, "height", "width")),),
@@ -42,6 +47,8 @@ def rewritten(module: Doubling) -> ir.Model:
     kernel, bias, stride = module.conv.kernel_size[0], module.conv.bias is not None, module.conv.stride[0]
     model = export_master("decoder", lambda: Doubling(kernel, bias, stride), spec)
     attach(model, StateDict(module.state_dict()))
+    if scales is not None:
+        products(model.graph, all_as(Kind.CONV, W8A8_SIGNED, input_scales=scales))
     doubled_convs(model)
     return model
 
@@ -66,3 +73,11 @@ def test_the_answer_is_the_same(bias: bool, height: int, width: int) -> None:
 def test_others_stay(kernel: int, stride: int) -> None:
     count = Counter(node.op_type for node in rewritten(Doubling(kernel, stride=stride)).graph)
     assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (1, 2, 0)
+
+
+def test_int8_stays() -> None:
+    """Its weights were rounded as those of one convolution."""
+    module = Doubling().requires_grad_(False)
+    model = rewritten(module, scales={name: np.full(TAKEN, 0.05, np.float32) for name in ("before", "conv")})
+    count = Counter(node.op_type for node in model.graph)
+    assert (count["Resize"], count["Conv"], count["DequantizeLinear"]) == (1, 2, 4)
