@@ -212,9 +212,10 @@ def test_an_engine_without_such_graphs_says_so_when_it_is_asked(
 ) -> None:
     from dataclasses import replace
 
+    from pocketxl.engine.runners.adapted import OfEntry
     from pocketxl.engine.runners.ort import OrtRunner
 
-    own = vars(OrtRunner)["openings"].fget
+    own = vars(OfEntry)["openings"].fget
     monkeypatch.setattr(OrtRunner, "openings", property(lambda self: replace(own(self), cached=())))
     with Pipeline.load(tiny_engine, threads=1) as old:
         with pytest.raises(IncompatibleError, match=r"base/unet that keeps deep features.*build it again"):
