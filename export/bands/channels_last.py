@@ -14,7 +14,8 @@ from ...engine.bands.program import FIRST, LAST
 from ..graph.layers import only_user
 
 _SINGLE = {"Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sigmoid", "Sub"}
-_GIVES_PICTURES = {"Conv", "Resize"}
+_GIVES_PICTURES = {"Conv", "DepthToSpace", "Resize"}
+_KEEPS_PICTURES = {"Concat", "Slice"}
 _COMMUTES = {"Resize", "Slice"}
 
 
@@ -95,7 +96,7 @@ class _Rewriter:
             for index, value in enumerate(node.inputs):
                 if value in pictures:
                     node.replace_input_with(index, self._as(value, self.first))
-            if node.op_type in _GIVES_PICTURES or (pictures and node.op_type == "Slice") or self._four(node):
+            if node.op_type in _GIVES_PICTURES or (pictures and node.op_type in _KEEPS_PICTURES) or self._four(node):
                 self.first[node.outputs[0]] = node.outputs[0]
 
     def _single(self, node: ir.Node, pictures: list[ir.Value], to: dict[ir.Value, ir.Value]) -> None:

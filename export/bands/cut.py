@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..graph.patch_conv import is_patch_conv
+from ..graph.stand_ins import is_stand_in
 from .norm import GroupNorm, group_norms
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3}
@@ -87,12 +87,12 @@ def stored(value: ir.Value) -> ir.Value:
 
 def is_conv(node: ir.Node) -> bool:
     """Whether a node is a convolution, in whichever form."""
-    return is_patch_conv(node) or node.op_type in CONVOLUTIONS
+    return is_stand_in(node) or node.op_type in CONVOLUTIONS
 
 
 def reach(node: ir.Node) -> Reach:
     """What a convolution takes beyond its own rows; `ValueError` for one of another kind."""
-    if is_patch_conv(node):
+    if is_stand_in(node):
         return Reach(above=1, below=1)
     kernel = tuple(node.attributes.get_ints("kernel_shape", []))
     pads = tuple(node.attributes.get_ints("pads", [0] * 4))

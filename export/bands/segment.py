@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
-from ..graph.patch_conv import expand, is_patch_conv
+from ..graph.stand_ins import expand, is_stand_in
 from .cut import ALONE, AROUND, ATTENTIONS, BELOW, Cuts, is_conv, reach, stored
 from .norm import GroupNorm
 
@@ -99,12 +99,12 @@ class _Builder:
             inner = (reach(node).above, reach(node).below)
             if halo != ALONE:
                 raise ValueError(f"{node.name} is the second convolution of a segment")
-            if not is_patch_conv(node):
+            if not is_stand_in(node):
                 attributes["pads"] = ir.AttrInt64s("pads", [0, inner[0], 0, inner[1]])  # columns as rows were
         inputs = [None if x is None else self._value(x, inner) for x in node.inputs]
         if node.op_type in ATTENTIONS:
             return self._attention(node, inputs)
-        if is_patch_conv(node):
+        if is_stand_in(node):
             return expand(node, inputs, self, rows=0)
         if node.op_type != "Resize":
             return self.emit(node.op_type, inputs, node.domain, **attributes)

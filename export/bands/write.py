@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...engine.bands.program import SCORES, BandProgram, BandValue
 from ...engine.bands.read import BANDS_FILE, from_json, to_json
 from ...engine.errors import StorageError
-from ..graph.patch_conv import is_patch_conv
+from ..graph.stand_ins import is_stand_in
 from .cut import CONVOLUTIONS, Cuts, find_cuts, is_conv, reach
 from .pads import pads_into_convolutions
 from .segment import Cut, cut_segment
@@ -86,7 +86,7 @@ def describe(graph: ir.Graph, cuts: Cuts) -> dict[str, BandValue]:
 def _channels(node: ir.Node, found: Mapping[ir.Value, tuple[int, Fraction]]) -> tuple[int, Fraction]:
     """Channels and rows, for one of the input's, of what a node gives: convolutions and resizes change them."""
     channels, scale = next((found[x] for x in node.inputs if x in found), (0, Fraction(1)))
-    if is_patch_conv(node):
+    if is_stand_in(node):
         return node.attributes.get_int("channels", 0), scale * node.attributes.get_int("grow", 1)
     if is_conv(node):
         weight = node.inputs[CONVOLUTIONS[node.op_type]]

@@ -13,6 +13,8 @@ from ..quantize.formats import Format, Kind
 from ..quantize.quantization import Quantization
 
 MICROSOFT = "com.microsoft"
+DOMAIN = "pocketxl"
+"""Of the nodes that no file has: see `stand_ins`."""
 # Operators of ONNX Runtime that are no part of ONNX itself, and the version that all of them have.
 MICROSOFT_VERSION = 1
 

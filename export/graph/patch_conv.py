@@ -7,21 +7,20 @@ Behind a nearest-neighbour doubling, a pixel's patch has only 2 × 2 different p
 picture's grid, and the four pixels around that corner see the same ones: with the weights that fall on one pixel added
 up, one product gives all four from a patch of four, 2.25 times fewer operations. Exact but for rounding.
 
-A pass writes such a layer as one node, `PatchConv`, which ONNX Runtime does not know: `expand` says what it stands for,
-once it is known whether the rows above and below are zeros or a neighbouring band's.
+A pass writes such a layer as one node, `PatchConv`; see `stand_ins`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from .layers import MICROSOFT, add_initializer
+from .layers import DOMAIN, MICROSOFT
+from .nodes import Nodes
 
-DOMAIN, PATCH_CONV = "pocketxl", "PatchConv"
+PATCH_CONV = "PatchConv"
 # Which of three taps in a row fall on the first and which on the second of two small pixels around a corner: for the
 # pixel behind the corner (even rows and columns), and for that before it (odd ones).
 _EVEN, _ODD = ([[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]])
@@ -34,16 +33,6 @@ class Product:
     matrix: ir.Value
     scale: ir.Value
     bias: ir.Value | None
-
-
-class Nodes(Protocol):
-    """The graph that is being made."""
-
-    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
-        """Add a node; its output."""
-
-    def number(self, name: str, numbers: list[int]) -> ir.Value:
-        """Those int64 numbers, under a name that stands for them."""
 
 
 def patch_conv(
@@ -59,11 +48,6 @@ def patch_conv(
     return ir.node(
         PATCH_CONV, inputs, domain=DOMAIN, attributes={"grow": len(products), "channels": channels}, name=name
     )
-
-
-def is_patch_conv(node: ir.Node) -> bool:
-    """Whether a node is one."""
-    return (node.domain, node.op_type) == (DOMAIN, PATCH_CONV)
 
 
 def tapped(weight: npt.NDArray[np.generic], taps: int) -> npt.NDArray[np.generic]:
@@ -101,15 +85,6 @@ def expand(node: ir.Node, inputs: Sequence[ir.Value | None], to: Nodes, *, rows:
         even, odd = (product(_patches(flat, corners, padded, side, at, to), at) for at in range(2))
         whole = _interleaved(even, odd, padded, node.attributes.get_int("channels", 0), to)
     return to.emit("Transpose", [whole], perm=ir.AttrInt64s("perm", [0, 3, 1, 2]))
-
-
-def expand_all(graph: ir.Graph) -> None:
-    """Put in the place of every `PatchConv` of a whole graph what it stands for."""
-    for node in list(graph):
-        if is_patch_conv(node):
-            to = _InGraph(graph, str(node.name))
-            made = expand(node, node.inputs, to, rows=1)
-            ir.convenience.replace_nodes_and_values(graph, node, [node], to.nodes, [node.outputs[0]], [made])
 
 
 def _corners(padded: ir.Value, rows: int, columns: int, to: Nodes) -> ir.Value:
@@ -152,20 +127,3 @@ def _interleaved(even: ir.Value, odd: ir.Value, padded: ir.Value, channels: int,
     both = to.emit("Reshape", [to.emit("Concat", [even, odd], axis=ir.AttrInt64("axis", 2)), rows])
     ends = [to.number(f"patch.inner.{n}", [n]) for n in (1, -1, 2)]
     return to.emit("Slice", [both, *ends])
-
-
-@dataclass(eq=False)
-class _InGraph:
-    graph: ir.Graph
-    name: str
-    nodes: list[ir.Node] = field(default_factory=list)
-
-    def emit(self, op: str, inputs: list[ir.Value | None], domain: str = "", /, **attributes: ir.Attr) -> ir.Value:
-        name = f"{self.name}/{op}.{len(self.nodes)}"
-        node = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=name)
-        node.outputs[0].name = f"{name}:0"
-        self.nodes.append(node)
-        return node.outputs[0]
-
-    def number(self, name: str, numbers: list[int]) -> ir.Value:
-        return add_initializer(self.graph, ir.Tensor(np.array(numbers, np.int64), name=name))

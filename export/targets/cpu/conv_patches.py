@@ -12,11 +12,12 @@ import onnx_ir as ir
 
 from ....engine.architecture import VaeArchitecture
 from ....engine.specs import Role
+from ...graph.doubled_conv import Turns, doubled_convs
 from ...graph.doubling import doubled_input
-from ...graph.layers import Layer, add_initializer, replace_layer
+from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
 from ...graph.patch_conv import Product, cornered, patch_conv, tapped
 from ...graph.stored_weight import StoredWeight
-from ...quantize.formats import W8A8_STATIC, Kind
+from ...quantize.formats import FLOAT32, W8A8_STATIC, Kind
 from ...quantize.quantization import Quantization, StaticRange
 from ...quantize.recipes import Recipe, Rule
 
@@ -54,11 +55,21 @@ def stays_float(layer: Layer, graph: ir.Graph, quantization: Quantization) -> bo
     sides = (list(attributes.get_ints("strides", [1, 1])), list(attributes.get_ints("pads", [0] * 4)))
     if quantization.role is not Role.VAE_DECODER or sides != ([1, 1], [1] * 4) or tuple(shape[2:]) != (3, 3):
         return False
-    width = min(int(side) for side in shape[:2])
+    width = _width(layer)
     # What leaves the residual stream through a shortcut, and what doubles it, is rounded but once.
     block, _, part = layer.name.rpartition(".")
     behind_shortcut = part == "conv2" and f"{block}.conv_shortcut.weight" in graph.initializers
     return width >= LEAST and (width >= ALWAYS or behind_shortcut or doubled_input(layer) is not None)
+
+
+def wide_doublings(graph: ir.Graph, quantization: Quantization) -> None:
+    """Convolutions behind doublings that stay in floats, as `DoubledConv`s: those of a decoder from `LEAST` channels.
+
+    Of their weights that takes 1.8 times as many bytes, which are the least of what a decoder needs.
+    """
+    if quantization.role is Role.VAE_DECODER:
+        floats = layers_in(graph, Kind.CONV, FLOAT32, quantization)
+        doubled_convs(graph, [layer for layer in floats if _width(layer) >= LEAST], Turns.CONCAT)
 
 
 def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantization: Quantization) -> None:
@@ -99,6 +110,12 @@ def conv_patches(graph: ir.Graph, layer: Layer, static: StaticRange, quantizatio
         name=layer.name,
     )
     replace_layer(graph, layer, [quantize, node])
+
+
+def _width(layer: Layer) -> int:
+    """Its channels, on the side where it has fewer."""
+    assert layer.weight.shape is not None
+    return min(int(side) for side in layer.weight.shape[:2])
 
 
 def _corners(layer: Layer, *, odd: bool) -> ir.LazyTensor:

@@ -105,8 +105,8 @@ class CpuTarget(AnySize):
         from ...bands.write import write_bands
         from ...graph.activations import Outline, dequantized_bytes
         from ...graph.master import attach
-        from ...graph.patch_conv import expand_all
         from ...graph.segments import order_by_use, write_segments
+        from ...graph.stand_ins import expand_all
         from ..onnx.openings import describe_openings, opened, save_opened, weighed
         from .conv_int8 import patch_bytes
         from .linear_int8 import int8_bytes
@@ -150,7 +150,7 @@ class CpuTarget(AnySize):
 def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
     """The passes, in their order: formats first, while layers still look as the master wrote them, then fusions.
 
-    What a `PatchConv` stands for is left open.
+    What stand-ins stand for is left open.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -160,6 +160,7 @@ def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
     from ..onnx.attention_mha import attention_mha
     from ..onnx.linear_groups import linear_groups
     from .conv_int8 import conv_int8
+    from .conv_patches import wide_doublings
     from .linear_int8 import linear_int8
     from .linear_token import linear_token
     from .silu import silu
@@ -171,6 +172,7 @@ def rewrite(model: "ir.Model", quantization: "Quantization") -> None:
     split_linear(graph)
     for lower in (linear_int8, linear_token, linear_groups, conv_int8, weight_only, weight_groups):
         lower(graph, quantization)
+    wide_doublings(graph, quantization)
     RemoveUnusedNodesPass()(model)  # transposes of weights that are quantized by now
     fold_transpose(graph)
     silu(graph)

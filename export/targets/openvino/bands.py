@@ -1,6 +1,6 @@
 """A wide VAE's decoder for OpenVINO: a graph for each segment of bands of rows, channels last.
 
-The master is cut before anything else is done to it, so that every segment is lowered as a component is, in the formats
+The master is cut before its layers get their formats, so that every segment is lowered as a component is, with those
 that its layers have in the whole.
 """
 
@@ -27,7 +27,7 @@ took as long, and more memory."""
 
 
 def write_bands(master: "ir.Model", weights: "WeightSource", quantization: "Quantization", out: Path) -> BandProgram:
-    """Write the segments of an untouched master into `out`, with `bands.json`.
+    """Write the segments of a master whose layers are in floats into `out`, with `bands.json`.
 
     Raises `ValueError` for a graph that cannot be cut and `StorageError` when writing fails.
     """

@@ -108,17 +108,22 @@ class OpenVinoTarget(AnySize):
         Memory: the graph and one layer at a time.
         """
         from ...graph.activations import Outline
+        from ...graph.doubled_conv import Turns, doubled_convs
+        from ...graph.layers import layers_in
+        from ...graph.master import attach
+        from ...graph.stand_ins import expand_all
         from .attention import attention_in_chunks
         from .bands import write_bands
-        from .doubled_conv import doubled_convs
 
         activation = Outline.of(component, model, spec).whole()
+        attach(model, weights)
+        doubled_convs(model.graph, layers_in(model.graph, Kind.CONV, FLOAT32, quantization), Turns.DEPTH_TO_SPACE)
         banded = spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(model.clone(), weights, quantization, out)
             attention_in_chunks(model.graph)
+        expand_all(model.graph)
         rewrite(model, weights, quantization)
-        doubled_convs(model)
         save(model, out)
         return Lowered(runner="openvino_bands" if banded else self.runner, activation=activation)
 

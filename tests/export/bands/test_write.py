@@ -16,8 +16,11 @@ from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.runners.ort import OrtDevice
 from pocketxl.engine.runners.ort_bands import BandsRunner
 from pocketxl.export.bands import write as writing
+from pocketxl.export.graph.doubled_conv import DOUBLED_CONV
 from pocketxl.export.graph.master import attach, export_master
-from pocketxl.export.graph.patch_conv import expand_all, is_patch_conv
+from pocketxl.export.graph.patch_conv import PATCH_CONV
+from pocketxl.export.graph.stand_ins import expand_all, is_stand_in
+from pocketxl.export.quantize.formats import Kind
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.ranges import fit_ranges
 from pocketxl.export.quantize.recipes import RECIPES
@@ -31,7 +34,8 @@ from ...fixtures.networks import VaePair, vae_pair
 from ...fixtures.onnx_run import StateDict, run_onnx
 from ...tolerances import BANDS_RELATIVE, BANDS_ROUNDED
 
-RECIPE_NAMES = ("fp32", "int8", "int8-weight")
+KEPT = "int8 with floats behind doublings"
+RECIPE_NAMES = ("fp32", "int8", KEPT, "int8-weight")
 SMALL = 1 << 9
 """Numbers in a band: a row or two at a time."""
 
@@ -58,9 +62,15 @@ def quantization(pair: VaePair, latents: np.ndarray) -> Callable[[str], Quantiza
         for n, m in convs.items()
     }
     target = CpuTarget()  # with what it does in a wide VAE, where a test says that this is one
-    return lambda recipe: Quantization(
-        recipe=target.suited(fitted(RECIPES[recipe], target), pair.architecture), role=spec.role, ranges=ranges
-    )
+    doublings = [(Kind.CONV, name) for name in convs if "upsamplers" in name]
+
+    def found(name: str) -> Quantization:
+        recipe = target.suited(fitted(RECIPES[name.split()[0]], target), pair.architecture)
+        if name == KEPT:
+            recipe = recipe.keeping(spec.role, doublings)
+        return Quantization(recipe=recipe, role=spec.role, ranges=ranges)
+
+    return found
 
 
 def lowered(pair: VaePair, quantization: Quantization, out: Path, threads: int = 1) -> BandsRunner:
@@ -81,27 +91,31 @@ def apart(actual: Any, expected: Any) -> float:
     return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("patches", [False, True])
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("numbers", [writing.BAND_NUMBERS, SMALL])
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_it_is_what_the_uncut_graph_gives(
     recipe: str,
     numbers: int,
-    patches: bool,
+    wide: bool,
     pair: VaePair,
     latents: np.ndarray,
     quantization: Callable[[str], Quantization],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if patches and recipe != "int8":
-        pytest.skip("only int8 makes convolutions products of patches")
+    if wide and recipe == "int8-weight":
+        pytest.skip("weights alone in int8 are convolved as they are")
     monkeypatch.setattr(writing, "BAND_NUMBERS", numbers)
-    monkeypatch.setattr(conv_patches, "LEAST", 1 if patches else conv_patches.LEAST)
+    monkeypatch.setattr(conv_patches, "LEAST", 1 if wide else conv_patches.LEAST)
     model = export_master("vae_decoder", lambda: VaeDecoder(pair.architecture), pair.architecture.decoder())
     attach(model, StateDict(pair.ours.state_dict()))
     rewrite(model, quantization(recipe))
-    assert patches == any(is_patch_conv(node) for node in model.graph)
+    stand_ins = {node.op_type for node in model.graph if is_stand_in(node)}
+    assert (DOUBLED_CONV in stand_ins, PATCH_CONV in stand_ins) == (
+        wide and recipe != "int8",
+        wide and recipe != "fp32",
+    )
     expand_all(model.graph)
     (tmp_path / "uncut").mkdir()
     (tmp_path / "cut").mkdir()
@@ -114,7 +128,7 @@ def test_it_is_what_the_uncut_graph_gives(
     expected = session.run(None, {"latents": latents})[0]
     actual = lowered(pair, quantization(recipe), tmp_path / "cut")({"latents": latents})["image"]
     # A last bit decides to which side a number is rounded, and eight bits have large steps.
-    assert apart(actual, expected) < (BANDS_ROUNDED if recipe == "int8" else BANDS_RELATIVE)
+    assert apart(actual, expected) < (BANDS_ROUNDED if recipe in ("int8", KEPT) else BANDS_RELATIVE)
 
 
 def test_floats_are_diffusers_own_picture(

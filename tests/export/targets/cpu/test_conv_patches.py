@@ -10,7 +10,7 @@ from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.specs import Role
 from pocketxl.export.graph.master import export_master
-from pocketxl.export.graph.patch_conv import is_patch_conv
+from pocketxl.export.graph.stand_ins import is_stand_in
 from pocketxl.export.quantize.formats import FLOAT32, W8A8_STATIC, Format, Kind
 from pocketxl.export.quantize.quantization import Quantization, StaticRange
 from pocketxl.export.quantize.recipes import RECIPES
@@ -68,7 +68,7 @@ def test_answers_are_bytes_only_where_a_norm_follows_and_behind_no_shortcut() ->
     recipe = with_outer(INT8, SDXL)
     conv_int8(model.graph, Quantization(recipe=recipe, role=spec.role, ranges=ranges))
     in_bytes = {str(node.name) for node in model.graph if node.op_type == "QLinearConv"}
-    patches = {str(node.name): node.attributes.get_int("grow", 0) for node in model.graph if is_patch_conv(node)}
+    patches = {str(node.name): node.attributes.get_int("grow", 0) for node in model.graph if is_stand_in(node)}
     last = "decoder.up_blocks.3.resnets"
     assert in_bytes == {f"{last}.{n}.conv1" for n in (0, 1, 2)} | {f"{last}.{n}.conv2" for n in (1, 2)}
     assert {name for name, grow in patches.items() if grow == 2} == {

@@ -9,17 +9,20 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
+from pocketxl.export.graph.doubled_conv import Turns, doubled_convs
+from pocketxl.export.graph.layers import find_layers
 from pocketxl.export.graph.master import attach, export_master
+from pocketxl.export.graph.stand_ins import expand_all
 from pocketxl.export.quantize.formats import W8A8_SIGNED, Kind
-from pocketxl.export.targets.openvino.doubled_conv import doubled_convs
 from pocketxl.export.targets.openvino.products import products
 
-from ....fixtures.onnx_run import StateDict
-from ....tolerances import MODEL_RELATIVE
-from ..cpu.lowering import all_as
+from ...fixtures.onnx_run import StateDict
+from ...tolerances import MODEL_RELATIVE
+from ..targets.cpu.lowering import all_as
 
 TAKEN, OUT = 5, 7
 
@@ -37,7 +40,9 @@ class Doubling(nn.Module):
         return y
 
 
-def rewritten(module: Doubling, scales: Mapping[str, np.ndarray] | None = None) -> ir.Model:
+def rewritten(
+    module: Doubling, turns: Turns = Turns.DEPTH_TO_SPACE, scales: Mapping[str, np.ndarray] | None = None
+) -> ir.Model:
     """With convolutions in int8 if there are scales of their inputs."""
     spec = ComponentSpec(
         role=Role.VAE_DECODER,
@@ -49,18 +54,21 @@ def rewritten(module: Doubling, scales: Mapping[str, np.ndarray] | None = None) 
     attach(model, StateDict(module.state_dict()))
     if scales is not None:
         products(model.graph, all_as(Kind.CONV, W8A8_SIGNED, input_scales=scales))
-    doubled_convs(model)
+    doubled_convs(model.graph, find_layers(model.graph), turns)
+    expand_all(model.graph)
+    RemoveUnusedNodesPass()(model)
     return model
 
 
+@pytest.mark.parametrize("turns", Turns)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 3)])
-def test_the_answer_is_the_same(bias: bool, height: int, width: int) -> None:
+def test_the_answer_is_the_same(bias: bool, height: int, width: int, turns: Turns) -> None:
     torch.manual_seed(0)
     module = Doubling(bias=bias).requires_grad_(False)
-    model = rewritten(module)
+    model = rewritten(module, turns)
     count = Counter(node.op_type for node in model.graph)
-    assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (0, 5, 1)
+    assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (0, 5, turns is Turns.DEPTH_TO_SPACE)
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.randn(2, TAKEN, height, width)
     (found,) = session.run(None, {"x": x.numpy()})
