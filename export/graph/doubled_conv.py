@@ -1,10 +1,11 @@
-"""A float convolution of a doubled picture as four of the picture itself: 16 products in place of 36 for each pixel.
+"""A convolution of a doubled picture as four of the picture itself: 16 products in place of 36 for each pixel.
 
 Behind a nearest-neighbour doubling a 3 × 3 kernel sees but 2 × 2 different pixels, other taps of it for pixels of even
 and odd rows and columns; added up, they are four kernels, whose answers take turns. Half of a decoder's products are
-behind doublings. Exact but for the rounding of sums; convolutions of int8 stay, whose weights are rounded one by one.
+behind doublings. Exact but for the rounding of sums.
 
-A pass writes such a layer as one node, `DoubledConv`; see `stand_ins`.
+A pass writes such a layer as one node, `DoubledConv`; see `stand_ins`. The four are parts of the layer (`conv.0` to
+`conv.3`), which have its format and its input's scales if they get one later.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ class Turns(StrEnum):
 
 
 def doubled_convs(graph: ir.Graph, layers: Iterable[Layer], turns: Turns) -> None:
-    """Write those of these float layers that are such convolutions as `DoubledConv`."""
+    """Write those of these layers, none of which is rounded yet, that are such convolutions as `DoubledConv`."""
     for layer in layers:
         small = doubled_input(layer) if _usual(layer) else None
         if small is not None:
@@ -93,7 +94,7 @@ def _usual(layer: Layer) -> bool:
 
 
 def _doubled_conv(graph: ir.Graph, layer: Layer, small: ir.Value, turns: Turns) -> ir.Node:
-    weights = [add_initializer(graph, _weight(layer, *parity)) for parity in _PARITIES]
+    weights = [add_initializer(graph, _weight(layer, part)) for part in range(len(_PARITIES))]
     return ir.node(
         DOUBLED_CONV,
         [small, *weights, *([] if layer.bias is None else [layer.bias])],
@@ -103,9 +104,10 @@ def _doubled_conv(graph: ir.Graph, layer: Layer, small: ir.Value, turns: Turns) 
     )
 
 
-def _weight(layer: Layer, row: int, column: int) -> ir.LazyTensor:
+def _weight(layer: Layer, part: int) -> ir.LazyTensor:
     """`[out, in, 2, 2]`."""
-    source, name = layer.weight_data(), f"{layer.name}.{row}{column}"
+    source, name = layer.weight_data(), f"{layer.name}.{part}.weight"
+    row, column = _PARITIES[part]
     out, given, *_ = (int(side) for side in source.shape)
 
     def compute() -> ir.Tensor:

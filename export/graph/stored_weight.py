@@ -38,8 +38,10 @@ class StoredWeight:
     def of(
         cls, layer: Layer, how: Weight, quantization: Quantization, input_scale: Floats | None = None
     ) -> "StoredWeight":
-        """The weight of that layer, with the inputs that were sampled there."""
+        """The weight of that layer, with the inputs that were sampled there if it takes as many numbers."""
         inputs = quantization.sampled(layer.name)
+        if inputs is not None and inputs.shape[1] != math.prod(tuple(layer.weight_data().shape)[1:]):
+            inputs = None  # of a convolution that was cut by taps
         return cls(name=layer.name, source=layer.weight_data(), how=how, inputs=inputs, input_scale=input_scale)
 
     @property

@@ -52,8 +52,12 @@ class Quantization:
         found = self._assigned(name) or self.recipe.format(self.role, kind, name)
         return self.instead.get(kind, {}).get(found, found)
 
+    def input_scale(self, name: str) -> Floats | None:
+        """Scales `[in channels]` of that layer's input, or of the layer's that it is a part of; None: there are none."""
+        return self.input_scales.get(name, self.input_scales.get(_whole(name)))
+
     def _assigned(self, name: str) -> Format | None:
-        for known in (name, re.sub(r"\.\d+$", "", name)):
+        for known in (name, _whole(name)):
             if known in self.assigned:
                 format = self.assigned[known]
                 return self.recipe.kept if format == KEEP else format
@@ -61,5 +65,9 @@ class Quantization:
 
     def sampled(self, name: str) -> Floats | None:
         """Sampled inputs of that layer or of the layer that it is a part of; None: there are none."""
-        found = self.inputs.get(name)
-        return found if found is not None else self.inputs.get(re.sub(r"\.\d+$", "", name))
+        return self.inputs.get(name, self.inputs.get(_whole(name)))
+
+
+def _whole(name: str) -> str:
+    """The layer that one of such a name would be a part of."""
+    return re.sub(r"\.\d+$", "", name)

@@ -55,7 +55,7 @@ def signed_inputs(
             taken = format.activation if layer.kind is kind and format.signed else None
             if taken is None or taken.kind != numbers.kind:
                 continue
-            if layer.name not in quantization.input_scales:
+            if quantization.input_scale(layer.name) is None:
                 raise ValueError(
                     f"{quantization.role}: {layer.name} has no calibrated scale: observe it before lowering"
                 )
@@ -67,17 +67,21 @@ def signed_inputs(
 def _shared(
     graph: ir.Graph, layers: Sequence[Layer], quantization: Quantization, numbers: Numbers, floats: ir.DataType
 ) -> Iterator[tuple[Layer, SignedInput]]:
-    """Layers that read the same tensor; those without scales for channels share the longest of their ranges."""
-    scales = {layer.name: quantization.input_scales[layer.name] for layer in layers}
-    alike = [layer for layer in layers if np.ptp(scales[layer.name]) == 0]
-    step = max((float(scales[layer.name].max(initial=0)) for layer in alike), default=0.0)
-    shared: SignedInput | None = None
+    """Layers that read the same tensor; those without scales for channels share the longest of their ranges.
+
+    Parts of one layer share what it has.
+    """
+    scales = {layer.name: scale for layer in layers if (scale := quantization.input_scale(layer.name)) is not None}
+    alike = [layer.name for layer in layers if np.ptp(scales[layer.name]) == 0]
+    step = max((float(scales[name].max(initial=0)) for name in alike), default=0.0)
+    made: dict[int | None, SignedInput] = {}
     for layer in layers:
-        if layer not in alike:
-            yield layer, _quantize(graph, layer, numbers, floats, float(scales[layer.name].max()), scales[layer.name])
-        else:
-            shared = shared or _quantize(graph, layer, numbers, floats, step, None)
-            yield layer, shared
+        scale = None if layer.name in alike else scales[layer.name]
+        key = None if scale is None else id(scale)
+        if key not in made:
+            largest = step if scale is None else float(scale.max())
+            made[key] = _quantize(graph, layer, numbers, floats, largest, scale)
+        yield layer, made[key]
 
 
 def _quantize(
@@ -85,7 +89,8 @@ def _quantize(
 ) -> SignedInput:
     """Nodes before the layer; with the `scale` of each channel, these are divided by its proportion to `step` first."""
     kept = np.asarray(max(step, LEAST_STEP), floats.numpy())
-    given, nodes, factors = layer.input, [], None
+    given, nodes, factors = layer.main.inputs[0], [], None  # a layer before it may have been replaced by now
+    assert given is not None
     if scale is not None:
         inverse = np.minimum(np.float32(step) / scale, _MOST_FACTOR).astype(floats.numpy())
         factors = 1 / inverse.astype(np.float32)

@@ -109,7 +109,7 @@ class OpenVinoTarget(AnySize):
         """
         from ...graph.activations import Outline
         from ...graph.doubled_conv import Turns, doubled_convs
-        from ...graph.layers import layers_in
+        from ...graph.layers import find_layers
         from ...graph.master import attach
         from ...graph.stand_ins import expand_all
         from .attention import attention_in_chunks
@@ -117,7 +117,8 @@ class OpenVinoTarget(AnySize):
 
         activation = Outline.of(component, model, spec).whole()
         attach(model, weights)
-        doubled_convs(model.graph, layers_in(model.graph, Kind.CONV, FLOAT32, quantization), Turns.DEPTH_TO_SPACE)
+        convolutions = [layer for layer in find_layers(model.graph) if layer.kind is Kind.CONV]
+        doubled_convs(model.graph, convolutions, Turns.DEPTH_TO_SPACE)
         banded = spec.role is Role.VAE_DECODER and activation.bytes_at(BAND_PIXELS, batch=1) > self.band_bytes
         if banded:
             write_bands(model.clone(), weights, quantization, out)

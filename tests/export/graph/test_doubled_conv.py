@@ -21,7 +21,7 @@ from pocketxl.export.quantize.formats import W8A8_SIGNED, Kind
 from pocketxl.export.targets.openvino.products import products
 
 from ...fixtures.onnx_run import StateDict
-from ...tolerances import MODEL_RELATIVE
+from ...tolerances import DOUBLED_INT8, MODEL_RELATIVE
 from ..targets.cpu.lowering import all_as
 
 TAKEN, OUT = 5, 7
@@ -41,9 +41,9 @@ class Doubling(nn.Module):
 
 
 def rewritten(
-    module: Doubling, turns: Turns = Turns.DEPTH_TO_SPACE, scales: Mapping[str, np.ndarray] | None = None
+    module: Doubling, turns: Turns | None = Turns.DEPTH_TO_SPACE, scales: Mapping[str, np.ndarray] | None = None
 ) -> ir.Model:
-    """With convolutions in int8 if there are scales of their inputs."""
+    """With convolutions in int8 if there are scales of their inputs. `turns`: None leaves them as they are."""
     spec = ComponentSpec(
         role=Role.VAE_DECODER,
         inputs=(TensorSpec(name="x", shape=("batch", TAKEN, "height", "width")),),
@@ -52,12 +52,22 @@ def rewritten(
     kernel, bias, stride = module.conv.kernel_size[0], module.conv.bias is not None, module.conv.stride[0]
     model = export_master("decoder", lambda: Doubling(kernel, bias, stride), spec)
     attach(model, StateDict(module.state_dict()))
+    if turns is not None:
+        doubled_convs(model.graph, find_layers(model.graph), turns)
+        expand_all(model.graph)
     if scales is not None:
         products(model.graph, all_as(Kind.CONV, W8A8_SIGNED, input_scales=scales))
-    doubled_convs(model.graph, find_layers(model.graph), turns)
-    expand_all(model.graph)
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def apart(module: Doubling, model: ir.Model, x: torch.Tensor) -> float:
+    """How far the model's answer is from the module's."""
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x.numpy()})
+    expected = module(x).numpy()
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("turns", Turns)
@@ -69,12 +79,8 @@ def test_the_answer_is_the_same(bias: bool, height: int, width: int, turns: Turn
     model = rewritten(module, turns)
     count = Counter(node.op_type for node in model.graph)
     assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (0, 5, turns is Turns.DEPTH_TO_SPACE)
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.randn(2, TAKEN, height, width)
-    (found,) = session.run(None, {"x": x.numpy()})
-    expected = module(x).numpy()
-    assert found.shape == expected.shape
-    assert np.linalg.norm(found - expected) <= MODEL_RELATIVE * np.linalg.norm(expected)
+    assert apart(module, model, x) <= MODEL_RELATIVE
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
@@ -83,9 +89,16 @@ def test_others_stay(kernel: int, stride: int) -> None:
     assert (count["Resize"], count["Conv"], count["DepthToSpace"]) == (1, 2, 0)
 
 
-def test_int8_stays() -> None:
-    """Its weights were rounded as those of one convolution."""
+@pytest.mark.parametrize("each", [False, True])
+def test_in_int8_they_round_the_small_picture_once(each: bool) -> None:
+    """A scale for all channels, or one for each: the four are parts of one layer."""
+    torch.manual_seed(0)
     module = Doubling().requires_grad_(False)
-    model = rewritten(module, scales={name: np.full(TAKEN, 0.05, np.float32) for name in ("before", "conv")})
+    x = torch.randn(2, TAKEN, 6, 5)
+    sizes = [x.abs().amax((0, 2, 3)), module.before(x).abs().amax((0, 2, 3))]
+    steps = [(size if each else size.max().expand(TAKEN)).numpy() / 127 for size in sizes]
+    scales = dict(zip(("before", "conv"), steps, strict=True))
+    model, usual = rewritten(module, scales=scales), rewritten(module, None, scales)
     count = Counter(node.op_type for node in model.graph)
-    assert (count["Resize"], count["Conv"], count["DequantizeLinear"]) == (1, 2, 4)
+    assert (count["Resize"], count["Conv"], count["QuantizeLinear"], count["DequantizeLinear"]) == (0, 5, 2, 7)
+    assert apart(module, model, x) <= DOUBLED_INT8 * apart(module, usual, x)
