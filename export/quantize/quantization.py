@@ -53,7 +53,7 @@ class Quantization:
         return self.instead.get(kind, {}).get(found, found)
 
     def input_scale(self, name: str) -> Floats | None:
-        """Scales `[in channels]` of that layer's input, or of its whole layer's if it is a part; None: there are none."""
+        """Scales `[in channels]` of that layer's input, of its whole layer's if it is a part; None: there are none."""
         return self.input_scales.get(name, self.input_scales.get(_whole(name)))
 
     def _assigned(self, name: str) -> Format | None:
