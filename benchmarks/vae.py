@@ -4,7 +4,7 @@ PocketXL's recipes beside diffusers in float32 and bfloat16, and bfloat16 with d
 of a decode (on OpenVINO at once, and over bands; with `--half encoder` of an encode), what it adds to the resident set
 of a process that has the weights, and the error against diffusers in float32. Each system has a process of its own;
 sizes are gone through in turn by all of them (`--rounds` times), and the least time counts, so that what else runs on
-the machine troubles all alike. An error on random weights says little of pictures: quality is judged on the miniature.
+the machine troubles all alike. In int8, layers that lose too much get floats, as in a build. An error on random weights says little of pictures: quality is judged on the miniature.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .report import Record, finish
+from .tiles import forbid_tiles
 
 SYSTEMS = (
     "diffusers-fp32",
@@ -41,7 +42,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--work", type=Path, default=None, help="where engines are kept for the next run")
+    parser.add_argument(
+        "--without-amx", action="store_true", help="as on a processor that has no more than AVX512-VNNI (Linux)"
+    )
     arguments = parser.parse_args()
+    if arguments.without_amx:
+        try:
+            forbid_tiles()
+        except OSError as error:
+            parser.error(f"--without-amx: {error}")
     with tempfile.TemporaryDirectory() as beside:
         work = arguments.work or Path(beside)
         found: dict[tuple[str, int], dict[str, float]] = {}
@@ -51,7 +60,11 @@ def main() -> None:
                     new = _measured(arguments.half, system, size, work, arguments.threads)
                     old = found.setdefault((system, size), new)
                     found[system, size] = {name: min(old[name], value) for name, value in new.items()}
-    finish("vae", list(_records(arguments.half, found)), extra={"threads": arguments.threads})
+    finish(
+        "vae",
+        list(_records(arguments.half, found)),
+        extra={"threads": arguments.threads, "without_amx": arguments.without_amx},
+    )
 
 
 def _measured(half: str, system: str, size: int, work: Path, threads: int | None) -> dict[str, float]:
