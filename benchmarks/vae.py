@@ -4,7 +4,8 @@ PocketXL's recipes beside diffusers in float32 and bfloat16, and bfloat16 with d
 of a decode (on OpenVINO at once, and over bands; with `--half encoder` of an encode), what it adds to the resident set
 of a process that has the weights, and the error against diffusers in float32. Each system has a process of its own;
 sizes are gone through in turn by all of them (`--rounds` times), and the least time counts, so that what else runs on
-the machine troubles all alike. In int8, layers that lose too much get floats, as in a build. An error on random weights says little of pictures: quality is judged on the miniature.
+the machine troubles all alike. In int8, layers that lose too much get floats, as in a build. An error on random weights
+says little of pictures: quality is judged on the miniature.
 """
 
 import argparse
