@@ -9,9 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import add_initializer, find_layers
+from ...graph.query_chunks import chunk_queries
 from ...quantize.formats import Kind
-from ..rtx.attention import chunk_queries
 
+USUAL = 256
+"""Numbers of the widest heads that its own kernel is made for."""
 CHUNKS = 16
 """At 1024 × 1024 the scores of a chunk take 34 MB in bfloat16."""
 
@@ -22,7 +24,7 @@ def attention_in_chunks(graph: ir.Graph) -> None:
     queries = [outputs[node.inputs[0]] for node in graph if node.op_type == "Attention" and node.inputs[0] in outputs]
     widths = {int(layer.weight.shape[0]) for layer in queries if layer.weight.shape is not None}
     if len(widths) == 1:
-        chunk_queries(graph, CHUNKS)
+        chunk_queries(graph, CHUNKS, beyond=USUAL)
         attention_products(graph, widths.pop())
 
 

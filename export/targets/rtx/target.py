@@ -242,11 +242,12 @@ def rewrite(model: "ir.Model", largest: int = LARGEST) -> None:
     """The passes, on a master without data, for pictures of up to `largest` pixels a side."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    from .attention import CHUNKS, MORE_CHUNKS, chunk_queries
+    from ...graph.query_chunks import chunk_queries
     from .group_norm import group_norm
+    from .heads import CHUNKS, FUSED_HEADS, MORE_CHUNKS
 
     group_norm(model.graph)
-    chunk_queries(model.graph, CHUNKS if largest <= LARGEST else MORE_CHUNKS)
+    chunk_queries(model.graph, CHUNKS if largest <= LARGEST else MORE_CHUNKS, beyond=FUSED_HEADS[-1])
     RemoveUnusedNodesPass()(model)  # what has only brought a norm's parameters into shape
 
 

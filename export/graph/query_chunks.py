@@ -1,27 +1,16 @@
-"""Which attentions are one kernel, and what is done about those that are not.
-
-TensorRT for RTX has fused kernels for heads of 12 to 256 numbers in half precision, on every GPU generation, causal or
-not (tried: 12, 16, 24, 32, 40, 48, 64, 72, 80, 96, 112, 128, 160, 192, 256; refused: 4, 8, 320, 512). For these it is
-told not to make anything else, so that a build fails instead of writing the scores of all pixels to memory. The VAE's
-attention has one head of 512: its queries are cut into chunks, and the scores of one chunk are there at a time.
-"""
+"""Attention of a wide head for some of its queries at a time, so that never all scores are there at once."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.layers import add_initializer, find_layers
-from ...quantize.formats import Kind
-from .heads import FUSED_HEADS
-
-CHUNKS, MORE_CHUNKS = 8, 32
-"""At 1024² the VAE attends to 16,384 pixels: scores of 2,048 × 16,384 take 67 MB, less than its largest tensor. They
-grow faster than that, so that engines for more than 1536² have more."""
+from ..quantize.formats import Kind
+from .layers import add_initializer, find_layers
 
 
-def chunk_queries(graph: ir.Graph, chunks: int = CHUNKS) -> None:
-    """Cut the queries of every attention whose heads are too wide for a fused kernel; the result is the same.
+def chunk_queries(graph: ir.Graph, chunks: int, *, beyond: int) -> None:
+    """Cut the queries of every attention whose heads have more than `beyond` numbers; the result is the same.
 
     They are filled up with zeros to a multiple of `chunks`, since only then do all chunks have one length, of which the
     compiler knows the largest: it makes room for the largest that a length could be by itself. The queries must be
@@ -35,7 +24,7 @@ def chunk_queries(graph: ir.Graph, chunks: int = CHUNKS) -> None:
         query = node.inputs[0]
         assert query is not None
         width = widths.get(query, 0)
-        if width // node.attributes.get_int("q_num_heads", 1) > FUSED_HEADS[-1]:
+        if width // node.attributes.get_int("q_num_heads", 1) > beyond:
             _cut(graph, node, query, width, chunks)
 
 
