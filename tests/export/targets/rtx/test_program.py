@@ -18,8 +18,8 @@ from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.models.vae import VaeDecoder
 from pocketxl.engine.models.vae_encoder import VaeEncoder
 from pocketxl.export.targets import sized_target
-from pocketxl.export.targets.rtx.heads import CHUNKS, MORE_CHUNKS
 from pocketxl.export.targets.rtx.builder import Order, build_engine
+from pocketxl.export.targets.rtx.heads import CHUNKS, MORE_CHUNKS
 from pocketxl.export.targets.rtx.profiles import profiles
 from pocketxl.export.targets.rtx.target import ARCHITECTURES, COMPILED_FILE, TOGETHER
 
