@@ -16,6 +16,7 @@ from ..bands.program import LAST, SUM_MEAN, SUM_SQUARES, BandProgram, Segment
 from ..bands.sizes import band_shapes
 from ..bands.walk import Band, Sums
 from .openvino_session import SETTINGS, import_openvino, openvino_error
+from .processor import forbids_bfloat16
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """Of all segments but attention, which is several times as fast in what the processor likes best (bfloat16, with AMX).
@@ -31,7 +32,8 @@ class OpenVinoSegments:
     ) -> None:
         """`files`: of each segment, by its value, checked. `exact`: attention is in float32 too."""
         self.program = program
-        self._name, self._files, self._exact = name, files, exact
+        self._name, self._files = name, files
+        self._exact = exact or forbids_bfloat16()  # OpenVINO would choose it without asking oneDNN
         self._settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": lanes}
         self._core = import_openvino().Core()
 
