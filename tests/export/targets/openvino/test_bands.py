@@ -36,7 +36,7 @@ from ....fixtures.networks import VaePair, vae_pair
 from ....fixtures.onnx_run import StateDict
 from ....tolerances import OPENVINO_BANDS_RELATIVE, OPENVINO_BANDS_ROUNDED, OPENVINO_DECODER_RELATIVE
 
-pytest.importorskip("openvino")
+Core = pytest.importorskip("openvino").Core
 KEPT = "int8 with floats behind doublings"
 SMALL = 1 << 9
 """Numbers in a band: a row or two at a time, of 7 rows of latents, so that the last one is lower."""
@@ -170,6 +170,26 @@ def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
     assert (runner.lanes, other.lanes) == (1, 2)
     monkeypatch.setattr(openvino_bands, "STORE_BYTES", 0)
     assert np.array_equal(both, other({"latents": latents})["image"])
+
+
+@pytest.mark.parametrize(("limit", "hints"), [("", {None, "f32"}), ("AVX512_CORE_VNNI", {"f32"})])
+def test_attention_alone_may_be_in_bfloat16_and_not_where_onednn_is_told_to_leave_it(
+    limit: str, hints: set[str | None], pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runner = lowered(pair, quantize("int8"), tmp_path)
+    runner._entry = replace(runner._entry, formats={"w8a8_static_signed": ()})  # one of floats asks in any case
+    compile_model, asked = Core.compile_model, []
+
+    def noted(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        asked.append(settings.get("INFERENCE_PRECISION_HINT"))
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(Core, "compile_model", noted)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    runner({"latents": latents[:1]})
+    assert set(asked) == hints
+    assert asked.count(None) == (1 if None in hints else 0)
 
 
 def test_it_says_what_it_takes_without_loading_anything(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
