@@ -174,7 +174,7 @@ class ReferenceStore:
         """Remove parts, with `others` only those of other keys and damaged ones."""
         for path in self._folder.glob(pattern):
             if not (others and self._ours(path)):
-                path.unlink()
+                path.unlink(missing_ok=True)  # a build beside, which keeps the same run, may have
                 path.with_suffix(_ARRAYS).unlink(missing_ok=True)
 
     def _ours(self, path: Path) -> bool:

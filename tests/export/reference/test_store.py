@@ -77,6 +77,20 @@ def test_another_key_finds_nothing_and_clears_the_folder(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.safetensors"]
 
 
+def test_a_build_beside_may_have_removed_what_this_one_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that keep the same run in one folder finish a picture at once."""
+    store, beside = ReferenceStore(tmp_path, "key"), ReferenceStore(tmp_path, "key")
+    call = KeptCall(component="unet", outputs={"sample": np.ones(3, np.float32)}, calibration=seen(0))
+    for number in range(3):
+        store.write_call(0, number, call)
+    found = list(tmp_path.glob("0.*.json"))
+    beside.write(0, part(0))
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(found))  # listed before the other removed them
+    store.write(0, part(0))
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json", "0.safetensors"]
+
+
 def test_calls_are_kept_until_their_picture_is_done(tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path, "key")
     assert store.calls(0) == 0
