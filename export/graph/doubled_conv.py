@@ -1,8 +1,8 @@
 """A convolution of a doubled picture as four of the picture itself: 16 products in place of 36 for each pixel.
 
 Behind a nearest-neighbour doubling a 3 × 3 kernel sees but 2 × 2 different pixels, other taps of it for pixels of even
-and odd rows and columns; added up, they are four kernels, whose answers take turns. Half of a decoder's products are
-behind doublings. Exact but for the rounding of sums.
+and odd rows and columns; added up, they are four kernels, whose answers take turns. Of the products of SDXL's decoder
+29 % are behind doublings. Exact but for the rounding of sums.
 
 A pass writes such a layer as one node, `DoubledConv`; see `stand_ins`. The four are parts of the layer (`conv.0` to
 `conv.3`), which have its format and its input's scales if they get one later.
