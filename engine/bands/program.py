@@ -15,7 +15,8 @@ and 1 for a row inside the picture, 0 for one outside."""
 SUM_MEAN, SUM_SQUARES = "sum.mean", "sum.squares"
 """A segment's outputs beside its value: of each channel the mean over the band, and the mean square around it."""
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "uint8": 1}
+BFLOAT16 = "bfloat16"
+ITEM_BYTES = {"float32": 4, BFLOAT16: 2, "float16": 2, "uint8": 1}
 """Type of a value → bytes of one of its numbers."""
 
 SCORES = 1 << 22
@@ -36,7 +37,7 @@ class BandValue:
     """A tensor of the whole picture, `[1, channels, rows, columns]`, or `[1, rows · columns, channels]` as `tokens`."""
 
     dtype: str
-    """`float32`, `float16` or `uint8`."""
+    """`float32`, `bfloat16`, `float16` or `uint8`."""
     channels: int
     scale: int
     """Rows of it per row of latents; columns likewise."""
@@ -56,6 +57,11 @@ class BandValue:
     def item_bytes(self) -> int:
         """Bytes of one of its numbers."""
         return ITEM_BYTES[self.dtype]
+
+    @property
+    def stored(self) -> str:
+        """numpy's type for its numbers as they lie in memory: of `bfloat16`, which numpy lacks, the bits."""
+        return "uint16" if self.dtype == BFLOAT16 else self.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,8 @@ class Segment:
     reads: tuple[Read, ...]
     norm: str = ""
     """The value whose norm it applies; none if empty."""
+    floats: bool = field(default=False, metadata={"sparse": True})
+    """Whether it multiplies floats, and may do so in bfloat16 where a processor is faster in that."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ class _Rehearsal:
                 part = min(first + rows, (index + 1) * kept.height, value.scale * self._rows) - low
                 own = min(kept.height, value.scale * self._rows - index * kept.height)
                 together = part == own or is_edge(own, low - index * kept.height, part)
-                self._room((value.dtype, 0), part * kept.row_bytes // (1 if together else value.channels))
+                self._room((value.stored, 0), part * kept.row_bytes // (1 if together else value.channels))
 
     def _room(self, key: tuple[str, int], size: int) -> None:
         if self._scratch.get(key, 0) < size:

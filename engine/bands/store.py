@@ -65,7 +65,7 @@ class BandStore:
         """A value of so many rows, which come in order from the top."""
         self._values[name] = (value, [])
         if value.tokens:  # attention wants them in one piece
-            self._whole[name] = self._pages.take((1, rows * value.scale * self._columns, value.channels), value.dtype)
+            self._whole[name] = self._pages.take((1, rows * value.scale * self._columns, value.channels), value.stored)
             self.held += self._whole[name].nbytes
 
     def room(self, name: str, first: int, rows: int) -> np.ndarray:
@@ -74,7 +74,7 @@ class BandStore:
         columns = value.scale * self._columns
         if value.tokens:
             return self._whole[name][:, first * columns : (first + rows) * columns]
-        return self._view(self._pages.take((rows * columns * value.channels,), value.dtype), value.channels, rows)
+        return self._view(self._pages.take((rows * columns * value.channels,), value.stored), value.channels, rows)
 
     def put(self, name: str, first: int, array: np.ndarray) -> None:
         """Keep the rows from `first`, the next ones; the array is the store's from now on."""
@@ -106,7 +106,7 @@ class BandStore:
             if (band.first, band.rows) == (first, rows) and band.array is not None:
                 return band.array
         count = value.channels * rows * value.scale * self._columns
-        found = self._view(self._scratch_for((name, turn), count, value.dtype), value.channels, rows)
+        found = self._view(self._scratch_for((name, turn), count, value.stored), value.channels, rows)
         filled = np.zeros(rows, bool)
         for band in bands:
             low, high = max(first, band.first), min(first + rows, band.first + band.rows)

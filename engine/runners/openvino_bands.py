@@ -1,8 +1,9 @@
 """A wide VAE's decoder on OpenVINO: the whole picture at once, or a band of rows at a time, one model a segment.
 
-At once it is about twice as fast. Over bands it takes the memory that ONNX Runtime's takes (`ort_bands`), so that is
-how large pictures are made, and others where a budget has no place for the whole. What lies between segments is the
-walk's (`engine.bands`), channels last, as the models' convolutions want them.
+At once a small picture takes half the time, since segments are compiled anew for every picture, and one of 1024 x 1024
+hardly less. Over bands it takes the memory that ONNX Runtime's takes (`ort_bands`), so that is how large pictures are
+made, and others where a budget has no place for the whole. What lies between segments is the walk's (`engine.bands`),
+channels last, as the models' convolutions want them, and in bfloat16 where products are of 8 bits.
 """
 
 from collections.abc import Collection
@@ -34,7 +35,8 @@ __all__ = ["OpenVinoBandsRunner", "OpenVinoDevice"]
 MOST_LANES = 2
 """Bands side by side: each has its inputs and its working memory."""
 MOST_WHOLE = 3 << 19
-"""Pixels of the largest picture that is made at once: 1.5 million, for which SDXL's decoder takes 2 GB in bfloat16."""
+"""Pixels of the largest picture that is made at once: 1.5 million in bfloat16, for which SDXL's decoder takes 2 GB. In
+float32, of which it takes twice as much, half of that; at 1024 x 1024 bands are as fast."""
 # What a call takes of what is alive at once in float32: OpenVINO joins what is done to single numbers. Measured on
 # SDXL's decoder, at 512 x 512 and 1024 x 1024: 0.40 and 0.41, 0.82 and 0.82.
 IN_BFLOAT16, IN_FLOAT32 = 0.43, 0.86
@@ -63,7 +65,7 @@ class OpenVinoBandsRunner(OpenVinoRunner):
 
     def footprint(self, sizes: Sizes) -> Footprint:
         """See `Runner`."""
-        if sizes.pixels > MOST_WHOLE:
+        if sizes.pixels > self._most_whole:
             return self._banded(sizes)
         alive = self._entry.activation.bytes_at(sizes.pixels, batch=sizes.rows, tokens=sizes.tokens, steps=sizes.steps)
         weights = weights_in_memory(self._bytes_of({DATA_FILE}))
@@ -72,7 +74,7 @@ class OpenVinoBandsRunner(OpenVinoRunner):
 
     def streamed(self, sizes: Sizes) -> Footprint | None:
         """See `Streams`: over bands."""
-        return None if sizes.pixels > MOST_WHOLE else self._banded(sizes)
+        return None if sizes.pixels > self._most_whole else self._banded(sizes)
 
     def load_streamed(self) -> None:
         """See `Streams`; raises as `load` does."""
@@ -93,8 +95,12 @@ class OpenVinoBandsRunner(OpenVinoRunner):
     def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Value]:
         """Row after row where it runs over bands."""
         given = feeds[self.spec.inputs[0].name]
-        over_bands = self._over_bands or self._pixels(given) > MOST_WHOLE
+        over_bands = self._over_bands or self._pixels(given) > self._most_whole
         return self._walked(given) if over_bands else super()._run(feeds)
+
+    @property
+    def _most_whole(self) -> int:
+        return MOST_WHOLE if self._in_bfloat16 else MOST_WHOLE // 2
 
     def _pixels(self, given: np.ndarray) -> int:
         """Of the picture that comes of it."""

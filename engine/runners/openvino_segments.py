@@ -19,9 +19,8 @@ from .openvino_session import SETTINGS, import_openvino, openvino_error
 from .processor import forbids_bfloat16
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Of all segments but attention, which is several times as fast in what the processor likes best (bfloat16, with AMX).
-What is done to single numbers around products of 8 bits takes no longer in float32, in which norms' sums and the
-picture keep their digits."""
+"""Of all segments but those that multiply floats, which are several times as fast in what the processor likes best
+(bfloat16, with AMX). What is done to single numbers around products of 8 bits takes no longer in float32."""
 
 
 class OpenVinoSegments:
@@ -30,7 +29,7 @@ class OpenVinoSegments:
     def __init__(
         self, name: str, program: BandProgram, files: Mapping[str, Path], *, threads: int, lanes: int, exact: bool
     ) -> None:
-        """`files`: of each segment, by its value, checked. `exact`: attention is in float32 too."""
+        """`files`: of each segment, by its value, checked. `exact`: all is in float32."""
         self.program = program
         self._name, self._files = name, files
         self._exact = exact or forbids_bfloat16()  # OpenVINO would choose it without asking oneDNN
@@ -40,8 +39,7 @@ class OpenVinoSegments:
     def compiled(self, segment: Segment, rows: int, columns: int) -> "SegmentModel":
         """A segment for so many latents. Raises as `OpenVinoSession` does."""
         file = self._files[segment.value]
-        attends = any(self.program.values[read.value].tokens for read in segment.reads)
-        settings = self._settings if attends and not self._exact else {**self._settings, **EXACT}
+        settings = self._settings if segment.floats and not self._exact else {**self._settings, **EXACT}
         shapes = {
             name: tuple(shape[axis] for axis in LAST) if len(shape) == 4 else shape
             for name, shape in band_shapes(self.program, segment, rows, columns).items()
@@ -92,7 +90,6 @@ class SegmentModel:
 
     def __init__(self, name: str, file: Path, compiled: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._name, self._file, self._compiled, self._shapes = name, file, compiled, shapes
-        self._tensor = import_openvino().Tensor
         given = {name for output in compiled.outputs for name in output.get_names()}
         self._sums = [name for name in (SUM_MEAN, SUM_SQUARES) if name in given]
         self._own = local()
@@ -115,8 +112,10 @@ class SegmentModel:
         if lower:
             given = {name: _extended(array, self._shapes[name]) for name, array in given.items()}
         room = np.empty(self._compiled.output(value).shape, output.dtype) if lower else output
-        request.set_tensor(value, self._tensor(room, shared_memory=True))
-        request.infer(given, share_inputs=True)
+        request.set_tensor(value, _tensor(room))
+        for name, array in given.items():
+            request.set_tensor(name, _tensor(array))
+        request.infer()
         sums = tuple(np.array(request.get_tensor(name).data) for name in self._sums)
         if lower:
             output[:] = room[:, : output.shape[1]]
@@ -127,6 +126,14 @@ class SegmentModel:
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         return self._own.request
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """The same memory; 16 bits are bfloat16."""
+    openvino = import_openvino()
+    if array.dtype == np.uint16:
+        return openvino.Tensor(array, openvino.Shape(array.shape), openvino.Type.bf16)
+    return openvino.Tensor(array, shared_memory=True)
 
 
 def _laid(array: np.ndarray) -> np.ndarray:
@@ -145,5 +152,7 @@ def _extended(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _sums(array: np.ndarray) -> Sums:
     """What a graph's own sums are, of a band `[1, rows, columns, channels]`."""
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
     mean = array.mean((0, 1, 2), dtype=np.float64)
     return mean.astype(np.float32), np.square(array - mean).mean((0, 1, 2)).astype(np.float32)

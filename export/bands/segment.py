@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ...engine.bands.program import DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
+from ...engine.bands.program import BFLOAT16, DEVIATION, MEAN, ROWS, SUM_MEAN, SUM_SQUARES, BandValue, Read, Segment
 from ..graph.layers import MICROSOFT, MICROSOFT_VERSION
 from ..graph.stand_ins import expand, is_stand_in
 from .cut import ALONE, AROUND, ATTENTIONS, BELOW, Cuts, is_conv, reach, stored
@@ -23,7 +23,12 @@ Halo = tuple[int, int]
 """Rows of its neighbours that a value comes with, above and below."""
 _IR_VERSION = 11
 _OPSET = {"": 23, MICROSOFT: MICROSOFT_VERSION}
-_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "uint8": ir.DataType.UINT8}
+_TYPES = {
+    "float32": ir.DataType.FLOAT,
+    BFLOAT16: ir.DataType.BFLOAT16,
+    "float16": ir.DataType.FLOAT16,
+    "uint8": ir.DataType.UINT8,
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,8 +59,9 @@ class _Builder:
     def build(self, value: ir.Value, file: str) -> Cut:
         name = str(value.name)
         out = self._node(value, ALONE)
-        out.name = name
-        outputs = [_typed(out, self.values[name])]
+        given = self._cast(out, BFLOAT16) if self.values[name].dtype == BFLOAT16 else out
+        given.name = name
+        outputs = [_typed(given, self.values[name])]
         outputs += self._sums(value, out) if self.values[name].norm else []
         segment = Segment(
             file=file,
@@ -76,7 +82,7 @@ class _Builder:
     def _value(self, value: ir.Value, halo: Halo) -> ir.Value:
         """The value here, with so many neighbouring rows."""
         if value in self.cuts.kept or value.is_graph_input():
-            return self._read(value, halo)
+            return self._made_of(value, halo)
         if value.is_initializer():
             return self._constant(value)
         return self._node(value, halo)
@@ -190,13 +196,25 @@ class _Builder:
         constant = self._constant(value)
         if value.dtype != ir.DataType.FLOAT16:
             return constant
-        return self.emit("Cast", [constant], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+        return self._cast(constant, "float32")
 
     def _floats(self, here: ir.Value, value: ir.Value) -> ir.Value:
         """A kept value in float32, in which norms are computed."""
         if self.values[str(value.name)].dtype != "float16":
             return here
-        return self.emit("Cast", [here], to=ir.AttrInt64("to", ir.DataType.FLOAT))
+        return self._cast(here, "float32")
+
+    def _cast(self, here: ir.Value, dtype: str) -> ir.Value:
+        return self.emit("Cast", [here], to=ir.AttrInt64("to", _TYPES[dtype]))
+
+    def _made_of(self, value: ir.Value, halo: Halo) -> ir.Value:
+        """A kept value as the graph computes with it."""
+        read = self._read(value, halo)
+        if self.values[str(value.name)].dtype != BFLOAT16:
+            return read
+        if (value, halo) not in self.made:
+            self.made[value, halo] = self._cast(read, "float32")
+        return self.made[value, halo]
 
     def _read(self, value: ir.Value, halo: Halo) -> ir.Value:
         name = str(value.name)

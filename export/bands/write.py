@@ -1,6 +1,7 @@
 """A component's folder of segments: `bands.json`, a graph for each segment, and all their weights once in one file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,15 +41,25 @@ def write_bands(path: Path) -> BandProgram:
 
 
 def cut_graph(
-    graph: ir.Graph, name: str = "segment_{:02}.onnx", *, band_numbers: int = BAND_NUMBERS, scores: int = SCORES
+    graph: ir.Graph,
+    name: str = "segment_{:02}.onnx",
+    *,
+    band_numbers: int = BAND_NUMBERS,
+    scores: int = SCORES,
+    floats: str = "float32",
 ) -> tuple[BandProgram, list[Cut]]:
     """The segments of a graph, in files of these names, and what they consist of; `ValueError` if it cannot be cut.
 
-    The graph is not to be used afterwards.
+    `floats`: how numbers in float32 are kept between segments. The graph is not to be used afterwards.
     """
     pads_into_convolutions(graph)
     cuts = find_cuts(graph)
     values = describe(graph, cuts)
+    ends = {str(graph.inputs[0].name), str(cuts.end.name)}
+    values = {
+        key: replace(value, dtype=floats) if value.dtype == "float32" and key not in ends else value
+        for key, value in values.items()
+    }
     made = [cut_segment(value, cuts, values, name.format(i)) for i, value in enumerate(cuts.kept)]
     program = BandProgram(
         input=str(graph.inputs[0].name),

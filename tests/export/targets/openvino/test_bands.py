@@ -38,8 +38,8 @@ from ....tolerances import OPENVINO_BANDS_RELATIVE, OPENVINO_BANDS_ROUNDED, OPEN
 
 Core = pytest.importorskip("openvino").Core
 KEPT = "int8 with floats behind doublings"
-SMALL = 1 << 9
-"""Numbers in a band: a row or two at a time, of 7 rows of latents, so that the last one is lower."""
+SMALL = 1 << 11
+"""Bytes of a band: a row or two at a time, of 7 rows of latents, so that the last one is lower."""
 SIZES = Sizes(rows=1, tokens=77, steps=1, pixels=2048**2)
 Quantize = Callable[[str], Quantization]
 
@@ -104,12 +104,12 @@ def apart(actual: Any, expected: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("numbers", [bands.BAND_NUMBERS, SMALL])
+@pytest.mark.parametrize("numbers", [bands.BAND_BYTES, SMALL])
 def test_floats_are_diffusers_own_picture(
     numbers: int, pair: VaePair, latents: np.ndarray, expected: np.ndarray, quantize: Quantize, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(bands, "BAND_NUMBERS", numbers)
+    monkeypatch.setattr(bands, "BAND_BYTES", numbers)
     monkeypatch.setattr(openvino_bands, "STORE_BYTES", 5000)  # most of it goes through the file
     runner = lowered(pair, quantize("fp32"), tmp_path)
     assert apart(runner({"latents": latents})["image"], expected) < OPENVINO_BANDS_RELATIVE
@@ -131,11 +131,12 @@ def test_a_large_picture_is_made_over_bands_and_others_where_memory_is_short(
     pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = lowered(pair, quantize("fp32"), tmp_path, over_bands=False)
+    monkeypatch.setattr(openvino_bands, "MOST_WHOLE", 1 << 21)
     usual = replace(SIZES, pixels=1024**2)
     at_once, over_bands = runner.footprint(usual), runner.streamed(usual)
     assert over_bands is not None
     assert over_bands.working < at_once.working
-    monkeypatch.setattr(openvino_bands, "MOST_WHOLE", 7 * 6 * 64 - 1)
+    monkeypatch.setattr(openvino_bands, "MOST_WHOLE", 2 * 7 * 6 * 64 - 1)  # floats are in float32
     assert runner.streamed(usual) is None
     assert runner.footprint(usual) == over_bands
     runner({"latents": latents})
@@ -148,8 +149,8 @@ def test_eight_bits_stay_near_and_do_not_depend_on_the_bands_height(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     found = []
-    for index, numbers in enumerate((bands.BAND_NUMBERS, SMALL)):
-        monkeypatch.setattr(bands, "BAND_NUMBERS", numbers)
+    for index, numbers in enumerate((bands.BAND_BYTES, SMALL)):
+        monkeypatch.setattr(bands, "BAND_BYTES", numbers)
         folder = tmp_path / str(index)
         folder.mkdir()
         found.append(np.asarray(lowered(pair, quantize(recipe), folder)({"latents": latents})["image"]))
@@ -161,7 +162,7 @@ def test_eight_bits_stay_near_and_do_not_depend_on_the_bands_height(
 def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
     pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bands, "BAND_NUMBERS", SMALL)
+    monkeypatch.setattr(bands, "BAND_BYTES", SMALL)
     runner = lowered(pair, quantize("int8"), tmp_path)
     both = np.asarray(runner({"latents": latents})["image"])
     assert np.array_equal(both[1:], runner({"latents": latents[1:]})["image"])
@@ -173,12 +174,16 @@ def test_pictures_do_not_depend_on_threads_neighbours_or_memory(
 
 
 @pytest.mark.parametrize(("limit", "hints"), [("", {None, "f32"}), ("AVX512_CORE_VNNI", {"f32"})])
-def test_attention_alone_may_be_in_bfloat16_and_not_where_onednn_is_told_to_leave_it(
+def test_what_multiplies_floats_may_do_so_in_bfloat16_and_not_where_onednn_is_told_to_leave_it(
     limit: str, hints: set[str | None], pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    runner = lowered(pair, quantize("int8"), tmp_path)
+    runner = lowered(pair, quantize(KEPT), tmp_path)
     runner._entry = replace(runner._entry, formats={"w8a8_static_signed": ()})  # one of floats asks in any case
+    floats = [segment.value for segment in runner.program.segments if segment.floats]
+    assert sum("upsamplers" in value for value in floats) == 3
+    assert sum("attentions.0/Add" in value for value in floats) == 1
+    assert not any("conv1" in value or value == runner.program.output for value in floats)
     compile_model, asked = Core.compile_model, []
 
     def noted(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
@@ -189,7 +194,22 @@ def test_attention_alone_may_be_in_bfloat16_and_not_where_onednn_is_told_to_leav
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     runner({"latents": latents[:1]})
     assert set(asked) == hints
-    assert asked.count(None) == (1 if None in hints else 0)
+    assert asked.count(None) == (len(floats) if None in hints else 0)
+
+
+def test_between_eight_bits_floats_are_kept_in_bfloat16_but_for_what_comes_in_and_goes_out(
+    pair: VaePair, latents: np.ndarray, quantize: Quantize, tmp_path: Path
+) -> None:
+    kept = {}
+    for recipe in ("int8", "fp32"):
+        folder = tmp_path / recipe
+        folder.mkdir()
+        program = lowered(pair, quantize(recipe), folder).program
+        types = {name: value.dtype for name, value in program.values.items()}
+        assert {types.pop(program.input), types.pop(program.output)} == {"float32"}
+        kept[recipe] = set(types.values())
+        assert program.band_numbers * (2 if recipe == "int8" else 4) == bands.BAND_BYTES
+    assert kept == {"int8": {"bfloat16"}, "fp32": {"float32"}}
 
 
 def test_it_says_what_it_takes_without_loading_anything(pair: VaePair, quantize: Quantize, tmp_path: Path) -> None:
