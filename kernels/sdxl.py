@@ -42,6 +42,7 @@ OPS: Final[Mapping[str, str]] = {
     "attention_int8": "attention",
     "attention_wide": "attention_wide",
     "linear_w4": "weight_only",
+    "linear_w4a8": "four_bits",
     "linear_w8": "weight_only",
     "conv_w4": "weight_only",
     "conv_w8": "weight_only",
@@ -141,7 +142,7 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
 
     An addition inside the norm instead of behind the linear before it; GEGLU behind its linear instead of inside;
     attention that sums in float16, which GeForce cards take twice as fast; self-attention in float16 altogether; every
-    weight-only layer in 8 bits instead of 4.
+    weight-only layer in 8 bits instead of 4, or a linear one's 4 bits by 8 of its input.
     """
     for call in found:
         shape = dict(call.shape)
@@ -160,6 +161,8 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
                 yield Call(op="attention", shape=shape, count=call.count)
             case "linear_w4" | "conv_w4":
                 yield Call(op=call.op.replace("w4", "w8"), shape=shape, count=call.count)
+                if call.op == "linear_w4":
+                    yield Call(op="linear_w4a8", shape=shape, count=call.count)
 
 
 def w8a8(layer: Layer, dtype: str = "int8") -> Iterator[Ask]:

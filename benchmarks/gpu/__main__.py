@@ -18,7 +18,7 @@ from ..journal import Journal
 from ..report import finish
 from .cases import CASES, cases
 
-SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4-weight")
+SLOW = ("torch-compile-fp16-fused", "torch-compile-max-fp16-short-sums", "pocketxl-int4", "pocketxl-int4-weight")
 COMPILED_APART = ("pocketxl-rtx", "tensorrt")
 """Systems that are not measured unless they are named, these by how their names begin: minutes go by before their first
 call."""

@@ -27,7 +27,7 @@ from .inputs import Inputs
 from .networks import Network
 from .systems import EVERY, Opened, Ready, System
 
-RECIPES: Final = ("int8", "fp16", "int8-weight", "int4-weight")
+RECIPES: Final = ("int8", "fp16", "int4", "int8-weight", "int4-weight")
 MakeRunner = Callable[[Network, Path], Runner]
 FindTarget = Callable[[], Target]
 """Finds the one for the GPU at hand; raises `IncompatibleError` where there is none."""

@@ -160,6 +160,8 @@ W4A8 = Format(
     activation=Activation(bits=8, range="dynamic", granularity="group"),
 )
 """The same weight, multiplied with inputs that have a range for the same 64 of every token."""
+W4A8_TOKEN = Format(weight=W4_HALVES.weight, activation=Activation(bits=8, range="dynamic", granularity="token"))
+"""The weight of `W4_HALVES`, and a range for every token."""
 W8A8_TOKEN = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="token"))
 """int8 weight per output channel, and a range for every token."""
 W8A8_PICTURE = Format(weight=Weight(bits=8), activation=Activation(bits=8, range="dynamic", granularity="picture"))

@@ -18,6 +18,7 @@ from .formats import (
     FP8_TENSOR,
     KEEP,
     W4,
+    W4A8_TOKEN,
     W8,
     W8A8_DYNAMIC,
     W8A8_GROUP,
@@ -161,6 +162,10 @@ _LADDER_OF_FLOATS = {
     Kind.CONV: (FP8_TENSOR, W8, FLOAT32),
     Kind.ATTENTION: (FP8_TENSOR, FLOAT32),
 }
+_LADDER_OF_FOUR_BITS = {
+    Kind.LINEAR: (W4A8_TOKEN, W8A8_TOKEN, W8, FLOAT32),
+    Kind.CONV: (W8A8_STATIC, W8, FLOAT32),
+}
 _LADDER_OF_WEIGHTS = {Kind.LINEAR: (W4, W8, FLOAT32), Kind.CONV: (W4, W8, FLOAT32)}
 
 RECIPES: dict[str, Recipe] = {
@@ -259,6 +264,34 @@ RECIPES: dict[str, Recipe] = {
                 **_BESIDE,
             },
             min_psnr_db=35.0,
+        ),
+        Recipe(
+            name="int4",
+            kept=FLOAT32,
+            rules={
+                Role.UNET: (
+                    _KEEP_FROM_STATIC,
+                    _rule(Kind.CONV, r".*", W8A8_STATIC),
+                    _rule(Kind.LINEAR, r".*", W4A8_TOKEN),
+                ),
+                Role.CONDITIONER: _CONDITIONER,
+                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
+                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
+                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
+                Role.VAE_DECODER: _VAE_INNER,
+                Role.VAE_ENCODER: _VAE_WEIGHTS,
+            },
+            ladder=_LADDER_OF_FOUR_BITS,
+            bits={Role.UNET: 5.0},
+            max_relative_error={
+                Role.UNET: 0.2,
+                Role.CONDITIONER: 0.02,
+                Role.TEXT_ENCODER: 0.03,
+                Role.VAE_DECODER: 0.02,
+                Role.TINY_DECODER: 0.02,
+                **_BESIDE,
+            },
+            min_psnr_db=24.0,
         ),
         Recipe(
             name="int4-weight",

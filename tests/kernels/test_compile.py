@@ -48,6 +48,7 @@ def test_every_shipped_kernel_fits_its_architecture(sm: int) -> None:
     assert {kernel["kernel"] for kernel in kernels} >= {
         "linear.linear_w8a8_kernel", "linear.geglu_linear_w8a8_kernel", "conv.conv_w8a8_kernel",
         "attention.attention_kernel", "attention.attention_int8_kernel", "weight_only.linear_w4_kernel",
+        "four_bits.linear_w4a8_kernel",
     }  # fmt: skip
     for kernel in kernels:
         assert not kernel["faults"]

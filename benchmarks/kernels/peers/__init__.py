@@ -18,7 +18,7 @@ def peers(call: Call, arch: Architecture) -> dict[str, System]:
     """Every system that is timed beside ours on a call, by name."""
     shape: Any = dict(call.shape)
     match call.op:
-        case "linear_w8a8" | "linear_w4" | "linear_w8":
+        case "linear_w8a8" | "linear_w4a8" | "linear_w4" | "linear_w8":
             return linears(shape, arch, narrow=call.op == "linear_w8a8")
         case "geglu_linear_w8a8":
             return geglus(shape)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from ....engine.errors import IncompatibleError
 from ....kernels.weight_only.plan import RUN
-from ...quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from .steps import Conv, GroupNorm, LayerNorm, Linear, Step
 
 
@@ -25,7 +25,9 @@ class Form(StrEnum):
 FormatOf = Callable[[Kind, str], Format]
 
 # From the least precise on: layers that are multiplied at once have the most precise of their formats.
-LINEAR: tuple[Format, ...] = (W4_HALVES, W8A8_TOKEN, W8, FLOAT16)
+LINEAR: tuple[Format, ...] = (W4A8_TOKEN, W4_HALVES, W8A8_TOKEN, W8, FLOAT16)
+BY_TOKEN = frozenset({W4A8_TOKEN, W8A8_TOKEN})
+"""Formats whose input is 8 bits, with a scale for each token."""
 CONV: tuple[Format, ...] = (W4_HALVES, W8A8_PICTURE, W8, FLOAT16)
 
 
@@ -35,7 +37,7 @@ def linear_format(step: Linear, format_of: FormatOf) -> Format:
     if step.activation not in (None, "geglu"):  # text encoders: their ops with an activation are in halves
         return FLOAT16
     format = max(found, key=lambda format: _rank(format, LINEAR, step.layers[0]))
-    return FLOAT16 if format in (W4_HALVES, W8) and step.k % RUN else format
+    return FLOAT16 if format in (W4A8_TOKEN, W4_HALVES, W8) and step.k % RUN else format
 
 
 def conv_format(step: Conv, format_of: FormatOf) -> Format:
@@ -61,7 +63,7 @@ def needed(steps: tuple[Step, ...], format_of: FormatOf) -> dict[str, set[Form]]
 def _reads(steps: tuple[Step, ...], format_of: FormatOf) -> Iterator[tuple[str, Form]]:
     for step in steps:
         if isinstance(step, Linear):
-            yield step.x, Form.ROW if linear_format(step, format_of) == W8A8_TOKEN else Form.HALF
+            yield step.x, Form.ROW if linear_format(step, format_of) in BY_TOKEN else Form.HALF
         elif isinstance(step, Conv):
             form = Form.PICTURE if conv_format(step, format_of) == W8A8_PICTURE else Form.HALF
             yield from ((value, form) for value in (step.x, step.x2) if value is not None)

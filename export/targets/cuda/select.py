@@ -9,14 +9,22 @@ from typing import Any
 
 from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Operand, Option
-from ...quantize.formats import FLOAT16, W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN
-from .forms import Form, FormatOf, conv_format, linear_format, needed
+from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN
+from .forms import BY_TOKEN, Form, FormatOf, conv_format, linear_format, needed
 from .steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
 from .stored import Parameter, Part, Stored, Weight
 
 ALIGNED = 16
 """Channels come in multiples of so many, so that pixels begin at 16 bytes."""
 _HEAD = 64
+_LINEAR = {
+    W4A8_TOKEN: "linear_w4a8",
+    W4_HALVES: "linear_w4",
+    W8A8_TOKEN: "linear_w8a8",
+    W8: "linear_w8",
+    FLOAT16: "linear_f16",
+}
+"""Format → the op that multiplies a linear layer in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +94,20 @@ class _Selection:
         weights = self._weight(name, Weight(layers=step.layers, format=format), bias=step.bias)
         shape: dict[str, Option] = {"m": m, "n": step.n, "k": step.k, "bias": step.bias}
         more = {} if step.residual is None else {"residual": step.residual}
-        if format == W8A8_TOKEN:
+        x = {"x": step.x}
+        if format in BY_TOKEN:
             made = self._token(step.x, step.place, step.k)
-            inputs = {"x": made.numbers, "x_scale": made.scale, **weights, **more}
-            if gated:
-                self._call("geglu_linear_w8a8", name, {**shape, "n": step.n // 2}, inputs, {"out": step.out})
-                return
-            self._call("linear_w8a8", name, {**shape, "residual": bool(more)}, inputs, {"out": step.out})
+            x = {"x": made.numbers, "x_scale": made.scale}
+        inputs = {**x, **weights, **more}
+        if format == W8A8_TOKEN and gated:
+            self._call("geglu_linear_w8a8", name, {**shape, "n": step.n // 2}, inputs, {"out": step.out})
             return
-        op = {W4_HALVES: "linear_w4", W8: "linear_w8", FLOAT16: "linear_f16"}[format]
+        op = _LINEAR[format]
         shape |= {"residual": bool(more)}
         if op == "linear_f16" and not gated:
             shape |= {"activation": step.activation}
         out = f"{step.out}.wide" if gated else step.out
-        self._call(op, name, shape, {"x": step.x, **weights, **more}, {"out": out})
+        self._call(op, name, shape, inputs, {"out": out})
         if gated:
             self._call("geglu", name, {"m": m, "n": step.n // 2}, {"x": out}, {"out": step.out})
 

@@ -12,7 +12,12 @@ from ....engine.program.program import Call, Operand, Option, ValueSpec
 from ....engine.program.slots import Slot
 from .stored import Part, Stored, Weight
 
-_EIGHT_BITS: Final = {"linear_w8a8": "linear_w8a8", "geglu_linear_w8a8": "linear_w8a8", "conv_w8a8": "conv_w8a8"}
+_EIGHT_BITS: Final = {
+    "linear_w8a8": "linear_w8a8",
+    "geglu_linear_w8a8": "linear_w8a8",
+    "linear_w4a8": "linear_w8a8",
+    "conv_w8a8": "conv_w8a8",
+}
 _HALVES: Final = {
     "linear_w4": "linear_f16",
     "linear_w8": "linear_f16",

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
 from ...graph.stored_weight import StoredWeight
-from ...quantize.formats import W4_HALVES, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from ...quantize.formats import W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from ...quantize.quantization import Quantization
 from ...quantize.rounded import MIDDLE
 
@@ -20,24 +20,28 @@ STEPS = 127
 LEAST = 1e-30
 """What a row of zeros is scaled by, as in the kernels; 0 would divide to NaN."""
 
-_AXES: Mapping[Format, tuple[int, ...]] = {W8A8_TOKEN: (-1,), W8A8_PICTURE: (1, 2, 3)}
+_AXES: Mapping[Format, tuple[int, ...]] = {W8A8_TOKEN: (-1,), W4A8_TOKEN: (-1,), W8A8_PICTURE: (1, 2, 3)}
 """Of an input, those that share a scale."""
 
 
 def stand_in(graph: ir.Graph, quantization: Quantization) -> None:
-    """Rewrite every layer with 8-bit weights; readers of one input share its numbers."""
-    rounded: dict[tuple[ir.Value, Format], ir.Value] = {}
+    """Rewrite every layer with weights of 4 or 8 bits; readers of one input share its numbers."""
+    rounded: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
+
+    def taken(layer: Layer, format: Format) -> ir.Value:
+        key = layer.input, _AXES.get(format, ())
+        if key not in rounded:
+            rounded[key] = _rounded(graph, layer, key[1]) if key[1] else layer.input
+        return rounded[key]
+
     for kind in (Kind.LINEAR, Kind.CONV):
         for format in (W8A8_TOKEN, W8A8_PICTURE, W8):
             for layer in layers_in(graph, kind, format, quantization):
-                x = layer.input
-                if format in _AXES:
-                    if (x, format) not in rounded:
-                        rounded[x, format] = _rounded(graph, layer, _AXES[format])
-                    x = rounded[x, format]
-                replace_layer(graph, layer, _product(graph, layer, x, quantization))
-        for layer in layers_in(graph, kind, W4_HALVES, quantization):
-            _four_bits(layer, quantization)
+                replace_layer(graph, layer, _product(graph, layer, taken(layer, format), quantization))
+        for format in (W4_HALVES, W4A8_TOKEN):
+            for layer in layers_in(graph, kind, format, quantization):
+                layer.main.replace_input_with(0, taken(layer, format))
+                _four_bits(layer, quantization)
 
 
 def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:

@@ -91,7 +91,7 @@ class Packer:
         from ...quantize.rounding import round_weight
 
         values = self._read(f"{layer}.weight")
-        if weight.format == W4_HALVES:
+        if weight.format.weight == W4_HALVES.weight:
             numbers, scale = four_bits(values, self._quantization.sampled(layer))
             return {"numbers": pack_nibbles(numbers).numpy(), "scale": scale.half().numpy()}
         if not weight.format.quantized:

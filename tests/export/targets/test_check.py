@@ -32,6 +32,7 @@ from pocketxl.export.targets.cpu.target import CpuTarget
         ("cpu", ("fp32", "int8", "int8-weight", "int4-weight")),
         ("onnx-fp16", ("fp16", "int8-weight", "int4-weight")),
         ("openvino", ("fp32", "int8")),
+        ("cuda", ("fp16", "int8", "int8-weight", "int4", "int4-weight")),
         ("rtx", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),
         ("rtx-sm86", ("fp16", "int8", "int8-weight", "int4-weight")),
         ("rtx-sm121", ("fp16", "int8", "fp8", "int8-weight", "int4-weight")),

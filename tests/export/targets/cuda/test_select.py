@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError
-from pocketxl.export.quantize.formats import FLOAT16, FP8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from pocketxl.export.quantize.formats import (
+    FLOAT16,
+    FP8_TOKEN,
+    W4A8_TOKEN,
+    W8,
+    W8A8_PICTURE,
+    W8A8_TOKEN,
+    Format,
+    Kind,
+)
 from pocketxl.export.targets.cuda.select import Selected, select
 from pocketxl.export.targets.cuda.steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Step, Steps
 
@@ -66,6 +75,18 @@ def test_gates_are_in_the_product_or_behind_it() -> None:
     assert ops(behind) == ["linear_f16", "geglu"]
     assert behind.calls[0].shape["n"] == 128
     assert behind.calls[1].inputs["x"].name == behind.calls[0].outputs["out"]
+
+
+def test_four_bits_by_eight_read_what_eight_bits_read() -> None:
+    steps: list[Step] = [norm("x", "y"), linear("a", "y", "b"), linear("c", "y", "d", n=128, activation="geglu")]
+    found = selected(steps, lambda kind, layer: W4A8_TOKEN if layer == "c" else W8A8_TOKEN)
+    assert ops(found) == ["layer_norm_quantize", "linear_w8a8", "linear_w4a8", "geglu"]
+    assert found.calls[2].inputs["x"] == found.calls[1].inputs["x"]
+    assert {name: value.name for name, value in found.calls[2].inputs.items() if "weight" in name} == {
+        "weight": "c.weight", "weight_scale": "c.scale"
+    }  # fmt: skip
+    short = Linear(layers=("e",), place=PLACE, x="x", out="y", k=48, n=64, bias=True)
+    assert ops(selected([short], lambda kind, layer: W4A8_TOKEN)) == ["linear_f16"], "no whole run of 64"
 
 
 def test_layers_that_are_multiplied_at_once_have_the_most_precise_of_their_formats() -> None:

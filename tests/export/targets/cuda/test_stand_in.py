@@ -1,0 +1,53 @@
+"""What holds a `cuda` engine to its reference without a GPU computes what the ops of its calls compute."""
+
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pocketxl.engine.runners.ort_session import session_options
+from pocketxl.export.graph.master import attach, export_master
+from pocketxl.export.quantize.formats import W4_HALVES, W4A8_TOKEN, W8A8_TOKEN, Format, Kind
+from pocketxl.export.targets.cuda.stand_in import stand_in
+from pocketxl.export.targets.cuda.stored import Packer, Part, Weight
+from pocketxl.kernels.ops import linear_w4, linear_w4a8, linear_w8a8, quantize_per_token
+
+from ....fixtures.onnx_run import StateDict
+from ....tolerances import HALF_RELATIVE
+from ..cpu.lowering import all_as, token_spec
+from ..rtx.test_weight_only import Cast
+
+WIDTH, OUT = 128, 48
+
+
+def by_the_ops(format: Format, x: Tensor, numbers: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    if format == W4_HALVES:
+        made: Tensor = linear_w4(x, numbers, scale, bias)
+    else:
+        q, x_scale = quantize_per_token(x)
+        op = linear_w4a8 if format == W4A8_TOKEN else linear_w8a8
+        made = op(q, x_scale, numbers, scale, bias)
+    return made
+
+
+@pytest.mark.parametrize("format", [W4A8_TOKEN, W4_HALVES, W8A8_TOKEN], ids=str)
+def test_a_linear_layer_is_what_its_op_gives(format: Format) -> None:
+    torch.manual_seed(0)
+    module = Cast(nn.Linear(WIDTH, OUT)).requires_grad_(False).half().float()  # the stand-in has its weights as halves
+    x = torch.randn(2, 9, WIDTH).half()
+    x[0, :, 3] *= 30  # what decides the range of those tokens
+    spec, numbers = token_spec(WIDTH, OUT), all_as(Kind.LINEAR, format)
+    state = StateDict(module.state_dict())
+    model = export_master("unet", lambda: Cast(nn.Linear(WIDTH, OUT)), spec, dtype=torch.float16)
+    attach(model, state)
+    stand_in(model.graph, numbers)
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), session_options(onnxruntime, 1, patterns=True)
+    )
+    (found,) = session.run(None, {"x": x.float().numpy()})
+    packer, weight = Packer(state, numbers), Weight(layers=("layer",), format=format)
+    parts = [torch.from_numpy(packer.array(Part(weight=weight, part=part))) for part in ("numbers", "scale", "bias")]
+    expected = by_the_ops(format, x, *parts).float()
+    assert float((torch.from_numpy(found) - expected).norm() / expected.norm()) < HALF_RELATIVE
+    assert float((module(x.float()) - expected).norm() / expected.norm()) > HALF_RELATIVE, "it is rounded"
