@@ -21,7 +21,7 @@ ON_THE_GPU = {"base/unet", "refiner/unet", "vae_decoder"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "refiner"), [("int8", True), ("int4-weight", False)])
+@pytest.mark.parametrize(("recipe", "refiner"), [("int8", True), ("int4", False)])
 def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
     recipe: str, refiner: bool, references: Path, tmp_path: Path
 ) -> None:
