@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
+from ..linear.op import inputs_of
 from .plan import plan_linear_w4a8
 from .reference import linear_w4a8_ref
 
@@ -33,14 +34,7 @@ def linear_w4a8(
     if not runs_kernels(x):
         return linear_w4a8_ref(x, x_scale, weight, weight_scale, bias, residual).to(out_dtype)
     lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0]
-    inputs = {
-        "x": x.reshape(-1, k).contiguous(),
-        "x_scale": x_scale.reshape(-1).contiguous(),
-        "weight": weight.contiguous(),
-        "weight_scale": weight_scale.contiguous(),
-    }
-    if bias is not None:
-        inputs["bias"] = bias.contiguous()
+    inputs = inputs_of(x, x_scale, weight, weight_scale, bias)
     if residual is not None:
         inputs["residual"] = residual.reshape(-1, n).contiguous()
     plan = plan_linear_w4a8(

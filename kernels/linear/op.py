@@ -33,7 +33,7 @@ def linear_w8a8(
     if not runs_kernels(x):
         return linear_w8a8_ref(x, x_scale, weight, weight_scale, bias, residual).to(out_dtype)
     lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0]
-    inputs = _inputs(x, x_scale, weight, weight_scale, bias)
+    inputs = inputs_of(x, x_scale, weight, weight_scale, bias)
     if residual is not None:
         inputs["residual"] = residual.reshape(-1, n).contiguous()
     plan = plan_linear_w8a8(
@@ -84,7 +84,7 @@ def geglu_linear_w8a8(
     if not runs_kernels(x):
         return geglu_linear_w8a8_ref(x, x_scale, weight, weight_scale, bias).to(out_dtype)
     lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0] // 2
-    inputs = _inputs(x, x_scale, weight, weight_scale, bias)
+    inputs = inputs_of(x, x_scale, weight, weight_scale, bias)
     plan = plan_geglu_linear_w8a8(
         m=inputs["x"].shape[0],
         n=n,
@@ -109,7 +109,10 @@ def _(
     return x.new_empty((*x.shape[:-1], weight.shape[0] // 2), dtype=out_dtype)
 
 
-def _inputs(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
+def inputs_of(
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None
+) -> dict[str, Tensor]:
+    """The operands as plans name them: rows of tokens, each tensor contiguous."""
     inputs = {
         "x": x.reshape(-1, x.shape[-1]).contiguous(),
         "x_scale": x_scale.reshape(-1).contiguous(),
