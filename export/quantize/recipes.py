@@ -141,13 +141,25 @@ def _rule(kind: Kind, pattern: str, format: Format) -> Rule:
     return Rule(kind=kind, pattern=pattern, format=format)
 
 
+def _limits(*, unet: float, text: float, decoder: float) -> Mapping[Role, float]:
+    """Permitted errors; those of what stands beside U-Net, text encoders and decoders are the same in every recipe."""
+    return {
+        Role.UNET: unet,
+        Role.CONDITIONER: 0.02,
+        Role.TEXT_ENCODER: text,
+        Role.VAE_DECODER: decoder,
+        Role.TINY_DECODER: decoder,
+        Role.VAE_ENCODER: 0.02,
+        Role.HINT_ENCODER: 1e-2,
+        Role.IMAGE_ENCODER: 0.04,
+        Role.IMAGE_PROJECTION: 0.02,
+        Role.UPSCALER: 1e-4,
+    }
+
+
 _TOKENS = _rule(Kind.EMBEDDING, r".*token_embedding", W8)
-_TEXT_ENCODER_WEIGHTS = (_rule(Kind.LINEAR, r".*", W8), _TOKENS)
 _CONDITIONER = (_rule(Kind.LINEAR, r".*\.attn2\.to_[kv]", W8),)
 _IMAGE_PROJECTION = (_rule(Kind.LINEAR, r"to_[kv]_ip\.\d+", W8),)
-# Of what stands beside U-Net and decoder; the same in every recipe.
-_BESIDE = {Role.HINT_ENCODER: 1e-2, Role.IMAGE_ENCODER: 0.04, Role.IMAGE_PROJECTION: 0.02, Role.VAE_ENCODER: 0.02}
-_BESIDE[Role.UPSCALER] = 1e-4
 # A range that is calibrated is the hardest on what no norm has tamed.
 _KEEP_FROM_STATIC = _rule(Kind.CONV, sensitive_pattern(Stands.DYNAMIC_RANGE), KEEP)
 _KEEP_FROM_WEIGHTS = _rule(Kind.CONV, sensitive_pattern(Stands.NOTHING), KEEP)
@@ -156,6 +168,15 @@ _VAE_INNER = (  # in 8 bits as in audited submissions to MLPerf 5.1: the outer o
     _rule(Kind.CONV, r"decoder\.(?:mid_block|up_blocks\.[01]|up_blocks\.2\.resnets\.0)\..*conv\d?", W8A8_STATIC),
 )
 _VAE_WEIGHTS = (_rule(Kind.CONV, r".*\.conv\d", W8), _rule(Kind.LINEAR, r".*", W8))
+# Of all but U-Nets, where these are about weights.
+_WEIGHTS: Mapping[Role, tuple[Rule, ...]] = {
+    Role.CONDITIONER: _CONDITIONER,
+    Role.TEXT_ENCODER: (_rule(Kind.LINEAR, r".*", W8), _TOKENS),
+    Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
+    Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
+    Role.VAE_DECODER: _VAE_WEIGHTS,
+    Role.VAE_ENCODER: _VAE_WEIGHTS,
+}
 _LADDER = {Kind.LINEAR: (W8A8_DYNAMIC, W8A8_TOKEN, W8A8_GROUP, W8, FLOAT32), Kind.CONV: (W8A8_STATIC, W8, FLOAT32)}
 _LADDER_OF_FLOATS = {
     Kind.LINEAR: (FP8_TENSOR, W8, FLOAT32),
@@ -200,14 +221,7 @@ RECIPES: dict[str, Recipe] = {
                 Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER,
-            max_relative_error={
-                Role.UNET: 0.06,
-                Role.CONDITIONER: 0.02,
-                Role.TEXT_ENCODER: 0.04,
-                Role.VAE_DECODER: 0.02,
-                Role.TINY_DECODER: 0.02,
-                **_BESIDE,
-            },
+            max_relative_error=_limits(unet=0.06, text=0.04, decoder=0.02),
             min_psnr_db=30.0,
         ),
         Recipe(
@@ -220,22 +234,10 @@ RECIPES: dict[str, Recipe] = {
                     _rule(Kind.LINEAR, r".*", FP8_TENSOR),
                     _rule(Kind.ATTENTION, r".*", FP8_TENSOR),
                 ),
-                Role.CONDITIONER: _CONDITIONER,
-                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
-                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
-                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
-                Role.VAE_DECODER: _VAE_WEIGHTS,
-                Role.VAE_ENCODER: _VAE_WEIGHTS,
+                **_WEIGHTS,
             },
             ladder=_LADDER_OF_FLOATS,
-            max_relative_error={
-                Role.UNET: 0.06,
-                Role.CONDITIONER: 0.02,
-                Role.TEXT_ENCODER: 0.03,
-                Role.VAE_DECODER: 0.01,
-                Role.TINY_DECODER: 0.01,
-                **_BESIDE,
-            },
+            max_relative_error=_limits(unet=0.06, text=0.03, decoder=0.01),
             min_psnr_db=33.0,
         ),
         Recipe(
@@ -247,22 +249,10 @@ RECIPES: dict[str, Recipe] = {
                     _rule(Kind.CONV, r".*", W8),
                     _rule(Kind.LINEAR, r".*", W8),
                 ),
-                Role.CONDITIONER: _CONDITIONER,
-                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
-                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
-                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
-                Role.VAE_DECODER: _VAE_WEIGHTS,
-                Role.VAE_ENCODER: _VAE_WEIGHTS,
+                **_WEIGHTS,
             },
             ladder=_LADDER_OF_WEIGHTS,
-            max_relative_error={
-                Role.UNET: 0.03,
-                Role.CONDITIONER: 0.02,
-                Role.TEXT_ENCODER: 0.03,
-                Role.VAE_DECODER: 0.01,
-                Role.TINY_DECODER: 0.01,
-                **_BESIDE,
-            },
+            max_relative_error=_limits(unet=0.03, text=0.03, decoder=0.01),
             min_psnr_db=35.0,
         ),
         Recipe(
@@ -274,23 +264,12 @@ RECIPES: dict[str, Recipe] = {
                     _rule(Kind.CONV, r".*", W8A8_STATIC),
                     _rule(Kind.LINEAR, r".*", W4A8_TOKEN),
                 ),
-                Role.CONDITIONER: _CONDITIONER,
-                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
-                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
-                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
+                **_WEIGHTS,
                 Role.VAE_DECODER: _VAE_INNER,
-                Role.VAE_ENCODER: _VAE_WEIGHTS,
             },
             ladder=_LADDER_OF_FOUR_BITS,
             bits={Role.UNET: 5.0},
-            max_relative_error={
-                Role.UNET: 0.2,
-                Role.CONDITIONER: 0.02,
-                Role.TEXT_ENCODER: 0.03,
-                Role.VAE_DECODER: 0.02,
-                Role.TINY_DECODER: 0.02,
-                **_BESIDE,
-            },
+            max_relative_error=_limits(unet=0.2, text=0.03, decoder=0.02),
             min_psnr_db=24.0,
         ),
         Recipe(
@@ -302,23 +281,11 @@ RECIPES: dict[str, Recipe] = {
                     _rule(Kind.CONV, r".*", W4),
                     _rule(Kind.LINEAR, r".*", W4),
                 ),
-                Role.CONDITIONER: _CONDITIONER,
-                Role.TEXT_ENCODER: _TEXT_ENCODER_WEIGHTS,
-                Role.IMAGE_ENCODER: (_rule(Kind.LINEAR, r".*", W8),),
-                Role.IMAGE_PROJECTION: _IMAGE_PROJECTION,
-                Role.VAE_DECODER: _VAE_WEIGHTS,
-                Role.VAE_ENCODER: _VAE_WEIGHTS,
+                **_WEIGHTS,
             },
             ladder=_LADDER_OF_WEIGHTS,
             bits={Role.UNET: 4.7},
-            max_relative_error={
-                Role.UNET: 0.2,
-                Role.CONDITIONER: 0.02,
-                Role.TEXT_ENCODER: 0.03,
-                Role.VAE_DECODER: 0.01,
-                Role.TINY_DECODER: 0.01,
-                **_BESIDE,
-            },
+            max_relative_error=_limits(unet=0.2, text=0.03, decoder=0.01),
             min_psnr_db=24.0,
         ),
     )
