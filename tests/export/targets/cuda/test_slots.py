@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pocketxl.export.graph.master import export_master
 from pocketxl.export.targets.cuda.component import Lowering, lowered
 
 from .lowering import call, inputs_for, miniature, module_of, run, stored
-from .test_calls import ALLOWED
+from .test_calls import ALLOWED, four_by_eight_bits
 
 SIZES = Sizes(batch=2, height=9, width=14, tokens=77)
 RANK = 5
@@ -62,8 +63,14 @@ def merged(component: Component, pairs: Pairs) -> torch.nn.Module:
     return module
 
 
-@pytest.mark.parametrize("formats", ALLOWED, ids=lambda formats: formats.__name__)
-@pytest.mark.parametrize("part", ["attn1", "ff.net", "resnets", ""])
+@pytest.mark.parametrize(
+    ("formats", "part"),
+    [
+        *product([f for f in ALLOWED if f is not four_by_eight_bits], ["attn1", "ff.net", "resnets", ""]),
+        (four_by_eight_bits, ""),  # a slot beside each of its layers is as in 8 bits
+    ],
+    ids=lambda given: given if isinstance(given, str) else given.__name__,
+)
 def test_pairs_add_what_they_add_in_floats(part: str, formats: Any) -> None:
     """As exactly as the network is without them."""
     component = miniature().components["base/unet"]
