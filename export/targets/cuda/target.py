@@ -40,8 +40,8 @@ ON_THE_GPU = frozenset({Role.UNET, Role.VAE_DECODER})
 """The rest runs once a picture, on the processor."""
 
 # Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that
-# are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100. What unpacks 4 bits and scales groups
-# takes as many cycles as the products beside which it runs, so that these are not hidden wholly (SASS of sm_89).
+# are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100. 4 bits by 8 are an
+# estimate: what unpacks and scales them takes three quarters of the cycles of the products beside it (SASS of sm_89).
 PACE: Mapping[Format, float] = {
     W8A8_TOKEN: 1.0,
     W8A8_PICTURE: 1.0,

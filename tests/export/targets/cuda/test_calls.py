@@ -36,13 +36,13 @@ def four_by_eight_bits(kind: Kind, layer: str) -> Format:
 
 
 # Relative error on normal latents. Halves: roundings. 8 bits: the recipe's own limits. 4 bits: of every layer, where
-# recipes mix them with 8; measured 0.22 at most.
+# recipes mix them with 8; measured 0.22 at most, and 0.11 of linear layers alone, by 8 bits.
 ALLOWED = {
     halves: HALF_RELATIVE,
     weights_of_eight: 0.03,
     eight_bits: 0.06,
     weights_of_four: 0.25,
-    four_by_eight_bits: 0.25,
+    four_by_eight_bits: 0.13,
 }
 
 
