@@ -1,4 +1,4 @@
-"""Checkpoints and engines that several tests only read: made once a session."""
+"""Checkpoints and engines that several tests only read: made once a session, for all its processes where that pays."""
 
 import os
 from collections import Counter
@@ -17,6 +17,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from .fixtures.checkpoints import tiny_checkpoint
+from .fixtures.shared import made_once, session_root
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,15 +37,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where builds keep their unquantized runs for one another, in all processes of a session."""
-    root = tmp_path_factory.getbasetemp()
-    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "references"
+    return session_root(tmp_path_factory) / "references"
 
 
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A diffusers folder of each kind, by kind."""
-    root = tmp_path_factory.mktemp("folders")
-    return {kind: tiny_checkpoint(root, kind) for kind in ("base", "refiner")}
+    return {
+        kind: made_once(tmp_path_factory, kind, lambda root, kind=kind: tiny_checkpoint(root, kind)) / f"tiny-{kind}"
+        for kind in ("base", "refiner")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +65,16 @@ def _build(folders: dict[str, Path], references: Path, factory: pytest.TempPathF
     from pocketxl.export.build import build
     from pocketxl.export.quantize.recipes import RECIPES
 
-    engine = factory.mktemp("engines") / recipe
     # Random weights suffer more from 8 bits than trained ones; whether a recipe is good enough is not asked here.
     free = replace(
         RECIPES[recipe], min_psnr_db=0.0, max_relative_error=dict.fromkeys(RECIPES[recipe].max_relative_error, 1.0)
     )
-    with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
-        build(folders["base"], engine, refiner=folders["refiner"], recipe=recipe, reference=references)
-    return engine
+
+    def make(root: Path) -> None:
+        with patch.dict(RECIPES, {recipe: free} if recipe != "fp32" else {}):
+            build(folders["base"], root / "engine", refiner=folders["refiner"], recipe=recipe, reference=references)
+
+    return made_once(factory, recipe, make) / "engine"
 
 
 @pytest.fixture(scope="session")
