@@ -22,7 +22,7 @@ from pocketxl.export.targets.cuda.component import Lowering, lowered
 from pocketxl.export.targets.cuda.forms import FormatOf
 from pocketxl.export.targets.cuda.stored import Packer
 
-from ....fixtures.cuda_reference import run_calls
+from ....fixtures.cuda_reference import Seen, run_calls
 
 WEIGHTS = Path(pocketxl.export.miniature.__file__).parent / "weights"
 
@@ -69,13 +69,17 @@ def inputs_for(spec: ComponentSpec, sizes: Sizes, *, seed: int = 0) -> dict[str,
 
 
 def run(
-    lowering: Lowering, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], sizes: Sizes
+    lowering: Lowering,
+    weights: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    sizes: Sizes,
+    seen: Seen | None = None,
 ) -> dict[str, Tensor]:
-    """The outputs of the calls by the references of their ops, as the spec has them."""
+    """The outputs of the calls by the references of their ops, as the spec has them; `seen`: see `run_calls`."""
     values = dict(weights)
     for edge in lowering.inputs:
         values |= written(edge, inputs[edge.tensor])
-    found = run_calls(lowering.calls, values, sizes)
+    found = run_calls(lowering.calls, values, sizes, seen)
     return {edge.tensor: found[edge.values[0].name].permute(0, 3, 1, 2) for edge in lowering.outputs}
 
 
