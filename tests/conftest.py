@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,7 +45,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A diffusers folder of each kind, by kind."""
     return {
-        kind: made_once(tmp_path_factory, kind, lambda root, kind=kind: tiny_checkpoint(root, kind)) / f"tiny-{kind}"
+        kind: made_once(tmp_path_factory, kind, partial(tiny_checkpoint, kind=kind)) / f"tiny-{kind}"
         for kind in ("base", "refiner")
     }
 
