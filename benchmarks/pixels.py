@@ -76,6 +76,8 @@ def main() -> None:
     wrong = [size for size in options.sizes if size < 8 * scale or size % (8 * scale)]
     if wrong or len(set(options.sizes)) < 2:
         parser.error(f"--sizes are {options.sizes}: at least two, multiples of {8 * scale}, are needed")
+    if options.base and not (options.base / "unet" / "config.json").is_file():
+        parser.error(f"--base is {options.base}, which is no diffusers folder: it has no unet/config.json")
     with tempfile.TemporaryDirectory() as scratch:
         model = Model(
             base=options.base or MINIATURE / "base", refiner=None, work=options.work or Path(scratch),
@@ -88,8 +90,11 @@ def main() -> None:
         for name in options.networks:
             opened = system.open(model)
             opened.prepare(NETWORKS[name][0])
-            found = {size: measure(opened, model, name, size // scale, options.rounds) for size in options.sizes}
-            tell(journal, name, system.name, found)
+            found = {}
+            for size in options.sizes:
+                found[size] = measure(opened, model, name, size // scale, options.rounds)
+                tell(journal, f"{name}_{size}", system.name, found[size])
+            tell_fit(journal, name, system.name, found)
     finish("pixels", journal.records, extra=journal.extra)
 
 
@@ -143,18 +148,20 @@ def fit(found: Mapping[int, Measured]) -> tuple[float, float]:
     return float(attention), float(others)
 
 
-def tell(journal: Journal, name: str, system: str, found: Mapping[int, Measured]) -> None:
-    """The records of one network, sizes by the names of full size."""
+def tell(journal: Journal, case: str, system: str, measured: Measured) -> None:
+    """The records of one size."""
+    journal.add(case, system, "seconds", measured.seconds, "s")
+    journal.add(case, system, "microseconds_per_pixel", measured.seconds / measured.pixels * 1e6, "us")
+    journal.add(case, system, "attention_operations", measured.operations.attention, "1")
+    journal.add(case, system, "other_operations", measured.operations.others, "1")
+
+
+def tell_fit(journal: Journal, name: str, system: str, found: Mapping[int, Measured]) -> None:
+    """The rates that a network's sizes come to, and how far each is from them."""
     attention, others = fit(found)
     for size, measured in found.items():
-        counted = measured.operations
-        expected = attention * counted.attention + others * counted.others
-        case = f"{name}_{size}"
-        journal.add(case, system, "seconds", measured.seconds, "s")
-        journal.add(case, system, "microseconds_per_pixel", measured.seconds / measured.pixels * 1e6, "us")
-        journal.add(case, system, "attention_operations", counted.attention, "1")
-        journal.add(case, system, "other_operations", counted.others, "1")
-        journal.add(case, system, "over_fit", measured.seconds / expected - 1, "1")
+        expected = attention * measured.operations.attention + others * measured.operations.others
+        journal.add(f"{name}_{size}", system, "over_fit", measured.seconds / expected - 1, "1")
     for kind, value in (("attention", attention), ("other", others)):
         if value:
             journal.add(name, system, f"{kind}_operations_per_second", 1 / value, "1/s")

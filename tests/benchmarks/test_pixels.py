@@ -71,7 +71,12 @@ def test_a_run_on_the_miniature(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [("--sizes 512 520", "multiples of 64"), ("--sizes 512", "at least two"), ("--rounds 0", "--rounds is 0")],
+    [
+        ("--sizes 512 520", "multiples of 64"),
+        ("--sizes 512", "at least two"),
+        ("--rounds 0", "--rounds is 0"),
+        ("--base nowhere", "no diffusers folder"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(
     words: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

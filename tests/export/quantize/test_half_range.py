@@ -13,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from pocketxl.engine.architecture import VaeArchitecture
 from pocketxl.engine.models.vae import VaeDecoder
@@ -176,15 +178,27 @@ def shown(pair: VaePair, state: State, made: HalfRange, latents: torch.Tensor) -
     return torch.from_numpy(module(inputs)["image"]), observe(module, [inputs])
 
 
+class Rounding(TorchDispatchMode):
+    """Every result of an operator, a norm being one, rounded to float16: infinite beyond its range.
+
+    Inside of an operator all is float32. torch's own float16 took half an hour on a processor without instructions for
+    it.
+    """
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return tree_map_only(torch.Tensor, rounded, operator(*args, **(kwargs or {})))
+
+
+def rounded(value: torch.Tensor) -> torch.Tensor:
+    return value.half().float() if value.is_floating_point() else value
+
+
 def in_half(module: Any, latents: torch.Tensor) -> torch.Tensor:
     """The picture in float16, every tensor rounded to it; norms in float32 from their input to their output."""
-    module = copy.deepcopy(module).half()
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.GroupNorm):
-            norm.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-            norm.register_forward_hook(lambda _, __, output: output.half())
-    picture: torch.Tensor = module(latents.half())
-    return picture.float()
+    module = copy.deepcopy(module).half().float()
+    with torch.inference_mode(), Rounding():
+        picture: torch.Tensor = module(latents.half().float())
+    return picture
 
 
 def cure(state: State, seen: Calibration) -> HalfRange:
@@ -239,8 +253,8 @@ def test_a_few_channels_beyond_the_range_cost_the_others_nothing() -> None:
         plain, scaled_one = (relative_error(in_half(scaled(sdxl.ours, state, m), latents), expected) for m in made)
         return plain, scaled_one
 
-    tame, _ = error(1)  # 4.2e-3
-    ill, cured = error(3e5)  # NaN, 2.8e-3
+    tame, _ = error(1)  # 4.3e-3
+    ill, cured = error(3e5)  # NaN, 2.0e-3
     assert np.isnan(ill)
     assert cured < 1.25 * tame
 
