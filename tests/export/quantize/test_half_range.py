@@ -178,7 +178,7 @@ def shown(pair: VaePair, state: State, made: HalfRange, latents: torch.Tensor) -
     return torch.from_numpy(module(inputs)["image"]), observe(module, [inputs])
 
 
-class Rounding(TorchDispatchMode):
+class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every result of an operator, a norm being one, rounded to float16: infinite beyond its range.
 
     Inside of an operator all is float32. torch's own float16 took half an hour on a processor without instructions for
@@ -196,7 +196,7 @@ def rounded(value: torch.Tensor) -> torch.Tensor:
 def in_half(module: Any, latents: torch.Tensor) -> torch.Tensor:
     """The picture in float16, every tensor rounded to it; norms in float32 from their input to their output."""
     module = copy.deepcopy(module).half().float()
-    with torch.inference_mode(), Rounding():
+    with torch.inference_mode(), Rounding():  # type: ignore[no-untyped-call]
         picture: torch.Tensor = module(latents.half().float())
     return picture
 
