@@ -1,10 +1,10 @@
 """A wide VAE's decoder on OpenVINO: the whole picture at once, or a band of rows at a time, one model a segment.
 
 At once it takes 0.6 to 0.8 of the time at 512 x 512 and 0.7 to 0.9 at 1024 x 1024 where the processor has bfloat16, as
-segments are compiled anew for every picture, and as long where it has not. Over bands it takes the memory that ONNX Runtime's takes
-(`ort_bands`), so that is how large pictures are made, and others where a budget has no place for the whole. What lies
-between segments is the walk's (`engine.bands`), channels last, as the models' convolutions want them, and in bfloat16
-where products are of 8 bits.
+segments are compiled anew for every picture, and as long where it has not. Over bands it takes the memory that ONNX
+Runtime's takes (`ort_bands`), so that is how large pictures are made, and others where a budget has no place for the
+whole. What lies between segments is the walk's (`engine.bands`), channels last, as the models' convolutions want them,
+and in bfloat16 where products are of 8 bits.
 """
 
 from collections.abc import Collection
