@@ -1,5 +1,6 @@
 """Every kernel as a torch op; once this is imported, also as `torch.ops.pocketxl.<op>`."""
 
+from .activate.op import activate
 from .attention.op import attention, attention_int8
 from .attention_wide.op import attention_wide
 from .conv.op import conv_w8a8
@@ -18,8 +19,8 @@ from .quantize.op import geglu, geglu_quantize, quantize_per_image, quantize_per
 from .weight_only.op import conv_w4, conv_w8, linear_w4, linear_w8
 
 __all__ = [
-    "add_layer_norm_quantize", "attention", "attention_int8", "attention_wide", "conv_f16", "conv_w4", "conv_w8",
-    "conv_w8a8", "geglu", "geglu_linear_w8a8", "geglu_quantize", "group_norm_silu", "group_norm_silu_quantize",
-    "layer_norm", "layer_norm_quantize", "linear_f16", "linear_w4", "linear_w4a8", "linear_w8", "linear_w8a8",
-    "quantize_per_image", "quantize_per_token", "read_pixels",
+    "activate", "add_layer_norm_quantize", "attention", "attention_int8", "attention_wide", "conv_f16", "conv_w4",
+    "conv_w8", "conv_w8a8", "geglu", "geglu_linear_w8a8", "geglu_quantize", "group_norm_silu",
+    "group_norm_silu_quantize", "layer_norm", "layer_norm_quantize", "linear_f16", "linear_w4", "linear_w4a8",
+    "linear_w8", "linear_w8a8", "quantize_per_image", "quantize_per_token", "read_pixels",
 ]  # fmt: skip

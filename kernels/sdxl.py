@@ -38,6 +38,7 @@ OPS: Final[Mapping[str, str]] = {
     "geglu_quantize": "quantize",
     "geglu": "quantize",
     "read_pixels": "pixels",
+    "activate": "activate",
     "attention": "attention",
     "attention_int8": "attention",
     "attention_wide": "attention_wide",

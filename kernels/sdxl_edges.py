@@ -43,6 +43,7 @@ def _text_encoders() -> Iterator[tuple[str, dict[str, Value]]]:
         yield "linear_f16", {**rows, "n": 3 * width, "k": width}
         yield "linear_f16", {**rows, "n": width, "k": width, "residual": True}
         yield "linear_f16", {**rows, "n": 4 * width, "k": width, "activation": activation}
+        yield "activate", {**rows, "n": 4 * width, "activation": activation}  # behind products of 8 bits
 
 
 def _vae() -> Iterator[tuple[str, dict[str, Value]]]:

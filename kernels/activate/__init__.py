@@ -1,0 +1,1 @@
+"""What stands behind a linear layer whose own op does not do it."""
