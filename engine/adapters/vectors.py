@@ -28,7 +28,7 @@ def taking_vectors(runners: Mapping[str, Runner], request: ResolvedRequest) -> d
         if opened is None:
             raise IncompatibleError(
                 f"the prompt holds embeddings, and this engine has no graph of {name} that takes any; build it again "
-                "with this release, with --target cpu or, for GPUs, onnx-fp16"
+                "with this release, with --target cpu or, for GPUs, cuda or onnx-fp16"
             )
         found[name] = opened
     return found

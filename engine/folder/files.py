@@ -15,6 +15,8 @@ OnBytes = Callable[[int], None]
 """Called with the number of bytes that were read since the last call."""
 KERNELS_SUFFIX = ".kernels"
 """Of what a runtime has compiled for the GPU at hand, beside the engine's own files; see `runners.kernel_cache`."""
+WORDS_FILE = "words.bin"
+"""A table that a text encoder's host looks rows up in: of all files of a component the one that is never loaded."""
 _CHUNK = 4 << 20
 _SETTLED = 100_000_000
 """Nanoseconds: what changes a file later than that after it was last written gives it another time."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import IncompatibleError, IntegrityError
-from .files import FileEntry
+from .files import WORDS_FILE, FileEntry
 
 if TYPE_CHECKING:
     from .manifest import ComponentEntry
@@ -21,8 +21,9 @@ Architectures = Mapping[str, Sequence[str]]
 
 def loaded_bytes(files: Sequence[FileEntry], architectures: Architectures, others: Collection[str] = ()) -> int:
     """Bytes of what is loaded: of the files that one is chosen from, the largest; none of `others`."""
+    never = {*others, WORDS_FILE}
     chosen = [file.size for file in files if file.name in architectures]
-    alone = [file.size for file in files if file.name not in architectures and file.name not in others]
+    alone = [file.size for file in files if file.name not in architectures and file.name not in never]
     return max(chosen, default=0) + sum(alone)
 
 

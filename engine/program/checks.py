@@ -13,7 +13,7 @@ from ...kernels.launch import DTYPES
 from ...kernels.sdxl import OPS
 from ..errors import IncompatibleError, IntegrityError
 from ..folder.described import REBUILD
-from .program import BinarySpec, Edge, Layout, Program, WeightSpec
+from .program import BinarySpec, Edge, Layout, Program, WeightSpec, Words
 from .sizes import is_symbol
 
 ALIGNMENT = 256
@@ -24,7 +24,8 @@ MOST_SHARED = 1 << 18
 MOST_THREADS = 1024
 MOST_HIDDEN = 8
 MOST_RANK = 8
-_RANKS = {Layout.PIXELS: 4, Layout.COLUMNS: 2}
+_RANKS = {Layout.PIXELS: 4, Layout.COLUMNS: 2, Layout.WORDS: 3, Layout.END_OF_TEXT: 3}
+_OF_INPUTS, _OF_OUTPUTS = {Layout.WORDS}, {Layout.PIXELS, Layout.END_OF_TEXT}
 _CAPABILITY = re.compile(r"[1-9]\d{1,2}")
 
 
@@ -42,9 +43,14 @@ def check(program: Program, where: str) -> None:
     _raise(_faults(program), where)
 
 
-def check_files(program: Program, where: str, *, weights: int, kernels: int) -> None:
-    """Hold a program to the bytes of its `weights.bin` and `kernels.bin`. Raises `IntegrityError`."""
-    _raise(_outside(program, weights, kernels), where)
+def check_files(program: Program, where: str, *, weights: int, kernels: int, words: int = 0) -> None:
+    """Hold a program to the bytes of its `weights.bin`, `kernels.bin` and `words.bin`. Raises `IntegrityError`."""
+    _raise(_outside(program, weights, kernels, words), where)
+
+
+def words_of(program: Program) -> Words | None:
+    """The table that a program's input of ids is looked up in; None where there is none."""
+    return next((edge.words for edge in program.inputs if edge.words is not None), None)
 
 
 def weight_bytes(spec: WeightSpec) -> int:
@@ -59,6 +65,10 @@ def _raise(faults: Iterator[str], where: str) -> None:
 
 def _faults(program: Program) -> Iterator[str]:
     known: set[str] = set()
+    if sum(edge.words is not None for edge in program.inputs) > 1:
+        yield "two inputs look their words up"
+    if any(edge.layout is Layout.END_OF_TEXT for edge in program.outputs) and words_of(program) is None:
+        yield "an output is the end of a text, and there is no text"
     for name, weight in program.weights.items():
         yield from _weight(name, weight)
         known.add(name)
@@ -117,8 +127,12 @@ def _edge(side: str, edge: Edge) -> Iterator[str]:
     where = f"{side} {reprlib.repr(edge.tensor)}"
     if not edge.values or (len(edge.values) > 1 and edge.layout is not Layout.COLUMNS):
         yield f"{where} has {len(edge.values)} values in the layout {edge.layout}"
-    if side == "input" and edge.layout is Layout.PIXELS:
-        yield f"{where} has the layout pixels, which is for outputs"
+    if edge.layout in (_OF_OUTPUTS if side == "input" else _OF_INPUTS):
+        yield f"{where} has the layout {edge.layout}, which is for {'outputs' if side == 'input' else 'inputs'}"
+    if (edge.layout is Layout.WORDS) != (edge.words is not None):
+        yield f"{where} has the layout {edge.layout} and {'no' if edge.words is None else 'a'} table of words"
+    elif edge.words is not None:
+        yield from _words(where, edge, edge.words)
     for value in edge.values:
         if value.dtype not in ("float16", "float32", "int8", "int32"):
             yield f"{where} is {reprlib.repr(value.dtype)}, float16, float32, int8 and int32 are allowed"
@@ -129,6 +143,15 @@ def _edge(side: str, edge: Edge) -> Iterator[str]:
             yield f"{where} has shape {reprlib.repr(value.shape)} in the layout {edge.layout}"
 
 
+def _words(where: str, edge: Edge, words: Words) -> Iterator[str]:
+    lengths = (words.words, words.tokens, words.width)
+    if not all(0 < length < MOST_LENGTH for length in lengths):
+        yield f"{where} has a table of {reprlib.repr(lengths)} words, places and numbers"
+    for value in edge.values:
+        if value.shape != ("batch", "tokens", words.width) or value.dtype != "float16":
+            yield f"{where} is {value.dtype} {reprlib.repr(value.shape)}, its table has float16 rows of {words.width}"
+
+
 def _new(known: set[str], names: Iterable[str], where: str) -> Iterator[str]:
     for name in names:
         if name in known:
@@ -136,7 +159,9 @@ def _new(known: set[str], names: Iterable[str], where: str) -> Iterator[str]:
         known.add(name)
 
 
-def _outside(program: Program, weights: int, kernels: int) -> Iterator[str]:
+def _outside(program: Program, weights: int, kernels: int, words: int) -> Iterator[str]:
+    if (table := words_of(program)) is not None and table.size != words:
+        yield f"its words are {table.size} bytes, the file has {words}"
     for name, weight in program.weights.items():
         if weight.offset + weight_bytes(weight) > weights:
             yield f"weight {reprlib.repr(name)} ends behind the {weights} bytes of the weights' file"

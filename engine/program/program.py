@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..specs import SPARSE
 from .sizes import Size
 
 FORMAT = 1
@@ -25,6 +26,10 @@ class Layout(StrEnum):
     that the tensor does not have may follow."""
     COLUMNS = "columns"
     """`[batch, sum of widths]` there, a block `[batch, width]` for each value here."""
+    WORDS = "words"
+    """Inputs only: ids `[batch, tokens]` there, here for each of them the vector that `words.bin` has for it."""
+    END_OF_TEXT = "end_of_text"
+    """Outputs only: `[batch, width]` there, `[batch, tokens, width]` here, of which it is the row where a text ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,25 @@ class ValueSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Words:
+    """`words.bin`: halves, a row of `width` for each of `words` ids, then one for each of `tokens` places of a text.
+
+    A token's vector is the sum of two. The host adds them: a text has few of the rows, and they need no GPU's memory.
+    `end`: the id that ends a text, where it is for the first time; None: the largest id of a text does.
+    """
+
+    words: int
+    tokens: int
+    width: int
+    end: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return 2 * (self.words + self.tokens) * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
 class Edge:
     """An input or output of the component, by the name in its spec, and the values that it is in the program.
 
@@ -46,6 +70,8 @@ class Edge:
     tensor: str
     layout: Layout
     values: tuple[ValueSpec, ...]
+    words: Words | None = field(default=None, metadata=SPARSE)
+    """Of an input in `Layout.WORDS`."""
 
 
 @dataclass(frozen=True, kw_only=True)

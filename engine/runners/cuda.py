@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RequestError
+from ..folder.files import WORDS_FILE
 from ..folder.manifest import ComponentEntry, checked_file
 from ..folder.openings import OpenGraph
-from ..program.checks import check_files
+from ..program.checks import check_files, words_of
 from ..program.launches import choose_binaries
 from ..program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_program
 from .adapted import OfEntry, OpenRunner
@@ -22,6 +23,7 @@ from .cuda_held import HeldValues
 from .cuda_kernels import Kernels
 from .cuda_program import LoadedProgram
 from .cuda_weights import upload_file
+from .cuda_words import WordTable
 from .device import CudaDevice
 from .gpu_runner import GpuRunner
 
@@ -98,7 +100,10 @@ class CudaRunner(OfEntry, GpuRunner):
             files = (PROGRAM_FILE, WEIGHTS_FILE, KERNELS_FILE)
             described, weights, kernels = (checked_file(self._folder, self._entry, name) for name in files)
             program = read_program(described)
-            check_files(program, str(described), weights=weights.stat().st_size, kernels=kernels.stat().st_size)
+            looked_up = words_of(program) is not None
+            words = checked_file(self._folder, self._entry, WORDS_FILE) if looked_up else None
+            sizes = {"weights": weights, "kernels": kernels, **({} if words is None else {"words": words})}
+            check_files(program, str(described), **{name: path.stat().st_size for name, path in sizes.items()})
             check_edges(program, self.spec, str(described))
             driver = self.device.driver
             driver.enter()
@@ -111,5 +116,6 @@ class CudaRunner(OfEntry, GpuRunner):
                 arch,
                 weights=upload_file(self.device, weights),
                 kernels=Kernels(driver, kernels, binaries),
+                words=None if words is None else WordTable(words, program),
             )
         return self._loaded

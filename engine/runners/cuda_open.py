@@ -117,7 +117,8 @@ class CudaOpenRunner(CudaRunner):
         additions = held.additions if isinstance(held, Both) else held if isinstance(held, Additions) else None
         constant = held.inputs if isinstance(held, Both) else held if isinstance(held, HeldValues) else None
         spec, lengths = (constant.missing, constant.lengths) if constant else (self.spec, None)
-        lengths = check_inputs(self.name, spec, inputs, lengths)
+        more = tuple(tensor for tensor in self.graph.inputs if tensor.name in inputs)
+        lengths = check_inputs(self.name, replace(spec, inputs=(*spec.inputs, *more)), inputs, lengths)
         loaded = self._ready()
         self.device.driver.enter()
         return loaded.run(inputs, constant, lengths, None if additions is None else self._added(additions))

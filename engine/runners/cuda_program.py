@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...kernels.architecture import Architecture
+from ..errors import RequestError
 from ..program.launches import KernelLaunch, launch_list
 from ..program.prepare import Prepared, prepare
 from ..program.program import Program
@@ -18,6 +19,7 @@ from .cuda_graphs import Graphs
 from .cuda_held import NOWHERE, HeldPool, HeldValues, Places
 from .cuda_kernels import Kernels
 from .cuda_staging import Staging
+from .cuda_words import WordTable
 from .device import CudaArray, CudaDevice
 
 MOST_PREPARED = 8
@@ -60,6 +62,7 @@ class LoadedProgram:
         *,
         weights: CudaArray,
         kernels: Kernels,
+        words: WordTable | None = None,
     ) -> None:
         self._device = device
         self._spec = spec
@@ -67,6 +70,7 @@ class LoadedProgram:
         self._arch = arch
         self._weights = weights
         self._kernels = kernels
+        self._words = words
         self._graphs = Graphs(device.driver)
         self._pool = HeldPool(device)
         self._edges = {edge.tensor: edge for edge in program.inputs}
@@ -74,8 +78,10 @@ class LoadedProgram:
 
     def hold(self, inputs: Values, lengths: Mapping[str, int]) -> HeldValues:
         """Inputs that were checked, in memory of their own, as the program has them; `lengths` as for `run`."""
+        if self._words is not None and (name := self._words.edge.tensor) in inputs:
+            raise RequestError(f"{name} cannot be held: its words are looked up at every call; give it to the call")
         held = HeldValues(self._pool, self._spec, inputs.keys(), lengths)
-        driver, sizes = self._device.driver, _sizes(lengths)
+        driver, sizes = self._device.driver, self._sizes(lengths)
         staged = []  # what is copied from, until it has arrived
         with self._device.work():
             try:
@@ -109,17 +115,19 @@ class LoadedProgram:
         self, inputs: Values, held: HeldValues | None, lengths: Mapping[str, int], added: Added | None = None
     ) -> dict[str, Value]:
         """One call on inputs that were checked; `lengths` of the symbols in their shapes, the held ones' too."""
-        places, sizes, program = held.places if held else NOWHERE, _sizes(lengths), self._program
+        places, sizes, program = held.places if held else NOWHERE, self._sizes(lengths), self._program
+        given = inputs if self._words is None else self._words.embedded(inputs)
         if added is not None:
             places, sizes, program = added.places(places), replace(sizes, rank=added.rank), added.program
         with self._device.work():
             prepared, staging = self._at(program, sizes, places.names)
             base, _ = self._device.scratch(prepared.arena.size)
             graph = self._graph(prepared, base, places)
-            staging.send(inputs, base)
+            staging.send(given, base)
             self._device.driver.replay(graph)
             staging.fetch(base)
-        return staging.outputs()
+        outputs = staging.outputs()
+        return outputs if self._words is None else self._words.picked(outputs, inputs)
 
     def release(self) -> None:
         """Give the GPU's memory back. Nothing may be running."""
@@ -161,7 +169,11 @@ class LoadedProgram:
         for launch in launches:
             self._kernels.launch(launch)
 
+    def _sizes(self, lengths: Mapping[str, int]) -> Sizes:
+        """The program's sizes from the symbols of a component's tensors; what it does not have is one.
 
-def _sizes(lengths: Mapping[str, int]) -> Sizes:
-    """The program's sizes from the symbols of a component's tensors; what it does not have is one."""
-    return Sizes(**{name: lengths.get(name, 1) for name in ("batch", "height", "width", "tokens")})
+        The tokens of a text encoder are always as many as its table has places.
+        """
+        fixed = {} if self._words is None else {"tokens": self._words.words.tokens}
+        known = {**fixed, **lengths}
+        return Sizes(**{name: known.get(name, 1) for name in ("batch", "height", "width", "tokens")})

@@ -77,9 +77,9 @@ class Staging:
 
 
 def _parts(edge: Edge, tensor: TensorSpec, prepared: Prepared) -> Iterator[Part]:
-    """Those of an input that a caller gives at these sizes."""
+    """Those of an input that a caller gives at these sizes; of ids, the vectors that stand for them by now."""
     shape = tuple(d if isinstance(d, int) else getattr(prepared.sizes, d) for d in tensor.shape)
-    return parts(edge, shape, prepared.sizes)
+    return parts(edge, shape if edge.words is None else (*shape, edge.words.width), prepared.sizes)
 
 
 def _view(memory: np.ndarray, start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -14,6 +14,11 @@ from .layers import find_layers
 from .opener import Opener
 
 
+def vectors_input(width: int) -> TensorSpec:
+    """The input that has them."""
+    return TensorSpec(name=TOKEN_EMBEDDINGS, shape=("vectors", width))
+
+
 def take_vectors(opener: Opener, spec: ComponentSpec) -> tuple[TensorSpec, ...]:
     """Open the embedding of a text encoder's master."""
     graph = opener.graph
@@ -21,7 +26,7 @@ def take_vectors(opener: Opener, spec: ComponentSpec) -> tuple[TensorSpec, ...]:
     layer = next(layer for layer in find_layers(graph) if layer.kind is Kind.EMBEDDING and layer.input is ids)
     assert layer.weight.shape is not None
     width = int(layer.weight.shape[1])
-    tensor = TensorSpec(name=TOKEN_EMBEDDINGS, shape=("vectors", width))
+    tensor = vectors_input(width)
     given = opener.input(tensor)
 
     embedded = layer.output

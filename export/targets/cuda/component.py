@@ -1,4 +1,4 @@
-"""A component's folder: from the ONNX master to `program.json`, `weights.bin`, `kernels.bin` and `slots.json`."""
+"""A component's folder, from the ONNX master: `program.json`, `weights.bin`, `kernels.bin`, and what some have more."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....engine.errors import StorageError
+from ....engine.folder.files import WORDS_FILE
 from ....engine.program.program import Edge, Program
 from ....engine.program.read import KERNELS_FILE, PROGRAM_FILE, WEIGHTS_FILE, to_json
 from ....engine.program.slots import RANKS, SLOTS_FILE, Slot, slots_text, with_rank
@@ -16,13 +17,14 @@ from .lower import steps_of
 from .select import select
 from .slots import slots_of
 from .stored import Packer, Stored
-from .write import write_kernels, write_weights
+from .write import write_kernels, write_weights, write_words
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ....engine.program.program import Call
     from ....engine.specs import ComponentSpec
+    from .steps import Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Lowering:
     inputs: tuple[Edge, ...]
     outputs: tuple[Edge, ...]
     slots: tuple[Slot, ...] = ()
+    words: "Words | None" = None
 
 
 def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf, *, slotted: bool = False) -> Lowering:
@@ -49,7 +52,8 @@ def lowered(model: "ir.Model", spec: "ComponentSpec", format_of: FormatOf, *, sl
         outputs=outputs_of(spec, steps),
         calls=calls,
         stored=chosen.stored,
-        slots=tuple(slots_of(calls, chosen.stored, set(steps.outputs.values()))) if slotted else (),
+        words=steps.words,
+        slots=tuple(slots_of(calls, chosen.stored)) if slotted else (),
     )
 
 
@@ -66,6 +70,8 @@ def write_component(
     from ....kernels.configs import digest
 
     weights = write_weights(out / WEIGHTS_FILE, lowering.stored, packer, tell)
+    if lowering.words is not None:
+        write_words(out / WORDS_FILE, lowering.words, packer, tell)
     compiled = binaries([*lowering.calls, *_ranked(lowering.slots)], architectures, jobs=jobs, tell=tell)
     program = Program(
         inputs=lowering.inputs,

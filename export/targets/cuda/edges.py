@@ -6,21 +6,22 @@ A picture goes up as it is; the program's first call makes the value of it that 
 from collections.abc import Iterator
 
 from ....engine.errors import IncompatibleError
-from ....engine.program.program import Call, Edge, Layout, Operand, Option, ValueSpec
+from ....engine.program.program import Call, Edge, Layout, Operand, Option, ValueSpec, Words
 from ....engine.program.sizes import Size
 from ....engine.specs import ComponentSpec, TensorSpec
 from .select import padded
-from .steps import Conv, Steps
+from .steps import Conv, LayerNorm, Linear, Place, Step, Steps
 
 _LATENTS = {"height": 0, "width": 0}
 FLOAT = "float32"
 """Samplers' type: pictures come in it, and the last convolution writes it."""
+HALF = "float16"
 
 
 def inputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
     """The edges of the inputs.
 
-    Raises `IncompatibleError` for one that is neither a picture, nor tokens, nor time vectors.
+    Raises `IncompatibleError` for one that is neither a picture, nor tokens, nor their ids, nor time vectors.
     """
     return tuple(_input(tensor, steps) for tensor in spec.inputs)
 
@@ -31,24 +32,39 @@ def first_calls(spec: ComponentSpec) -> tuple[Call, ...]:
 
 
 def outputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
-    """The edges of the outputs: pictures, as large as the level of the convolution that writes them."""
+    """The edges of the outputs: pictures, as large as the level of the convolution that writes them, and rows of texts.
+
+    Raises `IncompatibleError` for others.
+    """
     makers = {step.out: step for step in steps.steps}
-    found = []
-    for tensor in spec.outputs:
-        value = steps.outputs[tensor.name]
-        maker = makers.get(value)
-        if len(tensor.shape) != 4 or not isinstance(maker, Conv):
-            raise IncompatibleError(f"output {tensor.name} {tensor.shape} is no picture that a convolution writes")
-        level = maker.level if maker.upsample_to is None else maker.upsample_to
-        shape: tuple[Size, ...] = ("batch", f"height{level}", f"width{level}", maker.n)
-        found.append(
-            Edge(tensor=tensor.name, layout=Layout.PIXELS, values=(ValueSpec(name=value, shape=shape, dtype=FLOAT),))
-        )
-    return tuple(found)
+    return tuple(_output(tensor, makers[steps.outputs[tensor.name]], steps) for tensor in spec.outputs)
+
+
+def _output(tensor: TensorSpec, maker: Step, steps: Steps) -> Edge:
+    match maker:
+        case Conv() if len(tensor.shape) == 4:
+            level = maker.level if maker.upsample_to is None else maker.upsample_to
+            shape: tuple[Size, ...] = ("batch", f"height{level}", f"width{level}", maker.n)
+            layout, dtype = Layout.PIXELS, FLOAT
+        case Linear(place=Place(rows="texts")) | LayerNorm(place=Place(rows="texts")):
+            layout, dtype = Layout.END_OF_TEXT if tensor.name in steps.ends else Layout.ROWS, HALF
+            shape = ("batch", "tokens", maker.n if isinstance(maker, Linear) else maker.c)
+        case _:
+            raise IncompatibleError(
+                f"output {tensor.name} {tensor.shape} is no picture that a convolution writes, and no rows of texts, "
+                "which is all that the cuda target knows; build with --target cpu or rtx"
+            )
+    return Edge(tensor=tensor.name, layout=layout, values=(ValueSpec(name=maker.out, shape=shape, dtype=dtype),))
 
 
 def _input(tensor: TensorSpec, steps: Steps) -> Edge:
     match tensor.shape:
+        case ("batch", int(tokens)) if steps.words is not None and tensor.name == steps.words.tensor:
+            words, places, width = steps.words.shape
+            assert places == tokens, tensor
+            value = ValueSpec(name=tensor.name, shape=("batch", "tokens", width))
+            table = Words(words=words, tokens=places, width=width, end=steps.words.end)
+            return Edge(tensor=tensor.name, layout=Layout.WORDS, values=(value,), words=table)
         case (_, int(channels), str(height), str(width)) if {height, width} == set(_LATENTS):
             shape: tuple[Size, ...] = ("batch", channels, "height0", "width0")
             picture = ValueSpec(name=_as_given(tensor), shape=shape, dtype=FLOAT)
@@ -61,7 +77,7 @@ def _input(tensor: TensorSpec, steps: Steps) -> Edge:
             assert sum(int(value.shape[1]) for value in values) == channels, tensor
             return Edge(tensor=tensor.name, layout=Layout.COLUMNS, values=values)
     raise IncompatibleError(
-        f"input {tensor.name} {tensor.shape} is no picture, no tokens and no time vectors, which is all that the cuda "
+        f"input {tensor.name} {tensor.shape} is no picture, no text and no time vectors, which is all that the cuda "
         "target knows; build with --target cpu or rtx"
     )
 

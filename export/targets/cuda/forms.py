@@ -9,7 +9,7 @@ from enum import StrEnum
 from ....engine.errors import IncompatibleError
 from ....kernels.weight_only.plan import RUN
 from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
-from .steps import Conv, GroupNorm, LayerNorm, Linear, Step
+from .steps import Conv, GroupNorm, LayerNorm, Linear, Step, Steps
 
 
 class Form(StrEnum):
@@ -34,7 +34,7 @@ CONV: tuple[Format, ...] = (W4_HALVES, W8A8_PICTURE, W8, FLOAT16)
 def linear_format(step: Linear, format_of: FormatOf) -> Format:
     """The format that a linear step is multiplied in."""
     found = [format_of(Kind.LINEAR, layer) for layer in step.layers]
-    if step.activation not in (None, "geglu"):  # text encoders: their ops with an activation are in halves
+    if step.residual is not None and step.activation is not None:  # halves alone have both in one
         return FLOAT16
     format = max(found, key=lambda format: _rank(format, LINEAR, step.layers[0]))
     return FLOAT16 if format in (W4A8_TOKEN, W4_HALVES, W8) and step.k % RUN else format
@@ -52,10 +52,10 @@ def conv_format(step: Conv, format_of: FormatOf) -> Format:
     return FLOAT16 if (step.c + step.c2) % 16 else format
 
 
-def needed(steps: tuple[Step, ...], format_of: FormatOf) -> dict[str, set[Form]]:
-    """Value → the forms that steps read it in."""
-    found: dict[str, set[Form]] = {}
-    for value, form in _reads(steps, format_of):
+def needed(steps: Steps, format_of: FormatOf) -> dict[str, set[Form]]:
+    """Value → the forms that it is read in: by steps, and as an output in halves."""
+    found: dict[str, set[Form]] = {value: {Form.HALF} for value in steps.outputs.values()}
+    for value, form in _reads(steps.steps, format_of):
         found.setdefault(value, set()).add(form)
     return found
 

@@ -43,7 +43,7 @@ def matmul(walk: Walk, node: ir.Node) -> Meaning:
             Parameter(form="transposed", shape=(n, k)) as w,
         ) if k == x.c:
             walk.add(node, Linear(layers=(w.layer,), place=x.place, x=x.name, out=w.layer, k=k, n=n, bias=False))
-            return Rows(name=w.layer, c=n, place=x.place, form=x.form)
+            return Rows(name=w.layer, c=n, place=x.place, form=x.form, end=x.end)
     raise walk.refusal(node)
 
 

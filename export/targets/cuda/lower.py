@@ -11,7 +11,7 @@ from typing import Final
 import onnx_ir as ir
 
 from ....engine.errors import IncompatibleError
-from . import layers, sums, views
+from . import layers, sums, texts, views
 from .meanings import Meaning, Rows
 from .steps import Steps
 from .walk import Walk
@@ -20,10 +20,14 @@ Rule = Callable[[Walk, ir.Node], Meaning | tuple[Meaning, ...]]
 
 RULES: Final[Mapping[str, Rule]] = {
     "Add": sums.add,
+    "ArgMax": texts.argmax,
     "Attention": layers.attention,
     "Cast": views.cast,
     "Concat": views.concat,
     "Conv": layers.conv,
+    "Equal": texts.equal,
+    "Gather": texts.gather,
+    "GatherND": texts.gather_rows,
     "Gelu": sums.gelu,
     "InstanceNormalization": layers.instance_normalization,
     "LayerNormalization": layers.layer_normalization,
@@ -42,9 +46,9 @@ RULES: Final[Mapping[str, Rule]] = {
 def steps_of(model: ir.Model) -> Steps:
     """What the component computes, step by step; weights need not be attached.
 
-    `model`: from `graph.master.export_master`, in any dtype. U-Nets and VAE decoders lower whole. Raises
-    `IncompatibleError`, which names the node, for one that is no part of a step: so for the text encoders (an embedding
-    is looked up) and the conditioner (sinusoids), which run elsewhere.
+    `model`: from `graph.master.export_master`, in any dtype. U-Nets, VAE decoders and text encoders lower whole. Raises
+    `IncompatibleError`, which names the node, for one that is no part of a step: so for the conditioner (sinusoids),
+    which runs elsewhere.
     """
     walk = Walk(model.graph)
     for node in model.graph:
@@ -53,15 +57,20 @@ def steps_of(model: ir.Model) -> Steps:
             raise walk.refusal(node)
         meanings = rule(walk, node)
         walk.learn(node, meanings if isinstance(meanings, tuple) else (meanings,))
+    outputs = {value.name or "": _output(walk, value) for value in model.graph.outputs}
+    ends = {name: rows.end for name, rows in outputs.items() if rows.end is not None}
     return Steps(
-        steps=tuple(walk.steps.values()), outputs={v.name or "": _output(walk, v) for v in model.graph.outputs}
+        steps=tuple(walk.steps.values()),
+        outputs={name: rows.name for name, rows in outputs.items()},
+        ends=frozenset(ends),
+        words=texts.ending(walk, ends.values()),
     )
 
 
-def _output(walk: Walk, value: ir.Value) -> str:
+def _output(walk: Walk, value: ir.Value) -> Rows:
     rows = walk.meaning(value)
     if not isinstance(rows, Rows) or rows.name not in walk.steps or not rows.plain:
         raise IncompatibleError(
             f"no step of the cuda target makes the output '{value.name}'; build this component for another target"
         )
-    return rows.name
+    return rows

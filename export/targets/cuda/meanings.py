@@ -32,6 +32,7 @@ class Rows:
     """A value, `c` channels wide; `x2` and `c2`: the one whose channels follow. `upsample_to`: to grow to that level.
 
     `alone`: whether whoever reads this form is all that reads the value, as far as the forms before it go.
+    `end`: of a text only the row where it ends is meant. Steps make all of its rows, and the host picks that one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rows:
     c2: int = 0
     upsample_to: Level | None = None
     alone: bool = True
+    end: "End | None" = None
 
     @property
     def plain(self) -> bool:
@@ -136,4 +138,36 @@ class Half:
     gelu: bool = False
 
 
-Meaning = Rows | Extents | Parameter | Constant | Grouped | Normed | Scaled | Gate | Half
+@dataclass(frozen=True, kw_only=True)
+class Ids:
+    """Ids of tokens, `[batch, tokens]`: an input."""
+
+    name: str
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """The row of a table for each id, to which that of its place is still to be added."""
+
+    ids: Ids
+    table: Parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """Which ids are `end`."""
+
+    ids: Ids
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Where each text ends: at its first id `end`, or of None at the first of its largest."""
+
+    ids: Ids
+    end: int | None
+
+
+Meaning = Rows | Ids | Looked | Marks | End | Extents | Parameter | Constant | Grouped | Normed | Scaled | Gate | Half

@@ -6,6 +6,7 @@ from ....engine.errors import RequestError
 from ....engine.folder.manifest import ActivationModel
 from ....engine.program.arena import lay_out
 from ....engine.program.calls import resolve
+from ....engine.program.checks import words_of
 from ....engine.program.program import Program
 from ....engine.program.sizes import Sizes
 from ....engine.specs import ComponentSpec
@@ -19,12 +20,16 @@ def working_memory(
     program: Program, spec: ComponentSpec, architectures: Sequence[int], *, rank: int = 0
 ) -> ActivationModel:
     """Arenas of sampled sizes, fitted; a little above each. `rank`: of a program with slots."""
+    table = words_of(program)
+    tokens = 77 if table is None else table.tokens
     outputs = [value.name for edge in program.outputs for value in edge.values]
 
     def measure(sizes: Mapping[str, int]) -> int | None:
         at = Sizes(
             **{
-                "tokens": 77,
+                "height": 1,
+                "width": 1,
+                "tokens": tokens,
                 "rank": rank,
                 **{name: size for name, size in sizes.items() if not name.startswith("image_")},
             }

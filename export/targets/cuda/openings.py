@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ....engine.folder.openings import OpenGraph, Openings, Shape
+from ....engine.program.checks import words_of
 from ....engine.program.program import Program
 from ....engine.program.slots import RANKS, SLOTS_FILE, Slot, opened
 from ....engine.specs import ComponentSpec
 from ...graph.layers import find_layers
 from ...graph.openings import ATTENTION, OTHERS, group_of
+from ...graph.token_seam import vectors_input
 from .memory import working_memory
 
 
@@ -27,6 +29,7 @@ def openings_of(
     every = opened(program, slots, layers)
     graph = OpenGraph(
         file=SLOTS_FILE,
+        inputs=() if (table := words_of(program)) is None else (vectors_input(table.width),),
         groups=tuple(groups),
         activation=working_memory(every, spec, architectures, rank=RANKS[-1]),
     )

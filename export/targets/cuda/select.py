@@ -83,7 +83,7 @@ class _Selection:
     _made: dict[tuple[str, Form], _Made] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._needed = needed(self.steps.steps, self.format_of)
+        self._needed = needed(self.steps, self.format_of)
         self._outputs = set(self.steps.outputs.values())
         self._widths = {step.out: step.n for step in self.steps.steps if isinstance(step, Linear)}
 
@@ -105,11 +105,15 @@ class _Selection:
         op = _LINEAR[format]
         shape |= {"residual": bool(more)}
         if op == "linear_f16" and not gated:
-            shape |= {"activation": step.activation}
-        out = f"{step.out}.wide" if gated else step.out
+            self._call(op, name, {**shape, "activation": step.activation}, inputs, {"out": step.out})
+            return
+        out = step.out if step.activation is None else f"{step.out}.wide"
         self._call(op, name, shape, inputs, {"out": out})
         if gated:
             self._call("geglu", name, {"m": m, "n": step.n // 2}, {"x": out}, {"out": step.out})
+        elif step.activation is not None:
+            behind: dict[str, Option] = {"m": m, "n": step.n, "activation": step.activation}
+            self._call("activate", name, behind, {"x": out}, {"out": step.out})
 
     def conv(self, step: Conv) -> None:
         format = conv_format(step, self.format_of)

@@ -1,10 +1,11 @@
 """Which calls have places for low-rank pairs, and what each becomes: see `engine.program.slots`.
 
-Every linear layer and convolution but those that write an output. Where a layer multiplies 8-bit numbers the way down
-does so too, on the numbers that are there; where its weight has 4 or 8 bits and its input is in halves, so is the pair.
+Every linear layer and convolution but the one that writes a picture, in float32. Where a layer multiplies 8-bit numbers
+the way down does so too, on the numbers that are there; where its weight has 4 or 8 bits and its input is in halves, so
+is the pair.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -30,17 +31,12 @@ _HALVES: Final = {
 _GATED: Final = "geglu_linear_w8a8"
 
 
-def slots_of(calls: Sequence[Call], stored: Mapping[str, Stored], outputs: Collection[str]) -> Iterator[Slot]:
-    """The slots of a program's calls; `outputs`: the values that are the component's."""
+def slots_of(calls: Sequence[Call], stored: Mapping[str, Stored]) -> Iterator[Slot]:
+    """The slots of a program's calls."""
     for at, call in enumerate(calls):
         weight = stored.get(call.inputs["weight"].name) if "weight" in call.inputs else None
         known = call.op in _EIGHT_BITS or call.op in _HALVES
-        if (
-            known
-            and isinstance(weight, Part)
-            and call.outputs["out"] not in outputs
-            and not call.shape.get("activation")
-        ):
+        if known and isinstance(weight, Part) and call.shape.get("out_dtype", "float16") == "float16":
             yield _slot(at, call, weight.weight)
 
 
@@ -48,7 +44,8 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
     name, ranks, picture = call.layer, f"ranks{len(weight.layers)}", "h" in call.shape
     gated, eight = call.op == _GATED, call.op in _EIGHT_BITS
     out = call.outputs["out"]
-    added = f"{out}.gated" if gated else out
+    activation = call.shape.get("activation")
+    added = f"{out}.gated" if gated else out if activation is None else f"{out}.active"
     plain, inner = f"{added}.plain", f"{name}.lora.inner"
     width = _whole(call, "n") * (2 if gated else 1)
     if picture:
@@ -63,6 +60,8 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
     if gated:
         shape: dict[str, Option] = {**call.shape, "n": width, "residual": False}
         own = replace(own, op="linear_w8a8", shape=shape)
+    elif activation is not None:  # which has to wait for the sum
+        own = replace(own, shape={**call.shape, "activation": None})
     upward = Call(
         op="linear_f16",
         layer=name,
@@ -70,17 +69,18 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
         inputs={"x": Operand(name=inner), "weight": Operand(name=up.name), "residual": Operand(name=plain)},
         outputs={"out": added},
     )
-    gate = Call(
-        op="geglu",
+    behind = {} if activation is None else {"activation": activation}
+    last = Call(
+        op="geglu" if gated else "activate",
         layer=name,
-        shape={"m": call.shape["m"], "n": _whole(call, "n")},
+        shape={"m": call.shape["m"], "n": _whole(call, "n"), **behind},
         inputs={"x": Operand(name=added)},
         outputs={"out": out},
-    ) if gated else None  # fmt: skip
+    ) if added != out else None  # fmt: skip
     return Slot(
         layers=weight.layers,
         at=at,
-        calls=(_downward(call, ranks, down, scale, inner), own, upward, *(() if gate is None else (gate,))),
+        calls=(_downward(call, ranks, down, scale, inner), own, upward, *(() if last is None else (last,))),
         down=down,
         down_scale=scale,
         up=up,

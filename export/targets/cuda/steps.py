@@ -110,6 +110,21 @@ class Attention:
     causal: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What an input of ids stands for: for each a row of one table, and for its place one of another, added.
+
+    `words`, `places`: the parameters' names. `end`: as `engine.program.program.Words`.
+    """
+
+    tensor: str
+    words: str
+    places: str
+    shape: tuple[int, int, int]
+    """Words, places, and the width of both tables."""
+    end: int | None = None
+
+
 Step = Linear | Conv | GroupNorm | LayerNorm | Attention
 
 
@@ -120,3 +135,6 @@ class Steps:
     steps: tuple[Step, ...]
     outputs: dict[str, str]
     """Output name in the spec → value."""
+    ends: frozenset[str] = frozenset()
+    """Outputs that are of each text the row where it ends."""
+    words: Words | None = None

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A norm's scale or offset, in halves, under its state-dict name."""
+    """A norm's scale or offset, or a table of words, in halves, under its state-dict name."""
 
     name: str
 

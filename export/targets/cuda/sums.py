@@ -6,7 +6,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from .meanings import Constant, Form, Gate, Half, Meaning, Normed, Parameter, Rows, Scaled
+from . import texts
+from .meanings import Constant, Form, Gate, Half, Looked, Meaning, Normed, Parameter, Rows, Scaled
 from .steps import Activation, Conv, GroupNorm, Linear
 from .walk import Walk, attributes
 
@@ -36,7 +37,9 @@ def add(walk: Walk, node: ir.Node) -> Meaning:
             if isinstance(step, Conv) and step.time is None:
                 walk.change(x.name, time=time.name)
                 return x
-        case (Rows(plain=True) as a, Rows(plain=True) as b) if a.dims() == b.dims() and a.form is b.form:
+        case (Looked() as looked, Parameter(form="", part="weight") as places):
+            return texts.placed(walk, node, looked, places)
+        case (Rows(plain=True) as a, Rows(plain=True) as b) if (a.dims(), a.form, a.end) == (b.dims(), b.form, b.end):
             return _residual(walk, node, (a, b))
     raise walk.refusal(node)
 

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
-ON_THE_GPU = frozenset({Role.UNET, Role.VAE_DECODER})
+ON_THE_GPU = frozenset({Role.TEXT_ENCODER, Role.UNET, Role.VAE_DECODER})
 """The rest runs once a picture, on the processor."""
+SLOTTED = frozenset({Role.TEXT_ENCODER, Role.UNET})
+"""What LoRAs have pairs for."""
 
 # Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that
 # are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100. 4 bits by 8 are an
@@ -87,7 +89,7 @@ class CudaTarget(AnySize):
     libraries: tuple[str, ...] = (*LIBRARIES, "triton")
 
     def of(self, role: Role) -> Target:
-        """Itself for U-Nets and the VAE; the processor makes the rest, once a picture."""
+        """Itself for text encoders, U-Nets and the VAE; the processor makes the rest, once a picture."""
         return self if role in ON_THE_GPU else HostTarget()
 
     def lower(
@@ -111,7 +113,7 @@ class CudaTarget(AnySize):
         from .stand_in import stand_in
         from .stored import Packer
 
-        lowering = lowered(model, spec, quantization.format, slotted=spec.role is Role.UNET)
+        lowering = lowered(model, spec, quantization.format, slotted=spec.role in SLOTTED)
         packer = Packer(weights, quantization)
         jobs = os.cpu_count() or 1
         program = write_component(lowering, packer, out, self.architectures, jobs=jobs, tell=tell)

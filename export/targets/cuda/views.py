@@ -5,7 +5,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ....engine.program.sizes import Size
-from .meanings import Constant, Extents, Form, Grouped, Half, Meaning, Normed, Parameter, Rows
+from .meanings import Constant, End, Extents, Form, Grouped, Half, Ids, Marks, Meaning, Normed, Parameter, Rows
 from .steps import Linear, Place
 from .walk import Walk, attributes
 
@@ -15,8 +15,8 @@ _NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "
 def cast(walk: Walk, node: ir.Node) -> Meaning:
     """From one float to another: steps say nothing of dtypes."""
     meaning, target = walk.meaning(node.inputs[0]), ir.DataType(attributes(node)["to"])
-    # Whatever means something is a float; ids have no meaning.
-    if meaning is None or not target.is_floating_point():
+    whole = isinstance(meaning, Ids | Marks | End)
+    if meaning is None or target.is_floating_point() == whole:
         raise walk.refusal(node)
     return walk.view(node, meaning) if isinstance(meaning, Rows) else meaning
 
@@ -47,9 +47,11 @@ def reshape(walk: Walk, node: ir.Node) -> Meaning:
 
 
 def unsqueeze(walk: Walk, node: ir.Node) -> Meaning:
-    """What is broadcast over height and width: a vector a picture, or a norm's scale and offset."""
+    """What is broadcast over height and width: a vector a picture, or a norm's scale and offset; or an index."""
     match walk.inputs(node):
-        case (Rows(form=Form.VECTOR) as x, Constant(numbers=[2, 3])):
+        case (End() as end, Constant(numbers=[1])):
+            return end
+        case (Rows(form=Form.VECTOR, end=None) as x, Constant(numbers=[2, 3])):
             return walk.view(node, x, form=Form.COLUMN)
         case (Parameter(form="", shape=(_,)) as parameter, Constant(numbers=[1, 2])):
             return replace(parameter, form="column")

@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from ....engine.errors import IncompatibleError
 from ...graph.layers import only_user
-from .meanings import Constant, Form, Meaning, Parameter, Rows
-from .steps import Place, Step
+from .meanings import Constant, Form, Ids, Meaning, Parameter, Rows
+from .steps import Place, Step, Words
 
 
 class Walk:
@@ -18,13 +18,15 @@ class Walk:
         self.steps: dict[str, Step] = {}
         """By the value that each makes, in the order in which they run."""
         self._meanings: dict[ir.Value, Meaning] = {}
+        self.words: Words | None = None
+        """The table that ids are looked up in."""
         for value in graph.inputs:
-            if (rows := _outside(value)) is not None:
-                self._meanings[value] = rows
+            if (meaning := _outside(value)) is not None:
+                self._meanings[value] = meaning
         self._inputs = {value.name for value in graph.inputs}
 
     def meaning(self, value: ir.Value | None) -> Meaning | None:
-        """None for an operand that is left out, and for what has none: ids, pictures of unknown sizes."""
+        """None for an operand that is left out, and for what has none: pictures of unknown sizes."""
         if value is None or not value.is_initializer():
             return None if value is None else self._meanings.get(value)
         name = value.name or ""
@@ -70,11 +72,17 @@ class Walk:
         )
 
 
-def _outside(value: ir.Value) -> Rows | None:
+def _outside(value: ir.Value) -> Meaning | None:
     """An input of the component."""
-    if value.dtype is None or not value.dtype.is_floating_point() or value.shape is None:
+    if value.dtype is None or value.shape is None:
         return None
-    match tuple(d if isinstance(d, int) else d.value for d in value.shape):
+    shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    if not value.dtype.is_floating_point():
+        match shape:
+            case ("batch", int(tokens)):
+                return Ids(name=value.name or "", tokens=tokens)
+        return None
+    match shape:
         case ("batch", int(c), "height", "width"):
             place, form = Place(), Form.PICTURE
         case ("batch", "tokens", int(c)):

@@ -1,4 +1,4 @@
-"""The three files of a component: `program.json`, `weights.bin`, `kernels.bin`."""
+"""The large files of a component: `weights.bin`, `kernels.bin`, and a text encoder's `words.bin`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 
 from ....engine.errors import StorageError
 from ....engine.program.program import BinarySpec, WeightSpec
-from .stored import Packer, Stored
+from .steps import Words
+from .stored import Packer, Parameter, Stored
 
 if TYPE_CHECKING:
     from ....kernels.binaries import Result
@@ -36,6 +37,17 @@ def write_weights(
     except OSError as error:
         raise _cannot(path, error) from error
     return found
+
+
+def write_words(path: Path, words: Words, packer: Packer, tell: Callable[[str], None]) -> None:
+    """Write `words.bin`: see `engine.program.program.Words`. Raises `StorageError`."""
+    try:
+        with path.open("wb") as file:
+            for name in (words.words, words.places):
+                file.write(np.ascontiguousarray(packer.array(Parameter(name=name))).data)
+                tell(name)
+    except OSError as error:
+        raise _cannot(path, error) from error
 
 
 def write_kernels(path: Path, compiled: Mapping[int, Iterable["Result"]]) -> dict[str, dict[str, BinarySpec]]:

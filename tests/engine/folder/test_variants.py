@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError
-from pocketxl.engine.folder.files import entry_of
+from pocketxl.engine.folder.files import WORDS_FILE, entry_of
 from pocketxl.engine.folder.manifest import ComponentEntry, Manifest, read_manifest, verify
 from pocketxl.engine.folder.variants import chosen_file, file_for, loaded_bytes
 
@@ -58,6 +58,8 @@ def test_of_the_variants_one_is_loaded_and_memory_is_planned_for_the_largest(tmp
     component = engine(tmp_path).components["base/unet"]
     assert loaded_bytes(component.files, NAMES) == 50 + 7
     assert loaded_bytes(component.files, {}) == 30 + 50 + 7
+    table = dataclasses.replace(component.files[0], path=f"base/unet/{WORDS_FILE}")
+    assert loaded_bytes([*component.files, table], NAMES) == 50 + 7, "what words are looked up in stays on the disk"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, PocketXLError
-from pocketxl.engine.program.checks import check_files
-from pocketxl.engine.program.program import BinarySpec, Call, Operand, Program
+from pocketxl.engine.program.checks import check_files, words_of
+from pocketxl.engine.program.program import BinarySpec, Call, Edge, Layout, Operand, Program, ValueSpec, Words
 from pocketxl.engine.program.read import from_json, read_program, to_json
 
 from ...fixtures.small_programs import small_program
@@ -91,6 +91,59 @@ WRONG = [
     (change("binaries", "90", "kernel-0", "entry", to=""), IntegrityError, "entry=''"),
     (change("binaries", "90", "kernel-0", "size", to=0), IntegrityError, "has 0 bytes"),
 ]
+
+
+def texts(**changes: Any) -> Program:
+    """A program whose key is looked up, and whose prediction is the row where a text ends."""
+    width = 64
+    words = Words(**{"words": 9, "tokens": 77, "width": width, **changes.pop("words", {})})
+    value = ValueSpec(**{"name": "key", "shape": ("batch", "tokens", width), **changes.pop("value", {})})
+    looked = Edge(**{"tensor": "ids", "layout": Layout.WORDS, "values": (value,), "words": words, **changes})
+    others = tuple(edge for edge in PROGRAM.inputs if edge.values[0].name != "key")
+    (last,) = PROGRAM.outputs[0].values
+    end = Edge(
+        tensor="pooled",
+        layout=Layout.END_OF_TEXT,
+        values=(replace(last, shape=("batch", "tokens", width), dtype="float16"),),
+    )
+    return replace(PROGRAM, inputs=(*others, looked), outputs=(end,))
+
+
+def test_texts_come_back() -> None:
+    program = texts(words={"end": 3})
+    assert from_json(to_json(program)) == program
+    assert words_of(program) == Words(words=9, tokens=77, width=64, end=3)
+    assert words_of(PROGRAM) is None
+    end = max(spec.offset for spec in PROGRAM.weights.values()) + 32
+    check_files(program, "p", weights=end, kernels=10, words=2 * 86 * 64)
+    with pytest.raises(IntegrityError, match="its words are 11008 bytes, the file has 11007"):
+        check_files(program, "p", weights=end, kernels=10, words=11007)
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (texts(words={"words": 0}), r"a table of \(0, 77, 64\)"),
+        (texts(words={"width": 32}), "its table has float16 rows of 32"),
+        (texts(value={"dtype": "float32"}), "is float32 .*its table has float16 rows"),
+        (texts(value={"shape": ("batch", 77, 64)}), r"\('batch', 77, 64\), its table"),
+        (texts(layout=Layout.ROWS), "the layout rows and a table of words"),
+        (replace(PROGRAM, inputs=(replace(PROGRAM.inputs[0], layout=Layout.WORDS),)), "words and no table"),
+        (replace(texts(), inputs=PROGRAM.inputs), "the end of a text, and there is no text"),
+        (
+            replace(texts(), inputs=(*texts().inputs, replace(texts().inputs[-1], tensor="more", values=()))),
+            "two inputs look their words up",
+        ),
+        (
+            replace(texts(), inputs=(replace(PROGRAM.inputs[0], layout=Layout.END_OF_TEXT), *texts().inputs[1:])),
+            "end_of_text, which is for outputs",
+        ),
+        (replace(texts(), outputs=(replace(texts().outputs[0], layout=Layout.WORDS),)), "words, which is for inputs"),
+    ],
+)
+def test_texts_that_no_build_writes_are_named(program: Program, says: str) -> None:
+    with pytest.raises(IntegrityError, match=says):
+        from_json(to_json(program))
 
 
 @pytest.mark.parametrize(("apply", "error", "says"), WRONG)

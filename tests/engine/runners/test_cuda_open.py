@@ -50,7 +50,7 @@ def slots_and_shapes(program: Program, weights: Mapping[str, np.ndarray]) -> tup
         weight = Weight(layers=(layer,), format=format, picture=picture, columns=columns)
         stored[key] = Part(weight=weight, part="numbers")
         shapes[layer] = (shape[0], shape[3], *shape[1:3]) if picture else shape
-    return tuple(slots_of(program.calls, stored, {"prediction"})), shapes
+    return tuple(slots_of(program.calls, stored)), shapes
 
 
 PROGRAM, WEIGHTS = brief_program()
@@ -159,7 +159,7 @@ def test_every_kind_of_call_adds_its_pair(tmp_path: Path, device: CudaDevice, mo
     """Linear layers, one with a gate, convolutions down, up and of two pictures."""
     poison_the_dead(monkeypatch)
     layers = layers_of(WHOLE_SLOTS)
-    assert set(layers) == WHOLE_SHAPES.keys() - {"last"}
+    assert set(layers) == WHOLE_SHAPES.keys()
     pairs = pairs_for(WHOLE_SHAPES, layers, 0)
     plain = runner_of(tmp_path, device, whole=True)
     open_runner = open_of(plain)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -31,14 +32,21 @@ def unet() -> ir.Model:
     return export_master("base/unet", lambda: UNet(architecture), architecture.unet(), dtype=torch.float16)
 
 
+@pytest.fixture(scope="module")
+def text_encoder() -> ir.Model:
+    architecture = replace(clip_pair(pooled=True).architecture, eos_token_id=3)
+    return export_master("text_encoder", lambda: ClipTextEncoder(architecture), architecture.component())
+
+
 @pytest.mark.parametrize("op", sorted(RULES))
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
-def test_no_node_is_passed_over(unet: ir.Model, op: str, which: int) -> None:
-    node = [node for node in unet.graph if node.op_type == op][which]
+def test_no_node_is_passed_over(unet: ir.Model, text_encoder: ir.Model, op: str, which: int) -> None:
+    models = [model for model in (unet, text_encoder) if any(node.op_type == op for node in model.graph)]
+    node = [node for node in models[0].graph if node.op_type == op][which]
     node.op_type = "Surprise"
     try:
         with pytest.raises(IncompatibleError, match=rf"no step for the node '{re.escape(node.name)}', Surprise\("):
-            steps_of(unet)
+            steps_of(models[0])
     finally:
         node.op_type = op
 
@@ -53,18 +61,37 @@ def test_an_operator_of_another_domain_is_another_operator(unet: ir.Model) -> No
         node.domain = ""
 
 
-def test_a_text_encoder_begins_with_no_step() -> None:
-    architecture = clip_pair(pooled=True).architecture
-    master = export_master("text_encoder", lambda: ClipTextEncoder(architecture), architecture.component())
-    with pytest.raises(IncompatibleError, match=r"'text_model\.embeddings\.token_embedding/Gather', Gather"):
-        steps_of(master)
-
-
-def test_so_does_a_conditioner() -> None:
+def test_a_conditioner_begins_with_no_step() -> None:
     architecture = unet_pair("lcm").architecture
     master = export_master("conditioner", lambda: Conditioner(architecture), architecture.conditioner())
     with pytest.raises(IncompatibleError, match=r"Unsqueeze\(time_ids"):
         steps_of(master)
+
+
+@pytest.mark.parametrize(
+    ("op", "attribute", "value"),
+    [
+        ("Gather", "axis", 1),
+        ("GatherND", "batch_dims", 0),
+        ("ArgMax", "select_last_index", 1),
+        ("ArgMax", "keepdims", 1),
+        ("ArgMax", "axis", 0),
+    ],
+)
+def test_words_are_looked_up_and_ends_found_in_one_way(
+    text_encoder: ir.Model, op: str, attribute: str, value: int
+) -> None:
+    node = next(node for node in text_encoder.graph if node.op_type == op)
+    before = node.attributes.get(attribute)
+    node.attributes[attribute] = ir.AttrInt64(attribute, value)
+    try:
+        with pytest.raises(IncompatibleError, match=f"no step for the node '.*{op}"):
+            steps_of(text_encoder)
+    finally:
+        if before is None:
+            del node.attributes[attribute]
+        else:
+            node.attributes[attribute] = before
 
 
 class Network(nn.Module):

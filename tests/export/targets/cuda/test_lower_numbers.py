@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pocketxl.engine.architecture import UNetArchitecture
+from pocketxl.engine.models.clip import LEGACY_END_OF_TEXT, ClipTextEncoder
 from pocketxl.engine.models.clip_layers import ClipLayer
 from pocketxl.engine.models.conditioner import Embedding
 from pocketxl.engine.models.operations import attention
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.program.sizes import Sizes
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
+from pocketxl.engine.text_architecture import TextOutput
 from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.components import Component, assemble
 from pocketxl.export.graph.master import export_master
@@ -26,7 +29,7 @@ from pocketxl.export.targets.cuda.steps import Attention, Linear, Steps
 
 from ....fixtures.compare import relative_error
 from ....fixtures.cuda_steps import run_steps, values_of
-from ....fixtures.networks import UNETS, adopt, clip_pair, randomize, unet_pair, vae_pair
+from ....fixtures.networks import CLIP, UNETS, adopt, clip_pair, randomize, unet_pair, vae_pair
 from ....tolerances import MODEL_RELATIVE
 
 WEIGHTS = Path(__file__).parents[4] / "export" / "miniature" / "weights"
@@ -164,6 +167,34 @@ def test_layers_of_a_text_encoder(activation: str) -> None:
     assert {step.causal for step in steps if isinstance(step, Attention)} == {True}
     assert {step.activation for step in steps if isinstance(step, Linear)} == {activation, None}
     holds(module, spec, 2, 1, 1, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("end", [LEGACY_END_OF_TEXT, CLIP["vocab_size"] - 1], ids=["largest", "its id"])
+@pytest.mark.parametrize("output", TextOutput)
+@pytest.mark.parametrize("skip", [0, 1])
+def test_text_encoders(output: TextOutput, end: int, skip: int) -> None:
+    """Both places that states are read in, both ways to find the end of a text."""
+    pair = clip_pair(pooled=True, output=output, eos_token_id=end)
+    skip = skip if output is TextOutput.PENULTIMATE else 0
+    architecture = replace(pair.architecture, clip_skip=skip)
+    module = adopt(ClipTextEncoder(architecture), pair.ours.state_dict())
+    steps = lowered(module, architecture.component())
+    words = steps.words
+    assert words is not None
+    assert words.end == (None if end == LEGACY_END_OF_TEXT else end)
+    assert steps.ends == {"pooled"}
+    tokens = architecture.max_position_embeddings
+    ids = torch.randint(0, CLIP["vocab_size"] - 1, (2, tokens))
+    ids[0, 3:], ids[1, -1] = CLIP["vocab_size"] - 1, CLIP["vocab_size"] - 1
+    weights = module.state_dict()
+    with torch.inference_mode():
+        states = weights[words.words][ids] + weights[words.places]
+        sizes = Sizes(batch=2, height=1, width=1, tokens=tokens)
+        values = run_steps(steps, {words.tensor: states}, weights, sizes)
+        hidden, pooled = module(ids)
+    assert relative_error(values[steps.outputs["hidden_states"]], hidden) < MODEL_RELATIVE
+    rows = values[steps.outputs["pooled"]][torch.arange(2), torch.tensor([3, tokens - 1])]
+    assert relative_error(rows, pooled) < MODEL_RELATIVE
 
 
 def test_layers_of_a_vector() -> None:

@@ -14,10 +14,11 @@ from pocketxl.engine.program.read import PROGRAM_FILE, read_program
 from pocketxl.engine.program.sizes import Sizes
 from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, opened, read_slots
 from pocketxl.engine.specs import Role
+from pocketxl.export.targets.cuda.target import SLOTTED
 from pocketxl.kernels.architecture import architecture
 
 WEIGHTS = Path(pocketxl.export.miniature.__file__).parent / "weights"
-ON_THE_GPU = {"base/unet", "refiner/unet", "vae_decoder"}
+ON_THE_GPU = {"base/unet", "refiner/unet", "text_encoder", "text_encoder_2", "vae_decoder"}
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
     for name in on_the_gpu:
         program = read_program(engine / name / PROGRAM_FILE)
         opening = components[name].openings
-        assert (opening is not None) == (components[name].spec.role is Role.UNET), "where LoRAs have a place"
+        assert (opening is not None) == (components[name].spec.role in SLOTTED), "where LoRAs have a place"
         for side, batch, tokens in ((8, 1, 77), (17, 2, 154), (32, 2, 77), (128, 1, 308)):
             at = prepare(program, Sizes(batch=batch, height=side, width=side + 3, tokens=tokens), arch)
             assert {variant.name for variant in at.variants} <= set(program.binaries["89"]), (name, side)
