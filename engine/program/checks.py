@@ -13,19 +13,15 @@ from ...kernels.launch import DTYPES
 from ...kernels.sdxl import OPS
 from ..errors import IncompatibleError, IntegrityError
 from ..folder.described import REBUILD
-from .program import BinarySpec, Edge, Layout, Program, WeightSpec, Words
-from .sizes import is_symbol
+from .edge_checks import MOST_LENGTH, MOST_RANK, column_faults, edge_faults
+from .program import BinarySpec, Layout, Program, WeightSpec, Words
 
 ALIGNMENT = 256
 """Bytes; every weight and value begins at a multiple."""
-MOST_LENGTH = 1 << 31
 MOST_SHARED = 1 << 18
 """Bytes of a block's shared memory: more than any GPU has."""
 MOST_THREADS = 1024
 MOST_HIDDEN = 8
-MOST_RANK = 8
-_RANKS = {Layout.PIXELS: 4, Layout.COLUMNS: 2, Layout.WORDS: 3, Layout.END_OF_TEXT: 3}
-_OF_INPUTS, _OF_OUTPUTS = {Layout.WORDS}, {Layout.PIXELS, Layout.END_OF_TEXT}
 _CAPABILITY = re.compile(r"[1-9]\d{1,2}")
 
 
@@ -73,8 +69,10 @@ def _faults(program: Program) -> Iterator[str]:
         yield from _weight(name, weight)
         known.add(name)
     for edge in program.inputs:
-        yield from _edge("input", edge)
-        yield from _new(known, (value.name for value in edge.values), f"input {reprlib.repr(edge.tensor)}")
+        yield from edge_faults("input", edge)
+        if edge.vectors is None or not edge.vectors.first:  # of a value whose columns are several inputs' the first one
+            yield from _new(known, (value.name for value in edge.values), f"input {reprlib.repr(edge.tensor)}")
+    yield from column_faults(program.inputs)
     given = {value.name for edge in program.inputs for value in edge.values}
     made: set[str] = set()
     for i, call in enumerate(program.calls):
@@ -87,7 +85,7 @@ def _faults(program: Program) -> Iterator[str]:
         yield from _new(known, call.outputs.values(), where)
         made.update(call.outputs.values())
     for edge in program.outputs:
-        yield from _edge("output", edge)
+        yield from edge_faults("output", edge)
         for value in edge.values:
             if value.name not in made:
                 yield f"output {reprlib.repr(edge.tensor)} is {reprlib.repr(value.name)}, which no call makes"
@@ -121,35 +119,6 @@ def _weight(name: str, weight: WeightSpec) -> Iterator[str]:
         yield f"weight {reprlib.repr(name)} has shape {reprlib.repr(weight.shape)}"
     elif weight.offset < 0 or weight.offset % ALIGNMENT:
         yield f"weight {reprlib.repr(name)} is at {weight.offset}, a multiple of {ALIGNMENT} is allowed"
-
-
-def _edge(side: str, edge: Edge) -> Iterator[str]:
-    where = f"{side} {reprlib.repr(edge.tensor)}"
-    if not edge.values or (len(edge.values) > 1 and edge.layout is not Layout.COLUMNS):
-        yield f"{where} has {len(edge.values)} values in the layout {edge.layout}"
-    if edge.layout in (_OF_OUTPUTS if side == "input" else _OF_INPUTS):
-        yield f"{where} has the layout {edge.layout}, which is for {'outputs' if side == 'input' else 'inputs'}"
-    if (edge.layout is Layout.WORDS) != (edge.words is not None):
-        yield f"{where} has the layout {edge.layout} and {'no' if edge.words is None else 'a'} table of words"
-    elif edge.words is not None:
-        yield from _words(where, edge, edge.words)
-    for value in edge.values:
-        if value.dtype not in ("float16", "float32", "int8", "int32"):
-            yield f"{where} is {reprlib.repr(value.dtype)}, float16, float32, int8 and int32 are allowed"
-        for length in value.shape:
-            if not (is_symbol(length) if isinstance(length, str) else 0 < length < MOST_LENGTH):
-                yield f"{where} has a length {reprlib.repr(length)}"
-        if len(value.shape) != _RANKS.get(edge.layout, len(value.shape)) or not 0 < len(value.shape) <= MOST_RANK:
-            yield f"{where} has shape {reprlib.repr(value.shape)} in the layout {edge.layout}"
-
-
-def _words(where: str, edge: Edge, words: Words) -> Iterator[str]:
-    lengths = (words.words, words.tokens, words.width)
-    if not all(0 < length < MOST_LENGTH for length in lengths):
-        yield f"{where} has a table of {reprlib.repr(lengths)} words, places and numbers"
-    for value in edge.values:
-        if value.shape != ("batch", "tokens", words.width) or value.dtype != "float16":
-            yield f"{where} is {value.dtype} {reprlib.repr(value.shape)}, its table has float16 rows of {words.width}"
 
 
 def _new(known: set[str], names: Iterable[str], where: str) -> Iterator[str]:

@@ -25,11 +25,13 @@ class Layout(StrEnum):
     """Outputs only: `[batch, channels, height, width]` there, `[batch, height, width, channels]` here, where channels
     that the tensor does not have may follow."""
     COLUMNS = "columns"
-    """`[batch, sum of widths]` there, a block `[batch, width]` for each value here."""
+    """`[batch, sum of widths]` there, a block `[batch, width]` for each value here; of outputs also `[steps, …]`."""
     WORDS = "words"
     """Inputs only: ids `[batch, tokens]` there, here for each of them the vector that `words.bin` has for it."""
     END_OF_TEXT = "end_of_text"
     """Outputs only: `[batch, width]` there, `[batch, tokens, width]` here, of which it is the row where a text ends."""
+    VECTORS = "vectors"
+    """Inputs only: numbers for each step, or for each picture, there; here columns of a row for each evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,37 @@ class Words:
         return 2 * (self.words + self.tokens) * self.width
 
 
+class Along(StrEnum):
+    """What an input of vectors has a row for."""
+
+    BATCH = "batch"
+    STEPS = "steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waves:
+    """A number x as the cosines, then the sines, of `factor · x` times each of the `frequencies`; or sines first."""
+
+    frequencies: tuple[float, ...]
+    factor: float = 1.0
+    sines_first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """How an input of vectors becomes columns of its value, which has a row for every picture of every step.
+
+    `along`: whether the input has a row for each of the `steps`, the same for all pictures, or for each of the `batch`,
+    the same at all steps. `first`, `width`: the columns; others may be those of other inputs. `waves`: what its numbers
+    become first. The host does it: sines in float32, and few rows.
+    """
+
+    along: Along
+    first: int
+    width: int
+    waves: Waves | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Edge:
     """An input or output of the component, by the name in its spec, and the values that it is in the program.
@@ -72,6 +105,8 @@ class Edge:
     values: tuple[ValueSpec, ...]
     words: Words | None = field(default=None, metadata=SPARSE)
     """Of an input in `Layout.WORDS`."""
+    vectors: Vectors | None = field(default=None, metadata=SPARSE)
+    """Of an input in `Layout.VECTORS`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The sizes of a call, by their symbols.
 
-`batch` · `tokens` of a prompt · `texts` = batch · tokens · and for each level L of a network, where level 0 is the
-latents', level 1 half of it (rounded up), level -1 twice: `height<L>`, `width<L>`, `pixels<L>` = height · width,
-`rows<L>` = batch · pixels. `ranks<N>` = N times the rank of low-rank pairs (`slots`).
+`batch` · `tokens` of a prompt · `texts` = batch · tokens · `steps` of a sampler · `evaluations` = steps · batch · and
+for each level L of a network, where level 0 is the latents', level 1 half of it (rounded up), level -1 twice:
+`height<L>`, `width<L>`, `pixels<L>` = height · width, `rows<L>` = batch · pixels. `ranks<N>` = N times the rank of
+low-rank pairs (`slots`).
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 Size = int | str
 
+_PLAIN = frozenset({"batch", "tokens", "texts", "steps", "evaluations"})
 _SYMBOL = re.compile(r"(height|width|pixels|rows)(-?\d+)")
 _RANKS = re.compile(r"ranks([1-9]\d?)")
 
@@ -22,13 +24,15 @@ class Sizes:
     height: int
     width: int
     tokens: int = 77
+    steps: int = 1
     rank: int = 0
 
     def __getitem__(self, symbol: Size) -> int:
         """The length that a symbol, or a number, stands for. Raises `KeyError` for one that there is not."""
         if isinstance(symbol, int):
             return symbol
-        plain = {"batch": self.batch, "tokens": self.tokens, "texts": self.batch * self.tokens}
+        plain = {"batch": self.batch, "tokens": self.tokens, "steps": self.steps}
+        plain |= {"texts": self.batch * self.tokens, "evaluations": self.steps * self.batch}
         if symbol in plain:
             return plain[symbol]
         if (ranks := _RANKS.fullmatch(symbol)) is not None:
@@ -43,7 +47,7 @@ class Sizes:
 
 def is_symbol(text: str) -> bool:
     """Whether this is a size and not, say, a dtype."""
-    return text in ("batch", "tokens", "texts") or any(known.fullmatch(text) for known in (_SYMBOL, _RANKS))
+    return text in _PLAIN or any(known.fullmatch(text) for known in (_SYMBOL, _RANKS))
 
 
 def is_rank(text: str) -> bool:

@@ -33,7 +33,7 @@ __all__ = ["CudaDevice", "CudaRunner"]
 class CudaRunner(OfEntry, GpuRunner):
     """Runs `program.json`, `weights.bin` and `kernels.bin` of a component on the first GPU.
 
-    Outputs are always host arrays.
+    Outputs that stay on the GPU are what the next runner of the engine holds.
     """
 
     def __init__(self, folder: Path, name: str, entry: ComponentEntry, device: CudaDevice) -> None:
@@ -91,7 +91,7 @@ class CudaRunner(OfEntry, GpuRunner):
         )
         loaded = self._ready()
         self.device.driver.enter()
-        return loaded.run(inputs, constant, lengths)
+        return loaded.run(inputs, constant, lengths, keep=keep)
 
     def _ready(self) -> LoadedProgram:
         if self._loaded is None:

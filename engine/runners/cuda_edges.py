@@ -11,23 +11,25 @@ import numpy as np
 
 from ..errors import IncompatibleError
 from ..program.calls import shape_of
-from ..program.program import Edge, Layout, Program
+from ..program.program import Edge, Layout, Program, Vectors
 from ..program.sizes import Sizes
 from ..specs import ComponentSpec, TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What of an input becomes one value: some `columns` of the caller's array."""
+    """What of an input becomes one value: some `columns` of the caller's array, in the value's from `first` on."""
 
     value: str
     shape: tuple[int, ...]
     dtype: np.dtype
     columns: slice
+    first: int = 0
 
     def write(self, here: np.ndarray, array: np.ndarray) -> None:
         """The caller's `array` into one of this shape and dtype."""
-        np.copyto(here, array[..., self.columns], casting="same_kind")
+        taken = array[..., self.columns]
+        np.copyto(here[..., self.first : self.first + taken.shape[-1]], taken, casting="same_kind")
 
 
 def check_edges(program: Program, spec: ComponentSpec, where: str) -> None:
@@ -46,6 +48,9 @@ def parts(edge: Edge, given: tuple[int, ...], sizes: Sizes) -> Iterator[Part]:
 
     Raises `IncompatibleError` where the program means another shape.
     """
+    if edge.vectors is not None:
+        yield _columns(edge, edge.vectors, given, sizes)
+        return
     start = 0
     for value in edge.values:
         shape = shape_of(value, sizes)
@@ -56,6 +61,22 @@ def parts(edge: Edge, given: tuple[int, ...], sizes: Sizes) -> Iterator[Part]:
         start = end
     if start != given[-1]:
         raise _other_shape(edge, given, (*given[:-1], start))
+
+
+def _columns(edge: Edge, vectors: Vectors, given: tuple[int, ...], sizes: Sizes) -> Part:
+    """Where the rows of an input of vectors go, which are of the shape `given`."""
+    (value,) = edge.values
+    shape = shape_of(value, sizes)
+    wanted = (*shape[:-1], vectors.width)
+    if given != wanted:
+        raise _other_shape(edge, given, wanted)
+    return Part(
+        value=value.name,
+        shape=shape,
+        dtype=np.dtype(value.dtype),
+        columns=slice(0, vectors.width),
+        first=vectors.first,
+    )
 
 
 def fetched(edge: Edge, spec: TensorSpec, values: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -121,7 +121,8 @@ class CudaOpenRunner(CudaRunner):
         lengths = check_inputs(self.name, replace(spec, inputs=(*spec.inputs, *more)), inputs, lengths)
         loaded = self._ready()
         self.device.driver.enter()
-        return loaded.run(inputs, constant, lengths, None if additions is None else self._added(additions))
+        added = None if additions is None else self._added(additions)
+        return loaded.run(inputs, constant, lengths, added, keep)
 
     def _additions(self, inputs: Values) -> Additions:
         if unknown := sorted(set(inputs) - set(self._pairs)):

@@ -1,16 +1,17 @@
 """A program on the GPU: its weights and kernels, what is held for it, its graphs, and one call of it."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ...kernels.architecture import Architecture
 from ..errors import RequestError
+from ..program.calls import shape_of
 from ..program.launches import KernelLaunch, launch_list
 from ..program.prepare import Prepared, prepare
-from ..program.program import Program
+from ..program.program import Edge, Layout, Program
 from ..program.sizes import Sizes
 from ..specs import ComponentSpec
 from .base import Value, Values
@@ -19,9 +20,12 @@ from .cuda_graphs import Graphs
 from .cuda_held import NOWHERE, HeldPool, HeldValues, Places
 from .cuda_kernels import Kernels
 from .cuda_staging import Staging
+from .cuda_vectors import with_rows
 from .cuda_words import WordTable
 from .device import CudaArray, CudaDevice
 
+MADE = frozenset({Layout.WORDS, Layout.VECTORS})
+"""Layouts of inputs that the host makes something else of."""
 MOST_PREPARED = 8
 """Sizes whose launch plans and arenas are kept."""
 
@@ -77,23 +81,33 @@ class LoadedProgram:
         self._prepared: OrderedDict[tuple[Sizes, frozenset[str]], tuple[Prepared, Staging]] = OrderedDict()
 
     def hold(self, inputs: Values, lengths: Mapping[str, int]) -> HeldValues:
-        """Inputs that were checked, in memory of their own, as the program has them; `lengths` as for `run`."""
-        if self._words is not None and (name := self._words.edge.tensor) in inputs:
-            raise RequestError(f"{name} cannot be held: its words are looked up at every call; give it to the call")
+        """Inputs that were checked, in memory of their own, as the program has them; `lengths` as for `run`.
+
+        Arrays on the GPU hand theirs over: they are released. Raises `RequestError` for what the host must see first.
+        """
+        if (made := next((name for name in inputs if self._edges[name].layout in MADE), None)) is not None:
+            raise RequestError(f"{made} cannot be held: the host works on it at every call; give it to the call")
         held = HeldValues(self._pool, self._spec, inputs.keys(), lengths)
         driver, sizes = self._device.driver, self._sizes(lengths)
         staged = []  # what is copied from, until it has arrived
         with self._device.work():
             try:
                 for name, value in inputs.items():
-                    array = np.asarray(value)
+                    array = _lies_there(value, self._edges[name], sizes) or np.asarray(value)
                     for part in parts(self._edges[name], array.shape, sizes):
+                        there = held.add(part.value, part.shape, part.dtype)
+                        if isinstance(array, CudaArray):
+                            driver.copy(there.address, array.address, array.nbytes)
+                            continue
                         staged.append(np.empty(part.shape, part.dtype))
                         part.write(staged[-1], array)
-                        driver.upload(held.add(part.value, part.shape, part.dtype).address, staged[-1])
+                        driver.upload(there.address, staged[-1])
             except BaseException:
                 driver.synchronize()
                 raise
+        for value in inputs.values():
+            if isinstance(value, CudaArray):
+                value.release()
         return held
 
     def add(self, program: Program, rank: int, arrays: Mapping[str, np.ndarray]) -> Added:
@@ -112,11 +126,19 @@ class LoadedProgram:
         return added
 
     def run(
-        self, inputs: Values, held: HeldValues | None, lengths: Mapping[str, int], added: Added | None = None
+        self,
+        inputs: Values,
+        held: HeldValues | None,
+        lengths: Mapping[str, int],
+        added: Added | None = None,
+        keep: Collection[str] = (),
     ) -> dict[str, Value]:
-        """One call on inputs that were checked; `lengths` of the symbols in their shapes, the held ones' too."""
+        """One call on inputs that were checked; `lengths` of the symbols in their shapes, the held ones' too.
+
+        Outputs in `keep` stay on the GPU where they are one value as it lies there, in memory of their own.
+        """
         places, sizes, program = held.places if held else NOWHERE, self._sizes(lengths), self._program
-        given = inputs if self._words is None else self._words.embedded(inputs)
+        given = with_rows(self._edges, inputs if self._words is None else self._words.embedded(inputs), sizes)
         if added is not None:
             places, sizes, program = added.places(places), replace(sizes, rank=added.rank), added.program
         with self._device.work():
@@ -125,8 +147,9 @@ class LoadedProgram:
             graph = self._graph(prepared, base, places)
             staging.send(given, base)
             self._device.driver.replay(graph)
-            staging.fetch(base)
-        outputs = staging.outputs()
+            kept = {edge.tensor: self._kept(edge, prepared, base) for edge in program.outputs if _stays(edge, keep)}
+            staging.fetch(base, without=kept)
+        outputs = {**staging.outputs(without=kept), **kept}
         return outputs if self._words is None else self._words.picked(outputs, inputs)
 
     def release(self) -> None:
@@ -137,6 +160,13 @@ class LoadedProgram:
         while self._prepared:
             self._prepared.popitem()[1][1].release()
         self._weights.release()
+
+    def _kept(self, edge: Edge, prepared: Prepared, base: int) -> CudaArray:
+        """A copy of an output on the GPU."""
+        (value,) = edge.values
+        made = self._device.empty(shape_of(value, prepared.sizes), np.dtype(value.dtype))
+        self._device.driver.copy(made.address, base + prepared.arena.values[value.name].offset, made.nbytes)
+        return made.declared(np.dtype(next(one.dtype for one in self._spec.outputs if one.name == edge.tensor)))
 
     def _at(self, program: Program, sizes: Sizes, elsewhere: frozenset[str]) -> tuple[Prepared, Staging]:
         """Launch plans and arena, and host memory for what crosses. The values elsewhere tell which slots there are."""
@@ -176,4 +206,17 @@ class LoadedProgram:
         """
         fixed = {} if self._words is None else {"tokens": self._words.words.tokens}
         known = {**fixed, **lengths}
-        return Sizes(**{name: known.get(name, 1) for name in ("batch", "height", "width", "tokens")})
+        return Sizes(**{name: known.get(name, 1) for name in ("batch", "height", "width", "tokens", "steps")})
+
+
+def _stays(edge: Edge, keep: Collection[str]) -> bool:
+    return edge.tensor in keep and edge.layout is Layout.ROWS
+
+
+def _lies_there(value: Value, edge: Edge, sizes: Sizes) -> CudaArray | None:
+    """The value itself, if it is on the GPU as the program has it."""
+    if not isinstance(value, CudaArray) or edge.layout is not Layout.ROWS:
+        return None
+    (wanted,) = edge.values
+    alike = value.stored == wanted.dtype and value.shape == shape_of(wanted, sizes)
+    return value if alike and value.address else None

@@ -4,7 +4,7 @@ It is laid out once, and as the arena is: a call converts each number straight t
 copy brings all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 
 import numpy as np
@@ -59,15 +59,21 @@ class Staging:
         if self._given.size:
             self._driver.upload(base, self._given)
 
-    def fetch(self, base: int) -> None:
-        """Let the outputs be copied from the arena at `base`."""
-        for here, offset in self._arriving.values():
-            self._driver.download(here, base + offset)
+    def fetch(self, base: int, *, without: Collection[str] = ()) -> None:
+        """Let the outputs, `without` some, be copied from the arena at `base`."""
+        for edge in self._outputs:
+            if edge.tensor not in without:
+                for here, offset in (self._arriving[value.name] for value in edge.values):
+                    self._driver.download(here, base + offset)
 
-    def outputs(self) -> dict[str, Value]:
+    def outputs(self, *, without: Collection[str] = ()) -> dict[str, Value]:
         """What has arrived, as fresh host arrays."""
         here = {name: array for name, (array, _) in self._arriving.items()}
-        return {edge.tensor: fetched(edge, self._specs[edge.tensor], here) for edge in self._outputs}
+        return {
+            edge.tensor: fetched(edge, self._specs[edge.tensor], here)
+            for edge in self._outputs
+            if edge.tensor not in without
+        }
 
     def release(self) -> None:
         """Give the memory back. Nothing may be on its way."""
@@ -77,9 +83,12 @@ class Staging:
 
 
 def _parts(edge: Edge, tensor: TensorSpec, prepared: Prepared) -> Iterator[Part]:
-    """Those of an input that a caller gives at these sizes; of ids, the vectors that stand for them by now."""
-    shape = tuple(d if isinstance(d, int) else getattr(prepared.sizes, d) for d in tensor.shape)
-    return parts(edge, shape if edge.words is None else (*shape, edge.words.width), prepared.sizes)
+    """Those of an input at these sizes, as it is by now: ids are vectors, vectors have a row for each evaluation."""
+    sizes = prepared.sizes
+    if edge.vectors is not None:
+        return parts(edge, (*shape_of(edge.values[0], sizes)[:-1], edge.vectors.width), sizes)
+    shape = tuple(d if isinstance(d, int) else getattr(sizes, d) for d in tensor.shape)
+    return parts(edge, shape if edge.words is None else (*shape, edge.words.width), sizes)
 
 
 def _view(memory: np.ndarray, start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

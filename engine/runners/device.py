@@ -64,6 +64,11 @@ class CudaArray:
         """Bytes that its memory has room for."""
         return self._block.size
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return prod(self.shape) * self.stored.itemsize
+
     def shaped(self, shape: tuple[int, ...]) -> Self:
         """The same memory under another shape."""
         return type(self)(self._device, self._block, shape, self.stored, self.dtype)

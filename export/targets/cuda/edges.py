@@ -3,7 +3,7 @@
 A picture goes up as it is; the program's first call makes the value of it that steps know, in their order and halves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Edge, Layout, Operand, Option, ValueSpec, Words
@@ -16,6 +16,7 @@ _LATENTS = {"height": 0, "width": 0}
 FLOAT = "float32"
 """Samplers' type: pictures come in it, and the last convolution writes it."""
 HALF = "float16"
+_CONDITIONS = (Place(rows="evaluations"), Place(rows="steps"))
 
 
 def inputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
@@ -37,10 +38,21 @@ def outputs_of(spec: ComponentSpec, steps: Steps) -> tuple[Edge, ...]:
     Raises `IncompatibleError` for others.
     """
     makers = {step.out: step for step in steps.steps}
-    return tuple(_output(tensor, makers[steps.outputs[tensor.name]], steps) for tensor in spec.outputs)
+    return tuple(
+        _output(tensor, [makers[value] for value in steps.outputs[tensor.name]], steps) for tensor in spec.outputs
+    )
 
 
-def _output(tensor: TensorSpec, maker: Step, steps: Steps) -> Edge:
+def _output(tensor: TensorSpec, makers: Sequence[Step], steps: Steps) -> Edge:
+    if len(tensor.shape) == 3 and all(isinstance(maker, Linear) and maker.place in _CONDITIONS for maker in makers):
+        pictures = tensor.shape[1]
+        values = tuple(
+            ValueSpec(name=maker.out, shape=("steps", pictures, maker.n))
+            for maker in makers
+            if isinstance(maker, Linear)
+        )
+        return Edge(tensor=tensor.name, layout=Layout.COLUMNS, values=values)
+    (maker,) = makers
     match maker:
         case Conv() if len(tensor.shape) == 4:
             level = maker.level if maker.upsample_to is None else maker.upsample_to
@@ -58,6 +70,9 @@ def _output(tensor: TensorSpec, maker: Step, steps: Steps) -> Edge:
 
 
 def _input(tensor: TensorSpec, steps: Steps) -> Edge:
+    if (vector := steps.vectors.get(tensor.name)) is not None:
+        value = ValueSpec(name=vector.value, shape=(vector.place.rows, vector.c))
+        return Edge(tensor=tensor.name, layout=Layout.VECTORS, values=(value,), vectors=vector.vectors)
     match tensor.shape:
         case ("batch", int(tokens)) if steps.words is not None and tensor.name == steps.words.tensor:
             words, places, width = steps.words.shape

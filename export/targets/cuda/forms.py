@@ -9,7 +9,7 @@ from enum import StrEnum
 from ....engine.errors import IncompatibleError
 from ....kernels.weight_only.plan import RUN
 from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
-from .steps import Conv, GroupNorm, LayerNorm, Linear, Step, Steps
+from .steps import Activate, Conv, GroupNorm, LayerNorm, Linear, Step, Steps
 
 
 class Form(StrEnum):
@@ -54,7 +54,7 @@ def conv_format(step: Conv, format_of: FormatOf) -> Format:
 
 def needed(steps: Steps, format_of: FormatOf) -> dict[str, set[Form]]:
     """Value → the forms that it is read in: by steps, and as an output in halves."""
-    found: dict[str, set[Form]] = {value: {Form.HALF} for value in steps.outputs.values()}
+    found: dict[str, set[Form]] = {value: {Form.HALF} for values in steps.outputs.values() for value in values}
     for value, form in _reads(steps.steps, format_of):
         found.setdefault(value, set()).add(form)
     return found
@@ -71,6 +71,8 @@ def _reads(steps: tuple[Step, ...], format_of: FormatOf) -> Iterator[tuple[str, 
             yield step.x, Form.HALF
             if isinstance(step, GroupNorm) and step.x2 is not None:
                 yield step.x2, Form.HALF
+        elif isinstance(step, Activate):
+            yield step.x, Form.HALF
         else:
             for part in (step.q, step.k, step.v):
                 yield part if isinstance(part, str) else part[0], Form.HALF

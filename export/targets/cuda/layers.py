@@ -8,6 +8,9 @@ from .meanings import Constant, Form, Grouped, Meaning, Normed, Parameter, Rows
 from .steps import Attention, Conv, LayerNorm, Linear, Place
 from .walk import Walk, attributes
 
+_OF_ROWS = frozenset({Form.TOKENS, Form.VECTOR, Form.STEPS, Form.EACH_STEP, Form.EACH_PICTURE, Form.EVALUATIONS})
+"""Forms whose last axis is the channels."""
+
 
 def conv(walk: Walk, node: ir.Node) -> Meaning:
     """A convolution, behind its concatenation and upsampling."""
@@ -39,9 +42,9 @@ def matmul(walk: Walk, node: ir.Node) -> Meaning:
     """A linear layer, so far without its bias."""
     match walk.inputs(node):
         case (
-            Rows(form=Form.TOKENS | Form.VECTOR, plain=True) as x,
+            Rows(plain=True) as x,
             Parameter(form="transposed", shape=(n, k)) as w,
-        ) if k == x.c:
+        ) if k == x.c and x.form in _OF_ROWS:
             walk.add(node, Linear(layers=(w.layer,), place=x.place, x=x.name, out=w.layer, k=k, n=n, bias=False))
             return Rows(name=w.layer, c=n, place=x.place, form=x.form, end=x.end)
     raise walk.refusal(node)

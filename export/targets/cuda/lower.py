@@ -11,8 +11,8 @@ from typing import Final
 import onnx_ir as ir
 
 from ....engine.errors import IncompatibleError
-from . import layers, sums, texts, views
-from .meanings import Meaning, Rows
+from . import layers, sums, texts, vectors, views
+from .meanings import Columns, Meaning, Rows
 from .steps import Steps
 from .walk import Walk
 
@@ -25,6 +25,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Cast": views.cast,
     "Concat": views.concat,
     "Conv": layers.conv,
+    "Cos": vectors.wave,
     "Equal": texts.equal,
     "Gather": texts.gather,
     "GatherND": texts.gather_rows,
@@ -37,6 +38,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Resize": views.resize,
     "Shape": views.shape,
     "Sigmoid": sums.sigmoid,
+    "Sin": vectors.wave,
     "Split": views.split,
     "Transpose": views.transpose,
     "Unsqueeze": views.unsqueeze,
@@ -46,9 +48,8 @@ RULES: Final[Mapping[str, Rule]] = {
 def steps_of(model: ir.Model) -> Steps:
     """What the component computes, step by step; weights need not be attached.
 
-    `model`: from `graph.master.export_master`, in any dtype. U-Nets, VAE decoders and text encoders lower whole. Raises
-    `IncompatibleError`, which names the node, for one that is no part of a step: so for the conditioner (sinusoids),
-    which runs elsewhere.
+    `model`: from `graph.master.export_master`, in any dtype. Text encoders, conditioners, U-Nets and VAE decoders lower
+    whole. Raises `IncompatibleError`, which names the node, for one that is no part of a step.
     """
     walk = Walk(model.graph)
     for node in model.graph:
@@ -58,18 +59,21 @@ def steps_of(model: ir.Model) -> Steps:
         meanings = rule(walk, node)
         walk.learn(node, meanings if isinstance(meanings, tuple) else (meanings,))
     outputs = {value.name or "": _output(walk, value) for value in model.graph.outputs}
-    ends = {name: rows.end for name, rows in outputs.items() if rows.end is not None}
+    ends = {name: parts[0].end for name, parts in outputs.items() if parts[0].end is not None}
     return Steps(
         steps=tuple(walk.steps.values()),
-        outputs={name: rows.name for name, rows in outputs.items()},
+        outputs={name: tuple(rows.name for rows in parts) for name, parts in outputs.items()},
         ends=frozenset(ends),
         words=texts.ending(walk, ends.values()),
+        vectors=walk.vectors,
     )
 
 
-def _output(walk: Walk, value: ir.Value) -> Rows:
-    rows = walk.meaning(value)
-    if not isinstance(rows, Rows) or rows.name not in walk.steps or not rows.plain:
+def _output(walk: Walk, value: ir.Value) -> tuple[Rows, ...]:
+    found = walk.meaning(value)
+    parts = found.parts if isinstance(found, Columns) else (found,)
+    rows = tuple(one for one in parts if isinstance(one, Rows) and one.name in walk.steps and one.plain)
+    if len(rows) < len(parts):
         raise IncompatibleError(
             f"no step of the cuda target makes the output '{value.name}'; build this component for another target"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from ....engine.program.program import Along, Waves
 from ....engine.program.sizes import Size
 from .steps import Level, Place
 
@@ -25,6 +26,14 @@ class Form(Enum):
     """`[batch, channels]`"""
     COLUMN = auto()
     """`[batch, channels, 1, 1]`"""
+    STEPS = auto()
+    """`[steps, channels]`"""
+    EACH_STEP = auto()
+    """`[steps, 1, channels]`: the same for all pictures"""
+    EACH_PICTURE = auto()
+    """`[1, batch, channels]`: the same at all steps"""
+    EVALUATIONS = auto()
+    """`[steps, batch, channels]`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,10 @@ class Rows:
             Form.TOKENS: ("batch", tokens, width),
             Form.VECTOR: ("batch", width),
             Form.COLUMN: ("batch", width, 1, 1),
+            Form.STEPS: ("steps", width),
+            Form.EACH_STEP: ("steps", 1, width),
+            Form.EACH_PICTURE: (1, "batch", width),
+            Form.EVALUATIONS: ("steps", "batch", width),
         }[form or self.form]
 
 
@@ -170,4 +183,44 @@ class End:
     end: int | None
 
 
-Meaning = Rows | Ids | Looked | Marks | End | Extents | Parameter | Constant | Grouped | Normed | Scaled | Gate | Half
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """An input of few numbers, `[batch]`, `[steps]` or `[batch, count]`, by a factor. `spread`: with an axis more."""
+
+    name: str
+    along: Along
+    count: int | None = None
+    factor: float = 1.0
+    spread: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """Numbers times frequencies, or the sines or cosines of these."""
+
+    of: Numbers
+    frequencies: tuple[float, ...]
+    function: str = ""
+    """Empty, `sin` or `cos`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waved:
+    """All waves of numbers: `[batch or steps, width]`, or `[batch, count, width]` of several."""
+
+    of: Numbers
+    waves: Waves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Rows side by side: an output of the component."""
+
+    parts: tuple[Rows, ...]
+
+
+Meaning = (
+    Rows | Extents | Parameter | Constant | Grouped | Normed | Scaled | Gate | Half
+    | Ids | Looked | Marks | End
+    | Numbers | Wave | Waved | Columns
+)  # fmt: skip

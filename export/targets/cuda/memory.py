@@ -13,7 +13,7 @@ from ....engine.specs import ComponentSpec
 from ....kernels.architecture import architecture
 from ...graph.activations import fit
 
-_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "side": (16, 64, 128, 192)}
+_SAMPLES = {"batch": (1, 2), "tokens": (77, 308), "steps": (1, 50), "side": (16, 64, 128, 192)}
 
 
 def working_memory(
@@ -29,6 +29,7 @@ def working_memory(
             **{
                 "height": 1,
                 "width": 1,
+                "steps": 1,
                 "tokens": tokens,
                 "rank": rank,
                 **{name: size for name, size in sizes.items() if not name.startswith("image_")},

@@ -11,7 +11,7 @@ from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Operand, Option
 from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN
 from .forms import BY_TOKEN, Form, FormatOf, conv_format, linear_format, needed
-from .steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
+from .steps import Activate, Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
 from .stored import Parameter, Part, Stored, Weight
 
 ALIGNED = 16
@@ -53,6 +53,8 @@ def select(steps: Steps, format_of: FormatOf) -> Selected:
                 selection.layer_norm(step)
             case Attention():
                 selection.attention(step)
+            case Activate():
+                selection.activate(step)
     return Selected(calls=tuple(selection.calls), stored=selection.stored)
 
 
@@ -84,7 +86,7 @@ class _Selection:
 
     def __post_init__(self) -> None:
         self._needed = needed(self.steps, self.format_of)
-        self._outputs = set(self.steps.outputs.values())
+        self._outputs = {value for values in self.steps.outputs.values() for value in values}
         self._widths = {step.out: step.n for step in self.steps.steps if isinstance(step, Linear)}
 
     def linear(self, step: Linear) -> None:
@@ -187,6 +189,10 @@ class _Selection:
                 f"heads of {_HEAD} and for one wide head; build with --target cpu or rtx"
             )
         self.calls.append(Call(op=op, layer=name, shape=shape, inputs=inputs, outputs={"out": step.out}))
+
+    def activate(self, step: Activate) -> None:
+        shape: dict[str, Option] = {"m": rows(step.place), "n": step.c, "activation": step.activation}
+        self._call("activate", step.x, shape, {"x": step.x}, {"out": step.out})
 
     def _pictures(self, step: Conv, c: int, c2: int) -> dict[str, str]:
         """x and x2 in 8 bits; two pictures side by side have a scale each, since their ranges differ."""

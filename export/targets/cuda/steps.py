@@ -6,8 +6,10 @@ A value is named by what makes it; the inputs of the component have the names in
 Layers are named by their state-dict names without `.weight`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from ....engine.program.program import Vectors
 
 Activation = Literal["geglu", "gelu", "quick_gelu", "silu"]
 Level = int
@@ -16,9 +18,12 @@ Level = int
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What the rows of a value are: pixels of a level, tokens of the prompt (`texts`), or pictures (`batch`)."""
+    """What the rows of a value are: pixels of a level, tokens of the prompt (`texts`), pictures (`batch`).
 
-    rows: Literal["pixels", "texts", "batch"] = "pixels"
+    Of a conditioner also `steps`, or where anything depends on the picture `evaluations`: every step's every picture.
+    """
+
+    rows: Literal["pixels", "texts", "batch", "steps", "evaluations"] = "pixels"
     level: Level = 0
 
 
@@ -111,6 +116,17 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Activate:
+    """`activation(x)`, where it stands behind a sum."""
+
+    x: str
+    out: str
+    place: Place
+    c: int
+    activation: Activation
+
+
+@dataclass(frozen=True, kw_only=True)
 class Words:
     """What an input of ids stands for: for each a row of one table, and for its place one of another, added.
 
@@ -125,7 +141,17 @@ class Words:
     end: int | None = None
 
 
-Step = Linear | Conv | GroupNorm | LayerNorm | Attention
+@dataclass(frozen=True, kw_only=True)
+class Vector:
+    """What an input of vectors is: columns of the rows of a value, `c` wide, that the host makes."""
+
+    value: str
+    c: int
+    place: Place
+    vectors: Vectors
+
+
+Step = Linear | Conv | GroupNorm | LayerNorm | Attention | Activate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +159,10 @@ class Steps:
     """A component: its steps in the order in which they run, and the value that each of its outputs is."""
 
     steps: tuple[Step, ...]
-    outputs: dict[str, str]
-    """Output name in the spec → value."""
+    outputs: dict[str, tuple[str, ...]]
+    """Output name in the spec → the values whose columns it has in turn; most are one."""
     ends: frozenset[str] = frozenset()
     """Outputs that are of each text the row where it ends."""
     words: Words | None = None
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    """By input."""

@@ -6,9 +6,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-from . import texts
-from .meanings import Constant, Form, Gate, Half, Looked, Meaning, Normed, Parameter, Rows, Scaled
-from .steps import Activation, Conv, GroupNorm, Linear
+from . import texts, vectors
+from .meanings import Constant, Form, Gate, Half, Looked, Meaning, Normed, Numbers, Parameter, Rows, Scaled
+from .steps import Activate, Activation, Conv, GroupNorm, Linear
 from .walk import Walk, attributes
 
 _GATED: Final[Mapping[float, Activation]] = {1.0: "silu", 1.702: "quick_gelu"}
@@ -41,6 +41,10 @@ def add(walk: Walk, node: ir.Node) -> Meaning:
             return texts.placed(walk, node, looked, places)
         case (Rows(plain=True) as a, Rows(plain=True) as b) if (a.dims(), a.form, a.end) == (b.dims(), b.form, b.end):
             return _residual(walk, node, (a, b))
+        case (Rows(plain=True) as a, Rows(plain=True) as b) if (a.c, a.place) == (b.c, b.place) and (
+            form := vectors.SUMS.get(frozenset({a.form, b.form}))
+        ):
+            return replace(_residual(walk, node, (a, b)), form=form)
     raise walk.refusal(node)
 
 
@@ -50,6 +54,8 @@ def multiply(walk: Walk, node: ir.Node) -> Meaning:
         case (Normed(layer=None) as normed, Parameter(form="column", part="weight") as weight):
             if weight.shape == (normed.x.c + normed.x.c2,):
                 return replace(normed, layer=weight.layer)
+        case (Numbers() as numbers, Constant(array=factor)) if product := vectors.times(numbers, factor):
+            return product
         case (Rows() as x, Constant(array=factor)) | (Constant(array=factor), Rows() as x) if factor.size == 1:
             return Scaled(x=x, factor=float(factor.reshape(())))
         case (Rows() as x, Gate() as gate) if gate.x == x and x.alone and _users(node.inputs[0]) == 2:
@@ -93,12 +99,16 @@ def _activated(walk: Walk, node: ir.Node, x: Rows, factor: float) -> Meaning:
         walk.change(x.name, silu=True)
     elif isinstance(step, Linear) and not _ended(step) and activation is not None:
         walk.change(x.name, activation=activation)
+    elif isinstance(step, Linear) and step.activation is None and activation is not None and x.plain:
+        out = f"{x.name}.{activation}"
+        walk.add(node, Activate(x=x.name, out=out, place=x.place, c=x.c, activation=activation))
+        return replace(x, name=out, alone=True)
     else:
         raise walk.refusal(node)
     return replace(x, alone=True)
 
 
-def _residual(walk: Walk, node: ir.Node, operands: tuple[Rows, Rows]) -> Meaning:
+def _residual(walk: Walk, node: ir.Node, operands: tuple[Rows, Rows]) -> Rows:
     """The sum, made by the step of one operand, that nothing else reads: of two, by the one that ran first.
 
     So a ResNet's second convolution, which precedes the shortcut in the graph, adds the shortcut.

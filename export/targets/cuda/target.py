@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
 
-ON_THE_GPU = frozenset({Role.TEXT_ENCODER, Role.UNET, Role.VAE_DECODER})
+ON_THE_GPU = frozenset({Role.TEXT_ENCODER, Role.CONDITIONER, Role.UNET, Role.VAE_DECODER})
 """The rest runs once a picture, on the processor."""
-SLOTTED = frozenset({Role.TEXT_ENCODER, Role.UNET})
+SLOTTED = frozenset({Role.TEXT_ENCODER, Role.CONDITIONER, Role.UNET})
 """What LoRAs have pairs for."""
 
 # Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that

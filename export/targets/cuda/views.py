@@ -5,7 +5,24 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ....engine.program.sizes import Size
-from .meanings import Constant, End, Extents, Form, Grouped, Half, Ids, Marks, Meaning, Normed, Parameter, Rows
+from . import vectors
+from .meanings import (
+    Constant,
+    End,
+    Extents,
+    Form,
+    Grouped,
+    Half,
+    Ids,
+    Marks,
+    Meaning,
+    Normed,
+    Numbers,
+    Parameter,
+    Rows,
+    Wave,
+    Waved,
+)
 from .steps import Linear, Place
 from .walk import Walk, attributes
 
@@ -39,6 +56,8 @@ def reshape(walk: Walk, node: ir.Node) -> Meaning:
             if groups:
                 return Grouped(x=x, groups=groups)
             return walk.view(node, x, form=Form.PLANES)
+        case (Waved(of=Numbers(count=int())) as waved, Constant(numbers=[0, -1])):
+            return vectors.rows(walk, waved)
         case (Rows(form=Form.PLANES) as x, Extents() as wanted) if wanted.dims == x.dims(Form.PICTURE):
             return walk.view(node, x, form=Form.PICTURE)
         case (Normed() as normed, Extents() as wanted) if wanted.dims == normed.x.dims():
@@ -51,6 +70,8 @@ def unsqueeze(walk: Walk, node: ir.Node) -> Meaning:
     match walk.inputs(node):
         case (End() as end, Constant(numbers=[1])):
             return end
+        case _ if (wider := vectors.unsqueezed(walk, node)) is not None:
+            return wider
         case (Rows(form=Form.VECTOR, end=None) as x, Constant(numbers=[2, 3])):
             return walk.view(node, x, form=Form.COLUMN)
         case (Parameter(form="", shape=(_,)) as parameter, Constant(numbers=[1, 2])):
@@ -68,15 +89,19 @@ def shape(walk: Walk, node: ir.Node) -> Meaning:
 
 
 def concat(walk: Walk, node: ir.Node) -> Meaning:
-    """Two pictures' channels, which their readers take one behind the other, or parts of a shape."""
+    """Two pictures' channels, which their readers take one behind the other, parts of a shape, or of vectors."""
     axis = attributes(node)["axis"]
     match walk.inputs(node):
         case (Rows(form=Form.PICTURE, plain=True) as x, Rows(form=Form.PICTURE, plain=True) as x2) if (
             axis == 1 and x.place == x2.place
         ):
             return replace(x, x2=x2.name, c2=x2.c)
+        case (Wave() as first, Wave() as second) if axis == -1 and (both := vectors.waved(walk, first, second)):
+            return both
         case parts if axis == 0 and all(isinstance(part, Extents) for part in parts):
             return Extents(dims=tuple(d for part in parts if isinstance(part, Extents) for d in part.dims))
+        case _ if walk.conditions is not None and axis in (1, 2):
+            return vectors.beside(walk, node) if axis == 1 else vectors.columns(walk, node)
     raise walk.refusal(node)
 
 

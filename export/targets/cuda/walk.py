@@ -6,9 +6,10 @@ from typing import Any
 import onnx_ir as ir
 
 from ....engine.errors import IncompatibleError
+from ....engine.program.program import Along
 from ...graph.layers import only_user
-from .meanings import Constant, Form, Ids, Meaning, Parameter, Rows
-from .steps import Place, Step, Words
+from .meanings import Constant, Form, Ids, Meaning, Numbers, Parameter, Rows
+from .steps import Place, Step, Vector, Words
 
 
 class Walk:
@@ -20,8 +21,17 @@ class Walk:
         self._meanings: dict[ir.Value, Meaning] = {}
         self.words: Words | None = None
         """The table that ids are looked up in."""
+        self.vectors: dict[str, Vector] = {}
+        """By input: those that become rows of a value on the host."""
+        shapes = [_shape(value) for value in graph.inputs]
+        conditions = ("steps",) in shapes
+        self.conditions: Place | None = None
+        """Of a conditioner: what the rows of all are that does not come from the prompt's tokens."""
+        if conditions:
+            differs = any(shape[:1] == ("batch",) and len(shape) < 3 for shape in shapes)
+            self.conditions = Place(rows="evaluations" if differs else "steps")
         for value in graph.inputs:
-            if (meaning := _outside(value)) is not None:
+            if (meaning := _outside(value, conditions=conditions)) is not None:
                 self._meanings[value] = meaning
         self._inputs = {value.name for value in graph.inputs}
 
@@ -72,11 +82,21 @@ class Walk:
         )
 
 
-def _outside(value: ir.Value) -> Meaning | None:
-    """An input of the component."""
+def _shape(value: ir.Value) -> tuple[int | str | None, ...]:
+    return () if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def _outside(value: ir.Value, *, conditions: bool) -> Meaning | None:
+    """An input of the component; `conditions`: it is a conditioner."""
     if value.dtype is None or value.shape is None:
         return None
-    shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    shape, name = _shape(value), value.name or ""
+    if conditions and value.dtype.is_floating_point():
+        match shape:
+            case ("batch",) | ("steps",):
+                return Numbers(name=name, along=Along(str(shape[0])))
+            case ("batch", int(count)):
+                return Numbers(name=name, along=Along.BATCH, count=count)
     if not value.dtype.is_floating_point():
         match shape:
             case ("batch", int(tokens)):

@@ -133,7 +133,7 @@ def test_what_comes_from_outside_is_read_in_order(network: tuple[Any, Steps]) ->
     assert [(step.k, step.v) for step in cross] == [
         (f"key_values.{i}.key", f"key_values.{i}.value") for i in range(len(cross))
     ]
-    assert steps.outputs == {"prediction": "conv_out"}
+    assert steps.outputs == {"prediction": ("conv_out",)}
 
 
 def test_a_value_is_made_before_it_is_read(network: tuple[Any, Steps]) -> None:

@@ -19,11 +19,13 @@ from pocketxl.engine.models.conditioner import Embedding
 from pocketxl.engine.models.operations import attention
 from pocketxl.engine.models.unet import UNet
 from pocketxl.engine.program.sizes import Sizes
+from pocketxl.engine.runners.cuda_vectors import rows_of
 from pocketxl.engine.specs import ComponentSpec, Role, TensorSpec
 from pocketxl.engine.text_architecture import TextOutput
 from pocketxl.export.checkpoint.open import open_checkpoint
 from pocketxl.export.components import Component, assemble
 from pocketxl.export.graph.master import export_master
+from pocketxl.export.targets.cuda.edges import inputs_of
 from pocketxl.export.targets.cuda.lower import steps_of
 from pocketxl.export.targets.cuda.steps import Attention, Linear, Steps
 
@@ -60,6 +62,12 @@ def tensors_of(spec: ComponentSpec, batch: int, height: int, width: int) -> dict
     return {t.name: torch.randn([d if isinstance(d, int) else sizes[d] for d in t.shape]) for t in spec.inputs}
 
 
+def one_of(steps: Steps, output: str) -> str:
+    """The value that an output is."""
+    (value,) = steps.outputs[output]
+    return value
+
+
 def by_the_module(module: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
     """Its own output, of inputs by name."""
     arguments: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "." not in name}
@@ -79,7 +87,7 @@ def holds(
     with torch.inference_mode():
         values = run_steps(steps, values_of(steps, tensors), module.state_dict(), sizes)
     (output,) = spec.outputs
-    found, expected = values[steps.outputs[output.name]], by_the_module(module, tensors)
+    found, expected = values[one_of(steps, output.name)], by_the_module(module, tensors)
     if expected.dim() == 4:
         found = found.permute(0, 3, 1, 2)
     assert relative_error(found, expected) < MODEL_RELATIVE
@@ -192,9 +200,36 @@ def test_text_encoders(output: TextOutput, end: int, skip: int) -> None:
         sizes = Sizes(batch=2, height=1, width=1, tokens=tokens)
         values = run_steps(steps, {words.tensor: states}, weights, sizes)
         hidden, pooled = module(ids)
-    assert relative_error(values[steps.outputs["hidden_states"]], hidden) < MODEL_RELATIVE
-    rows = values[steps.outputs["pooled"]][torch.arange(2), torch.tensor([3, tokens - 1])]
+    assert relative_error(values[one_of(steps, "hidden_states")], hidden) < MODEL_RELATIVE
+    rows = values[one_of(steps, "pooled")][torch.arange(2), torch.tensor([3, tokens - 1])]
     assert relative_error(rows, pooled) < MODEL_RELATIVE
+
+
+@pytest.mark.parametrize("kind", UNETS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_conditioners_of_the_family(kind: str, dtype: torch.dtype) -> None:
+    pair = unet_pair(kind)
+    module, spec = pair.conditioner, pair.architecture.conditioner()
+    lengths = {"batch": 2, "tokens": TOKENS, "steps": 3}
+    given = {t.name: torch.rand([d if isinstance(d, int) else lengths[d] for d in t.shape]) for t in spec.inputs}
+    given["timesteps"] = torch.tensor([999.0, 400.5, 0.0])
+    if "time_ids" in given:
+        given["time_ids"] = (1024 * given["time_ids"]).round()
+    sizes = Sizes(batch=2, height=1, width=1, tokens=TOKENS, steps=3)
+    steps = lowered(module, spec, dtype)
+    values: dict[str, Tensor] = {"prompt_embeds": given["prompt_embeds"]}
+    for edge in inputs_of(spec, steps):
+        if edge.vectors is not None:
+            (value,) = edge.values
+            whole = values.setdefault(value.name, torch.full([sizes[d] for d in value.shape], float("nan")))
+            made = rows_of(edge, given[edge.tensor].numpy(), sizes)
+            whole[:, edge.vectors.first : edge.vectors.first + edge.vectors.width] = torch.from_numpy(made)
+    with torch.inference_mode():
+        found = run_steps(steps, values, module.state_dict(), sizes)
+        expected = module(**given)
+    for tensor, wanted in zip(spec.outputs, expected, strict=True):
+        parts = [found[name] for name in steps.outputs[tensor.name]]
+        assert relative_error(torch.cat(parts, -1).reshape(wanted.shape), wanted) < MODEL_RELATIVE, tensor.name
 
 
 def test_layers_of_a_vector() -> None:

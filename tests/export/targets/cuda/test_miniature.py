@@ -18,7 +18,8 @@ from pocketxl.export.targets.cuda.target import SLOTTED
 from pocketxl.kernels.architecture import architecture
 
 WEIGHTS = Path(pocketxl.export.miniature.__file__).parent / "weights"
-ON_THE_GPU = {"base/unet", "refiner/unet", "text_encoder", "text_encoder_2", "vae_decoder"}
+ON_THE_GPU = {f"{kind}/{part}" for kind in ("base", "refiner") for part in ("conditioner", "unet")}
+ON_THE_GPU |= {"text_encoder", "text_encoder_2", "vae_decoder"}
 
 
 @pytest.mark.slow
@@ -49,6 +50,7 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
         opening = components[name].openings
         assert (opening is not None) == (components[name].spec.role in SLOTTED), "where LoRAs have a place"
         for side, batch, tokens in ((8, 1, 77), (17, 2, 154), (32, 2, 77), (128, 1, 308)):
+            tokens = 77 if components[name].spec.role is Role.TEXT_ENCODER else tokens
             at = prepare(program, Sizes(batch=batch, height=side, width=side + 3, tokens=tokens), arch)
             assert {variant.name for variant in at.variants} <= set(program.binaries["89"]), (name, side)
             if opening is not None:

@@ -40,7 +40,7 @@ def norm(x: str, out: str) -> LayerNorm:
 def selected(
     steps: Sequence[Step], format_of: Callable[[Kind, str], Format] = eight_bits, outputs: Sequence[str] = ()
 ) -> Selected:
-    return select(Steps(steps=tuple(steps), outputs={name: name for name in outputs}), format_of)
+    return select(Steps(steps=tuple(steps), outputs={name: (name,) for name in outputs}), format_of)
 
 
 def ops(found: Selected) -> list[str]:
