@@ -11,33 +11,23 @@ import torch
 from torch import Tensor
 
 from pocketxl.engine.errors import IntegrityError, RequestError
-from pocketxl.engine.folder.files import WORDS_FILE, entry_of
+from pocketxl.engine.folder.files import WORDS_FILE
 from pocketxl.engine.folder.openings import pair_inputs
 from pocketxl.engine.inversion.read import TOKEN_EMBEDDINGS
-from pocketxl.engine.program.program import Program
 from pocketxl.engine.program.sizes import Sizes
-from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, opened, slots_text
+from pocketxl.engine.program.slots import RANKS, opened
 from pocketxl.engine.runners.adapted import Adapted, graph_for
-from pocketxl.engine.runners.cuda import CudaRunner
 from pocketxl.engine.runners.cuda_words import WordTable
 from pocketxl.export.components import Component
 from pocketxl.export.graph.layers import find_layers
-from pocketxl.export.graph.master import export_master
 from pocketxl.export.quantize.formats import FLOAT16, W8, W8A8_TOKEN, Format
-from pocketxl.export.quantize.quantization import Quantization
-from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import quiet
-from pocketxl.export.targets.cuda.component import Lowering, lowered
-from pocketxl.export.targets.cuda.openings import openings_of
-from pocketxl.export.targets.cuda.stored import Packer
+from pocketxl.export.targets.cuda.component import Lowering
 from pocketxl.export.targets.cuda.write import write_words
-from pocketxl.kernels.architecture import architecture
-from pocketxl.kernels.closed import all_variants
 
-from ....fixtures.cuda_programs import binaries_of, fake_device
 from ....fixtures.cuda_reference import run_calls
-from ....fixtures.small_programs import places, write_component
 from ....tolerances import HALF_RELATIVE
+from .interpreted import lowering_of, packer_of, program_of, runner_of
 from .lowering import call, miniature, module_of, stored
 from .test_program import apart
 from .test_slots import held_for, merged, pairs_for
@@ -57,21 +47,6 @@ def texts(component: Component, seed: int = 0) -> np.ndarray:
     for text, end in zip(ids, (9, 76), strict=True):
         text[end:] = words - 1
     return ids
-
-
-def program_of(lowering: Lowering, weights: Mapping[str, np.ndarray] | None = None) -> Program:
-    return Program(
-        inputs=lowering.inputs, outputs=lowering.outputs, calls=lowering.calls, weights=places(weights or {})
-    )
-
-
-def packer_of(component: Component) -> Packer:
-    return Packer(component.weights, Quantization(recipe=RECIPES["fp16"], role=component.spec.role))
-
-
-def lowering_of(component: Component, format: Format) -> tuple[Lowering, Any]:
-    master = export_master(component.name, component.module, component.spec, dtype=torch.float16)
-    return lowered(master, component.spec, lambda kind, layer: format, slotted=True), master
 
 
 def table_of(component: Component, lowering: Lowering, folder: Path) -> WordTable:
@@ -133,25 +108,6 @@ def test_every_layer_takes_pairs(name: str, format: Format, tmp_path: Path) -> N
         assert apart(found[output], value) < ALLOWED[format], output
 
 
-def runner_of(component: Component, format: Format, folder: Path, pairs: bool = False) -> CudaRunner:
-    """On a GPU that interprets our kernels' own source."""
-    lowering, master = lowering_of(component, format)
-    packer, name, arch = packer_of(component), component.name, architecture(89)
-    weights = {name: np.ascontiguousarray(packer.array(one)) for name, one in lowering.stored.items()}
-    program = program_of(lowering, weights)
-    calls = [*lowering.calls, *(one for slot in lowering.slots for one in slot.calls if pairs)]
-    ranked = [replace(one, shape={k: _rank(v) for k, v in one.shape.items()}) for one in calls]
-    specs, content = binaries_of(dict.fromkeys(v for one in ranked for v in all_variants(one.op, one.shape, arch)))
-    entry = write_component(folder, name, program, weights, {"89": specs}, content, spec=component.spec)
-    assert lowering.words is not None
-    write_words(folder / name / WORDS_FILE, lowering.words, packer, quiet)
-    (folder / name / SLOTS_FILE).write_text(slots_text(lowering.slots), encoding="utf-8")
-    files = (*entry.files, *(entry_of(folder, f"{name}/{file}") for file in (WORDS_FILE, SLOTS_FILE)))
-    openings = openings_of(lowering.slots, master, program, component.spec, (89,))
-    entry = replace(entry, files=files, openings=openings)
-    return CudaRunner(folder, name, entry, fake_device(1 << 28))
-
-
 def test_ids_are_refused_where_they_cannot_be_looked_up(tmp_path: Path) -> None:
     component = miniature().components["text_encoder"]
     runner = runner_of(component, FLOAT16, tmp_path)
@@ -166,10 +122,6 @@ def test_ids_are_refused_where_they_cannot_be_looked_up(tmp_path: Path) -> None:
     words.write_bytes(words.read_bytes()[:-2] + b"\x00\x00\x00")
     with pytest.raises(IntegrityError, match=WORDS_FILE):
         runner({"input_ids": texts(component)})
-
-
-def _rank(option: Any) -> Any:
-    return int(option[5:]) * RANKS[0] if isinstance(option, str) and option.startswith("ranks") else option
 
 
 @pytest.mark.slow

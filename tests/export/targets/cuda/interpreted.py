@@ -1,0 +1,88 @@
+"""Components on a GPU that interprets our kernels' own source: what this folder's tests share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from pocketxl.engine.folder.files import WORDS_FILE, entry_of
+from pocketxl.engine.program.program import Program
+from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, slots_text
+from pocketxl.engine.runners.cuda import CudaRunner
+from pocketxl.engine.runners.device import CudaDevice
+from pocketxl.engine.specs import ComponentSpec
+from pocketxl.export.components import Component
+from pocketxl.export.graph.master import export_master
+from pocketxl.export.quantize.formats import Format
+from pocketxl.export.quantize.quantization import Quantization
+from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.target import quiet
+from pocketxl.export.targets.cuda.component import Lowering, lowered
+from pocketxl.export.targets.cuda.openings import openings_of
+from pocketxl.export.targets.cuda.stored import Packer
+from pocketxl.export.targets.cuda.write import write_words
+from pocketxl.kernels.architecture import architecture
+from pocketxl.kernels.closed import all_variants
+
+from ....fixtures.cuda_programs import binaries_of, fake_device
+from ....fixtures.onnx_run import StateDict
+from ....fixtures.small_programs import places, write_component
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """A component with weights of its own, as one of a checkpoint is used."""
+
+    name: str
+    module: Callable[[], nn.Module]
+    spec: ComponentSpec
+    weights: StateDict
+
+
+def lowering_of(component: Component | Small, format: Format) -> tuple[Lowering, ir.Model]:
+    """With all layers in one format and slots for all of them; and the master."""
+    master = export_master(component.name, component.module, component.spec, dtype=torch.float16)
+    return lowered(master, component.spec, lambda kind, layer: format, slotted=True), master
+
+
+def packer_of(component: Component | Small) -> Packer:
+    """What makes the numbers to be stored."""
+    return Packer(component.weights, Quantization(recipe=RECIPES["fp16"], role=component.spec.role))
+
+
+def program_of(lowering: Lowering, weights: Mapping[str, np.ndarray] | None = None) -> Program:
+    """The program of these calls, without binaries."""
+    return Program(
+        inputs=lowering.inputs, outputs=lowering.outputs, calls=lowering.calls, weights=places(weights or {})
+    )
+
+
+def runner_of(
+    component: Component | Small, format: Format, folder: Path, *, pairs: bool = False, device: CudaDevice | None = None
+) -> CudaRunner:
+    """The component's runner; `pairs`: also with kernels for those of the lowest ranks."""
+    lowering, master = lowering_of(component, format)
+    packer, name, arch = packer_of(component), component.name, architecture(89)
+    weights = {name: np.ascontiguousarray(packer.array(one)) for name, one in lowering.stored.items()}
+    program = program_of(lowering, weights)
+    calls = [*lowering.calls, *(one for slot in lowering.slots for one in slot.calls if pairs)]
+    ranked = [replace(one, shape={k: _rank(v) for k, v in one.shape.items()}) for one in calls]
+    specs, content = binaries_of(dict.fromkeys(v for one in ranked for v in all_variants(one.op, one.shape, arch)))
+    entry = write_component(folder, name, program, weights, {"89": specs}, content, spec=component.spec)
+    more = [SLOTS_FILE]
+    (folder / name / SLOTS_FILE).write_text(slots_text(lowering.slots), encoding="utf-8")
+    if lowering.words is not None:
+        more.append(WORDS_FILE)
+        write_words(folder / name / WORDS_FILE, lowering.words, packer, quiet)
+    files = (*entry.files, *(entry_of(folder, f"{name}/{file}") for file in more))
+    entry = replace(entry, files=files, openings=openings_of(lowering.slots, master, program, component.spec, (89,)))
+    return CudaRunner(folder, name, entry, device or fake_device(1 << 28))
+
+
+def _rank(option: Any) -> Any:
+    return int(option[5:]) * RANKS[0] if isinstance(option, str) and option.startswith("ranks") else option
