@@ -17,7 +17,7 @@ from pocketxl.engine.runners.cuda import CudaRunner
 from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.components import Component
-from pocketxl.export.graph.master import export_master
+from pocketxl.export.graph.master import WeightSource, export_master
 from pocketxl.export.quantize.formats import Format
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
@@ -30,7 +30,6 @@ from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.closed import all_variants
 
 from ....fixtures.cuda_programs import binaries_of, fake_device
-from ....fixtures.onnx_run import StateDict
 from ....fixtures.small_programs import places, write_component
 
 
@@ -41,7 +40,7 @@ class Small:
     name: str
     module: Callable[[], nn.Module]
     spec: ComponentSpec
-    weights: StateDict
+    weights: WeightSource
 
 
 def lowering_of(component: Component | Small, format: Format) -> tuple[Lowering, ir.Model]:

@@ -29,8 +29,8 @@ from .lowering import call, miniature, module_of
 from .test_program import apart
 from .test_slots import merged, pairs_for
 
-# Of time vectors, keys and values, relative. Halves: roundings. 8 bits: the recipes' own limit for conditioners; measured
-# 0.007 with 8-bit weights, 0.010 with 8-bit inputs too.
+# Of time vectors, keys and values, relative. Halves: roundings. 8 bits: the recipes' own limit for conditioners;
+# measured 0.007 with 8-bit weights, 0.010 with 8-bit inputs too.
 ALLOWED = {FLOAT16: HALF_RELATIVE, W8: 0.02, W8A8_TOKEN: 0.02}
 STEPS = (981.0, 500.5, 1.0)
 
