@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pocketxl.engine.folder.files import WORDS_FILE, entry_of
+from pocketxl.engine.folder.manifest import ComponentEntry
 from pocketxl.engine.program.program import Program
 from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, slots_text
 from pocketxl.engine.runners.cuda import CudaRunner
@@ -23,8 +24,10 @@ from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import quiet
 from pocketxl.export.targets.cuda.component import Lowering, lowered
+from pocketxl.export.targets.cuda.memory import working_memory
 from pocketxl.export.targets.cuda.openings import openings_of
 from pocketxl.export.targets.cuda.stored import Packer
+from pocketxl.export.targets.cuda.target import SLOTTED
 from pocketxl.export.targets.cuda.write import write_words
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.closed import all_variants
@@ -46,7 +49,7 @@ class Small:
 def lowering_of(component: Component | Small, format: Format) -> tuple[Lowering, ir.Model]:
     """With all layers in one format and slots for all of them; and the master."""
     master = export_master(component.name, component.module, component.spec, dtype=torch.float16)
-    return lowered(master, component.spec, lambda kind, layer: format, slotted=True), master
+    return lowered(master, component.spec, lambda kind, layer: format, slotted=component.spec.role in SLOTTED), master
 
 
 def packer_of(component: Component | Small) -> Packer:
@@ -64,7 +67,13 @@ def program_of(lowering: Lowering, weights: Mapping[str, np.ndarray] | None = No
 def runner_of(
     component: Component | Small, format: Format, folder: Path, *, pairs: bool = False, device: CudaDevice | None = None
 ) -> CudaRunner:
-    """The component's runner; `pairs`: also with kernels for those of the lowest ranks."""
+    """The component's runner; see `written`."""
+    entry = written(component, format, folder, pairs=pairs)
+    return CudaRunner(folder, component.name, entry, device or fake_device(1 << 28))
+
+
+def written(component: Component | Small, format: Format, folder: Path, *, pairs: bool = False) -> ComponentEntry:
+    """The component's files in an engine's folder, and its entry; `pairs`: with kernels for the lowest ranks."""
     lowering, master = lowering_of(component, format)
     packer, name, arch = packer_of(component), component.name, architecture(89)
     weights = {name: np.ascontiguousarray(packer.array(one)) for name, one in lowering.stored.items()}
@@ -73,14 +82,20 @@ def runner_of(
     ranked = [replace(one, shape={k: _rank(v) for k, v in one.shape.items()}) for one in calls]
     specs, content = binaries_of(dict.fromkeys(v for one in ranked for v in all_variants(one.op, one.shape, arch)))
     entry = write_component(folder, name, program, weights, {"89": specs}, content, spec=component.spec)
-    more = [SLOTS_FILE]
-    (folder / name / SLOTS_FILE).write_text(slots_text(lowering.slots), encoding="utf-8")
+    more = []
+    if lowering.slots:
+        more.append(SLOTS_FILE)
+        (folder / name / SLOTS_FILE).write_text(slots_text(lowering.slots), encoding="utf-8")
     if lowering.words is not None:
         more.append(WORDS_FILE)
         write_words(folder / name / WORDS_FILE, lowering.words, packer, quiet)
     files = (*entry.files, *(entry_of(folder, f"{name}/{file}") for file in more))
-    entry = replace(entry, files=files, openings=openings_of(lowering.slots, master, program, component.spec, (89,)))
-    return CudaRunner(folder, name, entry, device or fake_device(1 << 28))
+    return replace(
+        entry,
+        files=files,
+        activation=working_memory(program, component.spec, (89,)),
+        openings=openings_of(lowering.slots, master, program, component.spec, (89,)),
+    )
 
 
 def _rank(option: Any) -> Any:
