@@ -1,0 +1,1 @@
+"""Whole pictures, stage by stage."""
