@@ -55,6 +55,7 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     Raises `CompileError`: Triton or ptxas refuse it.
     """
     import triton
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from triton.experimental.gluon._runtime import GluonASTSource
@@ -79,7 +80,10 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
         "enable_fp_fusion": FP_FUSION,
     }
     try:
-        compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch.sm, 32), options=options)
+        with knobs.compilation.scope():
+            # Lines of source would name the folders of whoever compiles, and take a third to two thirds of a binary.
+            knobs.compilation.disable_line_info = True
+            compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch.sm, 32), options=options)
     except Exception as error:
         raise CompileError(f"{variant.name} does not compile for sm_{arch.sm}: {error}") from error
     cubin = compiled.asm["cubin"]

@@ -94,12 +94,19 @@ def _faults(program: Program) -> Iterator[str]:
             yield "a tensor at its edge is there twice"
     if given & made:
         yield f"calls overwrite {reprlib.repr(sorted(given & made))}"
-    for capability, binaries in program.binaries.items():
+    for capability in program.binaries:
         if not _CAPABILITY.fullmatch(capability):
             yield f"binaries are for {reprlib.repr(capability)}, a compute capability like 89 is allowed"
-        for name, binary in binaries.items():
-            for wrong in _binary(binary):
-                yield f"binaries.{capability}.{reprlib.repr(name)} has {wrong}"
+    for whose, name, binary in _every(program):
+        for wrong in _binary(binary):
+            yield f"{whose}.{reprlib.repr(name)} has {wrong}"
+
+
+def _every(program: Program) -> Iterator[tuple[str, str, BinarySpec]]:
+    """All that is in the kernels' file: where it is named, by what, and it."""
+    for capability, binaries in program.binaries.items():
+        yield from ((f"binaries.{reprlib.repr(capability)}", name, binary) for name, binary in binaries.items())
+    yield from (("portable", name, binary) for name, binary in program.portable.items())
 
 
 def _binary(binary: BinarySpec) -> Iterator[str]:
@@ -134,7 +141,6 @@ def _outside(program: Program, weights: int, kernels: int, words: int) -> Iterat
     for name, weight in program.weights.items():
         if weight.offset + weight_bytes(weight) > weights:
             yield f"weight {reprlib.repr(name)} ends behind the {weights} bytes of the weights' file"
-    for capability, binaries in program.binaries.items():
-        for name, binary in binaries.items():
-            if binary.offset + binary.size > kernels:
-                yield f"binaries.{capability}.{name} ends behind the {kernels} bytes of the kernels' file"
+    for whose, name, binary in _every(program):
+        if binary.offset + binary.size > kernels:
+            yield f"{whose}.{reprlib.repr(name)} ends behind the {kernels} bytes of the kernels' file"

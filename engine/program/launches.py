@@ -5,13 +5,15 @@ null pointers for what its compiler has added.
 """
 
 import ctypes
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...kernels.architecture import Architecture, architecture
 from ...kernels.errors import UnsupportedArchitectureError
 from ...kernels.launch import DTYPES, Argument, LaunchPlan
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, IntegrityError
+from ..folder.described import REBUILD
 from .calls import PlannedCall
 from .program import BinarySpec, Program
 
@@ -29,17 +31,26 @@ class KernelLaunch:
     call: int
 
 
+PORTABLE = 80
+"""The compute capability that portable kernels are for: every later one takes them."""
+_MOST_PTX = 1 << 24
+"""Bytes of one kernel's text; ours have a tenth of a million."""
+
+
 def choose_binaries(
     program: Program, capability: tuple[int, int], gpu: str
 ) -> tuple[Architecture, Mapping[str, BinarySpec]]:
     """The binaries for a GPU: its own, else those of the largest smaller minor of its major, which it runs as well.
 
-    `capability`: (8, 9). `gpu`: its name, for the message. Raises `IncompatibleError` where there are none.
+    Else the portable ones, if there are any and the GPU is later than what they are for. `capability`: (8, 9). `gpu`:
+    its name, for the message. Raises `IncompatibleError` where there are none.
     """
     major, minor = capability
     there = sorted(int(key) for key in program.binaries)
     fitting = [sm for sm in there if sm // 10 == major and sm % 10 <= minor]
     names = ", ".join(f"{sm // 10}.{sm % 10}" for sm in there) or "none"
+    if not fitting and program.portable and 10 * major + minor >= PORTABLE:
+        return architecture(PORTABLE), program.portable
     if not fitting:
         raise IncompatibleError(
             f"this engine has kernels for compute capability {names}, and this {gpu} has {major}.{minor}; build it for "
@@ -49,6 +60,18 @@ def choose_binaries(
         return architecture(fitting[-1]), program.binaries[str(fitting[-1])]
     except UnsupportedArchitectureError as error:
         raise IncompatibleError(f"{error}; install the pocketxl that built the engine, or build it again") from error
+
+
+def ptx_of(content: bytes, name: str) -> bytes:
+    """The text of a portable kernel, from the kernels' file. Raises `IntegrityError`."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(content, _MOST_PTX)
+    except zlib.error:
+        text = b""
+    if not text or not reader.eof:
+        raise IntegrityError(f"the portable kernel {name} is damaged; {REBUILD}")
+    return text
 
 
 def launch_list(

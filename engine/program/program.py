@@ -169,4 +169,6 @@ class Program:
     weights: Mapping[str, WeightSpec] = field(default_factory=dict)
     binaries: Mapping[str, Mapping[str, BinarySpec]] = field(default_factory=dict)
     """Compute capability ("90") → `Variant.name` → its binary."""
+    portable: Mapping[str, BinarySpec] = field(default_factory=dict, metadata=SPARSE)
+    """Likewise, for GPUs that none of these runs on: PTX that their driver compiles, as zlib has compressed it."""
     tables: str = ""

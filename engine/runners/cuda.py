@@ -115,7 +115,7 @@ class CudaRunner(OfEntry, GpuRunner):
                 program,
                 arch,
                 weights=upload_file(self.device, weights),
-                kernels=Kernels(driver, kernels, binaries),
+                kernels=Kernels(driver, kernels, binaries, portable=binaries is program.portable),
                 words=None if words is None else WordTable(words, program),
             )
         return self._loaded

@@ -4,16 +4,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import StorageError
-from ..program.launches import KernelLaunch
+from ..program.launches import KernelLaunch, ptx_of
 from ..program.program import BinarySpec
 from .cuda_driver import CudaDriver
 
 
 class Kernels:
-    """Of one `kernels.bin` on one GPU. `binaries`: those for it, by the names that launches use."""
+    """Of one `kernels.bin` on one GPU.
 
-    def __init__(self, driver: CudaDriver, path: Path, binaries: Mapping[str, BinarySpec]) -> None:
+    `binaries`: those for it, by the names that launches use; `portable`: they are PTX. The driver compiles that when a
+    kernel is first loaded, and keeps what it made for the next process.
+    """
+
+    def __init__(
+        self, driver: CudaDriver, path: Path, binaries: Mapping[str, BinarySpec], *, portable: bool = False
+    ) -> None:
         self.binaries = binaries
+        self._portable = portable
         self._driver = driver
         self._path = path
         self._modules: list[int] = []
@@ -30,6 +37,8 @@ class Kernels:
                 content = file.read(spec.size)
         except OSError as error:
             raise StorageError(f"{self._path} cannot be read: {error.strerror}") from error
+        if self._portable:
+            content = ptx_of(content, name)
         self._modules.append(module := self._driver.load_module(content))
         self._functions[name] = self._driver.function(module, spec.entry, shared=spec.shared)
 

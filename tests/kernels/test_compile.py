@@ -106,6 +106,7 @@ def test_the_folder_holds_what_a_driver_needs(tmp_path: Path) -> None:
         assert cubin.startswith(b"\x7fELF")
         assert entry["entry"].encode() in cubin
         assert hashlib.sha256(cubin).hexdigest() == entry["sha256"]
+        assert b"kernel.py" not in cubin, "nobody's folders are in what is shipped"
         assert all(kind.startswith("*") or kind in ("i32", "fp32") for _, kind in entry["arguments"])
 
 

@@ -73,12 +73,14 @@ def write_component(
     if lowering.words is not None:
         write_words(out / WORDS_FILE, lowering.words, packer, tell)
     compiled = binaries([*lowering.calls, *_ranked(lowering.slots)], architectures, jobs=jobs, tell=tell)
+    found, portable = write_kernels(out / KERNELS_FILE, compiled)
     program = Program(
         inputs=lowering.inputs,
         outputs=lowering.outputs,
         calls=lowering.calls,
         weights=weights,
-        binaries=write_kernels(out / KERNELS_FILE, compiled),
+        binaries=found,
+        portable=portable,
         tables=digest(),
     )
     try:

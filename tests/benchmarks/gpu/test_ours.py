@@ -48,10 +48,10 @@ def test_the_runner_gives_the_networks_prediction(tmp_path: Path, monkeypatch: p
     def uncompiled(calls: Iterable[Call], architectures: Sequence[int], **_: Any) -> dict[int, list[Any]]:
         return {sm: variants(calls, sm) for sm in architectures}
 
-    def write(path: Path, compiled: dict[int, list[Any]]) -> dict[str, Any]:
+    def write(path: Path, compiled: dict[int, list[Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         specs, content = binaries_of(compiled[SM])
         path.write_bytes(content)
-        return {str(SM): specs}
+        return {str(SM): specs}, {}
 
     def make(network: Network, folder: Path) -> Runner:
         entry = build_component(network, "int8", folder, CUDA)

@@ -1,13 +1,14 @@
 """The flat list of launches: which binary, which arguments, and which GPUs it is for."""
 
 import ctypes
+import zlib
 from dataclasses import replace
 
 import pytest
 
-from pocketxl.engine.errors import IncompatibleError
+from pocketxl.engine.errors import IncompatibleError, IntegrityError
 from pocketxl.engine.program.calls import resolve
-from pocketxl.engine.program.launches import choose_binaries, launch_list
+from pocketxl.engine.program.launches import PORTABLE, choose_binaries, launch_list, ptx_of
 from pocketxl.engine.program.program import BinarySpec, Program
 from pocketxl.engine.program.sizes import Sizes
 from pocketxl.kernels.architecture import architecture
@@ -98,6 +99,34 @@ def test_a_gpu_without_kernels_is_told_which_there_are(gpu: tuple[int, int]) -> 
         choose_binaries(with_binaries("86", "120"), gpu, "Card")
     with pytest.raises(IncompatibleError, match="capability none"):
         choose_binaries(PROGRAM, gpu, "Card")
+
+
+def portable(*capabilities: str) -> Program:
+    return replace(with_binaries(*capabilities), portable={"ptx": BINARY})
+
+
+@pytest.mark.parametrize("gpu", [(10, 0), (10, 3), (13, 0), (8, 0)])
+def test_a_later_gpu_than_there_are_kernels_for_gets_those_that_its_driver_compiles(gpu: tuple[int, int]) -> None:
+    program = portable("86", "90", "120")
+    arch, binaries = choose_binaries(program, gpu, "Card")
+    assert arch.sm == PORTABLE
+    assert binaries is program.portable
+
+
+def test_portable_kernels_are_the_last_choice_and_nothing_for_an_earlier_gpu() -> None:
+    _, binaries = choose_binaries(portable("80", "90"), (9, 0), "Card")
+    assert set(binaries) == {"90"}
+    with pytest.raises(IncompatibleError, match=r"this Card has 7\.5"):
+        choose_binaries(portable("80"), (7, 5), "Card")
+
+
+def test_a_portable_kernel_is_text_or_damaged() -> None:
+    text = b".version 8.7\n" * 1000
+    content = zlib.compress(text)
+    assert ptx_of(content, "name") == text
+    for wrong in (b"", b"\x7fELF", content[:-5], zlib.compress(bytes(1 << 25))):
+        with pytest.raises(IntegrityError, match="portable kernel name is damaged"):
+            ptx_of(wrong, "name")
 
 
 def test_kernels_for_an_architecture_that_this_release_does_not_know() -> None:

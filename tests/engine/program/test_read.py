@@ -20,6 +20,7 @@ from ...fixtures.small_programs import small_program
 PROGRAM = replace(
     small_program()[0],
     binaries={"90": {"kernel-0": BinarySpec(offset=0, size=10, entry="kernel", shared=0, threads=128)}},
+    portable={"kernel-1": BinarySpec(offset=2, size=8, entry="kernel", shared=0, threads=128)},
     tables="0123",
 )
 DATA = json.loads(to_json(PROGRAM))
@@ -90,6 +91,7 @@ WRONG = [
     (change("binaries", "90", "kernel-0", "shared", to=1 << 30), IntegrityError, "shared="),
     (change("binaries", "90", "kernel-0", "entry", to=""), IntegrityError, "entry=''"),
     (change("binaries", "90", "kernel-0", "size", to=0), IntegrityError, "has 0 bytes"),
+    (change("portable", "kernel-1", "offset", to=-1), IntegrityError, "portable.'kernel-1' has 8 bytes from -1 on"),
 ]
 
 
@@ -205,8 +207,11 @@ def test_weights_and_kernels_lie_inside_of_their_files() -> None:
     check_files(PROGRAM, "p", weights=end, kernels=10)
     with pytest.raises(IntegrityError, match=r"'last\.bias' ends behind"):
         check_files(PROGRAM, "p", weights=end - 1, kernels=10)
-    with pytest.raises(IntegrityError, match="kernel-0 ends behind"):
+    with pytest.raises(IntegrityError, match="kernel-0' ends behind"):
         check_files(PROGRAM, "p", weights=end, kernels=9)
+    only = replace(PROGRAM, binaries={})
+    with pytest.raises(IntegrityError, match=r"portable\.'kernel-1' ends behind"):
+        check_files(only, "p", weights=end, kernels=9)
 
 
 def test_an_operand_is_read_by_its_name() -> None:

@@ -1,6 +1,8 @@
 """A small network through the whole runtime, on its kernels' own sources: what is computed, and where it lies."""
 
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, MemoryBudgetError, RequestError
+from pocketxl.engine.program.launches import PORTABLE
 from pocketxl.engine.program.program import Program
 from pocketxl.engine.program.read import PROGRAM_FILE, WEIGHTS_FILE
 from pocketxl.engine.program.sizes import Sizes
@@ -343,6 +346,22 @@ def test_two_components_share_a_device(make: Make, monkeypatch: pytest.MonkeyPat
     base.release()
     run(refiner, ONE)
     refiner.release()
+
+
+def test_a_later_gpu_has_its_driver_compile_the_portable_kernels(tmp_path: Path) -> None:
+    old = architecture(PORTABLE)
+    specs, content = binaries_of(variants(PROGRAM, [ONE], old))
+    packed, text = b"", {}
+    for name, spec in specs.items():
+        one = zlib.compress(content[spec.offset : spec.offset + spec.size])
+        text[name] = replace(spec, offset=len(packed), size=len(one))
+        packed += one
+    program = replace(PROGRAM, portable=text)
+    entry = write_component(tmp_path, "base/unet", program, WEIGHTS, {}, packed)
+    runner = CudaRunner(tmp_path, "base/unet", entry, fake_device(capability=(10, 0)))
+    found = np.asarray(runner(inputs_at(ONE))["prediction"])
+    np.testing.assert_array_equal(found, executed(PROGRAM, WEIGHTS, inputs_at(ONE), ONE, old))
+    runner.device.close()
 
 
 def test_its_device_opens_the_gpu_when_it_is_first_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pocketxl.export.miniature
 from pocketxl.engine.folder.manifest import read_manifest, verify
 from pocketxl.engine.program.prepare import prepare
-from pocketxl.engine.program.read import PROGRAM_FILE, read_program
+from pocketxl.engine.program.read import KERNELS_FILE, PROGRAM_FILE, read_program
 from pocketxl.engine.program.sizes import Sizes
 from pocketxl.engine.program.slots import RANKS, SLOTS_FILE, opened, read_slots
 from pocketxl.engine.specs import Role
@@ -46,6 +46,8 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
         assert entry.quality["relative_error"] <= entry.max_relative_error
     arch = architecture(89)
     for name in on_the_gpu:
+        kernels = (engine / name / KERNELS_FILE).read_bytes()
+        assert b"kernel.py" not in kernels, "nobody's folders are in what is shipped"
         program = read_program(engine / name / PROGRAM_FILE)
         opening = components[name].openings
         assert (opening is not None) == (components[name].spec.role in SLOTTED), "where LoRAs have a place"
