@@ -110,6 +110,33 @@ def test_the_folder_holds_what_a_driver_needs(tmp_path: Path) -> None:
         assert all(kind.startswith("*") or kind in ("i32", "fp32") for _, kind in entry["arguments"])
 
 
+ASSEMBLED = """
+import pathlib, subprocess, sys
+from triton import knobs
+from pocketxl.kernels.activate.plan import plan_activate
+from pocketxl.kernels.architecture import architecture
+from pocketxl.kernels.compile import compile_variant
+from pocketxl.kernels.linear.plan import plan_linear_w8a8
+
+arch, text = architecture(80), pathlib.Path(sys.argv[1]) / "kernel.ptx"
+for plan in (plan_activate(m=77, n=64, activation="gelu", arch=arch), plan_linear_w8a8(m=64, n=64, k=64, arch=arch)):
+    ptx = compile_variant(plan.variants[0], arch).ptx
+    assert ".py" not in ptx, "nobody's folders are in what is shipped"
+    text.write_text(ptx)
+    command = [knobs.nvidia.ptxas_blackwell.path, "-arch=sm_100", str(text), "-o", str(text.with_suffix(".cubin"))]
+    subprocess.run(command, check=True)
+"""
+
+
+def test_the_text_of_kernels_for_ampere_is_what_later_gpus_compile(tmp_path: Path) -> None:
+    """By the assembler that is in their drivers."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASSEMBLED, str(tmp_path)], capture_output=True, text=True, env=COMPILING
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kernel.cubin").read_bytes().startswith(b"\x7fELF")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals a process group")
 def test_an_interrupt_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
     process = subprocess.Popen(
