@@ -129,7 +129,7 @@ for plan in (plan_activate(m=77, n=64, activation="gelu", arch=arch), plan_linea
 
 
 def test_the_text_of_kernels_for_ampere_is_what_later_gpus_compile(tmp_path: Path) -> None:
-    """By the assembler that is in their drivers."""
+    """By NVIDIA's assembler, which their drivers have too."""
     done = subprocess.run(
         [sys.executable, "-c", ASSEMBLED, str(tmp_path)], capture_output=True, text=True, env=COMPILING
     )
