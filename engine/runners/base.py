@@ -106,6 +106,9 @@ class Device(Protocol):
         """Give it back; it opens again when needed."""
 
 
+_MAGNITUDE, _HALF_INFINITY = np.uint16(0x7FFF), 0x7C00
+
+
 class Runner(Protocol):
     """A component that can be called with arrays."""
 
@@ -241,7 +244,15 @@ def check_outputs(name: str, outputs: Values) -> None:
     """
     for output, array in outputs.items():
         host = array if isinstance(array, np.ndarray) else np.asarray(array, array.stored)
-        if not np.isfinite(host).all():
+        if not _finite(host):
             raise NumericError(
                 f"{name} gave NaN or Inf ({output}); rebuild the engine with the fp32 recipe, or check the checkpoint"
             )
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite. Of halves by their bits, which takes a quarter of the time: keys and values."""
+    if array.dtype != np.float16 or not array.size:
+        return bool(np.isfinite(array).all())
+    magnitudes = np.ascontiguousarray(array).view(np.uint16) & _MAGNITUDE
+    return int(magnitudes.max()) < _HALF_INFINITY
