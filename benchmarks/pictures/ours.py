@@ -1,7 +1,6 @@
 """Our engines."""
 
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ class Ours:
         request = self._pipe.request(text, seed=seed, **_options(case))
         embeddings = self._pipe.encode(request)
         marks = [time.perf_counter()]
-        encode = marks[0] - started
         steps = self._pipe.sample(request, embeddings)
         while True:
             try:
@@ -45,15 +43,7 @@ class Ours:
         sampled = time.perf_counter()
         pictures = self._pipe.decode(latents, output_type="np")
         done = time.perf_counter()
-        between = [after - before for before, after in pairwise(marks)]
-        return Stages(
-            encode=encode,
-            first_step=between[0],
-            steps=between[1:],
-            decode=done - sampled,
-            whole=done - started,
-            pictures=np.asarray(pictures),
-        )
+        return Stages.of(started, marks, sampled, done, np.asarray(pictures))
 
     def in_use(self) -> int | None:
         """See `Maker`."""

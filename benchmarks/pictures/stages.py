@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import pairwise
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -31,6 +32,19 @@ class Stages:
     decode: float
     whole: float
     pictures: np.ndarray
+
+    @classmethod
+    def of(cls, started: float, marks: Sequence[float], sampled: float, done: float, pictures: np.ndarray) -> Self:
+        """From the times of the beginning, of the text's end and each step's, of the last latents, and of the end."""
+        between = [after - before for before, after in pairwise(marks)]
+        return cls(
+            encode=marks[0] - started,
+            first_step=between[0],
+            steps=between[1:],
+            decode=done - sampled,
+            whole=done - started,
+            pictures=pictures,
+        )
 
 
 class Maker(Protocol):

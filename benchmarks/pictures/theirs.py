@@ -1,7 +1,6 @@
 """diffusers' pipelines on the checkpoint's folders, in float16 on a GPU, else in float32."""
 
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ class Theirs:
         pipes = self._pipes if case.refined else self._pipes[:1]
         embeds = [self._encoded(pipe, case, text) for pipe in pipes]
         marks = [self._now()]
-        encode = marks[0] - started
 
         def mark(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
             marks.append(self._now())
@@ -60,15 +58,7 @@ class Theirs:
             sampled = self._now()
             pictures = self._decoded(latents)
         done = self._now()
-        between = [after - before for before, after in pairwise(marks)]
-        return Stages(
-            encode=encode,
-            first_step=between[0],
-            steps=between[1:],
-            decode=done - sampled,
-            whole=done - started,
-            pictures=pictures,
-        )
+        return Stages.of(started, marks, sampled, done, pictures)
 
     def in_use(self) -> int | None:
         """See `Maker`."""
