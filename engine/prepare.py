@@ -26,7 +26,7 @@ def prepare_engine(
     Raises `StorageError` for a disk that is full, `IncompatibleError` for an ONNX Runtime that cannot, and what loading
     raises; nothing half-written is left.
     """
-    found = list(_preparing(path))
+    found = [(name, runner) for name, runner in _preparing(path) if runner.prepares()]
     with track(progress or Silent(), "prepare", total=len(found), unit="component") as advance:
         for name, runner in found:
             yield name, runner.prepare()
@@ -44,5 +44,5 @@ def forget_prepared(path: str | Path | None = None) -> int:
 def _preparing(path: str | Path | None) -> Iterator[tuple[str, Prepares]]:
     folder = engine_folder(path)
     for name, runner in open_runners(folder, read_manifest(folder)).items():
-        if isinstance(runner, Prepares) and runner.prepares():
+        if isinstance(runner, Prepares):
             yield name, runner

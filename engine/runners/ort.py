@@ -19,7 +19,7 @@ from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_memory import footprint_of, packs, streamed_footprint
-from .ort_prepared import ROLES, prepare, prepared_files
+from .ort_prepared import ROLES, kept_of, prepare
 from .ort_providers import CPU, Provider
 from .ort_segments import Segments
 from .ort_session import (
@@ -33,7 +33,7 @@ from .ort_session import (
     trim_heap,
 )
 from .ort_start import cannot_start, start_session
-from .prepared_files import WEIGHTS, PreparedFiles, remove_prepared
+from .prepared_files import remove_prepared
 from .processor import processor_name
 
 MODEL_FILE = "model.onnx"
@@ -162,18 +162,18 @@ class OrtRunner(OfEntry):
 
     def _open(self) -> Any:
         """What `load` makes: of what was kept, where there is such."""
-        graph = self._prepared_files().find() if self.prepares() else None
+        graph = kept_of(self._model, self._entry).find() if self.prepares() else None
         if graph is not None:
             try:
                 return self._open_whole(graph, prepared=True)
             except MemoryBudgetError:
                 raise
-            except PocketXLError:
-                pass
+            except PocketXLError:  # the original says what is wrong, or nothing is
+                trim_heap()
         return self._open_original()
 
-    def _open_original(self) -> Any:
-        return self._open_whole(checked_file(self._folder, self._entry, MODEL_FILE))
+    def _open_original(self, keep_as: tuple[Path, str] | None = None) -> Any:
+        return self._open_whole(checked_file(self._folder, self._entry, MODEL_FILE), keep_as=keep_as)
 
     def _open_whole(self, model: Path, *, prepared: bool = False, keep_as: tuple[Path, str] | None = None) -> Any:
         session = self._open_one(model, prepared=prepared, keep_as=keep_as)
@@ -186,25 +186,16 @@ class OrtRunner(OfEntry):
 
     def prepare(self) -> Preparation:
         """See `Prepares`; raises as `load` does too."""
-        model = checked_file(self._folder, self._entry, MODEL_FILE)
-        return prepare(
-            self._prepared_files(),
-            self._entry,
-            self._open_original,
-            lambda graph: self._open_whole(model, keep_as=(graph, WEIGHTS)),
-            partial(self._open_whole, prepared=True),
-        )
+        prepared = partial(self._open_whole, prepared=True)
+        return prepare(kept_of(self._model, self._entry), self._entry, self._open_original, prepared)
 
     def forget_prepared(self) -> int:
         """See `Prepares`."""
-        return remove_prepared(self._model)
-
-    def _prepared_files(self) -> PreparedFiles:
-        return prepared_files(self._model, self._entry)
+        return sum(remove_prepared(self._folder / file.path) for file in self._entry.files if file.name == MODEL_FILE)
 
     @property
     def _model(self) -> Path:
-        """The graph's file, wherever its component lies; not checked."""
+        """The graph's file; not checked."""
         return self._folder / next(file.path for file in self._entry.files if file.name == MODEL_FILE)
 
     def _open_segments(self) -> Any:

@@ -4,6 +4,7 @@ A session otherwise makes both each time: it rewrites the graph, and copies the 
 it kept once it maps from the file, so that processes share it.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ _MARK = b"prepacked_"
 _SIZE, _SIZES = 1, {"tokens": 77, "height": 8, "width": 8}
 
 
-def prepared_files(model: Path, entry: ComponentEntry) -> PreparedFiles:
+def kept_of(model: Path, entry: ComponentEntry) -> PreparedFiles:
     """What was kept of a component for this processor, this ONNX Runtime, and the settings that its sessions have."""
     ort = import_onnxruntime()
     build = getattr(ort, "get_build_info", str)()
@@ -43,14 +44,14 @@ def prepared_files(model: Path, entry: ComponentEntry) -> PreparedFiles:
 def prepare(
     files: PreparedFiles,
     entry: ComponentEntry,
-    original: Callable[[], Any],
-    write: Callable[[Path], Any],
+    original: Callable[..., Any],
     prepared: Callable[[Path], Any],
 ) -> Preparation:
-    """Keep a component unless it is kept: hold what is `prepared` to the `original`, both of them sessions.
+    """Keep a component unless it is kept, and hold what was kept to it.
 
-    `write` makes the session that keeps itself. Raises `StorageError`, and `IncompatibleError` for an ONNX Runtime
-    that cannot, or gives other numbers then; what was written is deleted again.
+    `original` makes its session, with `keep_as` one that keeps itself; `prepared` makes one of what was kept. Raises
+    what they raise, `StorageError` where it cannot be written, and `IncompatibleError` for an ONNX Runtime that cannot
+    keep weights, or gives other numbers with them; what was written is deleted again.
     """
     begun = time.perf_counter()
     if (graph := files.find()) is not None:
@@ -65,7 +66,10 @@ def prepare(
 
     def make(folder: Path) -> None:
         nonlocal after
-        write(folder / GRAPH)
+        try:
+            original(keep_as=(folder / GRAPH, WEIGHTS))
+        except IncompatibleError as error:  # it was opened a moment ago, so it is the writing
+            raise OSError(errno.EFBIG, "ONNX Runtime could not write it") from error
         trim_heap()
         if not (folder / WEIGHTS).is_file() or _MARK not in (folder / GRAPH).read_bytes():
             raise IncompatibleError(

@@ -36,17 +36,16 @@ class PreparedFiles:
     """What was made of one engine file for one machine, library and setting (`good_for`)."""
 
     def __init__(self, model: Path, good_for: str) -> None:
-        self._key = _digest(good_for.encode())
+        self._name = f"{_digest(good_for.encode())[:32]}{_FOLDER_SUFFIX}"
         self._stems = _stems(model)
 
     def find(self) -> Path | None:
         """The graph, if it and its weights can be believed; large files are hashed once (`folder.hashed`)."""
         for folder, stem in self._stems:
-            path = folder / self._name(stem)
+            path = folder / f"{stem}{self._name}"
             try:
-                with (path / _DIGESTS).open("rb") as file:
-                    content = file.read(_MOST_BYTES)
-                if self._note(content).is_file():
+                content = _digests_in(path)
+                if _note(path, content).is_file():
                     return _matched(path, content)[0]
             except (OSError, PocketXLError):
                 continue
@@ -59,7 +58,7 @@ class PreparedFiles:
         without so much room and where nothing can be written, and what `make` raises.
         """
         for folder, stem in self._stems:
-            partial = folder / f".{secrets.token_hex(6)}{_PARTIAL_SUFFIX}"
+            partial = folder / f".{stem}{secrets.token_hex(6)}{_PARTIAL_SUFFIX}"
             try:
                 if folder != self._stems[0][0]:
                     folder.mkdir(parents=True, exist_ok=True)
@@ -90,30 +89,19 @@ class PreparedFiles:
         except Exception as error:
             number = error.errno if isinstance(error, OSError) else None
             if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _free(folder) < _NOTHING_LEFT:
-                raise _full(folder, bytes_needed, str(error)) from error
+                raise _full(folder, bytes_needed, str(getattr(error, "strerror", None) or error)) from error
             raise
-        try:
-            write_durably(self._note(content), b"")
-        except OSError as error:  # then nobody would believe it
-            raise StorageError(
-                f"{self._note(content).parent} cannot be written ({error.strerror}); make it writable, or set "
-                "POCKETXL_CACHE to a folder that is"
-            ) from error
         if self.find() is None:  # no other process was first; what it made is as good
             for old in _made(folder, stem):
                 _remove(old)
+            path = folder / f"{stem}{self._name}"
+            _believe(path, content)
             with suppress(OSError):
-                partial.rename(folder / self._name(stem))
+                partial.rename(path)
                 sync(folder)
         if (found := self.find()) is None:
             raise StorageError(f"what was written in {folder} was changed meanwhile; run it again")
         return sum(file.stat().st_size for file in found.parent.iterdir())
-
-    def _name(self, stem: str) -> str:
-        return f"{stem}{self._key[:16]}{_FOLDER_SUFFIX}"
-
-    def _note(self, content: bytes) -> Path:
-        return _notes() / _digest(self._key.encode() + content)
 
 
 def remove_prepared(model: Path) -> int:
@@ -130,7 +118,7 @@ def _made(folder: Path, stem: str, *, partial: bool = False) -> Iterator[Path]:
     with suppress(OSError):
         for path in list(folder.iterdir()):
             whole = path.name.startswith(stem) and path.name.endswith(_FOLDER_SUFFIX)
-            if whole or (partial and path.name.startswith(".") and path.name.endswith(_PARTIAL_SUFFIX)):
+            if whole or (partial and path.name.startswith(f".{stem}") and path.name.endswith(_PARTIAL_SUFFIX)):
                 yield path
 
 
@@ -139,8 +127,10 @@ def _remove(path: Path) -> int:
     if path.is_symlink() or not path.is_dir():
         return 0
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    gone = path.with_name(f".{secrets.token_hex(6)}{_PARTIAL_SUFFIX}")
+    gone = path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(6)}{_PARTIAL_SUFFIX}")
     try:
+        with suppress(OSError):  # an empty file is left
+            _note(path, _digests_in(path)).unlink(missing_ok=True)
         path.rename(gone)
     except FileNotFoundError:
         return 0  # another process was first
@@ -148,6 +138,26 @@ def _remove(path: Path) -> int:
         raise StorageError(f"{path} cannot be removed ({error.strerror}); delete it by hand") from error
     shutil.rmtree(gone, ignore_errors=True)
     return size
+
+
+def _digests_in(folder: Path) -> bytes:
+    with (folder / _DIGESTS).open("rb") as file:
+        return file.read(_MOST_BYTES)
+
+
+def _note(folder: Path, content: bytes) -> Path:
+    """What says that this user has written such digests into a folder that is named by what they are good for."""
+    return _notes() / _digest(folder.name.split(".")[-2].encode() + content)
+
+
+def _believe(folder: Path, content: bytes) -> None:
+    try:
+        write_durably(_note(folder, content), b"")
+    except OSError as error:
+        raise StorageError(
+            f"{_notes()} cannot be written ({error.strerror}), and without a note there nothing that was kept is "
+            "believed; make it writable, or set POCKETXL_CACHE to a folder that is"
+        ) from error
 
 
 def _matched(folder: Path, content: bytes) -> list[Path]:
