@@ -22,8 +22,8 @@ from .ort_session import import_onnxruntime, trim_heap
 from .prepared_files import GRAPH, WEIGHTS, PreparedFiles
 from .processor import adds_in_16_bits, multiplies_in_tiles, processor_facts
 
-ROLES = frozenset({Role.UNET, Role.TEXT_ENCODER, Role.CONDITIONER})
-"""Of what is worth it."""
+ROLES = frozenset({Role.UNET, Role.TEXT_ENCODER})
+"""Of what gains by it: a full-size conditioner is loaded in a seventh of a second without (`benchmarks.prepared`)."""
 MOST_COPIES = 2.2
 """Of weights on the disk; what kernels want is padded."""
 GRAPH_BYTES = 32 << 20

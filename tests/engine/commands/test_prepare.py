@@ -22,7 +22,7 @@ def test_bytes_and_seconds_of_every_component(engine: Path, capsys: pytest.Captu
     *events, last = [event for event in shown.events() if event["event"] != "progress"]
     assert shown.status == 0
     assert last["event"] == "prepared"
-    assert len(events) == 6
+    assert len(events) == 4
     assert sorted(event["name"] for event in events) == last["components"]
     assert last["bytes"] == sum(event["bytes"] for event in events) > 0
     assert all(event["seconds"] > 0 and event["load_seconds_before"] > 0 for event in events)

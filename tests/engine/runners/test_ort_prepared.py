@@ -100,7 +100,7 @@ def check_all(folder: Path, opened: list[bool]) -> None:
         for threads in (1, 2):
             assert same(answers(runner_of(folder, name, threads)), before), name
         assert opened == [True, True], name
-    assert count == 6
+    assert count == 4
 
 
 def test_what_is_there_is_not_written_again(folder: Path) -> None:
