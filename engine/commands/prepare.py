@@ -56,8 +56,8 @@ def _line(name: str, found: Preparation) -> str:
 
 
 command = Command(
-    help="keep an engine on the disk as this machine loads it, so that it starts sooner; takes about as much room again"
-    " as the engine, and half as much more",
+    help="keep an engine on the disk as this machine loads it, so that it starts sooner; takes up to twice as much room"
+    " again as its U-Nets and text encoders",
     example="pocketxl prepare my-engine",
     configure=_configure,
     run=_run,

@@ -1,8 +1,8 @@
 """A component as ONNX Runtime runs it, kept: it is opened in place of the original, and is to the bit what that is."""
 
-import resource
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -189,7 +189,10 @@ def test_one_that_gives_other_numbers_is_refused(folder: Path, monkeypatch: pyte
     assert list(prepared_in(folder)) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it limits no process's files")
 def test_a_disk_that_fills_up_is_told_and_nothing_is_left(folder: Path) -> None:
+    import resource
+
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, old[1]))
