@@ -67,8 +67,8 @@ def main() -> None:
                 where, _, what = metric.rpartition(" ")
                 records.append(record(f"{case} {where}".strip(), system, what, value))
     forget_prepared(args.engine)
-    for one in records:
-        sys.stderr.write(f"{one.case} {one.system} {one.metric}: {one.value:.3f} {one.unit}\n")
+    for figure in records:
+        sys.stderr.write(f"{figure.case} {figure.system} {figure.metric}: {figure.value:.3f} {figure.unit}\n")
     finish("prepared", records)
 
 

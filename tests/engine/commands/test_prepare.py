@@ -1,5 +1,6 @@
 """`pocketxl prepare`: says what it wrote, and takes it away again."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_people_are_told_what_it_is_good_for_and_how_it_goes_away(
     assert "instead of" in lines[0]
     assert "prepare --remove" in lines[-1]
     assert "was prepared" in run(capsys, "prepare", engine).out
-    assert "47 MiB of prepared files were deleted" in run(capsys, "prepare", engine, "--remove").out
+    assert re.search(r" [1-9]\d* MiB of prepared files were deleted$", run(capsys, "prepare", engine, "--remove").out)
 
 
 def test_an_engine_of_other_runners_has_nothing_to_prepare(

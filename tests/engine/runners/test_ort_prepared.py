@@ -15,10 +15,10 @@ from pocketxl.engine.errors import IncompatibleError, IntegrityError, StorageErr
 from pocketxl.engine.folder import files
 from pocketxl.engine.folder.manifest import read_manifest
 from pocketxl.engine.miniature import FOLDER
-from pocketxl.engine.runners import open_runners, ort, ort_prepared, ort_session
+from pocketxl.engine.runners import open_runners, ort, ort_prepared, ort_session, processor
 from pocketxl.engine.runners.base import Runner
 from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
-from pocketxl.engine.runners.prepared_files import GRAPH, WEIGHTS
+from pocketxl.engine.runners.prepared_files import GRAPH, WEIGHTS, PreparedFiles
 from pocketxl.engine.specs import Arrays
 
 UNET = "base/unet"
@@ -131,10 +131,10 @@ def test_for_anything_else_the_original_is_opened(
         changed = tuple(files.entry_of(folder, f.path) if f.name == path.name else f for f in entry.files)
         runner = OrtRunner(folder, UNET, replace(entry, files=changed), OrtDevice(threads=1))
     elif change == "tiles":
-        old = ort_prepared.multiplies_in_tiles()
+        old = processor.multiplies_in_tiles()
         monkeypatch.setattr(ort_prepared, "multiplies_in_tiles", lambda: not old)
     else:
-        adds = ort_prepared.adds_in_16_bits()
+        adds = processor.adds_in_16_bits()
         monkeypatch.setattr(ort_prepared, "adds_in_16_bits", lambda: not adds)
     runner.load()
     assert opened == [False]
@@ -161,7 +161,7 @@ def test_one_that_onnx_runtime_cannot_open_is_passed_over(
     before = answers(runner_of(folder))
     runner_of(folder).prepare()
     (folder / UNET / "strange").write_bytes(b"strange")
-    monkeypatch.setattr(ort_prepared.PreparedFiles, "find", lambda self: folder / UNET / "strange")
+    monkeypatch.setattr(PreparedFiles, "find", lambda self: folder / UNET / "strange")
     opened.clear()
     assert same(answers(runner_of(folder)), before)
     assert opened == [True, False]
@@ -183,7 +183,7 @@ def test_an_onnx_runtime_that_keeps_no_weights_is_named(folder: Path, monkeypatc
 
 
 def test_one_that_gives_other_numbers_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort_prepared.np, "array_equal", lambda *_, **__: False)
+    monkeypatch.setattr(np, "array_equal", lambda *_, **__: False)
     with pytest.raises(IncompatibleError, match="other numbers"):
         runner_of(folder).prepare()
     assert list(prepared_in(folder)) == []

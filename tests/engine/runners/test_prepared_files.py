@@ -13,7 +13,6 @@ import pytest
 from pocketxl.engine.errors import StorageError
 from pocketxl.engine.folder import files, hashed
 from pocketxl.engine.folder.files import is_litter
-from pocketxl.engine.runners import prepared_files
 from pocketxl.engine.runners.prepared_files import GRAPH, WEIGHTS, PreparedFiles, remove_prepared
 
 
@@ -136,7 +135,7 @@ def test_without_any_place_it_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_disk_without_room_is_told_before_anything_is_made(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000_000))
 
     def make(folder: Path) -> NoReturn:
         raise AssertionError("made")
