@@ -27,6 +27,7 @@ SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Memory": (ENGINE, ("MemoryPlan",)),
     "Progress": (ENGINE, ("ProgressEvent",)),
     "Checking an engine": (ENGINE, ("check_engine", "ComponentCheck")),
+    "A sooner start": (ENGINE, ("prepare_engine", "Preparation", "forget_prepared")),
     "Building an engine": ("pocketxl.export.build", ("build", "BuildReport")),
     "Building a ControlNet": ("pocketxl.export.companions.controlnet", ("build_controlnet",)),
     "Building a T2I adapter": ("pocketxl.export.companions.t2i_adapter", ("build_t2i_adapter",)),

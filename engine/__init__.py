@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .memory.plan import MemoryPlan
     from .output import Output
     from .pipeline import Pipeline
+    from .prepare import Preparation, forget_prepared, prepare_engine
     from .progress import ProgressEvent
     from .request.keywords import CallOptions
     from .request.prompt import escape
@@ -56,6 +57,7 @@ _HOMES = {
     ),
     "memory.plan": ("MemoryPlan",),
     "pipeline": ("Pipeline",),
+    "prepare": ("Preparation", "forget_prepared", "prepare_engine"),
     "progress": ("ProgressEvent",),
     "upscaling.upscaler": ("Upscaler",),
 }
@@ -73,6 +75,7 @@ __all__ = [
     "Output",
     "Pipeline",
     "PocketXLError",
+    "Preparation",
     "ProgressEvent",
     "QualityError",
     "RequestError",
@@ -83,6 +86,8 @@ __all__ = [
     "__version__",
     "check_engine",
     "escape",
+    "forget_prepared",
+    "prepare_engine",
     "read_styles",
     "size_of",
 ]

@@ -174,6 +174,34 @@ class Streams(Protocol):
         """Instead of `load`: get ready for that; a no-op if the runner is loaded in whichever way."""
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A runner that a machine can be prepared for, so that it is loaded sooner there; what it gives is the same."""
+
+    def prepares(self) -> bool:
+        """Whether there is anything to do: some back ends, and some kinds of components, gain nothing."""
+
+    def prepare(self) -> "Preparation":
+        """Write what is loaded sooner, unless it is there; later loads use it. See `engine.prepare`."""
+
+    def forget_prepared(self) -> int:
+        """Delete what was ever written by that, whatever for; bytes that were freed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What preparing a component has done."""
+
+    bytes: int
+    """Of what was written; 0 if it was there."""
+    seconds: float
+    """That it took."""
+    load_seconds: float
+    """Of a load with it."""
+    load_seconds_before: float | None = None
+    """Of a load without it; None if it was there."""
+
+
 class HostHeld:
     """Held inputs of a back end that takes them as they are."""
 

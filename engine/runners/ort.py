@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from ..ending import Ended
-from ..errors import IncompatibleError, PocketXLError
+from ..errors import IncompatibleError, MemoryBudgetError, PocketXLError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..folder.openings import CachedGraphs, OpenGraph
 from ..specs import Role
 from .adapted import OfEntry, OpenRunner
-from .base import Footprint, Held, HostHeld, Pool, Range, Sizes, Value, Values, check_inputs
+from .base import Footprint, Held, HostHeld, Pool, Preparation, Range, Sizes, Value, Values, check_inputs
 from .cached import CachedRunner
 from .cores import available_cores
 from .interruptible import run_interruptibly
 from .ort_binding import BoundArray, BoundHeld, run_bound
 from .ort_memory import footprint_of, packs, streamed_footprint
+from .ort_prepared import ROLES, kept_of, prepare
 from .ort_providers import CPU, Provider
 from .ort_segments import Segments
 from .ort_session import (
@@ -32,6 +33,7 @@ from .ort_session import (
     trim_heap,
 )
 from .ort_start import cannot_start, start_session
+from .prepared_files import remove_prepared
 from .processor import processor_name
 
 MODEL_FILE = "model.onnx"
@@ -159,10 +161,42 @@ class OrtRunner(OfEntry):
         self._session = make()
 
     def _open(self) -> Any:
-        """What `load` makes."""
-        session = self._open_one(checked_file(self._folder, self._entry, MODEL_FILE))
+        """What `load` makes: of what was kept, where there is such."""
+        graph = kept_of(self._model, self._entry).find() if self.prepares() else None
+        if graph is not None:
+            try:
+                return self._open_whole(graph, prepared=True)
+            except MemoryBudgetError:
+                raise
+            except PocketXLError:  # the original says what is wrong, or nothing is
+                trim_heap()
+        return self._open_original()
+
+    def _open_original(self, keep_as: tuple[Path, str] | None = None) -> Any:
+        return self._open_whole(checked_file(self._folder, self._entry, MODEL_FILE), keep_as=keep_as)
+
+    def _open_whole(self, model: Path, *, prepared: bool = False, keep_as: tuple[Path, str] | None = None) -> Any:
+        session = self._open_one(model, prepared=prepared, keep_as=keep_as)
         check_edge(self.name, session, self.spec)
         return session
+
+    def prepares(self) -> bool:
+        """See `Prepares`: a whole graph on the processor."""
+        return type(self) is OrtRunner and self.device.provider.processor and self.spec.role in ROLES
+
+    def prepare(self) -> Preparation:
+        """See `Prepares`; raises as `load` does too."""
+        prepared = partial(self._open_whole, prepared=True)
+        return prepare(kept_of(self._model, self._entry), self._entry, self._open_original, prepared)
+
+    def forget_prepared(self) -> int:
+        """See `Prepares`."""
+        return sum(remove_prepared(self._folder / file.path) for file in self._entry.files if file.name == MODEL_FILE)
+
+    @property
+    def _model(self) -> Path:
+        """The graph's file; not checked."""
+        return self._folder / next(file.path for file in self._entry.files if file.name == MODEL_FILE)
 
     def _open_segments(self) -> Any:
         """What runs like the whole, one segment after another."""
@@ -174,14 +208,15 @@ class OrtRunner(OfEntry):
         data = model.with_name(DATA_FILE)
         return self._told(model, lambda: Segments(self.name, self.spec, data, streaming.segments, open))
 
-    def _open_one(self, model: Path) -> Any:
-        """A session of a file whose hash has matched."""
+    def _open_one(self, model: Path, *, prepared: bool = False, keep_as: tuple[Path, str] | None = None) -> Any:
+        """A session of a file whose hash has matched; for the rest see `open_session`."""
         patterns = not self._shrinks
         if not self.device.provider.processor:
             provider = self.device.provider
             return self._told(model, lambda: start_session(provider, model, self.threads, patterns=patterns))
         shared, int8 = self._shared_arena, self._entry.int8_bytes > 0
-        return self._told(model, lambda: open_session(model, self.threads, patterns=patterns, shared=shared, int8=int8))
+        open = partial(open_session, model, self.threads, patterns=patterns, shared=shared, int8=int8)
+        return self._told(model, partial(open, prepared=prepared, keep_as=keep_as))
 
     def _told(self, model: Path, make: Callable[[], Any]) -> Any:
         """What `make` gives; its errors are told as ours."""

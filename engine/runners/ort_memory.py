@@ -46,7 +46,7 @@ def footprint_of(entry: ComponentEntry, sizes: Sizes, pool: Pool) -> Footprint:
     if pool == "device":  # from the graph's own sizes; not measured on a GPU
         weights, working = entry.weight_bytes, int(ARENA_GAPS * alive)
     else:
-        weights, working = weights_of(entry), arena_bytes(2 * alive if _half(entry) else alive)
+        weights, working = weights_of(entry), arena_bytes(2 * alive if is_half(entry) else alive)
     if role is not Role.CONDITIONER:
         working += int(DEQUANTIZED_AHEAD * activation.dequantized_bytes)
     return Footprint(pool=pool, weights=weights, working=working, retained=working if role is Role.UNET else 0)
@@ -55,7 +55,7 @@ def footprint_of(entry: ComponentEntry, sizes: Sizes, pool: Pool) -> Footprint:
 def weights_of(entry: ComponentEntry) -> int:
     """Bytes on the host from load to release."""
     role = entry.spec.role
-    if _half(entry):
+    if is_half(entry):
         overhead = HALF_WEIGHTS.get(role, OTHER_HALF_WEIGHTS)
     else:
         overhead = WEIGHT_OVERHEAD.get(role, OTHER_WEIGHT_OVERHEAD)
@@ -93,6 +93,6 @@ def arena_bytes(alive: int) -> int:
     return int(BESIDE_ARENA * 2 ** ceil(log2(ARENA_GAPS * alive))) if alive else 0
 
 
-def _half(entry: ComponentEntry) -> bool:
+def is_half(entry: ComponentEntry) -> bool:
     """Whether a processor computes in float32 what is stored in half of it."""
     return HALF in entry.formats

@@ -24,13 +24,22 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(
-    model: Path, threads: int, *, patterns: bool, int8: bool, shared: bool = False, packed: bool = True
+    model: Path,
+    threads: int,
+    *,
+    patterns: bool,
+    int8: bool,
+    shared: bool = False,
+    packed: bool = True,
+    prepared: bool = False,
+    keep_as: tuple[Path, str] | None = None,
 ) -> Any:
     """A session of `model` on the processor; its files must have been checked. Raises what ONNX Runtime raises.
 
     `int8`: whether it multiplies in int8 (see `session_options`). `shared`: it has its working memory from one arena of
     the process, for sessions that run one after another. `packed`: whether weights are copied in the layouts that
-    kernels want, or used as they lie in their file.
+    kernels want, or used as they lie in their file. `prepared`: it is a graph that `keep_as` has written. `keep_as`:
+    write the graph as it runs to a path, and its weights as kernels want them to a file of that name beside it.
     """
     ort = import_onnxruntime()
     options = session_options(ort, threads, patterns=patterns, tiles=int8 and multiplies_in_tiles())
@@ -39,6 +48,14 @@ def open_session(
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if prepared:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if keep_as is not None:
+        graph, weights = keep_as
+        options.optimized_model_filepath = str(graph)
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 

@@ -28,6 +28,11 @@ def processor_name() -> str:
     return f"{facts.get('model name') or platform.machine()} ({', '.join(found) or platform.machine()})"
 
 
+def processor_facts() -> str:
+    """All that is known of it: code that was made for one processor is for those that are told alike."""
+    return f"{processor_name()}, {platform.machine()}: {' '.join(sorted(_flags()))}"
+
+
 @cache
 def _flags() -> frozenset[str]:
     """What the first core can do, in the kernel's words; empty where the system does not tell."""
