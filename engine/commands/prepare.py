@@ -9,6 +9,7 @@ from ..memory.sizes import format_bytes
 from ..miniature import engine_folder
 from ..prepare import Preparation, forget_prepared, prepare_engine
 from ..progress import Bars, JsonLines
+from ..runners.processor import processor_facts
 from .base import Command, emit, say
 
 
@@ -39,6 +40,8 @@ def _run(args: argparse.Namespace) -> int:
         emit("prepared", engine=str(folder), components=sorted(made), bytes=size, seconds=seconds)
     elif made:
         say(f"{folder}: {format_bytes(size)} written in {seconds:.1f} s; `pocketxl prepare --remove` deletes them")
+    elif not processor_facts():
+        say(f"{folder} was not prepared: this system does not tell what its processor can do, which it depends on")
     else:
         kinds = sorted({entry.runner for entry in read_manifest(folder).components.values()})
         say(f"{folder} has nothing to prepare: its components ({', '.join(kinds)}) gain nothing by it here")

@@ -34,7 +34,7 @@ from .ort_session import (
 )
 from .ort_start import cannot_start, start_session
 from .prepared_files import remove_prepared
-from .processor import processor_name
+from .processor import processor_facts, processor_name
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = f"{MODEL_FILE}.data"
@@ -181,11 +181,13 @@ class OrtRunner(OfEntry):
         return session
 
     def prepares(self) -> bool:
-        """See `Prepares`: a whole graph on the processor."""
-        return type(self) is OrtRunner and self.device.provider.processor and self.spec.role in ROLES
+        """See `Prepares`: a whole graph on the processor, if that is known for what it is."""
+        whole = type(self) is OrtRunner and self.device.provider.processor and self.spec.role in ROLES
+        return whole and bool(processor_facts())
 
     def prepare(self) -> Preparation:
         """See `Prepares`; raises as `load` does too."""
+        checked_file(self._folder, self._entry, MODEL_FILE)  # hashed once for all starts, so it is no part of a load
         prepared = partial(self._open_whole, prepared=True)
         return prepare(kept_of(self._model, self._entry), self._entry, self._open_original, prepared)
 

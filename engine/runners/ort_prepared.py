@@ -7,6 +7,7 @@ it kept once it maps from the file, so that processes share it.
 import errno
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MOST_COPIES = 2.2
 GRAPH_BYTES = 32 << 20
 _FORM = 1
 _MARK = b"prepacked_"
+_NOT_WRITTEN = "Failed to write"
+"""ONNX Runtime's words for a disk or a quota that takes no more."""
 _SIZE, _SIZES = 1, {"tokens": 77, "height": 8, "width": 8}
 
 
@@ -49,14 +52,16 @@ def prepare(
 ) -> Preparation:
     """Keep a component unless it is kept, and hold what was kept to it.
 
+    What is there is hashed, for no start does that, nor `verify`; if the disk has changed it, it is made anew.
     `original` makes its session, with `keep_as` one that keeps itself; `prepared` makes one of what was kept. Raises
     what they raise, `StorageError` where it cannot be written, and `IncompatibleError` for an ONNX Runtime that cannot
     keep weights, or gives other numbers with them; what was written is deleted again.
     """
     begun = time.perf_counter()
-    if (graph := files.find()) is not None:
-        _, seconds = _timed(partial(prepared, graph))
-        return Preparation(bytes=0, seconds=time.perf_counter() - begun, load_seconds=seconds)
+    if (graph := files.find(anew=True)) is not None:
+        with suppress(IncompatibleError):  # it was removed a moment ago
+            _, seconds = _timed(partial(prepared, graph))
+            return Preparation(bytes=0, seconds=time.perf_counter() - begun, load_seconds=seconds)
     session, before = _timed(original)
     inputs = _inputs(entry.spec)
     expected = session.run(None, inputs)
@@ -68,8 +73,13 @@ def prepare(
         nonlocal after
         try:
             original(keep_as=(folder / GRAPH, WEIGHTS))
-        except IncompatibleError as error:  # it was opened a moment ago, so it is the writing
-            raise OSError(errno.EFBIG, "ONNX Runtime could not write it") from error
+        except IncompatibleError as error:  # it was opened a moment ago, so it is the keeping
+            if _NOT_WRITTEN in str(error):
+                raise OSError(errno.EFBIG, "ONNX Runtime could not write it") from error
+            raise IncompatibleError(
+                f"ONNX Runtime {import_onnxruntime().__version__} cannot keep this graph; nothing was kept. Install "
+                f"another version, or go without: only the start takes longer. It says: {error.__cause__ or error}"
+            ) from error
         trim_heap()
         if not (folder / WEIGHTS).is_file() or _MARK not in (folder / GRAPH).read_bytes():
             raise IncompatibleError(

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -20,7 +21,7 @@ from pathlib import Path
 from ..errors import IntegrityError, PocketXLError, StorageError
 from ..folder.cache import cache_folder
 from ..folder.durable import sync, write_durably
-from ..folder.files import KERNELS_SUFFIX, FileEntry, entry_of, matched_path
+from ..folder.files import KERNELS_SUFFIX, FileEntry, entry_of, hash_file, matched_path
 
 GRAPH = f"graph{KERNELS_SUFFIX}"
 WEIGHTS = f"weights{KERNELS_SUFFIX}"
@@ -30,6 +31,8 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
 # A library that writes files itself tells of a full disk in its own words, if at all; so little space is the telltale.
 _NOTHING_LEFT = 1 << 20
 _MOST_BYTES = 1 << 12
+ABANDONED = 3600
+"""Seconds after which nobody is still writing; a full-size U-Net takes twenty."""
 
 
 class PreparedFiles:
@@ -39,14 +42,17 @@ class PreparedFiles:
         self._name = f"{_digest(good_for.encode())[:32]}{_FOLDER_SUFFIX}"
         self._stems = _stems(model)
 
-    def find(self) -> Path | None:
-        """The graph, if it and its weights can be believed; large files are hashed once (`folder.hashed`)."""
+    def find(self, *, anew: bool = False) -> Path | None:
+        """The graph, if it and its weights can be believed.
+
+        Large files are hashed once (`folder.hashed`), unless they are to be hashed `anew`.
+        """
         for folder, stem in self._stems:
             path = folder / f"{stem}{self._name}"
             try:
                 content = _digests_in(path)
                 if _note(path, content).is_file():
-                    return _matched(path, content)[0]
+                    return _matched(path, content, hash_file if anew else matched_path)[0]
             except (OSError, PocketXLError):
                 continue
         return None
@@ -77,6 +83,9 @@ class PreparedFiles:
         )
 
     def _write(self, folder: Path, stem: str, partial: Path, make: Callable[[Path], None], bytes_needed: int) -> int:
+        for old in _abandoned(folder, stem):
+            with suppress(StorageError):  # somebody else's, perhaps
+                _remove(old)
         if _free(folder) < bytes_needed:
             raise _full(folder, bytes_needed)
         try:
@@ -90,8 +99,10 @@ class PreparedFiles:
             number = error.errno if isinstance(error, OSError) else None
             if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _free(folder) < _NOTHING_LEFT:
                 raise _full(folder, bytes_needed, str(getattr(error, "strerror", None) or error)) from error
+            if not partial.is_dir():
+                raise _changed(folder) from error
             raise
-        if self.find() is None:  # no other process was first; what it made is as good
+        if self.find(anew=True) is None:  # no other process was first; what it made is as good
             for old in _made(folder, stem):
                 _remove(old)
             path = folder / f"{stem}{self._name}"
@@ -100,8 +111,8 @@ class PreparedFiles:
                 partial.rename(path)
                 sync(folder)
         if (found := self.find()) is None:
-            raise StorageError(f"what was written in {folder} was changed meanwhile; run it again")
-        return sum(file.stat().st_size for file in found.parent.iterdir())
+            raise _changed(folder)
+        return _size_of(found.parent)
 
 
 def remove_prepared(model: Path) -> int:
@@ -122,11 +133,29 @@ def _made(folder: Path, stem: str, *, partial: bool = False) -> Iterator[Path]:
                 yield path
 
 
+def _abandoned(folder: Path, stem: str) -> Iterator[Path]:
+    """What processes that were killed have left half-written; those that live have written to theirs lately."""
+    for path in _made(folder, stem, partial=True):
+        with suppress(OSError):
+            times = [one.stat().st_mtime for one in (path, *path.iterdir())]
+            if path.name.endswith(_PARTIAL_SUFFIX) and time.time() - max(times) > ABANDONED:
+                yield path
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of its files; another process may be deleting them."""
+    size = 0
+    with suppress(OSError):
+        for file in folder.iterdir():
+            size += file.stat().st_size
+    return size
+
+
 def _remove(path: Path) -> int:
     """Delete one form; its name goes first, so that nobody finds half of it. Links are left alone."""
     if path.is_symlink() or not path.is_dir():
         return 0
-    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    size = _size_of(path)
     gone = path.with_name(f".{path.name.lstrip('.')}.{secrets.token_hex(6)}{_PARTIAL_SUFFIX}")
     try:
         with suppress(OSError):  # an empty file is left
@@ -160,24 +189,31 @@ def _believe(folder: Path, content: bytes) -> None:
         ) from error
 
 
-def _matched(folder: Path, content: bytes) -> list[Path]:
-    """Graph and weights, held to what the digests say."""
+def _matched(folder: Path, content: bytes, match: Callable[[Path, FileEntry], Path]) -> list[Path]:
+    """Graph and weights, held by `match` to what the digests say."""
     try:
         digests = json.loads(content)
         entries = [FileEntry(path=name, sha256=digests[name][0], size=digests[name][1]) for name in (GRAPH, WEIGHTS)]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise IntegrityError(f"{folder / _DIGESTS} is damaged") from error
-    return [matched_path(folder, entry) for entry in entries]
+    return [match(folder, entry) for entry in entries]
 
 
 def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
+    """Bytes on the disk of a folder, which may be yet to be made."""
+    there = next(one for one in (folder, *folder.parents) if one.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _changed(folder: Path) -> StorageError:
+    return StorageError(f"what was written in {folder} was removed or changed meanwhile; run it again")
 
 
 def _full(folder: Path, bytes_needed: int, why: str = "") -> StorageError:
     return StorageError(
         f"{folder} has no room{f' ({why})' if why else ''}: up to {_size(bytes_needed)} are needed, "
-        f"{_size(_free(folder))} are free; free some space"
+        f"{_size(_free(folder))} are free; free some space, or delete what was prepared before with "
+        "`pocketxl prepare --remove`"
     )
 
 

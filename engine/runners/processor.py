@@ -29,7 +29,12 @@ def processor_name() -> str:
 
 
 def processor_facts() -> str:
-    """All that is known of it: code that was made for one processor is for those that are told alike."""
+    """All that is known of it: code that was made for one processor is for those that are told alike.
+
+    Empty where the system does not tell what it can do: all of Apple's would be alike there, which differ.
+    """
+    if not _flags():
+        return ""
     return f"{processor_name()}, {platform.machine()}: {' '.join(sorted(_flags()))}"
 
 

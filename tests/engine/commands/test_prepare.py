@@ -8,12 +8,16 @@ import pytest
 
 from pocketxl.engine import prepare
 from pocketxl.engine.miniature import FOLDER
+from pocketxl.engine.runners import processor
+from pocketxl.engine.runners.processor import processor_facts
 
 from ...fixtures.command_line import run
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if not processor_facts():
+        pytest.skip("nothing is prepared where the system does not tell its processor")
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
     return Path(shutil.copytree(FOLDER, tmp_path / "engine", ignore=shutil.ignore_patterns("*.prepared")))
 
@@ -50,6 +54,16 @@ def test_an_engine_of_other_runners_has_nothing_to_prepare(
     (line,) = shown.out.splitlines()
     assert "has nothing to prepare" in line
     assert run(capsys, "prepare", engine, "--remove").status == 0
+
+
+def test_a_system_that_does_not_tell_its_processor_is_named(
+    engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "_flags", frozenset)
+    shown = run(capsys, "prepare", engine)
+    assert shown.status == 0
+    (line,) = shown.out.splitlines()
+    assert "was not prepared: this system does not tell what its processor can do" in line
 
 
 def test_a_folder_that_is_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

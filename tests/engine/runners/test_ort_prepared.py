@@ -13,12 +13,13 @@ import pytest
 
 from pocketxl.engine.errors import IncompatibleError, IntegrityError, StorageError
 from pocketxl.engine.folder import files
-from pocketxl.engine.folder.manifest import read_manifest
+from pocketxl.engine.folder.manifest import checked_file, read_manifest
 from pocketxl.engine.miniature import FOLDER
 from pocketxl.engine.runners import open_runners, ort, ort_prepared, ort_session, processor
 from pocketxl.engine.runners.base import Runner
 from pocketxl.engine.runners.ort import OrtDevice, OrtRunner
 from pocketxl.engine.runners.prepared_files import GRAPH, WEIGHTS, PreparedFiles
+from pocketxl.engine.runners.processor import processor_facts
 from pocketxl.engine.specs import Arrays
 
 UNET = "base/unet"
@@ -27,6 +28,8 @@ SIZES = {"tokens": 77, "height": 24, "width": 16, "steps": 3}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if not processor_facts():
+        pytest.skip("nothing is prepared where the system does not tell its processor")
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
     return Path(shutil.copytree(FOLDER, tmp_path / "engine", ignore=shutil.ignore_patterns("*.prepared")))
 
@@ -83,6 +86,8 @@ def test_every_component_gives_the_same_to_the_bit(folder: Path, opened: list[bo
 def test_floats_give_the_same_to_the_bit(
     tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[bool]
 ) -> None:
+    if not processor_facts():
+        pytest.skip("nothing is prepared where the system does not tell its processor")
     monkeypatch.setenv("POCKETXL_CACHE", str(tmp_path / "cache"))
     check_all(Path(shutil.copytree(tiny_engine, tmp_path / "engine")), opened)
 
@@ -180,6 +185,77 @@ def test_an_onnx_runtime_that_keeps_no_weights_is_named(folder: Path, monkeypatc
     with pytest.raises(IncompatibleError, match="install a newer one"):
         runner_of(folder).prepare()
     assert list(prepared_in(folder)) == []
+
+
+def test_an_onnx_runtime_that_cannot_keep_a_graph_is_not_told_as_a_full_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = ort.open_session
+
+    def refusing(*args: Any, keep_as: Any = None, **settings: Any) -> Any:
+        if keep_as is not None:
+            raise RuntimeError("this node cannot be saved")
+        return make(*args, **settings)
+
+    monkeypatch.setattr(ort, "open_session", refusing)
+    with pytest.raises(IncompatibleError, match=r"cannot keep this graph.*It says: this node cannot be saved"):
+        runner_of(folder).prepare()
+    assert list(prepared_in(folder)) == []
+
+
+def test_what_was_removed_as_it_was_to_be_opened_is_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner_of(folder).prepare()
+    find = PreparedFiles.find
+
+    def late(self: PreparedFiles, *, anew: bool = False) -> Path | None:
+        found = find(self, anew=anew)
+        if found is not None:
+            monkeypatch.setattr(PreparedFiles, "find", find)
+            shutil.rmtree(found.parent)
+        return found
+
+    monkeypatch.setattr(PreparedFiles, "find", late)
+    assert runner_of(folder).prepare().bytes > 0
+    assert prepared_folder(folder).is_dir()
+
+
+def test_what_the_disk_changed_by_itself_is_made_anew(
+    folder: Path, opened: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = answers(runner_of(folder))
+    runner_of(folder).prepare()
+    file = prepared_folder(folder) / WEIGHTS
+    content = file.read_bytes()
+    file.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    monkeypatch.setattr(files, "_hashed", {})
+    monkeypatch.setattr(files, "noted", lambda *_: True)  # no time of the file's tells
+    assert runner_of(folder).prepare().bytes > 0
+    assert file.read_bytes() == content
+    opened.clear()
+    assert same(answers(runner_of(folder)), before)
+    assert opened == [True]
+
+
+def test_a_load_is_timed_without_hashing_the_original(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(ort, "checked_file", lambda *args: (order.append("hashed"), checked_file(*args))[1])
+    timed = ort_prepared._timed
+    monkeypatch.setattr(ort_prepared, "_timed", lambda make: (order.append("timed"), timed(make))[1])
+    runner_of(folder).prepare()
+    assert order[:2] == ["hashed", "timed"]
+
+
+def test_on_a_processor_that_is_not_told_nothing_is_prepared(
+    folder: Path, opened: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner_of(folder).prepare()
+    opened.clear()
+    monkeypatch.setattr(processor, "_flags", frozenset)
+    assert processor_facts() == ""
+    assert not runner_of(folder).prepares()
+    runner_of(folder).load()
+    assert opened == [False]
+    assert runner_of(folder).forget_prepared() > 0
 
 
 def test_one_that_gives_other_numbers_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

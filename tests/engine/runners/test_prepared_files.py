@@ -3,16 +3,18 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from pocketxl.engine.errors import StorageError
 from pocketxl.engine.folder import files, hashed
 from pocketxl.engine.folder.files import is_litter
+from pocketxl.engine.runners import prepared_files
 from pocketxl.engine.runners.prepared_files import GRAPH, WEIGHTS, PreparedFiles, remove_prepared
 
 
@@ -169,6 +171,45 @@ def test_of_two_processes_the_first_one_s_stays(model: Path) -> None:
     assert found is not None
     assert found.with_name(WEIGHTS).read_bytes() == b"first"
     assert len(list(model.parent.iterdir())) == 1
+
+
+def test_what_is_removed_while_it_is_written_is_told(model: Path) -> None:
+    def make(folder: Path) -> None:
+        remove_prepared(model)
+        making()(folder)
+
+    with pytest.raises(StorageError, match="was removed or changed meanwhile; run it again"):
+        PreparedFiles(model, "processor").write(make, 1)
+    assert everything(model.parent) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_one_and_what_a_living_one_writes_stays(model: Path) -> None:
+    killed, living = (model.parent / f".{model.name}.{name}.prepared-part" for name in ("dead", "beef"))
+    for folder in (killed, living):
+        folder.mkdir()
+        (folder / WEIGHTS).write_bytes(b"half")
+    long_ago = time.time() - prepared_files.ABANDONED - 1
+    for path in (killed / WEIGHTS, killed, living):  # the living one's file was written to just now
+        os.utime(path, (long_ago, long_ago))
+    PreparedFiles(model, "processor").write(making(), 1)
+    assert not killed.exists()
+    assert living.is_dir()
+
+
+def test_a_full_disk_is_told_before_the_cache_s_folder_is_there(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    make = Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **settings: Any) -> None:
+        if self.is_relative_to(home):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(self, *args, **settings)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(StorageError, match=r"No space left.*are needed, .* are free"):
+        PreparedFiles(tmp_path / "file" / "model.onnx", "processor").write(making(), 1)
 
 
 def test_one_form_of_a_file_is_kept(model: Path, home: Path) -> None:
