@@ -21,9 +21,9 @@ def prepare_engine(
     """Keep every component of an engine folder (None: the bundled miniature) as it is loaded, one after another.
 
     Yields its name and what was done; nothing where no component gains by it, or where the system does not tell what
-    its processor can do. What is there already is hashed, and made anew if the disk has changed it. Every later load
-    on this machine uses what was kept, as long as engine, processor and ONNX Runtime stay what they are, and gives the same numbers to the
-    bit. It lies beside the component's files, or in the user's cache where those cannot be written.
+    its processor can do. What is there already is hashed, and made anew if the disk has changed it. Every later load on
+    this machine uses what was kept, as long as engine, processor and ONNX Runtime stay what they are, and gives the
+    same numbers to the bit. It lies beside the component's files, or in the user's cache where those cannot be written.
     Raises `StorageError` for a disk that is full, `IncompatibleError` for an ONNX Runtime that cannot, and what loading
     raises; nothing half-written is left.
     """

@@ -190,7 +190,7 @@ def test_an_onnx_runtime_that_keeps_no_weights_is_named(folder: Path, monkeypatc
 def test_an_onnx_runtime_that_cannot_keep_a_graph_is_not_told_as_a_full_disk(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = ort.open_session
+    make = ort_session.open_session
 
     def refusing(*args: Any, keep_as: Any = None, **settings: Any) -> Any:
         if keep_as is not None:
@@ -238,9 +238,18 @@ def test_what_the_disk_changed_by_itself_is_made_anew(
 
 def test_a_load_is_timed_without_hashing_the_original(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(ort, "checked_file", lambda *args: (order.append("hashed"), checked_file(*args))[1])
     timed = ort_prepared._timed
-    monkeypatch.setattr(ort_prepared, "_timed", lambda make: (order.append("timed"), timed(make))[1])
+
+    def hashing(*args: Any) -> Path:
+        order.append("hashed")
+        return checked_file(*args)
+
+    def timing(make: Any) -> tuple[Any, float]:
+        order.append("timed")
+        return timed(make)
+
+    monkeypatch.setattr(ort, "checked_file", hashing)
+    monkeypatch.setattr(ort_prepared, "_timed", timing)
     runner_of(folder).prepare()
     assert order[:2] == ["hashed", "timed"]
 
