@@ -81,7 +81,7 @@ def compile_variant(variant: Variant, arch: Architecture) -> Binary:
     }
     try:
         with knobs.compilation.scope():
-            # Lines of source would name the folders of whoever compiles, and take a third to two thirds of a binary.
+            # Lines of source would name the folders of whoever compiles, and were two thirds of a binary.
             knobs.compilation.disable_line_info = True
             compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch.sm, 32), options=options)
     except Exception as error:

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from pocketxl.engine.errors import PocketXLError
 from pocketxl.engine.folder.manifest import read_manifest
 
 from ..journal import Journal
@@ -50,23 +51,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write("error: no GPU here; --tiny makes small pictures of the miniature on the processor\n")
             return 2
         extra = gpu_environment()
+    if not options.engine and options.base is None:
+        parser.error("there is nothing to measure; give --engine, --base or both")
+    try:
+        systems = _systems(options)
+    except PocketXLError as error:
+        parser.error(str(error))
+    cases = chosen(options.cases, tiny=options.tiny)
+    journal = Journal("pictures", options.out, extra)
+    status = 0
+    try:
+        with TemporaryDirectory(prefix="pocketxl-") as aside:
+            made: dict[str, Path] = {}
+            for system, places in systems.items():
+                made[system] = Path(aside) / system
+                made[system].mkdir()
+                _run(system, places, [case for case in cases if _makes(places, case)], made[system], journal)
+            _compare(list(made.items()), cases, journal)
+    except KeyboardInterrupt:
+        journal.note("interrupted: what was measured until then is here")
+        status = 130
+    sys.stderr.write(table(journal.records))
+    finish("pictures", journal.records, extra=journal.extra)
+    return status
+
+
+def _systems(options: argparse.Namespace) -> dict[str, Places]:
+    """What to measure, by name. Raises what reading an engine's description raises."""
     systems: dict[str, Places] = {name_of(engine): {"engine": str(engine)} for engine in options.engine}
     if options.base is not None:
         folders = {"base": str(options.base), "refiner": options.refiner and str(options.refiner)}
         systems |= dict.fromkeys(options.peers, folders)
-    cases = chosen(options.cases, tiny=options.tiny)
-    journal = Journal("pictures", options.out, extra)
-    with TemporaryDirectory(prefix="pocketxl-") as aside:
-        made: dict[str, Path] = {}
-        for system, places in systems.items():
-            folder = Path(aside) / system
-            folder.mkdir()
-            _run(system, places, [case for case in cases if _makes(places, case)], folder, journal)
-            made[system] = folder
-        _compare(list(made.items()), cases, journal)
-    sys.stderr.write(table(journal.records))
-    finish("pictures", journal.records, extra=journal.extra)
-    return 0
+    return systems
 
 
 def _makes(places: Places, case: Case) -> bool:
@@ -83,13 +99,18 @@ def _run(system: str, places: Places, cases: Sequence[Case], folder: Path, journ
     command = [sys.executable, "-m", "benchmarks.pictures.child", system, json.dumps(dict(places))]
     command += [json.dumps([case.name for case in cases]), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            one = json.loads(line)
-            for metric, value in one["found"].items():
-                unit = UNITS.get(metric, "B" if metric.endswith("bytes") else "s")
-                journal.add(one["case"], system, metric, value, unit)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                one = json.loads(line)
+                for metric, value in one["found"].items():
+                    unit = UNITS.get(metric, "B" if metric.endswith("bytes") else "s")
+                    journal.add(one["case"], system, metric, value, unit)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     if process.wait():
         journal.note(f"{system} ended with status {process.returncode}; see what it wrote above")
 

@@ -103,7 +103,7 @@ class CudaTarget(AnySize):
         aside: Path,
         tell: Callable[[str], None] = quiet,
     ) -> Lowered:
-        """See `Target.lower`; writes `program.json`, `weights.bin`, `kernels.bin`, and a U-Net's `slots.json`."""
+        """See `Target.lower`; writes `program.json`, weights and kernels; for some also `slots.json`, `words.bin`."""
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         from ...graph.master import attach

@@ -63,6 +63,18 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "--tiny" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"), [([], "nothing to measure"), (["--engine", "nowhere"], "nowhere is not an engine folder")]
+)
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--tiny", *arguments])
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_ours_is_diffusers_picture(capsys: pytest.CaptureFixture[str]) -> None:
     """8-bit weights and inputs are what lies between."""

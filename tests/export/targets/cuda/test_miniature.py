@@ -18,6 +18,7 @@ from pocketxl.export.targets.cuda.target import SLOTTED
 from pocketxl.kernels.architecture import architecture
 
 WEIGHTS = Path(pocketxl.export.miniature.__file__).parent / "weights"
+STEPS = 30
 ON_THE_GPU = {f"{kind}/{part}" for kind in ("base", "refiner") for part in ("conditioner", "unet")}
 ON_THE_GPU |= {"text_encoder", "text_encoder_2", "vae_decoder"}
 
@@ -53,13 +54,13 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
         assert (opening is not None) == (components[name].spec.role in SLOTTED), "where LoRAs have a place"
         for side, batch, tokens in ((8, 1, 77), (17, 2, 154), (32, 2, 77), (128, 1, 308)):
             tokens = 77 if components[name].spec.role is Role.TEXT_ENCODER else tokens
-            at = prepare(program, Sizes(batch=batch, height=side, width=side + 3, tokens=tokens), arch)
+            at = prepare(program, Sizes(batch=batch, height=side, width=side + 3, tokens=tokens, steps=STEPS), arch)
             assert {variant.name for variant in at.variants} <= set(program.binaries["89"]), (name, side)
             if opening is not None:
                 layers = opening.shapes(opening.graphs[0].groups)
                 slots = read_slots(engine / name / SLOTS_FILE, program)
                 for rank in RANKS:
-                    sizes = Sizes(batch=batch, height=side, width=side + 3, tokens=tokens, rank=rank)
+                    sizes = Sizes(batch=batch, height=side, width=side + 3, tokens=tokens, steps=STEPS, rank=rank)
                     with_pairs = prepare(opened(program, slots, layers), sizes, arch)
                     asked = {variant.name for variant in with_pairs.variants}
                     assert asked <= set(program.binaries["89"]), (name, side, rank)
@@ -67,4 +68,7 @@ def test_an_engine_has_a_runner_for_each_component_and_kernels_for_every_size(
             model = components[name].activation
             if components[name].spec.role is Role.VAE_DECODER or side >= 16:
                 # The model is fitted to sampled sizes, above each; between them and at longer prompts it may be under.
-                assert model.bytes_at(pixels, batch=batch, tokens=tokens) >= 0.9 * at.arena.size, (name, side)
+                assert model.bytes_at(pixels, batch=batch, tokens=tokens, steps=STEPS) >= 0.9 * at.arena.size, (
+                    name,
+                    side,
+                )
