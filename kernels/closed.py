@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any, Final
 
 from .architecture import Architecture
-from .attention.plan import SHORT
+from .attention.plan import SHORT, fastest_form
 from .configs import every, table, trying
 from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
@@ -50,8 +50,11 @@ def all_variants(op: str, shape: Fixed, arch: Architecture) -> tuple[Variant, ..
 
 @cache
 def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architecture) -> tuple[Variant, ...]:
-    plan = plan_function(op)
     given = dict(shape)
+    if op == "self_attention":
+        op, more = fastest_form(arch, given.get("dtype", "float16"))
+        given |= more
+    plan = plan_function(op)
     limits = [row.rows for row in table(op) if row.sm == arch.sm and row.rows is not None]
     found: dict[Variant, None] = {}
     # A sum that can be shared out is, where there are more multiprocessors than work, and never where there is but one.

@@ -41,6 +41,7 @@ OPS: Final[Mapping[str, str]] = {
     "activate": "activate",
     "attention": "attention",
     "attention_int8": "attention",
+    "self_attention": "attention",
     "attention_wide": "attention_wide",
     "linear_w4": "weight_only",
     "linear_w4a8": "four_bits",
@@ -142,8 +143,8 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
     """Calls that do the same another way, which whoever builds a model may choose instead.
 
     An addition inside the norm instead of behind the linear before it; GEGLU behind its linear instead of inside;
-    attention that sums in float16, which GeForce cards take twice as fast; self-attention in float16 altogether; every
-    weight-only layer in 8 bits instead of 4, or a linear one's 4 bits by 8 of its input.
+    self-attention in each form, whatever the card; every weight-only layer in 8 bits instead of 4, or a linear one's 4
+    bits by 8 of its input.
     """
     for call in found:
         shape = dict(call.shape)
@@ -157,8 +158,9 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
                 yield Call(op="linear_w8a8", shape={**shape, "n": 2 * n}, count=call.count)
                 gate = {"m": m, "n": n, "dtype": shape["dtype"]}
                 yield Call(op="geglu_quantize", shape=gate, count=call.count)
-            case "attention_int8":
-                yield Call(op="attention_int8", shape={**shape, "accumulate_half": True}, count=call.count)
+            case "self_attention":
+                for sums in (True, False):
+                    yield Call(op="attention_int8", shape={**shape, "accumulate_half": sums}, count=call.count)
                 yield Call(op="attention", shape=shape, count=call.count)
             case "linear_w4" | "conv_w4":
                 yield Call(op=call.op.replace("w4", "w8"), shape=shape, count=call.count)
@@ -189,7 +191,7 @@ def w8a8(layer: Layer, dtype: str = "int8") -> Iterator[Ask]:
         case LayerNorm():
             yield "layer_norm_quantize", {"m": layer.rows, "c": layer.channels, "eps": layer.eps, "dtype": dtype}
         case Attention(cross=False):
-            yield "attention_int8", _attention(layer)
+            yield "self_attention", _attention(layer)
         case Attention():
             yield "attention", _attention(layer)
         case Linear(gated=True):

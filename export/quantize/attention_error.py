@@ -1,50 +1,36 @@
-"""Self-attention in 8 bits, e4m3 or int8: its numbers, and how far it is off."""
+"""How far self-attention in 8 bits, e4m3 or int8, is off."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from .attention_places import PROJECTIONS, SHARE_STEP, Steps
-from .calibration import Calibration
-from .formats import Format
+from .attention_places import SHARE_STEP, Numbers
 from .grid import E4M3, LARGEST_E4M3
 from .query_keys import QueryKeys
 from .rounded import Floats
-from .signed_ranges import float8_step
+from .score_blocks import ScoreBlocks
 
 
-def attention_numbers(name: str, format: Format, seen: Calibration) -> Steps | QueryKeys | None:
-    """Of the attention of that name in that format, whose layers are watched; None if they were not.
-
-    8-bit floats have steps for queries, keys and values, integers round queries and keys alone.
-    """
-    found = [layer for part in PROJECTIONS if (layer := seen.layers.get(f"{name}.{part}")) is not None]
-    if len(found) < len(PROJECTIONS):
-        return None
-    assert format.weight is not None
-    if format.weight.kind == "int":
-        return QueryKeys.of(found[0], found[1])
-    steps = [float8_step(float(layer.output_size.max(initial=0))) for layer in found]
-    return (steps[0], steps[1], steps[2])
-
-
-def attention_error(weights: list[Floats], inputs: Floats, heads: int, numbers: Steps | QueryKeys) -> float:
+def attention_error(weights: list[Floats], inputs: Floats, heads: int, numbers: Numbers) -> float:
     """Relative squared error of attention among tokens `[rows, in]`, with weights `[out, in]` of q, k and v.
 
-    The tokens are those that were sampled, of several pictures: fewer than there are in one, and as different.
+    The tokens are those that were sampled, of several pictures: fewer than there are in one, and as different. Infinite
+    where values are too large for the sums.
     """
+    if isinstance(numbers, ScoreBlocks) and not numbers.fits:
+        return math.inf
     x = torch.from_numpy(inputs)
     parts = [x @ torch.from_numpy(weight).T for weight in weights]
     exact = _attention(*(_heads(part, heads) for part in parts), rounding=False)
-    if isinstance(numbers, QueryKeys):
+    if isinstance(numbers, QueryKeys | ScoreBlocks):
         rounded = [torch.from_numpy(part) for part in numbers.rounded(parts[0].numpy(), parts[1].numpy())]
         rounded.append(parts[2])
     else:
         rounded = [_e4m3(part, step) for part, step in zip(parts, numbers, strict=True)]
     query, key, value = (_heads(part, heads) for part in rounded)
     reference = float(exact.square().sum(dtype=torch.float64))
-    off = _attention(query, key, value, rounding=not isinstance(numbers, QueryKeys)).sub_(exact)
+    off = _attention(query, key, value, rounding=isinstance(numbers, tuple)).sub_(exact)
     return float(off.square().sum(dtype=torch.float64)) / reference if reference else 0.0
 
 

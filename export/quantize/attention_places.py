@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from .query_keys import QueryKeys
+from .score_blocks import ScoreBlocks
+
 SHARE_STEP: Final = 2.0**-8
 """Of the shares that softmax gives, which are 1 at most: what is below 1/2²⁶ of everything is left out."""
 PROJECTIONS: Final = ("to_q", "to_k", "to_v")
@@ -16,6 +19,9 @@ _OF_NATIVE: Final = 0.75
 
 Steps = tuple[float, float, float]
 """Of queries, keys and values."""
+
+Numbers = Steps | QueryKeys | ScoreBlocks
+"""What there is to know of an attention in 8 bits."""
 
 
 def least_side(names: Iterable[str], levels: int) -> int:

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from ...engine.specs import Role
 from .assign import Option, assign
-from .attention_error import attention_error, attention_numbers
-from .attention_places import PROJECTIONS, Steps
+from .attention_error import attention_error
+from .attention_numbers import attention_numbers
+from .attention_places import PROJECTIONS, Numbers
 from .calibration import Calibration, LayerStatistics
 from .formats import Format, Kind
 from .layer_error import layer_error, some_outputs
 from .quantization import Quantization, StaticRange
-from .query_keys import QueryKeys
 from .ranges import fit_ranges, static_error
 from .recipes import Recipe
 from .rounded import Floats
@@ -70,7 +70,7 @@ class Measured:
     options: Mapping[str, tuple[Option, ...]]
     ranges: Mapping[str, StaticRange] = field(default_factory=dict)
     input_scales: Mapping[tuple[str, Format], Floats] = field(default_factory=dict)
-    attentions: Mapping[str, Steps | QueryKeys] = field(default_factory=dict)
+    attentions: Mapping[str, Numbers] = field(default_factory=dict)
     budget: float | None = None
     """Bytes that all of their weights together may have."""
     apart: bool = False
@@ -139,13 +139,13 @@ def measure_layers(
     options: dict[str, tuple[Option, ...]] = {}
     ranges: dict[str, StaticRange] = {}
     scales: dict[tuple[str, Format], Floats] = {}
-    attentions: dict[str, Steps | QueryKeys] = {}
+    attentions: dict[str, Numbers] = {}
     numbers = spent = 0.0
     alone = _alone(recipe, role)
     for layer in layers:
         if layer.kind is Kind.ATTENTION:
             format = recipe.format(role, layer.kind, layer.name)
-            if format.quantized and (own := attention_numbers(layer.name, format, seen)):
+            if format.quantized and (own := attention_numbers(layer.name, format, seen, layer.shape[0])):
                 attentions[layer.name] = own
                 options[layer.name] = _attention(layer, recipe, role, read, seen, target, own, ladder=ladder)
             continue
@@ -230,7 +230,7 @@ def _attention(
     read: Read,
     seen: Calibration,
     target: Abilities,
-    own: Steps | QueryKeys,
+    own: Numbers,
     *,
     ladder: bool,
 ) -> tuple[Option, ...]:

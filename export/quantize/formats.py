@@ -170,6 +170,12 @@ A8_SCORES = Format(
     weight=Weight(bits=8, granularity="tensor"), activation=Activation(bits=8, range="static", signed=True)
 )
 """Of attention: int8 keys and queries by a calibrated scale each; shares and values stay floats."""
+A8_SCORES_TOKEN = Format(
+    weight=Weight(bits=8, granularity="group", group=64),
+    activation=Activation(bits=8, range="dynamic", granularity="token"),
+)
+"""Of attention: int8 keys with a scale for 64 tokens of a head, int8 queries with one for every token of a head; values
+stay floats, and where a GPU sums halves faster, shares times values are summed in halves."""
 FP8_TENSOR = Format(weight=Weight(bits=8, kind="float"), activation=Activation(bits=8, range="static", kind="float"))
 """e4m3 weight per output channel; the input is rounded to e4m3 by one calibrated scale."""
 FP8_TOKEN = Format(

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...engine.specs import Role
-from .attention_places import Steps
+from .attention_places import Numbers
 from .formats import KEEP, Format, Kind
-from .query_keys import QueryKeys
 from .recipes import Recipe
 from .rounded import Floats
 
@@ -39,8 +38,8 @@ class Quantization:
     """Of the layers with static ranges."""
     input_scales: Mapping[str, Floats] = field(default_factory=dict)
     """`[in channels]` of the layers with signed inputs: `x / scale[channel]` is rounded to 8 bits."""
-    attentions: Mapping[str, Steps | QueryKeys] = field(default_factory=dict)
-    """Of attentions in 8 bits: in which steps queries, keys and values are rounded, or queries and keys alone."""
+    attentions: Mapping[str, Numbers] = field(default_factory=dict)
+    """Of attentions in 8 bits: how queries and keys are rounded, and in 8-bit floats values."""
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     """Sampled inputs `[rows, in]` of layers (a convolution's: unfolded patches, in · height · width)."""
 
@@ -48,7 +47,12 @@ class Quantization:
     """What layers have in place of such a format, in a file for machines that lack it: more bits, never fewer."""
 
     def format(self, kind: Kind, name: str) -> Format:
-        """The format of layer `name`, or of a part that a pass cut it into (`ff.net.0.proj.1`); never `KEEP`."""
+        """The format of layer `name`, or of a part that a pass cut it into (`ff.net.0.proj.1`); never `KEEP`.
+
+        An attention that has no numbers of its own is in floats.
+        """
+        if kind is Kind.ATTENTION and name not in self.attentions:
+            return self.recipe.kept
         found = self._assigned(name) or self.recipe.format(self.role, kind, name)
         return self.instead.get(kind, {}).get(found, found)
 

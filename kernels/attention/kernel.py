@@ -14,6 +14,9 @@ SCORE_SCALE = tl.constexpr(0.125 * 1.4426950408889634)
 # Adding and subtracting 1.5 * 2**23 rounds a float32 of at most 2**22 to the nearest integer, half to even.
 TO_INTEGER = tl.constexpr(12582912.0)
 ZERO_BITS = tl.constexpr(0x4B400000)  # of that number
+# Sums in float16 are of shares of at most 2**-4: 64 of them times values of up to 16376 stay within its range. What
+# small shares lose by that begins at 2**-10 of the largest, and is 2**-21 of the largest at most.
+HALF_SHARES = tl.constexpr(4.0)
 # The least amplitude that is quantized: scales are never 0, and the product of two of them is no subnormal number.
 LEAST = tl.constexpr(1e-15)
 
@@ -35,16 +38,22 @@ def take_in(weight, peak, scores):
 
 
 @triton.jit
-def take_in_scaled(weight, peak, scores, scale):
+def take_in_scaled(weight, peak, scores, scale, HALVES: tl.constexpr):
     """`take_in` where a block has a `scale` of its own (of each row, above 0); `peak` is a score times its scale.
 
-    `scores` are integers above 1.5 * 2**23, which no difference of two shows.
+    `scores` are integers above 1.5 * 2**23, which no difference of two shows. HALVES: shares are smaller by 2**4, and
+    the weight, their sum, with them.
     """
     top = tl.max(scores, 1)
     scaled = (top - TO_INTEGER) * scale
     # How far this block's best key is below the peak; 0, not a rounding of 0, where it is the peak.
-    below = tl.minimum(scaled - peak, 0.0)
-    higher = tl.maximum(peak, scaled)
+    if HALVES:
+        # The peak counts as that much higher, so that every share is that much smaller.
+        below = tl.minimum(scaled - peak, -HALF_SHARES)
+        higher = tl.maximum(peak, scaled + HALF_SHARES)
+    else:
+        below = tl.minimum(scaled - peak, 0.0)
+        higher = tl.maximum(peak, scaled)
     shares = tl.exp2((scores - top[:, None]) * scale[:, None] + below[:, None])
     shrink = tl.exp2(peak - higher)
     return shares, shrink, weight * shrink + tl.sum(shares, 1), higher
@@ -210,7 +219,7 @@ def attention_int8_kernel(
     for start in range(0, full, BLOCK_N):
         scores = tl.dot(queries, tl.load(keys + k_tile), zero, out_dtype=tl.int32).to(tl.float32, bitcast=True)
         scale = q_scale * tl.load(key_scale + start // KEY_BLOCK)
-        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale)
+        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale, ACCUMULATE_HALF)
         sums = add_values(sums, shares, shrink, tl.load(v + v_tile), ACCUMULATE_HALF)
         keys += BLOCK_N * HEAD_DIM
         v += BLOCK_N * v_stride
@@ -220,7 +229,7 @@ def attention_int8_kernel(
         scores = tl.dot(queries, tl.load(keys + k_tile), zero, out_dtype=tl.int32).to(tl.float32, bitcast=True)
         scores = tl.where(real[None, :], scores, float("-inf"))
         scale = q_scale * tl.load(key_scale + full // KEY_BLOCK)
-        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale)
+        shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale, ACCUMULATE_HALF)
         values = tl.load(v + v_tile, mask=real[:, None], other=0.0)
         sums = add_values(sums, shares, shrink, values, ACCUMULATE_HALF)
     store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
-from .plan import HEAD_DIM, plan_attention, plan_attention_int8
+from .plan import HEAD_DIM, plan_attention, plan_attention_int8, plan_self_attention
 from .reference import dequantized, join_heads, split_heads
 from .rows import rows_in_place
 
@@ -64,7 +64,7 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     `q`: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`. `k`: (B, N,
     heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads. `accumulate_half`: sum shares
     times values in float16 within a block of keys, in float32 beyond; for GeForce cards, whose matrix instructions sum
-    float16 at twice the rate. float16 only. Sums that pass 65504, possible once a value passes 1023, come out infinite
+    float16 at twice the rate. float16 only. Sums that pass 65504, possible once a value passes 16376, come out infinite
     or NaN.
 
     Returns (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN
@@ -94,6 +94,43 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
 
 @attention_int8.register_fake  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.library.triton_op("pocketxl::self_attention", mutates_args={})
+def self_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """`attention`, or `attention_int8` with `accumulate_half`: whichever the GPU computes faster.
+
+    An RTX 30, 40 or 50 has 8-bit scores, an A100 or H100 16-bit ones. Of many tokens among themselves; for a prompt's
+    few keys use `attention`.
+
+    `q`: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`. `k`: (B, N,
+    heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads.
+
+    Returns (B, M, heads * 64), contiguous. NaN and infinities are as in the op that computes it.
+
+    Raises `UnsupportedShapeError`: other head dimensions, other dtypes, shapes that do not fit together.
+    """
+    _check("self_attention", q, k, v, heads)
+    if not runs_kernels(q):
+        return _plain(q, k, v, heads)
+    (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
+    plan = plan_self_attention(
+        batch=q.shape[0],
+        m=q.shape[1],
+        n=k.shape[1],
+        heads=heads,
+        arch=architecture_of(q),
+        dtype=dtype_name(q.dtype),
+        q_stride=q_stride,
+        k_stride=k_stride,
+        v_stride=v_stride,
+    )
+    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+
+
+@self_attention.register_fake  # type: ignore[untyped-decorator]
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return q.new_empty(q.shape)
 
 

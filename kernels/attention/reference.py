@@ -27,6 +27,11 @@ def attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = Fa
     return join_heads(torch.softmax(scores, -1) @ value)
 
 
+def self_attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """What `self_attention` approximates, float64."""
+    return attention_ref(q, k, v, heads)
+
+
 def quantize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """int8 and a scale over `dims`: the largest magnitude becomes 127; half to even; NaN where something is not finite.
 

@@ -49,7 +49,7 @@ def test_what_stands_beside_the_loop_at_any_size(data: st.DataObject, arch: Any)
         sizes |= {"b": data.draw(st.integers(1, 3)), "h": data.draw(st.integers(1, 400)), "w": data.draw(latents)}
     if "upsample_to" in shape:
         sizes["upsample_to"] = tuple(2 * sizes[name] - data.draw(st.integers(0, 1)) for name in ("h", "w"))
-    if op.startswith("attention"):
+    if op.endswith(("attention", "attention_int8", "attention_wide")):
         sizes["batch"] = data.draw(st.integers(1, 4))
         sizes["n"] = data.draw(st.integers(1, 700) | st.integers(1, 20).map(lambda blocks: 32 * blocks))
         sizes["m"] = sizes["n"] if shape.get("causal") else data.draw(st.integers(1, 40_000))
@@ -63,6 +63,7 @@ EXTRA: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 10}),
     ("attention", {"batch": 1, "m": 1, "n": 1, "heads": 3, "causal": True}),
     ("attention_int8", {"batch": 1, "m": 1, "n": 1, "heads": 20, "accumulate_half": True}),
+    ("self_attention", {"batch": 1, "m": 1, "n": 1, "heads": 10}),
     ("conv_f16", {"b": 1, "h": 1, "w": 1, "c": 640, "n": 640, "stride": 2}),
     ("conv_f16", {"b": 1, "h": 1, "w": 1, "c": 640, "c2": 320, "n": 640, "kernel": 1}),
     ("conv_w8a8", {"b": 1, "h": 1, "w": 1, "c": 1280, "n": 1280, "upsample_to": (1, 1)}),

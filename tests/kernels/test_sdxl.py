@@ -134,7 +134,7 @@ def test_counts_are_those_of_the_architecture() -> None:
     for call in calls("base", height=1024, width=1024):
         counts[call.op] += call.count
     blocks = 70  # 2·2 + 2·10 down, 10 in the middle, 3·10 + 3·2 up
-    assert counts["attention_int8"] == counts["attention"] == counts["geglu_linear_w8a8"] == blocks
+    assert counts["self_attention"] == counts["attention"] == counts["geglu_linear_w8a8"] == blocks
     assert counts["layer_norm_quantize"] == 3 * blocks
     transformers = 11
     assert counts["linear_w8a8"] == 5 * blocks + 2 * transformers  # qkv, out, q, out, back; in and out

@@ -9,7 +9,16 @@ from typing import Any
 
 from ....engine.errors import IncompatibleError
 from ....engine.program.program import Call, Operand, Option
-from ...quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN
+from ...quantize.formats import (
+    A8_SCORES_TOKEN,
+    FLOAT16,
+    W4_HALVES,
+    W4A8_TOKEN,
+    W8,
+    W8A8_PICTURE,
+    W8A8_TOKEN,
+    Kind,
+)
 from .forms import BY_TOKEN, Form, FormatOf, conv_format, linear_format, needed
 from .steps import Activate, Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
 from .stored import Parameter, Part, Stored, Weight
@@ -178,7 +187,8 @@ class _Selection:
             strides[f"{role}_stride"] = self._widths.get(value, step.heads * step.head_dim)
         shape: dict[str, Option] = {"batch": "batch", "m": _of_one(step.place), "n": _of_one(step.keys)}
         if step.head_dim == _HEAD:
-            op, shape = "attention", {**shape, "heads": step.heads, **strides}
+            eight = self.format_of(Kind.ATTENTION, name) == A8_SCORES_TOKEN
+            op, shape = "self_attention" if eight else "attention", {**shape, "heads": step.heads, **strides}
             if step.causal:
                 shape["causal"] = True
         elif step.heads == 1 and not step.causal:

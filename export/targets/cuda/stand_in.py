@@ -11,29 +11,30 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
+from ...graph.nodes import InGraph
 from ...graph.stored_weight import StoredWeight
 from ...quantize.formats import W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
 from ...quantize.quantization import Quantization
 from ...quantize.rounded import MIDDLE
-
-STEPS = 127
-LEAST = 1e-30
-"""What a row of zeros is scaled by, as in the kernels; 0 would divide to NaN."""
+from ...quantize.score_blocks import ScoreBlocks
+from .rounded import rounded
+from .scores import scores
 
 _AXES: Mapping[Format, tuple[int, ...]] = {W8A8_TOKEN: (-1,), W4A8_TOKEN: (-1,), W8A8_PICTURE: (1, 2, 3)}
 """Of an input, those that share a scale."""
 
 
 def stand_in(graph: ir.Graph, quantization: Quantization) -> None:
-    """Rewrite every layer with weights of 4 or 8 bits; readers of one input share its numbers."""
-    rounded: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
+    """Rewrite every layer with weights of 4 or 8 bits, and attention; readers of one input share its numbers."""
+    made: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
 
     def taken(layer: Layer, format: Format) -> ir.Value:
         key = layer.input, _AXES.get(format, ())
-        if key not in rounded:
-            rounded[key] = _rounded(graph, layer, key[1]) if key[1] else layer.input
-        return rounded[key]
+        if key not in made:
+            made[key] = _rounded(graph, layer, key[1]) if key[1] else layer.input
+        return made[key]
 
+    scores(graph, [name for name, own in quantization.attentions.items() if isinstance(own, ScoreBlocks)])
     for kind in (Kind.LINEAR, Kind.CONV):
         for format in (W8A8_TOKEN, W8A8_PICTURE, W8):
             for layer in layers_in(graph, kind, format, quantization):
@@ -45,23 +46,12 @@ def stand_in(graph: ir.Graph, quantization: Quantization) -> None:
 
 
 def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:
-    """The input after rounding, in its own type; the arithmetic is float32."""
-    name, dtype = f"{layer.name}/input", layer.input.dtype
-    along = _constant(graph, f"axes{axes}", np.array(axes, np.int64))
-    nodes: list[ir.Node] = []
-
-    def node(op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        made = ir.node(op, list(inputs), attributes=attributes, name=f"{name}_{op.lower()}{len(nodes)}")
-        nodes.append(made)
-        return made.outputs[0]
-
-    wide = node("Cast", layer.input, to=ir.DataType.FLOAT)
-    largest = node("ReduceMax", node("Abs", wide), along, keepdims=1)
-    scale = node("Mul", node("Max", largest, _constant(graph, "least", LEAST)), _constant(graph, "step", 1 / STEPS))
-    steps = node("Round", node("Div", wide, scale))
-    result = node("Cast", node("Mul", steps, scale), to=dtype)
-    graph.insert_before(layer.nodes[0], nodes)
-    return result
+    """The input after rounding, in its own type."""
+    assert layer.input.dtype is not None
+    nodes = InGraph(graph, f"{layer.name}/input")
+    made = rounded(nodes, layer.input, axes, layer.input.dtype)
+    graph.insert_before(layer.nodes[0], nodes.nodes)
+    return made
 
 
 def _product(graph: ir.Graph, layer: Layer, x: ir.Value, quantization: Quantization) -> list[ir.Node]:
@@ -100,8 +90,3 @@ def _four_bits(layer: Layer, quantization: Quantization) -> None:
         return ir.Tensor(back.contiguous().numpy().astype(dtype.numpy()), name=layer.weight.name)
 
     layer.weight.const_value = ir.LazyTensor(compute, dtype=dtype, shape=shape, name=layer.weight.name)
-
-
-def _constant(graph: ir.Graph, name: str, value: float | np.ndarray) -> ir.Value:
-    array = value if isinstance(value, np.ndarray) else np.float32(value)
-    return add_initializer(graph, ir.Tensor(np.asarray(array), name=f"stand_in.{name}"))

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....engine.architecture import UNetArchitecture
 from ....engine.runners.ort import MODEL_FILE
 from ....engine.specs import Role
 from ...quantize.formats import (
+    A8_SCORES_TOKEN,
     FLOAT16,
     FLOAT32,
     W4,
@@ -24,10 +26,12 @@ from ...quantize.formats import (
     Kind,
 )
 from ...quantize.recipes import Instead
+from ...quantize.scores import with_scores
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import CpuTarget
 from ..onnx.files import save
 from .binaries import COMPILED_FOR
+from .forms import BY_TOKEN
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from ....engine.specs import ComponentSpec
     from ...graph.master import WeightSource
     from ...quantize.quantization import Quantization
+    from ...quantize.recipes import Recipe
 
 ON_THE_GPU = frozenset({Role.TEXT_ENCODER, Role.CONDITIONER, Role.UNET, Role.VAE_DECODER})
 """The rest runs once a picture, on the processor."""
@@ -44,12 +49,14 @@ SLOTTED = frozenset({Role.TEXT_ENCODER, Role.CONDITIONER, Role.UNET})
 # Products relative to those in 8 bits, as the matrix instructions of Ampere and Ada count them; weights in 8 bits that
 # are multiplied as halves took 1.3 to 2.2 times the time of halves on an H100. 4 bits by 8 are an
 # estimate: what unpacks and scales them takes three quarters of the cycles of the products beside it (SASS of sm_89).
+# Of attention half of the products have 8 bits.
 PACE: Mapping[Format, float] = {
     W8A8_TOKEN: 1.0,
     W8A8_PICTURE: 1.0,
     W4A8_TOKEN: 1.5,
     W4_HALVES: 3.0,
     W8: 3.0,
+    A8_SCORES_TOKEN: 1.5,
     FLOAT16: 2.0,
 }
 
@@ -76,6 +83,7 @@ class CudaTarget(AnySize):
             Kind.LINEAR: frozenset({FLOAT16, W4A8_TOKEN, W4_HALVES, W8, W8A8_TOKEN}),
             Kind.CONV: frozenset({FLOAT16, W4_HALVES, W8, W8A8_PICTURE}),
             Kind.EMBEDDING: frozenset({FLOAT16}),
+            Kind.ATTENTION: frozenset({FLOAT16, A8_SCORES_TOKEN}),
         }
     )
     instead: Instead = field(
@@ -91,6 +99,12 @@ class CudaTarget(AnySize):
     def of(self, role: Role) -> Target:
         """Itself for text encoders, U-Nets and the VAE; the processor makes the rest, once a picture."""
         return self if role in ON_THE_GPU else HostTarget()
+
+    def suited(self, recipe: "Recipe", configuration: object) -> "Recipe":
+        """With 8-bit scores in U-Nets whose linear layers take 8 bits."""
+        if isinstance(configuration, UNetArchitecture):
+            return with_scores(recipe, A8_SCORES_TOKEN, beside=BY_TOKEN, floats=FLOAT16)
+        return recipe
 
     def lower(
         self,

@@ -5,7 +5,7 @@ which has no attention but in float32: a forward at 1024 × 1024 takes about hal
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from ...quantize.formats import (
     Format,
     Kind,
 )
-from ...quantize.recipes import Instead, Rule
+from ...quantize.recipes import Instead
+from ...quantize.scores import with_scores
 from ...target import LIBRARIES, AnySize, Lowered, Target, quiet
 from ..cpu.target import BAND_BYTES, BAND_PIXELS, CpuTarget
 from ..onnx.files import save
@@ -86,7 +87,7 @@ class OpenVinoTarget(AnySize):
         from ..cpu.conv_patches import with_outer
 
         if isinstance(configuration, UNetArchitecture):
-            return _with_scores(recipe)
+            return with_scores(recipe, A8_SCORES, beside=_SIGNED, floats=FLOAT32)
         if not isinstance(configuration, VaeArchitecture):
             return recipe
         scaled = recipe.with_formats({Kind.CONV: {W8A8_SIGNED: W8A8_SIGNED_CHANNEL}})
@@ -127,19 +128,6 @@ class OpenVinoTarget(AnySize):
         rewrite(model, weights, quantization)
         save(model, out)
         return Lowered(runner="openvino_bands" if banded else self.runner, activation=activation)
-
-
-def _with_scores(recipe: "Recipe") -> "Recipe":
-    """Where a U-Net's linear layers multiply int8, its scores do so too; a ladder leads back to floats."""
-    rows = recipe.rules.get(Role.UNET, ())
-    if not any(rule.kind is Kind.LINEAR and rule.format in _SIGNED for rule in rows):
-        return recipe
-    scores = Rule(kind=Kind.ATTENTION, pattern=r".*", format=A8_SCORES)
-    return replace(
-        recipe,
-        rules={**recipe.rules, Role.UNET: (*rows, scores)},
-        ladder={**recipe.ladder, Kind.ATTENTION: (A8_SCORES, FLOAT32)},
-    )
 
 
 def rewrite(model: "ir.Model", weights: "WeightSource", quantization: "Quantization") -> None:

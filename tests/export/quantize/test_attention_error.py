@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from pocketxl.engine.specs import Role
-from pocketxl.export.quantize.attention_error import attention_error, attention_numbers
+from pocketxl.export.quantize.attention_error import attention_error
+from pocketxl.export.quantize.attention_numbers import attention_numbers
 from pocketxl.export.quantize.attention_places import SHARE_STEP, has_tokens, least_side
 from pocketxl.export.quantize.calibration import Calibration
 from pocketxl.export.quantize.choose import Layer, Measured, choose, measure_layers
-from pocketxl.export.quantize.formats import A8_SCORES, FLOAT16, FLOAT32, FP8_TENSOR, Kind
+from pocketxl.export.quantize.formats import A8_SCORES, A8_SCORES_TOKEN, FLOAT16, FLOAT32, FP8_TENSOR, Kind
 from pocketxl.export.quantize.query_keys import QueryKeys
 from pocketxl.export.quantize.recipes import RECIPES
+from pocketxl.export.quantize.score_blocks import LARGEST_VALUE, ScoreBlocks
 from pocketxl.export.targets import TARGETS
 from pocketxl.export.targets.check import fitted
 
@@ -73,12 +75,12 @@ def attention(scores: float = 1.0) -> Attention:
 
 def test_steps_are_powers_of_two_that_hold_two_to_four_times_what_was_seen() -> None:
     made = attention()
-    steps = attention_numbers(NAME, FP8_TENSOR, made.seen)
+    steps = attention_numbers(NAME, FP8_TENSOR, made.seen, HEADS)
     assert isinstance(steps, tuple)
     for part, step in zip(PARTS, steps, strict=True):
         assert np.frexp(step)[0] == 0.5
         assert 2 <= 448 * step / made.seen.layers[f"{NAME}.{part}"].output_size.max() < 4
-    assert attention_numbers("mid_block.attn9", FP8_TENSOR, made.seen) is None
+    assert attention_numbers("mid_block.attn9", FP8_TENSOR, made.seen, HEADS) is None
 
 
 def e4m3(x: np.ndarray, step: float) -> np.ndarray:
@@ -102,7 +104,7 @@ def mixed(parts: list[np.ndarray], steps: tuple[float, ...] | None) -> np.ndarra
 
 def test_the_error_is_that_of_the_rounded_products() -> None:
     made = attention()
-    steps = attention_numbers(NAME, FP8_TENSOR, made.seen)
+    steps = attention_numbers(NAME, FP8_TENSOR, made.seen, HEADS)
     assert isinstance(steps, tuple)
     weights = list(made.weights.values())
     parts = [made.inputs @ weight.T for weight in weights]
@@ -130,7 +132,7 @@ def test_attention_is_in_8_bits_until_a_goal_asks_for_more() -> None:
     found, recipe = measured(made), fitted(lenient, TARGETS["rtx"])
     numbers = choose(found, recipe, Role.UNET, made.seen, goal=1.0)
     assert numbers.format(Kind.ATTENTION, NAME) == FP8_TENSOR
-    assert numbers.attentions == {NAME: attention_numbers(NAME, FP8_TENSOR, made.seen)}
+    assert numbers.attentions == {NAME: attention_numbers(NAME, FP8_TENSOR, made.seen, HEADS)}
     exact = choose(found, recipe, Role.UNET, made.seen, goal=1e-3)
     assert exact.format(Kind.ATTENTION, NAME) == FLOAT16
     assert not exact.attentions
@@ -147,7 +149,7 @@ def test_no_other_recipe_speaks_of_attention() -> None:
 
 def test_the_error_of_int8_scores_is_that_of_rounded_queries_and_keys() -> None:
     made = attention(scores=4.0)
-    numbers = attention_numbers(NAME, A8_SCORES, made.seen)
+    numbers = attention_numbers(NAME, A8_SCORES, made.seen, HEADS)
     assert isinstance(numbers, QueryKeys)
     weights = list(made.weights.values())
     query, key, value = (made.inputs @ weight.T for weight in weights)
@@ -169,3 +171,35 @@ def test_scores_are_int8_until_a_goal_asks_for_more() -> None:
     exact = choose(found, recipe, Role.UNET, made.seen, goal=1e-6)
     assert exact.format(Kind.ATTENTION, NAME) == FLOAT32
     assert not exact.attentions
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4"])
+def test_our_kernels_round_by_token_and_refuse_values_that_their_sums_cannot_hold(recipe: str) -> None:
+    target, layer = TARGETS["cuda"], Layer(name=NAME, kind=Kind.ATTENTION, shape=(HEADS,))
+    suited = target.suited(fitted(RECIPES[recipe], target), SMALLEST)
+    made = attention()
+    found = measure_layers([layer], replace(suited, bits={}), Role.UNET, made.weights.get, made.seen, target)
+    first, last = found.options[NAME]
+    assert (first.format, last.format) == (A8_SCORES_TOKEN, FLOAT16)
+    assert 0 < first.error < 0.02**2
+    assert first.seconds < last.seconds
+    numbers = choose(found, suited, Role.UNET, made.seen, goal=1.0)
+    assert isinstance(numbers.attentions[NAME], ScoreBlocks)
+    assert numbers.format(Kind.ATTENTION, NAME) == A8_SCORES_TOKEN
+
+    large = made.inputs @ made.weights[f"{NAME}.to_v.weight"].T
+    large *= 2 * LARGEST_VALUE / np.abs(large).max()
+    seen = Calibration(layers={**made.seen.layers, f"{NAME}.to_v": shown(made.inputs, large)})
+    for ladder in (True, False):
+        found = measure_layers([layer], suited, Role.UNET, made.weights.get, seen, target, ladder=ladder)
+        assert found.options[NAME][0].error == np.inf
+    found = measure_layers([layer], suited, Role.UNET, made.weights.get, seen, target)
+    numbers = choose(found, suited, Role.UNET, seen, goal=1.0)
+    assert numbers.format(Kind.ATTENTION, NAME) == FLOAT16
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "int8-weight", "int4-weight"])
+def test_scores_are_floats_where_activations_are(recipe: str) -> None:
+    target = TARGETS["cuda"]
+    suited = target.suited(fitted(RECIPES[recipe], target), SMALLEST)
+    assert suited.format(Role.UNET, Kind.ATTENTION, NAME) == FLOAT16

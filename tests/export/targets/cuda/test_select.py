@@ -1,11 +1,13 @@
 """Which ops compute a network's layers, and who writes 8 bits for whom."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from pocketxl.engine.errors import IncompatibleError
 from pocketxl.export.quantize.formats import (
+    A8_SCORES_TOKEN,
     FLOAT16,
     FP8_TOKEN,
     W4A8_TOKEN,
@@ -114,6 +116,13 @@ def test_attention_reads_columns_of_a_wider_value() -> None:
     assert call.op == "attention"
     assert [call.inputs[name].offset for name in "qkv"] == [0, 64, 128]
     assert (call.shape["m"], call.shape["n"], call.shape["k_stride"]) == ("pixels1", "pixels1", 192)
+
+
+def test_an_attention_in_8_bits_takes_the_form_that_its_card_is_fastest_at() -> None:
+    parts: dict[str, Any] = {"heads": 1, "head_dim": 64, "place": PLACE, "keys": PLACE}
+    steps: list[Step] = [Attention(q="q", k="k", v="v", out=name, **parts) for name in ("attn1", "attn3")]
+    found = selected(steps, lambda kind, name: A8_SCORES_TOKEN if name == "attn1" else halves(kind, name))
+    assert ops(found) == ["self_attention", "attention"]
 
 
 def test_the_prompt_s_keys_are_as_many_as_its_tokens() -> None:
