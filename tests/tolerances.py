@@ -225,3 +225,20 @@ SCORES_RELATIVE = 0.03
 # its mean (measured 0.6 %). Halves: 2^-11 on either side (measured 0.04 %).
 SLOT_INT8_RELATIVE = 0.02
 SLOT_HALF_RELATIVE = 2e-3
+
+# Predicted seconds of whole U-Nets on an H100 against those measured, by its own clock. Measured 1 to 4 % off over
+# four; each tile's time there was fitted, so that is as near as sums of parts come. Kernels that have become faster on
+# Hopper since are a reason to measure again, not to widen it.
+PREDICTED_FORWARD = 0.1
+
+# The same of a forward whose int8 products are Triton's, which nothing was fitted to. Measured 21 % too fast: a step
+# waits for more than the model says, and tiles read more than L2 gives. GeForce's predictions stand on this.
+PREDICTED_WAVES = 0.25
+
+# A float16 network as the best program of libraries should run it against torch.compile on an H100: predicted 20 % too
+# fast, as additions are all fused there, attention is cuDNN's and the prompt's keys and values are computed elsewhere.
+PREDICTED_FLOAT16 = 0.25
+
+# int8 products by the model against those of the same design measured on an RTX 5090, and float16 against steps a
+# second that people report of a 3090. Measured 9 % at most of five.
+PREDICTED_ANCHOR = 0.1

@@ -56,7 +56,7 @@ def resolve(program: Program, sizes: Sizes, arch: Architecture) -> Resolved:
     for call in program.calls:
         key = (call.op, *sorted(call.shape.items()))
         if (plan := plans.get(key)) is None:
-            plan = plans[key] = _plan(call, sizes, arch)
+            plan = plans[key] = plan_of(call, sizes, arch)
         _hold(call, plan, types, room)
         for name, made in call.outputs.items():
             types[made] = plan.outputs[name].dtype
@@ -73,12 +73,12 @@ def resolve(program: Program, sizes: Sizes, arch: Architecture) -> Resolved:
     return Resolved(calls=tuple(calls), inputs=inputs, values=values)
 
 
-def shape_of(value: ValueSpec, sizes: Sizes) -> tuple[int, ...]:
-    """A value's shape in numbers."""
-    return tuple(sizes[length] for length in value.shape)
+def plan_of(call: Call, sizes: Sizes, arch: Architecture) -> LaunchPlan:
+    """What one call launches at these sizes.
 
-
-def _plan(call: Call, sizes: Sizes, arch: Architecture) -> LaunchPlan:
+    Raises `RequestError` for sizes that its kernel does not take, `IncompatibleError` where this release has no such
+    call.
+    """
     try:
         shape = {name: _resolved(option, sizes) for name, option in call.shape.items()}
         made: LaunchPlan = plan_function(call.op)(**shape, arch=arch)
@@ -90,6 +90,11 @@ def _plan(call: Call, sizes: Sizes, arch: Architecture) -> LaunchPlan:
             "that built the engine, or build it again"
         ) from error
     return made
+
+
+def shape_of(value: ValueSpec, sizes: Sizes) -> tuple[int, ...]:
+    """A value's shape in numbers."""
+    return tuple(sizes[length] for length in value.shape)
 
 
 def _resolved(option: Option, sizes: Sizes) -> Option:
