@@ -10,13 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
+from pocketxl.engine.architecture import UNetArchitecture, VaeArchitecture
 from pocketxl.engine.folder.files import entry_of
 from pocketxl.engine.folder.manifest import ActivationModel, ComponentEntry
 from pocketxl.engine.folder.schema import decode, encode
 from pocketxl.engine.specs import ComponentSpec
+from pocketxl.export.quantize.formats import A8_SCORES_TOKEN
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.quantize.rounded import Floats
+from pocketxl.export.quantize.score_blocks import ScoreBlocks
 from pocketxl.export.target import Target
 from pocketxl.export.targets.check import fitted
 from pocketxl.export.targets.cuda.target import CudaTarget
@@ -41,6 +44,17 @@ class Parts:
     name: str
     spec: ComponentSpec
     module: "Callable[[], nn.Module]"
+    configuration: UNetArchitecture | VaeArchitecture
+
+    def heads(self) -> dict[str, int]:
+        """Self-attention → how many heads it has."""
+        import torch
+
+        from pocketxl.engine.models.blocks import SelfAttention
+
+        with torch.device("meta"):
+            module = self.module()
+        return {name: layer.heads for name, layer in module.named_modules() if isinstance(layer, SelfAttention)}
 
 
 def parts_of(network: Network) -> Parts:
@@ -49,24 +63,27 @@ def parts_of(network: Network) -> Parts:
         from pocketxl.engine.models.vae import VaeDecoder
 
         vae = network.vae_architecture
-        return Parts(name="vae_decoder", spec=vae.decoder(), module=lambda: VaeDecoder(vae))
+        return Parts(name="vae_decoder", spec=vae.decoder(), module=lambda: VaeDecoder(vae), configuration=vae)
     from pocketxl.engine.models.unet import UNet
 
     unet = network.architecture
-    return Parts(name=f"{network.name}/unet", spec=unet.unet(), module=lambda: UNet(unet))
+    return Parts(name=f"{network.name}/unet", spec=unet.unet(), module=lambda: UNet(unet), configuration=unet)
 
 
 def numbers_of(
     recipe: str, parts: Parts, target: Target, scales: "Callable[[], Mapping[str, Floats]]" = dict
 ) -> Quantization:
-    """The recipe's own formats; no layer has more bits, as none was measured.
+    """The recipe's own formats; no layer has more bits, and no attention floats, as none was measured.
 
     `scales`: those of inputs, asked for where the recipe takes int8 of a range that is known before.
     """
-    chosen = fitted(RECIPES[recipe], target)
+    chosen = target.suited(fitted(RECIPES[recipe], target), parts.configuration)
     formats = {format for found in chosen.formats(parts.spec.role).values() for format in found}
     known = scales() if any(format.signed for format in formats) else {}
-    return Quantization(recipe=chosen, role=parts.spec.role, input_scales=known)
+    attentions = {}
+    if any(format == A8_SCORES_TOKEN for format in formats):
+        attentions = {name: ScoreBlocks(heads=heads, values=0.0) for name, heads in parts.heads().items()}
+    return Quantization(recipe=chosen, role=parts.spec.role, input_scales=known, attentions=attentions)
 
 
 def lowered_parts(parts: Parts, numbers: Quantization) -> "Lowering":

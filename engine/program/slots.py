@@ -31,8 +31,9 @@ class Slot:
 
     `layers`: those that it multiplies, whose outputs stand side by side. `at`: its place among the program's calls.
     `calls`: what stands there instead. `down`: `[ranks, in]`, of a convolution `[ranks, height, width, in]`, with the
-    scale of each row where it is of 8 bits. `up`: `[out, ranks]`. `channels`: a convolution's, of each picture that
-    stands side by side in its input, without what they are padded with.
+    scale of each row where it is of 8 bits. `up`: `[out, ranks]`. `inverse`: the weight `[in]`, float32, that the
+    layer's input was multiplied with before it was rounded to 8 bits, where no scale comes beside it. `channels`: a
+    convolution's, of each picture that stands side by side in its input, without what they are padded with.
     """
 
     layers: tuple[str, ...]
@@ -41,6 +42,7 @@ class Slot:
     down: ValueSpec
     down_scale: ValueSpec | None
     up: ValueSpec
+    inverse: str | None = None
     channels: tuple[int, ...] = ()
 
     @property

@@ -15,14 +15,14 @@ from ..errors import RequestError
 from ..folder.manifest import ComponentEntry, checked_file
 from ..folder.openings import OpenGraph, Shape, pair_inputs
 from ..program.program import Program
-from ..program.read import PROGRAM_FILE, read_program
+from ..program.read import PROGRAM_FILE, WEIGHTS_FILE, read_program
 from ..program.slots import Slot, opened, read_slots
 from ..specs import ComponentSpec, TensorSpec
 from .base import Footprint, Held, Sizes, Value, Values, check_inputs
 from .cuda import CudaRunner
 from .cuda_held import HeldValues
 from .cuda_program import Added
-from .cuda_slots import Pair, rank_for, slot_arrays
+from .cuda_slots import Floats, Pair, rank_for, slot_arrays
 from .device import CudaDevice
 
 
@@ -140,8 +140,16 @@ class CudaOpenRunner(CudaRunner):
         arrays: dict[str, np.ndarray] = {}
         for slot in slots:
             if not pairs.keys().isdisjoint(slot.layers):
-                arrays |= slot_arrays(slot, pairs, self._layers, rank)
+                arrays |= slot_arrays(slot, pairs, self._layers, rank, self._inverse(program, slot))
         return Additions(given=dict(inputs), program=opened(program, slots, pairs), rank=rank, arrays=arrays)
+
+    def _inverse(self, program: Program, slot: Slot) -> Floats | None:
+        """What the slot's input was multiplied with, from the weights' file."""
+        if slot.inverse is None:
+            return None
+        spec = program.weights[slot.inverse]
+        path = checked_file(self._folder, self._entry, WEIGHTS_FILE)
+        return np.fromfile(path, np.float32, count=spec.shape[0], offset=spec.offset)
 
     def _added(self, additions: Additions) -> Added:
         """On the GPU, in place of others."""

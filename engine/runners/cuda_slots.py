@@ -38,8 +38,12 @@ def rank_for(pairs: Mapping[str, Pair]) -> int:
     )
 
 
-def slot_arrays(slot: Slot, pairs: Mapping[str, Pair], shapes: Mapping[str, Shape], rank: int) -> dict[str, np.ndarray]:
+def slot_arrays(
+    slot: Slot, pairs: Mapping[str, Pair], shapes: Mapping[str, Shape], rank: int, inverse: Floats | None = None
+) -> dict[str, np.ndarray]:
     """Value → its numbers, for a slot of which some layer has a pair. `shapes`: of its layers' weights.
+
+    `inverse`: the numbers of the weight that the slot names so, if it does.
 
     Raises `RequestError` for pairs that halves cannot hold.
     """
@@ -50,7 +54,7 @@ def slot_arrays(slot: Slot, pairs: Mapping[str, Pair], shapes: Mapping[str, Shap
         if layer in pairs:
             down_rows, up_columns = _balanced(slot, *pairs[layer])
             count = len(down_rows)
-            down[i * rank : i * rank + count] = down_rows
+            down[i * rank : i * rank + count] = down_rows if inverse is None else down_rows / inverse
             up[row : row + len(up_columns), i * rank : i * rank + count] = up_columns
         row += shapes[layer][0]
     found = {slot.up.name: _halves(up, slot)}

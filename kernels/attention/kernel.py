@@ -8,6 +8,8 @@ Tokens stay where the linears put them: a head is 64 neighbouring columns of a r
 import triton
 import triton.language as tl
 
+from ..quantize.kernel import narrowed
+
 HEAD_DIM = tl.constexpr(64)
 # Scores are in base 2: 1/sqrt(64) * log2(e).
 SCORE_SCALE = tl.constexpr(0.125 * 1.4426950408889634)
@@ -71,19 +73,23 @@ def add_values(sums, shares, shrink, values, ACCUMULATE_HALF: tl.constexpr):
 
 
 @triton.jit
-def store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M: tl.constexpr):
-    """Write the weighted means of one block of queries."""
+def store_rows(out, inverse, sums, weight, batch, head, M, channels, BLOCK_M: tl.constexpr):
+    """Write the weighted means of one block of queries; with `inverse` times that of each channel, in 8 bits."""
     first = tl.program_id(0) * BLOCK_M
     row = tl.arange(0, BLOCK_M)
     out += (batch * M + first) * channels + head * HEAD_DIM
     places = row[:, None] * channels + tl.arange(0, HEAD_DIM)[None, :]
     mean = sums / weight[:, None]
-    tl.store(out + places, mean.to(out.dtype.element_ty), mask=(row < M - first)[:, None])
+    if inverse is None:
+        mean = mean.to(out.dtype.element_ty)
+    else:
+        mean = narrowed(mean * tl.load(inverse + head * HEAD_DIM + tl.arange(0, HEAD_DIM))[None, :], tl.int8)
+    tl.store(out + places, mean, mask=(row < M - first)[:, None])
 
 
 @triton.jit(do_not_specialize=["M", "N"])
 def attention_kernel(
-    q, k, v, out, M, N, channels, q_stride, k_stride, v_stride,
+    q, k, v, inverse, out, M, N, channels, q_stride, k_stride, v_stride,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head; see `attention`. TAIL: keys are left that fill no block."""
@@ -122,7 +128,7 @@ def attention_kernel(
             seen = seen & (full + inside[None, :] <= first_row + row[:, None])
         shares, shrink, weight, peak = take_in(weight, peak, tl.where(seen, scores, float("-inf")))
         sums = add_values(sums, shares, shrink, tl.load(v + v_tile, mask=real[:, None], other=0.0), False)
-    store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)
+    store_rows(out, inverse, sums, weight, batch, head, M, channels, BLOCK_M)
 
 
 @triton.jit
@@ -183,7 +189,7 @@ def quantize_keys_kernel(
 
 @triton.jit(do_not_specialize=["M", "N"])
 def attention_int8_kernel(
-    q, keys, key_scale, v, out, M, N, channels, q_stride, v_stride,
+    q, keys, key_scale, v, inverse, out, M, N, channels, q_stride, v_stride,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TAIL: tl.constexpr,
     KEY_BLOCK: tl.constexpr, ACCUMULATE_HALF: tl.constexpr,
 ):  # fmt: skip
@@ -232,4 +238,4 @@ def attention_int8_kernel(
         shares, shrink, weight, peak = take_in_scaled(weight, peak, scores, scale, ACCUMULATE_HALF)
         values = tl.load(v + v_tile, mask=real[:, None], other=0.0)
         sums = add_values(sums, shares, shrink, values, ACCUMULATE_HALF)
-    store_rows(out, sums, weight, batch, head, M, channels, BLOCK_M)
+    store_rows(out, inverse, sums, weight, batch, head, M, channels, BLOCK_M)

@@ -6,13 +6,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import require
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
+from ..quantize.reference import narrowed_ref
 from .plan import HEAD_DIM, plan_attention, plan_attention_int8, plan_self_attention
 from .reference import dequantized, join_heads, split_heads
 from .rows import rows_in_place
 
 
 @torch.library.triton_op("pocketxl::attention", mutates_args={})
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False, inverse: Tensor | None = None
+) -> Tensor:
     """`softmax(q k^T / 8) v` for each head of 64 channels: self-attention, and cross-attention on 77·n keys.
 
     Scores, softmax and sums are float32; the shares that weigh the values are rounded to the dtype of `v`, as in
@@ -21,16 +24,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False)
     `q`: (B, M, heads * 64), float16 or bfloat16. May be a slice of columns of a wider contiguous tensor, such as
     `qkv[..., :C]` of one linear for all three, where rows begin at multiples of 32 bytes and the slice at a multiple
     of 16; anything else is copied. `k`: (B, N, heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`:
-    number of heads. `causal`: query i sees keys 0 to i only, as in the text encoders; M = N.
+    number of heads. `causal`: query i sees keys 0 to i only, as in the text encoders; M = N. `inverse`: (C,),
+    float32: what each channel of the result is multiplied with before it is rounded to int8, ties to even, at most 127;
+    None: it is not.
 
     Returns (B, M, heads * 64), contiguous. A NaN in a query gives NaN in its row of that head; one in a key or value
-    gives NaN in all rows of that head. A picture's result does not depend on the others of the batch.
+    gives NaN in all rows of that head; in int8 no NaN is seen. A picture's result does not depend on the others of the
+    batch.
 
     Raises `UnsupportedShapeError`: other head dimensions, other dtypes, shapes that do not fit together.
     """
     _check("attention", q, k, v, heads)
     if not runs_kernels(q):
-        return _plain(q, k, v, heads, causal)
+        return _narrow(_plain(q, k, v, heads, causal), inverse)
     (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_attention(
         batch=q.shape[0],
@@ -43,17 +49,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False)
         q_stride=q_stride,
         k_stride=k_stride,
         v_stride=v_stride,
+        quantized=inverse is not None,
     )
-    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+    return execute(plan, {"q": q, "k": k, "v": v, **_given(inverse)})["out"]
 
 
 @attention.register_fake  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
-    return q.new_empty(q.shape)
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False, inverse: Tensor | None = None) -> Tensor:
+    return q.new_empty(q.shape, dtype=q.dtype if inverse is None else torch.int8)
 
 
 @torch.library.triton_op("pocketxl::attention_int8", mutates_args={})
-def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
+def attention_int8(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False, inverse: Tensor | None = None
+) -> Tensor:
     """`attention` with scores of int8 queries and keys, for self-attention of many tokens.
 
     The mean of all keys is subtracted first, which softmax does not see (SageAttention, arXiv 2410.02367). Queries have
@@ -65,7 +74,7 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads. `accumulate_half`: sum shares
     times values in float16 within a block of keys, in float32 beyond; for GeForce cards, whose matrix instructions sum
     float16 at twice the rate. float16 only. Sums that pass 65504, possible once a value passes 16376, come out infinite
-    or NaN.
+    or NaN. `inverse`: as for `attention`.
 
     Returns (B, M, heads * 64), contiguous. NaN or infinity in a query gives NaN in its row of that head; in a key, NaN
     in all rows of that head; in a value, NaN or infinity in all rows of that head.
@@ -75,7 +84,7 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
     _check("attention_int8", q, k, v, heads)
     if not runs_kernels(q):
         query, key = dequantized(q, k, heads)
-        return _plain(query, key, v.float(), heads).to(q.dtype)
+        return _narrow(_plain(query, key, v.float(), heads).to(q.dtype), inverse)
     (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_attention_int8(
         batch=q.shape[0],
@@ -88,24 +97,28 @@ def attention_int8(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half:
         q_stride=q_stride,
         k_stride=k_stride,
         v_stride=v_stride,
+        quantized=inverse is not None,
     )
-    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+    return execute(plan, {"q": q, "k": k, "v": v, **_given(inverse)})["out"]
 
 
 @attention_int8.register_fake  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False) -> Tensor:
-    return q.new_empty(q.shape)
+def _(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, accumulate_half: bool = False, inverse: Tensor | None = None
+) -> Tensor:
+    return q.new_empty(q.shape, dtype=q.dtype if inverse is None else torch.int8)
 
 
 @torch.library.triton_op("pocketxl::self_attention", mutates_args={})
-def self_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def self_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, inverse: Tensor | None = None) -> Tensor:
     """`attention`, or `attention_int8` with `accumulate_half`: whichever the GPU computes faster.
 
     An RTX 30, 40 or 50 has 8-bit scores, an A100 or H100 16-bit ones. Of many tokens among themselves; for a prompt's
     few keys use `attention`.
 
     `q`: (B, M, heads * 64), float16 or bfloat16; contiguous or a slice of columns, as for `attention`. `k`: (B, N,
-    heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads.
+    heads * 64), the same. `v`: (B, N, heads * 64), the same. `heads`: number of heads. `inverse`: as for
+    `attention`.
 
     Returns (B, M, heads * 64), contiguous. NaN and infinities are as in the op that computes it.
 
@@ -113,7 +126,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """
     _check("self_attention", q, k, v, heads)
     if not runs_kernels(q):
-        return _plain(q, k, v, heads)
+        return _narrow(_plain(q, k, v, heads), inverse)
     (q, q_stride), (k, k_stride), (v, v_stride) = map(rows_in_place, (q, k, v))
     plan = plan_self_attention(
         batch=q.shape[0],
@@ -125,18 +138,27 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         q_stride=q_stride,
         k_stride=k_stride,
         v_stride=v_stride,
+        quantized=inverse is not None,
     )
-    return execute(plan, {"q": q, "k": k, "v": v})["out"]
+    return execute(plan, {"q": q, "k": k, "v": v, **_given(inverse)})["out"]
 
 
 @self_attention.register_fake  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    return q.new_empty(q.shape)
+def _(q: Tensor, k: Tensor, v: Tensor, heads: int, inverse: Tensor | None = None) -> Tensor:
+    return q.new_empty(q.shape, dtype=q.dtype if inverse is None else torch.int8)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
     query, key, value = (split_heads(x, heads) for x in (q, k, v))
     return join_heads(scaled_dot_product_attention(query, key, value, is_causal=causal))
+
+
+def _narrow(out: Tensor, inverse: Tensor | None) -> Tensor:
+    return out if inverse is None else narrowed_ref(out.double(), inverse).to(torch.int8)
+
+
+def _given(inverse: Tensor | None) -> dict[str, Tensor]:
+    return {} if inverse is None else {"inverse": inverse.contiguous()}
 
 
 def _check(op: str, q: Tensor, k: Tensor, v: Tensor, heads: int) -> None:

@@ -32,6 +32,7 @@ def plan_attention(
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
+    quantized: bool = False,
 ) -> LaunchPlan:
     """The launch plan of `attention`: q (batch, m, C), k and v (batch, n, C) to (batch, m, C), C = heads * 64.
 
@@ -39,6 +40,7 @@ def plan_attention(
     runs on. `dtype`: of everything, float16 or bfloat16. `causal`: query i sees keys 0 to i only. `q_stride`: elements
     from one token of q to the next, where q is a slice of columns of a wider tensor (that of a linear which makes q, k
     and v at once): its pointer is that of its first element. `k_stride`: the same for k. `v_stride`: the same for v.
+    `quantized`: the result, times `inverse` (C,) of each channel, in int8.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
@@ -52,7 +54,8 @@ def plan_attention(
     launch = Launch(
         kernel="attention.attention_kernel",
         arguments={
-            "q": "q", "k": "k", "v": "v", "out": "out", "M": m, "N": n, "channels": channels, **strides,
+            "q": "q", "k": "k", "v": "v", "inverse": _inverse(quantized), "out": "out",
+            "M": m, "N": n, "channels": channels, **strides,
         },
         constants={**_constants(config, n), "CAUSAL": causal},
         grid=(cdiv(m, config["BLOCK_M"]), heads, batch),
@@ -63,8 +66,8 @@ def plan_attention(
     )  # fmt: skip
     return LaunchPlan(
         op="attention",
-        inputs=_inputs(batch, m, n, channels, dtype),
-        outputs={"out": Buffer(shape=(batch, m, channels), dtype=dtype)},
+        inputs=_inputs(batch, m, n, channels, dtype, quantized),
+        outputs={"out": Buffer(shape=(batch, m, channels), dtype="int8" if quantized else dtype)},
         launches=(launch,),
         operations={dtype: 4 * batch * m * n * channels},
     )
@@ -82,13 +85,14 @@ def plan_attention_int8(
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
+    quantized: bool = False,
 ) -> LaunchPlan:
     """The launch plan of `attention_int8`: sums of the keys, int8 keys, attention. Arguments as for `plan_attention`.
 
     `batch`: pictures. `m`: queries of a picture. `n`: keys of a picture. `heads`: of 64 columns each. `arch`: what it
     runs on. `dtype`: of everything, float16 or bfloat16. `accumulate_half`: sum shares times values in float16 within
     64 keys; float16 only. `q_stride`: elements from one token of q to the next. `k_stride`: the same for k. `v_stride`:
-    the same for v.
+    the same for v. `quantized`: the result, times `inverse` (C,) of each channel, in int8.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
@@ -125,8 +129,8 @@ def plan_attention_int8(
     attend = Launch(
         kernel="attention.attention_int8_kernel",
         arguments={
-            "q": "q", "keys": "keys", "key_scale": "key_scale", "v": "v", "out": "out", "M": m, "N": n,
-            "channels": channels, "q_stride": strides["q_stride"], "v_stride": strides["v_stride"],
+            "q": "q", "keys": "keys", "key_scale": "key_scale", "v": "v", "inverse": _inverse(quantized), "out": "out",
+            "M": m, "N": n, "channels": channels, "q_stride": strides["q_stride"], "v_stride": strides["v_stride"],
         },
         constants={**_constants(config, n), "KEY_BLOCK": KEY_BLOCK, "ACCUMULATE_HALF": accumulate_half},
         grid=(cdiv(m, config["BLOCK_M"]), heads, batch),
@@ -137,8 +141,8 @@ def plan_attention_int8(
     )  # fmt: skip
     return LaunchPlan(
         op="attention_int8",
-        inputs=_inputs(batch, m, n, channels, dtype),
-        outputs={"out": Buffer(shape=(batch, m, channels), dtype=dtype)},
+        inputs=_inputs(batch, m, n, channels, dtype, quantized),
+        outputs={"out": Buffer(shape=(batch, m, channels), dtype="int8" if quantized else dtype)},
         scratch={
             "partial": Buffer(shape=(batch, spans, channels), dtype="float32"),
             "keys": Buffer(shape=(batch, heads, blocks * KEY_BLOCK, HEAD_DIM), dtype="int8"),
@@ -160,6 +164,7 @@ def plan_self_attention(
     q_stride: int | None = None,
     k_stride: int | None = None,
     v_stride: int | None = None,
+    quantized: bool = False,
 ) -> LaunchPlan:
     """The launch plan of `self_attention`: that of the op which computes it (`fastest_form`). Arguments as for these.
 
@@ -173,7 +178,7 @@ def plan_self_attention(
     shape = {"batch": batch, "m": m, "n": n, "heads": heads, "dtype": dtype}
     strides = {"q_stride": q_stride, "k_stride": k_stride, "v_stride": v_stride}
     plan = plan_attention_int8 if op == "attention_int8" else plan_attention
-    made: LaunchPlan = plan(**shape, **strides, **more, arch=arch)  # type: ignore[arg-type]
+    made: LaunchPlan = plan(**shape, **strides, **more, quantized=quantized, arch=arch)  # type: ignore[arg-type]
     return replace(made, op="self_attention")
 
 
@@ -189,9 +194,14 @@ def fastest_form(arch: Architecture, dtype: str = "float16") -> tuple[str, dict[
     return "attention", {}
 
 
-def _inputs(batch: int, m: int, n: int, channels: int, dtype: str) -> dict[str, Buffer]:
+def _inputs(batch: int, m: int, n: int, channels: int, dtype: str, quantized: bool) -> dict[str, Buffer]:
     keys = Buffer(shape=(batch, n, channels), dtype=dtype)
-    return {"q": Buffer(shape=(batch, m, channels), dtype=dtype), "k": keys, "v": keys}
+    more = {"inverse": Buffer(shape=(channels,), dtype="float32")} if quantized else {}
+    return {"q": Buffer(shape=(batch, m, channels), dtype=dtype), "k": keys, "v": keys, **more}
+
+
+def _inverse(quantized: bool) -> str | None:
+    return "inverse" if quantized else None
 
 
 def _constants(config: Mapping[str, int], n: int) -> dict[str, Constant]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..quantize.reference import narrowed_ref
 from .plan import HEAD_DIM, KEY_BLOCK
 
 
@@ -17,19 +18,24 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-def attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
-    """What `attention` and `attention_int8` approximate: `softmax(q k^T / 8) v` of each head, float64."""
+def attention_ref(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False, inverse: Tensor | None = None
+) -> Tensor:
+    """What `attention` and `attention_int8` approximate: `softmax(q k^T / 8) v` of each head, float64.
+
+    With `inverse` (C,) times that of each channel in whole steps of int8.
+    """
     query, key, value = (split_heads(x.double(), heads) for x in (q, k, v))
     scores = query @ key.mT / HEAD_DIM**0.5
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, float("-inf"))
-    return join_heads(torch.softmax(scores, -1) @ value)
+    return narrowed_ref(join_heads(torch.softmax(scores, -1) @ value), inverse)
 
 
-def self_attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def self_attention_ref(q: Tensor, k: Tensor, v: Tensor, heads: int, inverse: Tensor | None = None) -> Tensor:
     """What `self_attention` approximates, float64."""
-    return attention_ref(q, k, v, heads)
+    return attention_ref(q, k, v, heads, inverse=inverse)
 
 
 def quantize(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 
 @gluon.jit
+def narrowed(value):
+    """Float32, already divided by the scale, to int8, ties to even: as `quantize.kernel.narrowed`."""
+    value = gl.minimum(gl.maximum(value, -127.0), 127.0)
+    return (value + 12582912.0).to(gl.int32, bitcast=True).to(gl.int8)
+
+
+@gluon.jit
 def tile_of_program(M, N, BLOCK_M: gl.constexpr, WIDTH: gl.constexpr, GROUP_M: gl.constexpr):
     """Row and column of this program's tile; tiles run down GROUP_M rows first: weights stay in the L2 cache."""
     program = gl.program_id(0)
@@ -120,7 +127,9 @@ def store_part(
     WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [256 // COLUMNS, COLUMNS // 8], [WARPS, 1], [1, 0])
     rows = first_row + gl.arange(0, BLOCK_M, layout=gl.SliceLayout(1, SUMS))
     columns = first + gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, SUMS))
-    value = sums.to(gl.float32) * gl.load(x_scale + rows, mask=rows < M, other=0.0)[:, None]
+    value = sums.to(gl.float32)
+    if x_scale is not None:
+        value *= gl.load(x_scale + rows, mask=rows < M, other=0.0)[:, None]
     value *= gl.load(weight_scale + columns, mask=columns < N, other=0.0)[None, :]
     if bias is not None:
         value += gl.load(bias + columns, mask=columns < N, other=0.0).to(gl.float32)[None, :]
@@ -165,11 +174,14 @@ def linear_w8a8_async_kernel(
 
 @gluon.jit(do_not_specialize=["M"])
 def geglu_linear_w8a8_async_kernel(
-    x, x_scale, weight, weight_scale, bias, out, M, N, K,
+    x, x_scale, weight, weight_scale, bias, inverse, out, M, N, K,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, GROUP_M: gl.constexpr,
 ):  # fmt: skip
-    """One tile of `value * gelu(gate)`, where `weight` (2N, K) holds the value rows, then the gate rows."""
+    """One tile of `value * gelu(gate)`, where `weight` (2N, K) holds the value rows, then the gate rows.
+
+    With `inverse` times that of each column, in 8 bits.
+    """
     WARPS: gl.constexpr = gl.num_warps()
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     first_row = tile_m * BLOCK_M
@@ -194,5 +206,9 @@ def geglu_linear_w8a8_async_kernel(
     wide_columns = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, WIDE))
     inside = (first_row + wide_rows < M)[:, None] & (first + wide_columns < N)[None, :]
     places = wide_rows[:, None] * N + wide_columns[None, :]
-    rounded = gl.convert_layout(gated.to(out.dtype.element_ty), WIDE)
+    # In 16 bits to where lines are whole: half the way through shared memory, and few factors a thread.
+    rounded = gl.convert_layout(gated.to(gl.float16 if inverse is not None else out.dtype.element_ty), WIDE)
+    if inverse is not None:
+        factors = gl.load(inverse + first + wide_columns, mask=first + wide_columns < N, other=0.0)
+        rounded = narrowed(rounded.to(gl.float32) * factors[None, :])
     gl.store(out + (first_row.to(gl.int64) * N + first) + places, rounded, mask=inside)

@@ -5,6 +5,8 @@
 import triton
 import triton.language as tl
 
+from ..quantize.kernel import narrowed
+
 
 @triton.jit
 def tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
@@ -63,7 +65,9 @@ def linear_w8a8_kernel(
         total = tl.dot(a, tl.trans(b), total, out_dtype=ACC, max_num_imprecise_acc=BLOCK_K)
         x_tile += BLOCK_K
         w_tile += BLOCK_K
-    value = total.to(tl.float32) * tl.load(x_scale + rows, mask=in_rows, other=0.0)[:, None]
+    value = total.to(tl.float32)
+    if x_scale is not None:
+        value *= tl.load(x_scale + rows, mask=in_rows, other=0.0)[:, None]
     if HALVES:
         # Half a tile after the other: what is added to a big tile would not fit the registers at once.
         low, high = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
@@ -75,11 +79,14 @@ def linear_w8a8_kernel(
 
 @triton.jit(do_not_specialize=["M"])
 def geglu_linear_w8a8_kernel(
-    x, x_scale, weight, weight_scale, bias, out, M, N, K,
+    x, x_scale, weight, weight_scale, bias, inverse, out, M, N, K,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of `value * gelu(gate)`, where `weight` (2N, K) holds the value rows, then the gate rows."""
+    """One tile of `value * gelu(gate)`, where `weight` (2N, K) holds the value rows, then the gate rows.
+
+    With `inverse` times that of each column, in 8 bits.
+    """
     ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -115,4 +122,8 @@ def geglu_linear_w8a8_kernel(
     gated = value * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
     corner = tile_m.to(tl.int64) * BLOCK_M * N + tile_n * BLOCK_N
     places = tl.arange(0, BLOCK_M)[:, None] * N + tl.arange(0, BLOCK_N)[None, :]
-    tl.store(out + corner + places, gated.to(out.dtype.element_ty), mask=in_rows[:, None] & in_columns[None, :])
+    if inverse is None:
+        gated = gated.to(out.dtype.element_ty)
+    else:
+        gated = narrowed(gated * tl.load(inverse + columns, mask=in_columns, other=0.0)[None, :], tl.int8)
+    tl.store(out + corner + places, gated, mask=in_rows[:, None] & in_columns[None, :])

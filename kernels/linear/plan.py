@@ -25,14 +25,19 @@ def plan_linear_w8a8(
     out_dtype: str = "float16",
     bias: bool = True,
     residual: bool = False,
+    static: bool = False,
 ) -> LaunchPlan:
     """The launch plan of `linear_w8a8`: x (m, k) by weight (n, k) to (m, n).
+
+    `static`: all of x has one scale, which is in the weight's.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
     config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, residual=int(residual), **_kind(dtype, out_dtype))
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
+    if static:
+        del inputs["x_scale"]
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
     second = config.get("SECOND_N", 0)
@@ -70,18 +75,23 @@ def plan_geglu_linear_w8a8(
     dtype: str = "int8",
     out_dtype: str = "float16",
     bias: bool = True,
+    quantized: bool = False,
 ) -> LaunchPlan:
     """The launch plan of `geglu_linear_w8a8`: x (m, k) by weight (2n, k), value rows first, to (m, n).
+
+    `quantized`: the result, times `inverse` (n,) of each column, in int8.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("geglu_linear_w8a8", m, n, k, dtype, out_dtype, arch)
     config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n, **_kind(dtype, out_dtype))
     inputs = _operands(m, 2 * n, k, dtype, out_dtype, bias)
+    if quantized:
+        inputs["inverse"] = Buffer(shape=(n,), dtype="float32")
     launch = Launch(
         kernel="hopper.geglu_linear_w8a8_async_kernel" if _overlaps(config) else "linear.geglu_linear_w8a8_kernel",
         arguments={
-            **{name: name if name in inputs else None for name in (*_POINTERS, "bias")},
+            **{name: name if name in inputs else None for name in (*_POINTERS, "bias", "inverse")},
             "out": "out", "M": m, "N": n, "K": k,
         },
         constants=_constants(config, k),
@@ -94,7 +104,7 @@ def plan_geglu_linear_w8a8(
     return LaunchPlan(
         op="geglu_linear_w8a8",
         inputs=inputs,
-        outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},
+        outputs={"out": Buffer(shape=(m, n), dtype="int8" if quantized else out_dtype)},
         launches=(launch,),
         operations={dtype: 4 * m * n * k},
     )

@@ -126,12 +126,20 @@ def geglu_quantize_kernel(
 
 
 @triton.jit(do_not_specialize=["M"])
-def geglu_kernel(x, out, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    """Some rows of `x (M, 2C)`; see `geglu`."""
+def geglu_kernel(x, inverse, out, M, C: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """Some rows of `x (M, 2C)`; see `geglu`. With `inverse` times that of each column, in 8 bits."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (rows < M)[:, None]
     row = out + rows.to(tl.int64)[:, None] * C
-    store_row(gated(x, rows, inside, C, PARTS, WIDTH), row, inside, C, PARTS, WIDTH)
+    found = gated(x, rows, inside, C, PARTS, WIDTH)
+    if inverse is None:
+        store_row(found, row, inside, C, PARTS, WIDTH)
+    else:
+        factors = load_row(inverse + tl.zeros((ROWS, 1), dtype=tl.int32), inside, C, PARTS, WIDTH)
+        parts = ()
+        for part in tl.static_range(PARTS):
+            parts = parts + (narrowed(found[part] * factors[part], tl.int8),)
+        store_row(parts, row, inside, C, PARTS, WIDTH)
 
 
 @triton.jit

@@ -96,23 +96,27 @@ def _(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.triton_op("pocketxl::geglu", mutates_args={})
-def geglu(x: Tensor) -> Tensor:
+def geglu(x: Tensor, inverse: Tensor | None = None) -> Tensor:
     """GEGLU: `value * gelu(gate)` with the exact (erf) GELU; float32 between, rounded once.
 
-    `x`: (…, 2n): values, then gates, as in diffusers; float16, bfloat16 or float32.
+    `x`: (…, 2n): values, then gates, as in diffusers; float16, bfloat16 or float32. `inverse`: (n,), float32: what each
+    channel is multiplied with before it is rounded to int8, ties to even, at most 127; None: it is not.
 
-    Returns (…, n), the dtype of `x`.
+    Returns (…, n), the dtype of `x` or int8. In int8 no NaN is seen.
 
     Raises `UnsupportedShapeError`: n is no multiple of 16 or above 16384.
     """
     if not runs_kernels(x):
-        return geglu_ref(x).to(x.dtype)
+        return geglu_ref(x, inverse).to(x.dtype if inverse is None else torch.int8)
     lead, n = x.shape[:-1], x.shape[-1] // 2
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    plan = plan_geglu(m=rows.shape[0], n=n, arch=architecture_of(x), x_dtype=dtype_name(x.dtype))
-    return execute(plan, {"x": rows})["out"].reshape(*lead, n)
+    plan = plan_geglu(
+        m=rows.shape[0], n=n, arch=architecture_of(x), x_dtype=dtype_name(x.dtype), quantized=inverse is not None
+    )
+    more = {} if inverse is None else {"inverse": inverse.contiguous()}
+    return execute(plan, {"x": rows, **more})["out"].reshape(*lead, n)
 
 
 @geglu.register_fake  # type: ignore[untyped-decorator]
-def _(x: Tensor) -> Tensor:
-    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
+def _(x: Tensor, inverse: Tensor | None = None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2), dtype=x.dtype if inverse is None else torch.int8)

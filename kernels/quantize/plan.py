@@ -36,8 +36,10 @@ def plan_geglu_quantize(
     return _row_plan("geglu_quantize", m, n, 2 * n, arch, dtype, x_dtype)
 
 
-def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16") -> LaunchPlan:
-    """The launch plan of `geglu`: x (m, 2n), values then gates, to (m, n), not quantized.
+def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16", quantized: bool = False) -> LaunchPlan:
+    """The launch plan of `geglu`: x (m, 2n), values then gates, to (m, n) in the same dtype.
+
+    `quantized`: the result, times `inverse` (n,) of each column, in int8.
 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
@@ -45,7 +47,7 @@ def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16") 
     tile = row_tile(n, lookup("geglu", arch.sm, m, c=n))
     launch = Launch(
         kernel="quantize.geglu_kernel",
-        arguments={"x": "x", "out": "out", "M": m},
+        arguments={"x": "x", "inverse": "inverse" if quantized else None, "out": "out", "M": m},
         constants={"C": n, **tile.constants},
         grid=(cdiv(m, tile.rows), 1, 1),
         num_warps=tile.num_warps,
@@ -54,8 +56,11 @@ def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16") 
     )
     return LaunchPlan(
         op="geglu",
-        inputs={"x": Buffer(shape=(m, 2 * n), dtype=x_dtype)},
-        outputs={"out": Buffer(shape=(m, n), dtype=x_dtype)},
+        inputs={
+            "x": Buffer(shape=(m, 2 * n), dtype=x_dtype),
+            **({"inverse": Buffer(shape=(n,), dtype="float32")} if quantized else {}),
+        },
+        outputs={"out": Buffer(shape=(m, n), dtype="int8" if quantized else x_dtype)},
         launches=(launch,),
     )
 

@@ -36,10 +36,17 @@ def quantize_per_image_ref(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[
     return quantize_ref(x, (1, 2, 3), dtype)
 
 
-def geglu_ref(x: Tensor) -> Tensor:
-    """`value * gelu(gate)` of `x (…, 2n)`, float64."""
+def narrowed_ref(value: Tensor, inverse: Tensor | None) -> Tensor:
+    """`value` times `inverse` of each channel in whole steps of int8, ties to even, float64; as it is without."""
+    if inverse is None:
+        return value
+    return (value * inverse.double()).round().clamp(-127, 127)
+
+
+def geglu_ref(x: Tensor, inverse: Tensor | None = None) -> Tensor:
+    """`value * gelu(gate)` of `x (…, 2n)`, float64; with `inverse` see `narrowed_ref`."""
     value, gate = x.double().chunk(2, -1)
-    return value * torch.nn.functional.gelu(gate)
+    return narrowed_ref(value * torch.nn.functional.gelu(gate), inverse)
 
 
 def geglu_quantize_ref(x: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ def rounded(nodes: InGraph, x: ir.Value, axes: tuple[int, ...], dtype: ir.DataTy
     wide = cast(nodes, x, ir.DataType.FLOAT)
     along = integers(nodes, *axes)
     largest = nodes.emit("ReduceMax", [nodes.emit("Abs", [wide]), along], keepdims=ir.AttrInt64("keepdims", 1))
-    scale = nodes.emit("Mul", [nodes.emit("Max", [largest, _float(nodes, LEAST)]), _float(nodes, 1 / STEPS)])
+    scale = nodes.emit("Mul", [nodes.emit("Max", [largest, number(nodes, LEAST)]), number(nodes, 1 / STEPS)])
     steps = nodes.emit("Round", [nodes.emit("Div", [wide, scale])])
     return cast(nodes, nodes.emit("Mul", [steps, scale]), dtype)
 
@@ -27,9 +27,10 @@ def cast(nodes: InGraph, x: ir.Value, dtype: ir.DataType) -> ir.Value:
 
 
 def integers(nodes: InGraph, *numbers: int) -> ir.Value:
-    """These numbers, int64."""
+    """Some numbers, int64."""
     return nodes.number(f"stand_in.int{numbers}", list(numbers))
 
 
-def _float(nodes: InGraph, number: float) -> ir.Value:
-    return add_initializer(nodes.graph, ir.Tensor(np.asarray(number, np.float32), name=f"stand_in.float({number})"))
+def number(nodes: InGraph, value: float) -> ir.Value:
+    """One number, float32."""
+    return add_initializer(nodes.graph, ir.Tensor(np.asarray(value, np.float32), name=f"stand_in.float({value})"))

@@ -1,7 +1,7 @@
 """From a network's steps to the calls of our kernels' ops: which op computes a layer in its format, and what it reads.
 
-Each op quantizes for the next where it can: norms write 8 bits, a value that nothing else wants is never written in
-halves.
+Each op quantizes for the next where it can: norms write 8 bits, attention and GEGLU where scales are known before; a
+value that nothing else wants is never written in halves.
 """
 
 from dataclasses import dataclass, field
@@ -16,12 +16,13 @@ from ...quantize.formats import (
     W4A8_TOKEN,
     W8,
     W8A8_PICTURE,
+    W8A8_SIGNED,
     W8A8_TOKEN,
     Kind,
 )
-from .forms import BY_TOKEN, Form, FormatOf, conv_format, linear_format, needed
+from .forms import BY_TOKEN, Form, FormatOf, conv_format, linear_format, needed, static_values
 from .steps import Activate, Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Steps
-from .stored import Parameter, Part, Stored, Weight
+from .stored import Inverse, Parameter, Part, Stored, Weight
 
 ALIGNED = 16
 """Channels come in multiples of so many, so that pixels begin at 16 bytes."""
@@ -29,6 +30,7 @@ _HEAD = 64
 _LINEAR = {
     W4A8_TOKEN: "linear_w4a8",
     W4_HALVES: "linear_w4",
+    W8A8_SIGNED: "linear_w8a8",
     W8A8_TOKEN: "linear_w8a8",
     W8: "linear_w8",
     FLOAT16: "linear_f16",
@@ -67,6 +69,11 @@ def select(steps: Steps, format_of: FormatOf) -> Selected:
     return Selected(calls=tuple(selection.calls), stored=selection.stored)
 
 
+def inverse_of(layer: str) -> str:
+    """The name of what a layer's input is multiplied with, channel by channel, before it is rounded."""
+    return f"{layer}.inverse"
+
+
 def rows(place: Place) -> str:
     """The symbol of how many rows a value has."""
     return f"rows{place.level}" if place.rows == "pixels" else place.rows
@@ -94,12 +101,13 @@ class _Selection:
     _made: dict[tuple[str, Form], _Made] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._needed = needed(self.steps, self.format_of)
+        self._static = static_values(self.steps, self.format_of)
+        self._needed = needed(self.steps, self.format_of, self._static)
         self._outputs = {value for values in self.steps.outputs.values() for value in values}
         self._widths = {step.out: step.n for step in self.steps.steps if isinstance(step, Linear)}
 
     def linear(self, step: Linear) -> None:
-        format, name = linear_format(step, self.format_of), "+".join(step.layers)
+        format, name = linear_format(step, self.format_of, self._static), "+".join(step.layers)
         gated = step.activation == "geglu"
         m = rows(step.place)
         weights = self._weight(name, Weight(layers=step.layers, format=format), bias=step.bias)
@@ -109,9 +117,13 @@ class _Selection:
         if format in BY_TOKEN:
             made = self._token(step.x, step.place, step.k)
             x = {"x": made.numbers, "x_scale": made.scale}
+        elif format == W8A8_SIGNED:
+            shape["static"] = True
         inputs = {**x, **weights, **more}
         if format == W8A8_TOKEN and gated:
-            self._call("geglu_linear_w8a8", name, {**shape, "n": step.n // 2}, inputs, {"out": step.out})
+            narrow, inverse = self._narrow(step.out)
+            shape |= {"n": step.n // 2, **narrow}
+            self._call("geglu_linear_w8a8", name, shape, {**inputs, **inverse}, {"out": step.out})
             return
         op = _LINEAR[format]
         shape |= {"residual": bool(more)}
@@ -121,7 +133,8 @@ class _Selection:
         out = step.out if step.activation is None else f"{step.out}.wide"
         self._call(op, name, shape, inputs, {"out": out})
         if gated:
-            self._call("geglu", name, {"m": m, "n": step.n // 2}, {"x": out}, {"out": step.out})
+            narrow, inverse = self._narrow(step.out)
+            self._call("geglu", name, {"m": m, "n": step.n // 2, **narrow}, {"x": out, **inverse}, {"out": step.out})
         elif step.activation is not None:
             behind: dict[str, Option] = {"m": m, "n": step.n, "activation": step.activation}
             self._call("activate", name, behind, {"x": out}, {"out": step.out})
@@ -179,7 +192,8 @@ class _Selection:
 
     def attention(self, step: Attention) -> None:
         name = step.out
-        inputs, strides = {}, {}
+        inputs: dict[str, Operand] = {}
+        strides = {}
         for role in ("q", "k", "v"):
             part = getattr(step, role)
             value, offset, _ = part if isinstance(part, tuple) else (part, 0, 0)
@@ -191,6 +205,9 @@ class _Selection:
             op, shape = "self_attention" if eight else "attention", {**shape, "heads": step.heads, **strides}
             if step.causal:
                 shape["causal"] = True
+            narrow, inverse = self._narrow(step.out)
+            shape |= narrow
+            inputs |= {key: Operand(name=value) for key, value in inverse.items()}
         elif step.heads == 1 and not step.causal:
             op, shape = "attention_wide", {**shape, "channels": step.head_dim, **strides}
         else:
@@ -225,6 +242,14 @@ class _Selection:
             outputs = {"q": made.numbers, "scale": made.scale}
             self._call("quantize_per_token", value, {"m": rows(place), "c": c}, {"x": value}, outputs)
         return made
+
+    def _narrow(self, value: str) -> tuple[dict[str, Option], dict[str, str]]:
+        """What a call has more in its shape and its inputs if it writes that value in 8 bits."""
+        if value not in self._static:
+            return {}, {}
+        name = inverse_of(self._static[value])
+        self.stored[name] = Inverse(layer=self._static[value])
+        return {"quantized": True}, {"inverse": name}
 
     def _weight(self, name: str, weight: Weight, *, bias: bool) -> dict[str, str]:
         """Have a weight stored; the names of its tensors by those of the op's inputs."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from ....engine.program.program import Call, Operand, Option, ValueSpec
 from ....engine.program.slots import Slot
+from .select import inverse_of
 from .stored import Part, Stored, Weight
 
 _EIGHT_BITS: Final = {
@@ -57,9 +58,12 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
     scale = ValueSpec(name=f"{name}.lora.down_scale", shape=(ranks,), dtype="float32") if eight else None
     up = ValueSpec(name=f"{name}.lora.up", shape=(width, ranks))
     own = replace(call, outputs={"out": plain})
+    narrow: dict[str, Option] = {"quantized": True} if call.shape.get("quantized") else {}
+    inverse = {"inverse": call.inputs["inverse"]} if narrow else {}
     if gated:
-        shape: dict[str, Option] = {**call.shape, "n": width, "residual": False}
-        own = replace(own, op="linear_w8a8", shape=shape)
+        shape: dict[str, Option] = {key: value for key, value in call.shape.items() if key != "quantized"}
+        inputs = {key: operand for key, operand in call.inputs.items() if key != "inverse"}
+        own = replace(own, op="linear_w8a8", shape={**shape, "n": width, "residual": False}, inputs=inputs)
     elif activation is not None:  # which has to wait for the sum
         own = replace(own, shape={**call.shape, "activation": None})
     upward = Call(
@@ -73,8 +77,8 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
     last = Call(
         op="geglu" if gated else "activate",
         layer=name,
-        shape={"m": call.shape["m"], "n": _whole(call, "n"), **behind},
-        inputs={"x": Operand(name=added)},
+        shape={"m": call.shape["m"], "n": _whole(call, "n"), **behind, **narrow},
+        inputs={"x": Operand(name=added), **inverse},
         outputs={"out": out},
     ) if added != out else None  # fmt: skip
     return Slot(
@@ -84,13 +88,14 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
         down=down,
         down_scale=scale,
         up=up,
+        inverse=inverse_of(weight.layers[0]) if call.shape.get("static") else None,
         channels=tuple(c for c in weight.columns if c) if picture else (),
     )
 
 
 def _downward(call: Call, ranks: str, down: ValueSpec, scale: ValueSpec | None, inner: str) -> Call:
     """The layer's product with other weights, and nothing behind it."""
-    dropped = {"bias", "time", "residual", "activation"}
+    dropped = {"bias", "time", "residual", "activation", "quantized"}
     shape: dict[str, Option] = {key: value for key, value in call.shape.items() if key not in dropped}
     shape |= {"n": ranks, "bias": False}
     weights = {"weight": Operand(name=down.name)}

@@ -13,12 +13,13 @@ import onnx_ir as ir
 from ...graph.layers import Layer, add_initializer, layers_in, replace_layer
 from ...graph.nodes import InGraph
 from ...graph.stored_weight import StoredWeight
-from ...quantize.formats import W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from ...quantize.formats import W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_SIGNED, W8A8_TOKEN, Format, Kind
 from ...quantize.quantization import Quantization
 from ...quantize.rounded import MIDDLE
 from ...quantize.score_blocks import ScoreBlocks
-from .rounded import rounded
+from .rounded import STEPS, cast, number, rounded
 from .scores import scores
+from .stored import LEAST_STEP
 
 _AXES: Mapping[Format, tuple[int, ...]] = {W8A8_TOKEN: (-1,), W4A8_TOKEN: (-1,), W8A8_PICTURE: (1, 2, 3)}
 """Of an input, those that share a scale."""
@@ -35,6 +36,8 @@ def stand_in(graph: ir.Graph, quantization: Quantization) -> None:
         return made[key]
 
     scores(graph, [name for name, own in quantization.attentions.items() if isinstance(own, ScoreBlocks)])
+    for layer in layers_in(graph, Kind.LINEAR, W8A8_SIGNED, quantization):
+        replace_layer(graph, layer, _static_product(graph, layer, quantization))
     for kind in (Kind.LINEAR, Kind.CONV):
         for format in (W8A8_TOKEN, W8A8_PICTURE, W8):
             for layer in layers_in(graph, kind, format, quantization):
@@ -52,6 +55,32 @@ def _rounded(graph: ir.Graph, layer: Layer, axes: tuple[int, ...]) -> ir.Value:
     made = rounded(nodes, layer.input, axes, layer.input.dtype)
     graph.insert_before(layer.nodes[0], nodes.nodes)
     return made
+
+
+def _static_product(graph: ir.Graph, layer: Layer, quantization: Quantization) -> list[ir.Node]:
+    """The input in steps that are known before, and the weight as it is rounded for these."""
+    scale, floats = quantization.input_scale(layer.name), layer.input.dtype
+    if scale is None or floats is None:
+        raise ValueError(f"{layer.name} has no calibrated scales: observe it before lowering")
+    assert W8.weight is not None
+    scale = np.maximum(scale.astype(np.float32), np.float32(LEAST_STEP))
+    weight = StoredWeight.of(layer, W8.weight, quantization, input_scale=scale)
+    step = add_initializer(graph, ir.Tensor(scale, name=f"{layer.name}.input_scale"))
+    nodes = InGraph(graph, f"{layer.name}/static")
+    wide = cast(nodes, layer.input, ir.DataType.FLOAT)
+    steps = nodes.emit("Round", [nodes.emit("Div", [wide, step])])
+    kept = nodes.emit("Clip", [steps, number(nodes, -STEPS), number(nodes, STEPS)])
+    x = cast(nodes, nodes.emit("Mul", [kept, step]), floats)
+    folded = nodes.emit(
+        "DequantizeLinear",
+        [add_initializer(graph, weight.int8(transposed=True)), add_initializer(graph, weight.scale())],
+        axis=ir.AttrInt64("axis", 1),
+    )
+    apart = add_initializer(graph, ir.Tensor(scale[:, None], name=f"{layer.name}.input_scale_of_rows"))
+    product = nodes.emit("MatMul", [x, cast(nodes, nodes.emit("Div", [folded, apart]), floats)])
+    if layer.bias is not None:
+        nodes.emit("Add", [product, layer.bias])
+    return nodes.nodes
 
 
 def _product(graph: ir.Graph, layer: Layer, x: ir.Value, quantization: Quantization) -> list[ir.Node]:

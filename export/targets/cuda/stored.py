@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ...quantize.quantization import Quantization
 
 Array = npt.NDArray[np.generic]
+LEAST_STEP = 2.0**-24
+"""Of an input's channel: the smallest half, below which nothing was that halves could hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,14 @@ class Part:
     part: Literal["numbers", "scale", "bias"]
 
 
-Stored = Parameter | Part
+@dataclass(frozen=True, kw_only=True)
+class Inverse:
+    """What each channel of a layer's input is multiplied with before it is rounded to int8, float32."""
+
+    layer: str
+
+
+Stored = Parameter | Part | Inverse
 
 
 class Packer:
@@ -66,6 +75,8 @@ class Packer:
 
     def array(self, stored: Stored) -> Array:
         """The tensor, contiguous."""
+        if isinstance(stored, Inverse):
+            return np.reciprocal(self._input_scale(stored.layer))
         if isinstance(stored, Parameter):
             return self._read(stored.name).numpy().astype(np.float16)
         weight = stored.weight
@@ -84,6 +95,14 @@ class Packer:
     def _read(self, name: str) -> "Tensor":
         return self._source.tensor(name).float()
 
+    def _input_scale(self, layer: str) -> Floats:
+        """`[in]` of a layer's input."""
+        found = self._quantization.input_scale(layer)
+        if found is None:
+            raise ValueError(f"{layer} has no calibrated scales: observe it before lowering")
+        kept: Floats = np.maximum(found.astype(np.float32), np.float32(LEAST_STEP))
+        return kept
+
     def _packed(self, layer: str, weight: Weight) -> dict[str, Array]:
         import torch
 
@@ -97,7 +116,13 @@ class Packer:
         if not weight.format.quantized:
             return {"numbers": _laid_out(values, weight).numpy().astype(np.float16)}
         assert weight.format.weight is not None
-        found = round_weight(values.flatten(1).numpy(), weight.format.weight, inputs=self._quantization.sampled(layer))
+        matrix: Floats = values.flatten(1).numpy()
+        inputs = self._quantization.sampled(layer)
+        if weight.format.signed:  # what comes is the input divided by its channels' scales
+            steps = self._input_scale(layer)
+            matrix = matrix * steps
+            inputs = None if inputs is None else (inputs / steps).astype(np.float32)
+        found = round_weight(matrix, weight.format.weight, inputs=inputs)
         numbers = torch.from_numpy(found.data).view(values.shape)
         return {"numbers": _laid_out(numbers, weight).numpy(), "scale": found.scale.astype(np.float32)}
 

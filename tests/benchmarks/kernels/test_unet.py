@@ -9,8 +9,9 @@ from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.sdxl_layers import Attention, Conv, GroupNorm, LayerNorm, Linear, UNetName, layers
 
 
+@pytest.mark.parametrize("by_rows", [False, True])
 @pytest.mark.parametrize("model", ["base", "refiner"])
-def test_every_layer_has_its_call(model: UNetName) -> None:
+def test_every_layer_has_its_call(model: UNetName, by_rows: bool) -> None:
     walk = Counter(
         "gated" if isinstance(layer, Linear) and layer.gated else type(layer).__name__
         for layer in layers(model, height=1024, width=1024)
@@ -18,14 +19,18 @@ def test_every_layer_has_its_call(model: UNetName) -> None:
     kinds = {
         "linear_w8a8": Linear, "conv_w8a8": Conv, "conv_f16": Conv, "group_norm_silu": GroupNorm,
         "group_norm_silu_quantize": GroupNorm, "layer_norm_quantize": LayerNorm, "attention": Attention,
-        "attention_int8": Attention,
+        "self_attention": Attention,
     }  # fmt: skip
     names = {**{op: kind.__name__ for op, kind in kinds.items()}, "geglu_linear_w8a8": "gated"}
-    found = Counter(names[call.op] for call in unet_calls(model) if call.op in names)
+    found = Counter(names[call.op] for call in unet_calls(model, by_rows=by_rows) if call.op in names)
     del walk["Concatenate"]  # no call: norms and shortcuts read both pictures
     assert found == walk
-    quantized = {call.op for call in unet_calls(model)} - set(names)
+    quantized = {call.op for call in unet_calls(model, by_rows=by_rows)} - set(names)
     assert quantized == {"quantize_per_token", "quantize_per_image", "read_pixels"}
+    rounded = sum("quantized" in call.shape for call in unet_calls(model, by_rows=by_rows))
+    rows = sum(call.op == "quantize_per_token" for call in unet_calls(model, by_rows=by_rows))
+    blocks = walk["gated"]  # of each two attentions and GEGLU
+    assert (rounded, rows) == ((0, 22 + 3 * blocks) if by_rows else (3 * blocks, 22))
 
 
 def test_plans_are_for_the_size_and_the_card() -> None:

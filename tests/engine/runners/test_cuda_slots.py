@@ -1,5 +1,7 @@
 """Low-rank pairs as slots have them: what their numbers multiply out to, and which are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -83,6 +85,20 @@ def test_layers_side_by_side_have_ranks_of_their_own(ranks: list[int], eight: bo
             continue
         wanted = change(shapes[name], pairs[name])
         assert np.linalg.norm(part - wanted) <= _allowed(eight) * np.linalg.norm(wanted)
+
+
+def test_what_an_input_was_multiplied_with_is_taken_out_of_the_way_down() -> None:
+    """The kernels see the input times the inverse of its steps, channel by channel."""
+    shape = (8, 24)
+    given_pair = pair(shape, 5, 1)
+    inverse = np.geomspace(0.5, 900, 24).astype(np.float32)
+    own = replace(slot(1, (24,), 8, eight=True), inverse="layer.0.inverse")
+    found = multiplied(slot_arrays(own, {"layer.0": given_pair}, {"layer.0": shape}, RANK, inverse)) * inverse
+    # By the largest of a row, which is now its coarsest channel's: what is small beside it is small in the sum too.
+    wanted = change(shape, given_pair)
+    x = np.random.default_rng(3).standard_normal((50, 24)) / inverse
+    off = np.linalg.norm(x @ (found - wanted).T) / np.linalg.norm(x @ wanted.T)
+    assert off <= 2 * SLOT_INT8_RELATIVE
 
 
 @given(

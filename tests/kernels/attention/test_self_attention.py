@@ -8,9 +8,13 @@ from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.attention import op as ops
 from pocketxl.kernels.attention.op import attention, attention_int8, self_attention
 from pocketxl.kernels.attention.plan import plan_attention, plan_attention_int8, plan_self_attention
+from pocketxl.kernels.attention.reference import attention_ref, self_attention_ref
 from pocketxl.kernels.errors import UnsupportedShapeError
+from pocketxl.kernels.quantize.reference import narrowed_ref
 
 from ...fixtures.kernels import DEVICE
+from ...tolerances import INT8_ATTENTION_RELATIVE
+from ..steps import assert_steps
 from .operands import operands, slices
 
 GEFORCE = {86, 89, 120}
@@ -54,10 +58,38 @@ def test_it_is_that_op_to_the_bit(card: int) -> None:
     assert torch.equal(self_attention(**given, heads=2), expected)
 
 
+@pytest.mark.parametrize("tokens", [64, 70, 300])
+def test_the_result_in_8_bits(card: int, tokens: int) -> None:
+    given = slices(operands(1, tokens, tokens, 2))
+    inverse = torch.linspace(50, 900, 128, device=DEVICE) * tokens**0.5 / 8
+    truth = self_attention_ref(**given, heads=2, inverse=inverse)
+    value = self_attention(**given, heads=2, inverse=inverse)
+    assert value.dtype == torch.int8
+    # 8-bit scores are a percent off, which moves what is many steps by some.
+    if card == 89:
+        assert (value.double() - truth).norm() / truth.norm() < INT8_ATTENTION_RELATIVE
+        return
+    assert_steps(value, truth)
+    prompt: dict[str, Any] = {"q": given["q"], "k": given["k"][:, :20], "v": given["v"][:, :20]}
+    assert_steps(attention(**prompt, heads=2, inverse=inverse), attention_ref(**prompt, heads=2, inverse=inverse))
+
+
+def test_8_bits_are_those_of_the_result_in_halves(card: int) -> None:
+    given = slices(operands(1, 130, 130, 1))
+    inverse = torch.full((64,), 400.0, device=DEVICE)
+    halves = self_attention(**given, heads=1)
+    assert_steps(self_attention(**given, heads=1, inverse=inverse), narrowed_ref(halves.double(), inverse), moved=0.1)
+
+
 def test_on_a_processor_without_kernels_it_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {name: x.cpu() for name, x in operands(1, 70, 70, 2).items()}
     monkeypatch.setattr(ops, "runs_kernels", lambda _: False)
     assert torch.equal(self_attention(**given, heads=2), attention(**given, heads=2))
+    inverse = torch.full((128,), 100.0)
+    expected = narrowed_ref(attention(**given, heads=2).double(), inverse).to(torch.int8)
+    for op in (self_attention, attention):
+        assert torch.equal(op(**given, heads=2, inverse=inverse), expected)
+    assert attention_int8(**given, heads=2, inverse=inverse).dtype == torch.int8
     assert execution.dtype_name(self_attention(**given, heads=2).dtype) == "float16"
 
 

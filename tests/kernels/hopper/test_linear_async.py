@@ -22,12 +22,12 @@ from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.compile import compile_variant, faults
 from pocketxl.kernels.configs import trying
 from pocketxl.kernels.linear.plan import plan_geglu_linear_w8a8, plan_linear_w8a8
-op, row, residual = json.loads(sys.argv[1])
+op, row, residual, eight = json.loads(sys.argv[1])
 with trying(op, row):
     if op == "linear_w8a8":
-        plan = plan_linear_w8a8(m=2048, n=1280, k=1280, arch=architecture(90), residual=residual)
+        plan = plan_linear_w8a8(m=2048, n=1280, k=1280, arch=architecture(90), residual=residual, static=eight)
     else:
-        plan = plan_geglu_linear_w8a8(m=2048, n=5120, k=1280, arch=architecture(90))
+        plan = plan_geglu_linear_w8a8(m=2048, n=5120, k=1280, arch=architecture(90), quantized=eight)
 binary = compile_variant(plan.variants[0], architecture(90))
 waits = [line.split()[-1] for line in binary.ptx.splitlines() if "wgmma.wait_group" in line]
 print(json.dumps({"faults": faults(binary), "waits": waits, "copies": binary.ptx.count("cp.async.cg.shared.global")}))
@@ -38,10 +38,13 @@ print(json.dumps({"faults": faults(binary), "waits": waits, "copies": binary.ptx
     ("op", "row", "residual", "in_flight"),
     [("linear_w8a8", ROW, False, 1), ("linear_w8a8", WIDE, True, 2), ("geglu_linear_w8a8", ROW, False, 2)],
 )
-def test_a_step_is_in_flight_and_nothing_spills(op: str, row: dict[str, int], residual: bool, in_flight: int) -> None:
+@pytest.mark.parametrize("eight", [False, True])
+def test_a_step_is_in_flight_and_nothing_spills(
+    op: str, row: dict[str, int], residual: bool, in_flight: int, eight: bool
+) -> None:
     plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps([op, row, residual])], capture_output=True, text=True, env=plain
+        [sys.executable, "-c", CHILD, json.dumps([op, row, residual, eight])], capture_output=True, text=True, env=plain
     )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout)

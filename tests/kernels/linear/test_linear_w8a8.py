@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from pocketxl.kernels.linear.plan import MAX_K, plan_geglu_linear_w8a8, plan_lin
 from pocketxl.kernels.linear.reference import geglu_linear_w8a8_ref, integer_product, linear_w8a8_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
+from ..steps import assert_steps
 
 SM89 = architecture(89)
 
@@ -205,3 +208,27 @@ def test_export_and_compile_take_the_ops(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_names_of_dtypes_are_torchs() -> None:
     assert [dtype_name(d) for d in (torch.int8, torch.float8_e4m3fn)] == ["int8", "float8_e4m3fn"]
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 64, 64), (77, 80, 208), (513, 136, 144)])
+def test_one_scale_of_all_tokens_is_in_the_weights(m: int, n: int, k: int) -> None:
+    given_ = operands(m, n, k)
+    given_["x_scale"] = torch.ones(m, device=DEVICE)
+    residual = torch.randn(m, n, device=DEVICE).half()
+    bare: dict[str, Any] = {**given_, "x_scale": None}
+    value = linear_w8a8(**bare, residual=residual)
+    assert torch.equal(value, linear_w8a8(**given_, residual=residual))
+    assert_as_good_as_torch(value, torch_path(**given_) + residual, linear_w8a8_ref(**bare, residual=residual))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 320, 640), (77, 96, 64), (130, 72, 80)])
+def test_geglu_in_8_bits(m: int, n: int, k: int) -> None:
+    given_ = operands(m, 2 * n, k)
+    inverse = torch.linspace(20, 3000, n, device=DEVICE)
+    plan = plan_geglu_linear_w8a8(m=m, n=n, k=k, arch=architecture_of(given_["x"]), quantized=True)
+    value = execute(plan, {**given_, "inverse": inverse}, allocate=poisoned)["out"]
+    truth = geglu_linear_w8a8_ref(**given_, inverse=inverse)
+    assert_steps(value, truth)
+    assert torch.equal(value, geglu_linear_w8a8(**given_, inverse=inverse))
+    wide = {name: x.cpu() for name, x in given_.items()}
+    assert torch.equal(geglu_linear_w8a8_ref(**wide, inverse=inverse.cpu()).to(torch.int8), truth.cpu().to(torch.int8))

@@ -12,6 +12,7 @@ from pocketxl.kernels.quantize.plan import plan_geglu
 from pocketxl.kernels.quantize.reference import geglu_ref
 
 from ...fixtures.kernels import DEVICE, assert_as_good_as_torch, poisoned
+from ..steps import assert_steps
 
 
 def operand(*shape: int) -> Tensor:
@@ -28,6 +29,18 @@ def test_is_as_good_as_torch_and_every_element_written(m: int, n: int) -> None:
     x = operand(m, 2 * n)
     made = execute(plan_geglu(m=m, n=n, arch=architecture_of(x)), {"x": x}, allocate=poisoned)["out"]
     assert_as_good_as_torch(made, torch_path(x), geglu_ref(x))
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 16), (7, 640), (33, 208)])
+def test_the_result_in_8_bits(m: int, n: int) -> None:
+    x, inverse = operand(m, 2 * n), torch.linspace(2, 60, n, device=DEVICE)
+    plan = plan_geglu(m=m, n=n, arch=architecture_of(x), quantized=True)
+    made = execute(plan, {"x": x, "inverse": inverse}, allocate=poisoned)["out"]
+    assert made.dtype == torch.int8
+    if m > 1:
+        assert_steps(made, geglu_ref(x, inverse))
+    assert torch.equal(geglu(x, inverse), made)
+    assert (geglu_ref(x.cpu(), inverse.cpu()).to(torch.int8) - made.cpu()).abs().max() <= 1
 
 
 def test_leading_dimensions_and_nan_stays_in_its_element() -> None:

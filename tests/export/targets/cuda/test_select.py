@@ -13,12 +13,14 @@ from pocketxl.export.quantize.formats import (
     W4A8_TOKEN,
     W8,
     W8A8_PICTURE,
+    W8A8_SIGNED,
     W8A8_TOKEN,
     Format,
     Kind,
 )
 from pocketxl.export.targets.cuda.select import Selected, select
 from pocketxl.export.targets.cuda.steps import Attention, Conv, GroupNorm, LayerNorm, Linear, Place, Step, Steps
+from pocketxl.export.targets.cuda.stored import Inverse, Part
 
 PLACE = Place(level=1)
 
@@ -123,6 +125,55 @@ def test_an_attention_in_8_bits_takes_the_form_that_its_card_is_fastest_at() -> 
     steps: list[Step] = [Attention(q="q", k="k", v="v", out=name, **parts) for name in ("attn1", "attn3")]
     found = selected(steps, lambda kind, name: A8_SCORES_TOKEN if name == "attn1" else halves(kind, name))
     assert ops(found) == ["self_attention", "attention"]
+
+
+def known_before(kind: Kind, layer: str) -> Format:
+    return W8A8_SIGNED if layer in ("to_out", "ff.2") else eight_bits(kind, layer)
+
+
+def attending(out: str) -> Attention:
+    return Attention(q="q", k="k", v="v", out=out, heads=1, head_dim=64, place=PLACE, keys=PLACE)
+
+
+def test_attention_and_geglu_round_for_a_reader_with_known_scales() -> None:
+    steps: list[Step] = [
+        attending("mixed"),
+        linear("to_out", "mixed", "a"),
+        norm("a", "b"),
+        linear("ff.0", "b", "gated", n=128, activation="geglu"),
+        linear("ff.2", "gated", "c", residual="a"),
+    ]
+    found = selected(steps, known_before, outputs=["c"])
+    assert ops(found) == ["attention", "linear_w8a8", "layer_norm_quantize", "geglu_linear_w8a8", "linear_w8a8"]
+    attention, out, _, gated, back = found.calls
+    for maker, reader, layer in ((attention, out, "to_out"), (gated, back, "ff.2")):
+        assert maker.shape["quantized"] is True
+        assert maker.inputs["inverse"].name == f"{layer}.inverse"
+        assert found.stored[f"{layer}.inverse"] == Inverse(layer=layer)
+        assert reader.shape["static"] is True
+        assert set(reader.inputs) >= {"x", "weight", "weight_scale", "bias"}
+        assert "x_scale" not in reader.inputs
+
+
+@pytest.mark.parametrize(
+    "more", [[norm("mixed", "y")], [linear("other", "mixed", "y")], []], ids=["norm", "layer", "output"]
+)
+def test_what_others_want_too_is_rounded_by_rows(more: list[Step]) -> None:
+    found = selected(
+        [attending("mixed"), linear("to_out", "mixed", "a"), *more], known_before, ["y", "a"] if more else ["mixed"]
+    )
+    assert "quantized" not in found.calls[0].shape
+    assert "quantize_per_token" in ops(found)
+    assert not any(call.shape.get("static") for call in found.calls)
+    weight = found.stored["to_out.weight"]
+    assert isinstance(weight, Part)
+    assert weight.weight.format == W8A8_TOKEN, "its weight has no scales of inputs in it"
+
+
+def test_a_norm_cannot_round_so() -> None:
+    found = selected([norm("x", "y"), linear("to_out", "y", "z")], known_before)
+    assert ops(found) == ["layer_norm_quantize", "linear_w8a8"]
+    assert "static" not in found.calls[1].shape
 
 
 def test_the_prompt_s_keys_are_as_many_as_its_tokens() -> None:
