@@ -89,5 +89,13 @@ def read_slots(path: Path, program: Program) -> tuple[Slot, ...]:
     found = decode(Slots, parsed(text, where, "slots of a program", format=FORMAT), where).slots
     if len({slot.at for slot in found if 0 <= slot.at < len(program.calls)}) != len(found):
         raise IntegrityError(f"{where} has two slots for a call, or one for a call that there is not; {REBUILD}")
+    for slot in found:
+        weight = None if slot.inverse is None else program.weights.get(slot.inverse)
+        if slot.inverse is not None and (
+            weight is None or (weight.dtype, weight.shape) != ("float32", slot.down.shape[1:])
+        ):
+            raise IntegrityError(
+                f"{where} names {slot.inverse!r}, which is no weight of that layer's inputs; {REBUILD}"
+            )
     check(opened(program, found, {layer for slot in found for layer in slot.layers}), where)
     return found

@@ -74,6 +74,8 @@ def test_ranks_alone_become_numbers() -> None:
     ("slots", "words"),
     [
         ([replace(SLOT, at=99)], "one for a call that there is not"),
+        ([replace(SLOT, inverse="nothing")], "names 'nothing', which is no weight of that layer's inputs"),
+        ([replace(SLOT, inverse=OWN.inputs["weight"].name)], "which is no weight of that layer's inputs"),
         ([replace(SLOT, at=-1)], "one for a call that there is not"),
         ([SLOT, SLOT], "two slots for a call"),
         ([replace(SLOT, calls=SLOT.calls[:2])], "which nothing before it makes"),
