@@ -13,9 +13,10 @@ class Architecture:
     `shared_memory` is what one block may use, in bytes (CUDA programming guide, table of compute capabilities, less the
     kilobyte that the driver keeps). `wgmma`: matrix instructions are issued by four warps together. `fp8`: there are
     e4m3 matrix instructions. `half_sums`: those that sum in float16 take half the time of those that sum in float32, on
-    GeForce cards (NVIDIA's whitepapers of GA102, Ada and RTX Blackwell). `multiprocessors`: of the card; where it is
-    not said, those of the one that the tables are for. How work is shared out follows from it, what is compiled does
-    not.
+    GeForce cards (NVIDIA's whitepapers of GA102, Ada and RTX Blackwell). `l2`: bytes of L2 cache for each
+    multiprocessor, of the card that the tables are for (the same whitepapers, and those of A100 and H100).
+    `multiprocessors`: of the card; where it is not said, those of the one that the tables are for. How work is shared
+    out follows from it, what is compiled does not.
     """
 
     sm: int
@@ -23,6 +24,7 @@ class Architecture:
     wgmma: bool = False
     fp8: bool = False
     half_sums: bool = False
+    l2: int
     multiprocessors: int
     examples: str
 
@@ -32,14 +34,30 @@ class Architecture:
 
 
 _ALL: Final = (
-    Architecture(sm=80, shared_memory=166_912, multiprocessors=108, examples="A100"),
-    Architecture(sm=86, shared_memory=101_376, half_sums=True, multiprocessors=82, examples="RTX 30 series, A10"),
+    Architecture(sm=80, shared_memory=166_912, l2=388_000, multiprocessors=108, examples="A100"),
     Architecture(
-        sm=89, shared_memory=101_376, fp8=True, half_sums=True, multiprocessors=128, examples="RTX 40 series, L4"
+        sm=86, shared_memory=101_376, half_sums=True, l2=76_000, multiprocessors=82, examples="RTX 30 series, A10"
     ),
-    Architecture(sm=90, shared_memory=232_448, wgmma=True, fp8=True, multiprocessors=132, examples="H100, H200"),
     Architecture(
-        sm=120, shared_memory=101_376, fp8=True, half_sums=True, multiprocessors=170, examples="RTX 50 series"
+        sm=89,
+        shared_memory=101_376,
+        fp8=True,
+        half_sums=True,
+        l2=589_000,
+        multiprocessors=128,
+        examples="RTX 40 series, L4",
+    ),
+    Architecture(
+        sm=90, shared_memory=232_448, wgmma=True, fp8=True, l2=397_000, multiprocessors=132, examples="H100, H200"
+    ),
+    Architecture(
+        sm=120,
+        shared_memory=101_376,
+        fp8=True,
+        half_sums=True,
+        l2=592_000,
+        multiprocessors=170,
+        examples="RTX 50 series",
     ),
 )
 GPU_ARCHITECTURES: Final = {item.sm: item for item in _ALL}

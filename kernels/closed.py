@@ -24,6 +24,7 @@ ROW_OPS: Final = frozenset({
 })  # fmt: skip
 PICTURE_OPS: Final = frozenset({"group_norm_silu", "group_norm_silu_quantize", "quantize_per_image", "read_pixels"})
 CONV_OPS: Final = frozenset({"conv_w8a8", "conv_f16", "conv_w4", "conv_w8"})
+SHARED_OPS: Final = CONV_OPS | {"linear_w8a8"}
 ATTENTION_OPS: Final = frozenset({"attention", "attention_int8"})
 
 Fixed = Mapping[str, Value | tuple[int, ...] | tuple[str, ...] | None]
@@ -59,7 +60,7 @@ def _all_variants(op: str, shape: tuple[tuple[str, Any], ...], arch: Architectur
     found: dict[Variant, None] = {}
     # A sum that can be shared out is, where there are more multiprocessors than work, and never where there is but one.
     every_card = (arch, replace(arch, multiprocessors=1), replace(arch, multiprocessors=_MANY))
-    cards = every_card if op in CONV_OPS else every_card[:1]
+    cards = every_card if op in SHARED_OPS else every_card[:1]
     for card, sizes in product(cards, list(_sizes(op, given, limits))):
         found.update(dict.fromkeys(plan(**{**given, **sizes}, arch=card).variants))
     if any("tile" in row.shape for row in table(op) if row.sm == arch.sm):

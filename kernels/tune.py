@@ -66,7 +66,7 @@ def cases(name: str, arch: Architecture, found: Iterable[Call]) -> list[Case]:
             launch_plan(call, arch)
         for rows, shape in trial.asked:
             key = (rows, tuple(sorted(shape.items())))
-            config = lookup(name, arch.sm, rows, **shape)
+            config = lookup(name, arch, rows, **shape)
             result.setdefault(key, Case(table=name, call=call, rows=rows, shape=key[1], config=config))
     return list(result.values())
 

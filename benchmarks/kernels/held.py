@@ -8,7 +8,7 @@ were fitted to measurements of the same day, so their error says how well the fi
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -81,7 +81,7 @@ def forwards() -> Iterator[Held]:
     case, sizes = "unet_base_1024_b2", at(size=1024, batch=2)
     measured = _measured(FIRST_FORWARD, "pocketxl-int8", "device_seconds")[case]
     calls = unet_calls("base", by_rows=True)
-    plans = [in_triton(call.op, arch, partial(plan_of, call, sizes, arch)) for call in calls]
+    plans = [in_triton(call.op, arch, partial(plan_of, call, sizes)) for call in calls]
     predicted = sum(plan_seconds(made, H100) for made in plans)
     yield Held(case=case, group="triton_forward", predicted=predicted, measured=measured)
 
@@ -100,7 +100,7 @@ def first_kernels() -> Iterator[Held]:
     measured, arch = _measured(FIRST, "pocketxl", "seconds"), H100.architecture
     for call in cases(quick=False):
         if (seconds := measured.get(name(call))) is not None and call.op not in WEIGHTS_ALONE:
-            made = in_triton(call.op, arch, partial(launch_plan, call, arch))
+            made = in_triton(call.op, arch, partial(launch_plan, call))
             yield Held(case=name(call), group=f"triton_{call.op}", predicted=plan_seconds(made, H100), measured=seconds)
 
 
@@ -121,15 +121,19 @@ def hopper_kernels() -> Iterator[Held]:
         yield Held(case=case, group=f"hopper_{call.op}", predicted=predicted, measured=measured)
 
 
-def in_triton(op: str, arch: Architecture, made: Callable[[], LaunchPlan]) -> LaunchPlan:
-    """The plan by the table's row for Triton's kernel, which names no tile, where Hopper has a kernel of its own."""
+def in_triton(op: str, arch: Architecture, made: Callable[[Architecture], LaunchPlan]) -> LaunchPlan:
+    """The plan by the table's row for Triton's kernel, which names no tile, where Hopper has a kernel of its own.
+
+    No tile of a linear layer was shared out in the first run, as on a card of one multiprocessor.
+    """
     if op not in IN_TRITON:
-        return made()
+        return made(arch)
     with trying(op) as trial:
-        made()
+        made(arch)
     rows, shape = trial.asked[0]
-    with trying(op, lookup(op, arch.sm, rows, **{key: value for key, value in shape.items() if key == "inputs"})):
-        return made()
+    by_then = replace(arch, multiprocessors=1) if op == "linear_w8a8" else arch
+    with trying(op, lookup(op, arch, rows, **{key: value for key, value in shape.items() if key == "inputs"})):
+        return made(by_then)
 
 
 def _measured(file: str, system: str, metric: str) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ Nothing here knows which op planned a launch: kernel, arguments, constants and g
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from pocketxl.kernels.attention.plan import HEAD_DIM
@@ -18,13 +18,18 @@ RATED = frozenset({"s8", "f16", "bf16"})
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """`steps` products of (rows, depth) by (depth, columns), by each of the `programs` of a launch."""
+    """`steps` products of (rows, depth) by (depth, columns), by each of the `programs` of a launch.
+
+    Beside them `sharers` programs, each of `share` steps: of tiles whose sums several share.
+    """
 
     programs: int
     rows: int
     columns: int
     depth: int
     steps: int
+    sharers: int = 0
+    share: int = 0
 
     @property
     def operations_of_step(self) -> int:
@@ -69,8 +74,14 @@ def product_of(launch: Launch) -> Product | Attended | None:
         columns = _number(constants, "BLOCK_N") + _number(constants, "SECOND_N", 0)
         if "geglu" in launch.kernel:  # a tile of values and one of gates
             columns *= 2
-        steps = _steps(launch, depth)
-        return Product(programs=programs, rows=_number(constants, "BLOCK_M"), columns=columns, depth=depth, steps=steps)
+        made = Product(
+            programs=programs,
+            rows=_number(constants, "BLOCK_M"),
+            columns=columns,
+            depth=depth,
+            steps=_steps(launch, depth),
+        )
+        return _shared(made, launch) if launch.arguments.get("sharers") else made
     if launch.kernel in ("attention.attention_kernel", "attention.attention_int8_kernel"):
         block = _number(constants, "BLOCK_N")
         return Attended(
@@ -81,6 +92,19 @@ def product_of(launch: Launch) -> Product | Attended | None:
             half_sums=bool(constants.get("ACCUMULATE_HALF", False)),
         )
     raise ValueError(f"{launch.kernel}: nothing is known here of how it multiplies")
+
+
+def _shared(product: Product, launch: Launch) -> Product:
+    """The product, with the steps of the tiles from `whole` on in the hands of `sharers`."""
+    whole, sharers = _number(launch.arguments, "whole"), _number(launch.arguments, "sharers")
+    share = cdiv((tiles_of(launch) - whole) * product.steps, sharers)
+    return replace(product, programs=whole, sharers=sharers, share=share)
+
+
+def tiles_of(launch: Launch) -> int:
+    """Tiles of a linear layer's result."""
+    sides = (("M", "BLOCK_M"), ("N", "BLOCK_N"))
+    return prod(cdiv(_number(launch.arguments, size), _number(launch.constants, block)) for size, block in sides)
 
 
 def _steps(launch: Launch, depth: int) -> int:

@@ -6,14 +6,13 @@ most tiles: `waves` = programs / multiprocessors, rounded up. It never takes les
 taken from the L2 cache, and the next one waits for its end.
 """
 
-from math import prod
 from typing import Final
 
 from pocketxl.kernels.launch import Launch, LaunchPlan, cdiv
 
 from .gpus import Gpu
 from .hopper_tiles import BYTE, LAUNCH, tile_seconds
-from .products import Attended, Product, product_of
+from .products import Attended, Product, product_of, tiles_of
 
 # Share of its clocks that a main loop keeps the tensor cores busy. The compiled int8 loops of sm_86 and sm_89 are 64
 # matrix instructions (1024 clocks of them) among 127: their loads and addresses fit beside, the barriers do not quite.
@@ -31,6 +30,8 @@ UNKNOWN: Final = 1.1
 # Share of the bandwidth: torchao takes 0.92 for copies; norms read twice and end in short tails. A large copy reached
 # 0.72 on an H100, whose forward, where much is read from L2, is nearer with this.
 BANDWIDTH: Final = 0.85
+# Bytes that a multiprocessor has of the L2 cache in a clock. An estimate from an Ada card's 5 TB/s.
+CACHED: Final = 16
 # Seconds between dependent launches of a CUDA graph. An estimate: a launch that was timed alone on an H100 is 2.7 us
 # (`hopper_tiles`), first loads and last stores included, which other terms hold here.
 GAP: Final = 1.3e-6
@@ -40,6 +41,8 @@ GAP: Final = 1.3e-6
 ATTENTION_GEFORCE: Final = 0.95
 ATTENTION_GEFORCE_INT8: Final = 0.7
 ATTENTION_HOPPER: Final = 0.41
+ADDS: Final = "linear.linear_sum_kernel"
+"""Reads the sums of shared tiles, and of result and residual those tiles alone."""
 
 
 def plan_seconds(made: LaunchPlan, gpu: Gpu) -> float:
@@ -55,8 +58,9 @@ def launch_seconds(made: LaunchPlan, launch: Launch, gpu: Gpu) -> float:
     product, traffic = product_of(launch), launch_bytes(made, launch)
     if isinstance(product, Product) and (measured := tile_seconds(launch, product)) is not None:
         return waves(product.programs, gpu) * measured + traffic * BYTE + LAUNCH
-    clocks = 0.0 if product is None else waves(prod(launch.grid), gpu) * _clocks(product, launch, gpu)
-    return max(clocks / gpu.clock, traffic_seconds(traffic, gpu)) + GAP
+    cached = _cached_bytes(made, launch, gpu)
+    moved = traffic_seconds(traffic - cached, gpu) + cached / (CACHED * gpu.multiprocessors * gpu.clock)
+    return max(_all_clocks(product, launch, gpu) / gpu.clock, moved) + GAP
 
 
 def waves(programs: int, gpu: Gpu) -> int:
@@ -67,7 +71,11 @@ def waves(programs: int, gpu: Gpu) -> int:
 def launch_bytes(made: LaunchPlan, launch: Launch) -> int:
     """Bytes of every buffer that a launch is given, each once."""
     names = {value for value in launch.arguments.values() if isinstance(value, str)}
-    return sum(made.buffers[name].size_bytes for name in names)
+    given = sum(made.buffers[name].size_bytes for name in names)
+    if launch.kernel != ADDS:
+        return given
+    elsewhere = sum(made.buffers[name].size_bytes for name in names & {"out", "residual"})
+    return given - elsewhere * _number(launch, "whole") // tiles_of(launch)
 
 
 def traffic_seconds(traffic: float, gpu: Gpu) -> float:
@@ -82,11 +90,32 @@ def attention_share(gpu: Gpu, *, eight_bits: bool) -> float:
     return ATTENTION_GEFORCE_INT8 if eight_bits else ATTENTION_GEFORCE
 
 
-def _clocks(product: Product | Attended, launch: Launch, gpu: Gpu) -> float:
-    """Clocks of one program that has a multiprocessor to itself."""
+def _cached_bytes(made: LaunchPlan, launch: Launch, gpu: Gpu) -> int:
+    """Of `launch_bytes`, those of sums that several share, where half of the L2 cache holds them."""
+    if not launch.arguments.get("sharers"):
+        return 0
+    sums = made.buffers["sums"].size_bytes
+    return sums if 2 * sums <= gpu.architecture.l2 * gpu.multiprocessors else 0
+
+
+def _all_clocks(product: Product | Attended | None, launch: Launch, gpu: Gpu) -> float:
+    """Clocks of the multiprocessor with most tiles; 0: it multiplies nothing."""
+    if product is None:
+        return 0.0
     if isinstance(product, Attended):
-        return product.clocks(gpu) / attention_share(gpu, eight_bits=product.eight_bits)
+        share = attention_share(gpu, eight_bits=product.eight_bits)
+        return waves(product.programs, gpu) * product.clocks(gpu) / share
     rate = gpu.int8_per_clock if launch.instruction == "s8" else gpu.float16_per_clock
     step = product.operations_of_step / rate
     waits = gpu.architecture.wgmma and launch.instruction == "s8"
-    return (product.steps * (step + WAIT if waits else step / OVERLAP) + ENDS) * UNKNOWN
+    a_step = step + WAIT if waits else step / OVERLAP
+    whole = waves(product.programs, gpu) * (product.steps * a_step + ENDS)
+    # A share may have a part of two tiles, each with its ends.
+    shared = waves(product.sharers, gpu) * (product.share * a_step + 2 * ENDS)
+    return (whole + shared) * UNKNOWN
+
+
+def _number(launch: Launch, name: str) -> int:
+    found = launch.arguments[name]
+    assert isinstance(found, int), (name, found)
+    return found

@@ -18,7 +18,7 @@ def plan_activate(*, m: int, n: int, activation: str, arch: Architecture) -> Lau
     require(m >= 1 and n >= 1, op, shape, "there must be at least one element")
     require(bool(activation) and activation in ACTIVATIONS, op, shape, f"the activation is one of {known}")
     require(m * n < 2**31 - 2**20, op, shape, "elements are counted in 32 bits")
-    config = lookup(op, arch.sm, m, n=n)
+    config = lookup(op, arch, m, n=n)
     launch = Launch(
         kernel="activate.activate_kernel",
         arguments={"x": "x", "out": "out", "size": m * n},

@@ -50,7 +50,7 @@ def plan_attention(
     reason = "query i of a causal attention sees keys 0 to i, so there are as many of each"
     require(not causal or m == n, "attention", {"causal": causal, "m": m, "n": n}, reason)
     # By one picture's rows, not the batch's: sums run in the order of blocks, and a picture is the same in any batch.
-    config = lookup("attention", arch.sm, heads * m, short=int(n <= SHORT))
+    config = lookup("attention", arch, heads * m, short=int(n <= SHORT))
     launch = Launch(
         kernel="attention.attention_kernel",
         arguments={
@@ -103,7 +103,7 @@ def plan_attention_int8(
     reason = "there is no matrix instruction that sums bfloat16 in 16 bits; use float16, or leave accumulate_half off"
     require(dtype == "float16" or not accumulate_half, "attention_int8", shape, reason)
     # The code for keys that fill no block takes registers, of which the largest tiles have none to spare.
-    config = lookup("attention_int8", arch.sm, heads * m, whole=int(n % KEY_BLOCK == 0))
+    config = lookup("attention_int8", arch, heads * m, whole=int(n % KEY_BLOCK == 0))
     blocks, spans = cdiv(n, KEY_BLOCK), cdiv(n, _SPAN)
     sums = Launch(
         kernel="attention.key_sums_kernel",

@@ -44,8 +44,8 @@ def plan_attention_wide(
     """
     strides = {"q_stride": q_stride or channels, "k_stride": k_stride or channels, "v_stride": v_stride or channels}
     _check(batch, m, n, channels, dtype, arch, strides)
-    score = lookup("attention_wide", arch.sm, m)
-    mix = lookup("attention_wide_mix", arch.sm, m)
+    score = lookup("attention_wide", arch, m)
+    mix = lookup("attention_wide_mix", arch, m)
     _check_tiles(score, mix)
     block = score["BLOCK_N"]
     blocks = cdiv(n, block)

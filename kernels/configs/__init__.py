@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from ..architecture import Architecture
 from ..errors import KernelError
 from .tiles import fits_depth, nanoseconds
 
@@ -73,11 +74,11 @@ def trying(op: str, config: Mapping[str, int] | None = None) -> Iterator[Trial]:
         _TRIAL.reset(token)
 
 
-def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
+def lookup(op: str, arch: Architecture, rows: int, **shape: int) -> Mapping[str, int]:
     """The configuration for a shape: of the rows that fit it, those that name most of it.
 
     Among them the one with the smallest `rows` that holds the asked number, else the largest; of alternatives the one
-    that should be done first.
+    that this card's multiprocessors should be done with first.
 
     Raises `KernelError`: the table has no row for the architecture.
     """
@@ -85,15 +86,14 @@ def lookup(op: str, sm: int, rows: int, **shape: int) -> Mapping[str, int]:
         trial.asked.append((rows, shape))
         if trial.config is not None:
             return trial.config
-    found = _closest(op, sm, shape)
+    found = _closest(op, arch.sm, shape)
     limits = [float("inf") if row.rows is None else row.rows for row in found]
     limit = min((limit for limit in limits if limit >= rows), default=max(limits))
     last = [row.config for row, its in zip(found, limits, strict=True) if its == limit]
     if len(last) == 1:
         return last[0]
-    return min(
-        last, key=lambda config: nanoseconds(config, sm, rows=rows, n=shape["n"], k=shape["k"] + shape.get("k2", 0))
-    )
+    size = {"rows": rows, "n": shape["n"], "k": shape["k"] + shape.get("k2", 0)}
+    return min(last, key=lambda config: nanoseconds(config, arch.multiprocessors, **size))
 
 
 def every(op: str, sm: int, **shape: int) -> tuple[Row, ...]:

@@ -12,9 +12,6 @@ epilogue of the SDXL base at 1024x1024, two rows. Over the times of the six tile
 """
 
 from collections.abc import Mapping
-from typing import Final
-
-MULTIPROCESSORS: Final = {90: 132}  # H100 and H200 SXM
 
 
 def fits_depth(config: Mapping[str, int], k: int) -> bool:
@@ -22,9 +19,9 @@ def fits_depth(config: Mapping[str, int], k: int) -> bool:
     return k % config["BLOCK_K"] == 0 and k // config["BLOCK_K"] >= config["num_stages"] - 2
 
 
-def nanoseconds(config: Mapping[str, int], sm: int, *, rows: int, n: int, k: int) -> int:
+def nanoseconds(config: Mapping[str, int], multiprocessors: int, *, rows: int, n: int, k: int) -> int:
     """What the busiest multiprocessor spends on its tiles of (rows, k) by (n, k)."""
     width = config["BLOCK_N"] + config.get("SECOND_N", 0)
     tiles = -(-rows // config["BLOCK_M"]) * -(-n // width)
-    most = -(-tiles // MULTIPROCESSORS[sm])
+    most = -(-tiles // multiprocessors)
     return most * (config["TILE_NS"] + k // config["BLOCK_K"] * config["STEP_NS"])

@@ -213,7 +213,7 @@ def _config(
     depths = {"k": taps * c, "k2": taps * c2} if c2 else {"k": taps * c}
     sizes = {"inputs": 2, "n": n, "added": int(added)} if c2 else {"inputs": 1, "c": c, "n": n}
     eight = {**sizes, **depths, "wide": int(out_dtype == "float32"), "fp8": int(dtype != "int8")}
-    config = lookup("conv_w8a8", arch.sm, m, **(eight if c2 or dtype == "int8" else {"e4m3": 1}))
+    config = lookup("conv_w8a8", arch, m, **(eight if c2 or dtype == "int8" else {"e4m3": 1}))
     if "OVERLAP" in config:
         fits = all(fits_depth(config, depth) for depth in depths.values())
         if dtype != "int8" or not fits or config["num_stages"] > MAX_STAGES:

@@ -34,7 +34,7 @@ def plan_linear_w4a8(
     require(m >= 1 and n >= 1, "linear_w4a8", shape, "there must be at least one row and one column")
     require(k >= RUN and k % RUN == 0, "linear_w4a8", shape, f"weights lie in runs of {RUN} along the inputs")
     require(out_dtype in FLOATS, "linear_w4a8", shape, f"the output is one of {', '.join(FLOATS)}")
-    config = lookup("linear_w4a8", arch.sm, m, k=k, n=n)
+    config = lookup("linear_w4a8", arch, m, k=k, n=n)
     inputs = {
         "x": Buffer(shape=(m, k), dtype="int8"),
         "x_scale": Buffer(shape=(m,), dtype="float32"),

@@ -37,7 +37,7 @@ def plan_linear_f16(
     require(activation in ACTIVATIONS, op, shape, f"the activation is None or one of {known}")
     require(out_dtype in OUTPUTS, op, shape, f"the output is {' or '.join(OUTPUTS)}")
     # Rows that begin anywhere are read and written by single elements, whose addresses fill the registers.
-    config = lookup(op, arch.sm, m, k=k, n=n, loose=int(k % 16 != 0 or n % 16 != 0))
+    config = lookup(op, arch, m, k=k, n=n, loose=int(k % 16 != 0 or n % 16 != 0))
     inputs = {"x": Buffer(shape=(m, k), dtype="float16"), "weight": Buffer(shape=(n, k), dtype="float16")}
     if bias:
         inputs["bias"] = Buffer(shape=(n,), dtype="float16")
@@ -107,7 +107,7 @@ def plan_conv_f16(
     # As if for one picture with guidance, whatever the batch: shares decide in which order float sums run, and a
     # picture is the same in any batch.
     pair = 2 * ho * wo
-    config = lookup(op, arch.sm, pair, n=n, few=int(n <= FEW))
+    config = lookup(op, arch, pair, n=n, few=int(n <= FEW))
     block_k = _step(config["BLOCK_K"], c, c2)
     inputs = {
         "x": Buffer(shape=(b, h, w, c), dtype="float16"),

@@ -10,14 +10,19 @@ from ..quantize.kernel import narrowed
 
 @triton.jit
 def tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
-    """Row and column of this program's tile; tiles run down GROUP_M rows first: weights stay in the L2 cache."""
-    program = tl.program_id(0)
+    """Row and column of this program's tile."""
+    return place_of_tile(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP_M)
+
+
+@triton.jit
+def place_of_tile(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """Row and column of a tile; tiles run down GROUP_M rows first: weights stay in the L2 cache."""
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
     in_group = GROUP_M * tiles_n
-    first = program // in_group * GROUP_M
+    first = tile // in_group * GROUP_M
     height = tl.minimum(tiles_m - first, GROUP_M)
-    return first + program % in_group % height, program % in_group // height
+    return first + tile % in_group % height, tile % in_group // height
 
 
 @triton.jit
@@ -37,24 +42,20 @@ def store_tile(value, tile_m, first, weight_scale, bias, residual, out, M, N, BL
     tl.store(out + corner + places, value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["M"])
-def linear_w8a8_kernel(
-    x, x_scale, weight, weight_scale, bias, residual, out, M, N, K,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-    HALVES: tl.constexpr, EVEN_K: tl.constexpr,
+@triton.jit
+def multiply_steps(
+    x, weight, rows, columns, M, N, K, first, last,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of `x (M, K) @ weight (N, K)^T`; see `linear_w8a8`."""
+    """Sums (BLOCK_M, BLOCK_N) of a tile over steps `first` to `last` of its depth."""
     ACC: tl.constexpr = tl.int32 if x.dtype.element_ty == tl.int8 else tl.float32
-    tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
-    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    in_rows = rows < M
     depth = tl.arange(0, BLOCK_K)[None, :]
+    begin = first * BLOCK_K
     # Rows beyond the end read the first row again and are never stored: no mask on the operands' rows.
-    x_tile = x + tl.where(in_rows, rows, 0).to(tl.int64)[:, None] * K + depth
-    w_tile = weight + tl.where(columns < N, columns, 0).to(tl.int64)[:, None] * K + depth
+    x_tile = x + tl.where(rows < M, rows, 0).to(tl.int64)[:, None] * K + begin + depth
+    w_tile = weight + tl.where(columns < N, columns, 0).to(tl.int64)[:, None] * K + begin + depth
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC)
-    for k in range(0, K, BLOCK_K):
+    for k in range(begin, last * BLOCK_K, BLOCK_K):
         if EVEN_K:
             a = tl.load(x_tile)
             b = tl.load(w_tile)
@@ -65,16 +66,77 @@ def linear_w8a8_kernel(
         total = tl.dot(a, tl.trans(b), total, out_dtype=ACC, max_num_imprecise_acc=BLOCK_K)
         x_tile += BLOCK_K
         w_tile += BLOCK_K
+    return total
+
+
+@triton.jit(do_not_specialize=["M", "whole", "sharers"])
+def linear_w8a8_kernel(
+    x, x_scale, weight, weight_scale, bias, residual, out, sums, M, N, K, whole, sharers,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    HALVES: tl.constexpr, EVEN_K: tl.constexpr,
+):  # fmt: skip
+    """A tile of `x (M, K) @ weight (N, K)^T`, or a share of those that fill no round; see `linear_w8a8`.
+
+    Programs from `whole` on, `sharers` of them, share out the steps of the tiles from `whole` on, each a range of them,
+    and write the bare sums of its one or two tiles to `sums` (sharers + tiles - 1, BLOCK_M, BLOCK_N): what a sharer has
+    of a tile stands at the sum of both their numbers, which no other two have.
+    """
+    steps = tl.cdiv(K, BLOCK_K)
+    program = tl.program_id(0)
+    begin, end = program * steps, (program + 1) * steps
+    shares = program >= whole
+    if shares:
+        of_all = (tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N) - whole) * steps
+        begin = whole * steps + (program - whole) * of_all // sharers
+        end = whole * steps + (program - whole + 1) * of_all // sharers
+    for tile in tl.range(begin // steps, tl.cdiv(end, steps), disable_licm=True):
+        tile_m, tile_n = place_of_tile(tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
+        rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+        columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        first = tl.maximum(begin - tile * steps, 0)
+        last = tl.minimum(end - tile * steps, steps)
+        total = multiply_steps(x, weight, rows, columns, M, N, K, first, last, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K)
+        if shares:
+            slot = program - whole + tile - whole
+            places = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+            tl.store(sums + slot.to(tl.int64) * (BLOCK_M * BLOCK_N) + places, total.to(tl.int32))
+        else:
+            value = total.to(tl.float32)
+            if x_scale is not None:
+                value *= tl.load(x_scale + rows, mask=rows < M, other=0.0)[:, None]
+            if HALVES:
+                # Half a tile after the other: what is added to a big tile would not fit the registers at once.
+                low, high = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
+                left = tile_n * BLOCK_N
+                store_tile(low, tile_m, left, weight_scale, bias, residual, out, M, N, BLOCK_M)
+                store_tile(high, tile_m, left + BLOCK_N // 2, weight_scale, bias, residual, out, M, N, BLOCK_M)
+            else:
+                store_tile(value, tile_m, tile_n * BLOCK_N, weight_scale, bias, residual, out, M, N, BLOCK_M)
+
+
+@triton.jit(do_not_specialize=["M", "whole", "sharers", "steps"])
+def linear_sum_kernel(
+    sums, x_scale, weight_scale, bias, residual, out, M, N, whole, sharers, steps,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Add up some rows of a tile whose `steps` `linear_w8a8_kernel` has shared out, and finish them."""
+    tile = tl.program_id(0)
+    of_all = tl.num_programs(0) * steps
+    # A sharer's range begins at sharer * of_all // sharers: the last that begins at or before the tile, and at its end.
+    first = ((tile * steps + 1) * sharers - 1) // of_all
+    last = ((tile + 1) * steps * sharers - 1) // of_all
+    begin = tl.program_id(1) * ROWS
+    places = (begin + tl.arange(0, ROWS))[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((ROWS, BLOCK_N), tl.int32)
+    for sharer in range(first, last + 1):
+        total += tl.load(sums + (sharer + tile).to(tl.int64) * (BLOCK_M * BLOCK_N) + places)
+    tile_m, tile_n = place_of_tile(whole + tile, M, N, BLOCK_M, BLOCK_N, GROUP_M)
     value = total.to(tl.float32)
+    block = tile_m * (BLOCK_M // ROWS) + tl.program_id(1)
     if x_scale is not None:
-        value *= tl.load(x_scale + rows, mask=in_rows, other=0.0)[:, None]
-    if HALVES:
-        # Half a tile after the other: what is added to a big tile would not fit the registers at once.
-        low, high = tl.split(tl.permute(tl.reshape(value, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1)))
-        store_tile(low, tile_m, tile_n * BLOCK_N, weight_scale, bias, residual, out, M, N, BLOCK_M)
-        store_tile(high, tile_m, tile_n * BLOCK_N + BLOCK_N // 2, weight_scale, bias, residual, out, M, N, BLOCK_M)
-    else:
-        store_tile(value, tile_m, tile_n * BLOCK_N, weight_scale, bias, residual, out, M, N, BLOCK_M)
+        rows = block * ROWS + tl.arange(0, ROWS)
+        value *= tl.load(x_scale + rows, mask=rows < M, other=0.0)[:, None]
+    store_tile(value, block, tile_n * BLOCK_N, weight_scale, bias, residual, out, M, N, ROWS)
 
 
 @triton.jit(do_not_specialize=["M"])

@@ -8,6 +8,7 @@ from ..configs import lookup
 from ..configs.tiles import fits_depth
 from ..errors import KernelError, require
 from ..launch import Buffer, Constant, Launch, LaunchPlan, cdiv
+from .shares import Shares, share_out
 
 # int32 sums of int8 products are exact up to this depth.
 MAX_K: Final = (2**31 - 1) // (128 * 128)
@@ -34,34 +35,23 @@ def plan_linear_w8a8(
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("linear_w8a8", arch.sm, m, k=k, n=n, residual=int(residual), **_kind(dtype, out_dtype))
+    config = lookup("linear_w8a8", arch, m, k=k, n=n, residual=int(residual), **_kind(dtype, out_dtype))
     inputs = _operands(m, n, k, dtype, out_dtype, bias)
     if static:
         del inputs["x_scale"]
     if residual:
         inputs["residual"] = Buffer(shape=(m, n), dtype=out_dtype)
-    second = config.get("SECOND_N", 0)
-    launch = Launch(
-        kernel="hopper.linear_w8a8_async_kernel" if _overlaps(config) else "linear.linear_w8a8_kernel",
-        arguments={
-            **{name: name if name in inputs else None for name in (*_POINTERS, "bias", "residual")},
-            "out": "out", "M": m, "N": n, "K": k,
-        },
-        constants={
-            **_constants(config, k),
-            **({"SECOND_N": second} if _overlaps(config) else {"HALVES": _in_halves(config)}),
-        },
-        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"] + second), 1, 1),
-        num_warps=config["num_warps"],
-        num_stages=config["num_stages"],
-        varying=frozenset({"M"}),
-        instruction="s8" if dtype == "int8" else "e4m3",
-    )  # fmt: skip
+    launches, scratch = (
+        _overlapping(inputs, config, m, n, k)
+        if _overlaps(config)
+        else _shared_out(inputs, config, m, n, k, arch, dtype)
+    )
     return LaunchPlan(
         op="linear_w8a8",
         inputs=inputs,
         outputs={"out": Buffer(shape=(m, n), dtype=out_dtype)},
-        launches=(launch,),
+        launches=launches,
+        scratch=scratch,
         operations={dtype: 2 * m * n * k},
     )
 
@@ -84,7 +74,7 @@ def plan_geglu_linear_w8a8(
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     _check("geglu_linear_w8a8", m, n, k, dtype, out_dtype, arch)
-    config = lookup("geglu_linear_w8a8", arch.sm, m, k=k, n=n, **_kind(dtype, out_dtype))
+    config = lookup("geglu_linear_w8a8", arch, m, k=k, n=n, **_kind(dtype, out_dtype))
     inputs = _operands(m, 2 * n, k, dtype, out_dtype, bias)
     if quantized:
         inputs["inverse"] = Buffer(shape=(n,), dtype="float32")
@@ -111,6 +101,73 @@ def plan_geglu_linear_w8a8(
 
 
 _POINTERS: Final = ("x", "x_scale", "weight", "weight_scale")
+_ADDED: Final = ("bias", "residual")
+_ROWS: Final = 8  # of sums that a program adds up: nothing to tune, it only reads and writes
+
+Launches = tuple[tuple[Launch, ...], dict[str, Buffer]]
+"""With the scratch that they need."""
+
+
+def _overlapping(inputs: Mapping[str, Buffer], config: Mapping[str, int], m: int, n: int, k: int) -> Launches:
+    """Hopper's own kernel: every tile has a program."""
+    second = config.get("SECOND_N", 0)
+    launch = Launch(
+        kernel="hopper.linear_w8a8_async_kernel",
+        arguments={
+            **{name: name if name in inputs else None for name in (*_POINTERS, *_ADDED)},
+            "out": "out", "M": m, "N": n, "K": k,
+        },
+        constants={**_constants(config, k), "SECOND_N": second},
+        grid=(cdiv(m, config["BLOCK_M"]) * cdiv(n, config["BLOCK_N"] + second), 1, 1),
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        varying=frozenset({"M"}),
+        instruction="s8",
+    )  # fmt: skip
+    return (launch,), {}
+
+
+def _shared_out(
+    inputs: Mapping[str, Buffer], config: Mapping[str, int], m: int, n: int, k: int, arch: Architecture, dtype: str
+) -> Launches:
+    """Triton's kernel: tiles that fill no round of multiprocessors are shared out, where sums are exact."""
+    block_m, block_n, steps = config["BLOCK_M"], config["BLOCK_N"], cdiv(k, config["BLOCK_K"])
+    tiles = cdiv(m, block_m) * cdiv(n, block_n)
+    shares = Shares(whole=tiles)
+    if dtype == "int8":
+        shares = share_out(
+            tiles=tiles, area=block_m * block_n, steps=steps, depth=k, arch=arch
+        )  # fmt: skip
+    given = {name: name if name in inputs else None for name in (*_POINTERS, *_ADDED)}
+    shared = {"whole": shares.whole, "sharers": shares.sharers}
+    multiply = Launch(
+        kernel="linear.linear_w8a8_kernel",
+        arguments={
+            **given, "out": "out", "sums": "sums", "M": m, "N": n, "K": k, **shared,
+        },
+        constants={**_constants(config, k), "HALVES": _in_halves(config)},
+        grid=(shares.whole + shares.sharers, 1, 1),
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        varying=frozenset({"M", "whole", "sharers"}),
+        instruction="s8" if dtype == "int8" else "e4m3",
+    )  # fmt: skip
+    if not shares.sharers:  # one binary serves both, so that it has a place for sums in any case
+        return (multiply,), {"sums": Buffer(shape=(1,), dtype="int32")}
+    add = Launch(
+        kernel="linear.linear_sum_kernel",
+        arguments={
+            "sums": "sums", **{name: given[name] for name in ("x_scale", "weight_scale", *_ADDED)}, "out": "out",
+            "M": m, "N": n, **shared, "steps": steps,
+        },
+        constants={**{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "GROUP_M")}, "ROWS": _ROWS},
+        grid=(tiles - shares.whole, block_m // _ROWS, 1),
+        num_warps=4,
+        num_stages=1,
+        varying=frozenset({"M", "whole", "sharers", "steps"}),
+    )  # fmt: skip
+    parts = shares.sharers + tiles - shares.whole - 1
+    return (multiply, add), {"sums": Buffer(shape=(parts, block_m, block_n), dtype="int32")}
 
 
 def _operands(m: int, n: int, k: int, dtype: str, out_dtype: str, bias: bool) -> dict[str, Buffer]:

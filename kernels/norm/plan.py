@@ -28,7 +28,7 @@ def plan_layer_norm(
     """
     check_rows("layer_norm", {"m": m, "c": c}, arch, "int8", x_dtype)
     _check_parameters("layer_norm", eps, parameter_dtype)
-    tile = row_tile(c, lookup("layer_norm", arch.sm, m, c=c))
+    tile = row_tile(c, lookup("layer_norm", arch, m, c=c))
     launch = Launch(
         kernel="norm.layer_norm_kernel",
         arguments={"x": "x", "weight": "weight", "bias": "bias", "out": "out", "M": m, "eps": float(eps)},
@@ -135,7 +135,7 @@ def _layer_norm(
 ) -> LaunchPlan:
     check_rows(op, {"m": m, "c": c}, arch, dtype, x_dtype)
     _check_parameters(op, eps, parameter_dtype)
-    tile = row_tile(c, lookup(op, arch.sm, m, c=c))
+    tile = row_tile(c, lookup(op, arch, m, c=c))
     inputs = {"x": Buffer(shape=(m, c), dtype=x_dtype)}
     outputs = {"q": Buffer(shape=(m, c), dtype=dtype), "scale": Buffer(shape=(m,), dtype="float32")}
     if op == "add_layer_norm_quantize":
@@ -184,7 +184,7 @@ def _group_norm(
     require(x_dtype in FLOATS, op, {"x_dtype": x_dtype}, f"the input is one of {', '.join(FLOATS)}")
     _check_parameters(op, eps, parameter_dtype)
 
-    config = lookup(op, arch.sm, pixels, c=c)
+    config = lookup(op, arch, pixels, c=c)
     width = min(MAX_WIDTH, (c1 | c2) & -(c1 | c2))  # a block of channels lies in x or in x2
     height = 256 * config["num_warps"] // width  # eight elements a thread: 16 bytes of a 16-bit float
     chunk = config["STEPS"] * height

@@ -23,7 +23,7 @@ def plan_read_pixels(*, b: int, h: int, w: int, c: int, padded: int, arch: Archi
     require(c <= padded <= MAX_PADDED, op, shape, f"padded must hold c channels and be at most {MAX_PADDED}")
     require(b < 2**16, op, shape, "a grid has at most 65535 pictures")
     require(pixels < 2**31 - 2**20, op, shape, "places in a picture are counted in 32 bits")
-    config = lookup(op, arch.sm, pixels, padded=padded)
+    config = lookup(op, arch, pixels, padded=padded)
     width = 1 << (padded - 1).bit_length()
     block = max(1, config["TILE"] // width)
     launch = Launch(

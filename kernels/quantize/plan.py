@@ -44,7 +44,7 @@ def plan_geglu(*, m: int, n: int, arch: Architecture, x_dtype: str = "float16", 
     Raises `UnsupportedShapeError`: a constraint does not hold.
     """
     check_rows("geglu", {"m": m, "n": n}, arch, "int8", x_dtype)
-    tile = row_tile(n, lookup("geglu", arch.sm, m, c=n))
+    tile = row_tile(n, lookup("geglu", arch, m, c=n))
     launch = Launch(
         kernel="quantize.geglu_kernel",
         arguments={"x": "x", "inverse": "inverse" if quantized else None, "out": "out", "M": m},
@@ -80,7 +80,7 @@ def plan_quantize_per_image(
     require(b < 2**16, op, shape, "a grid has at most 65535 pictures")
     require(pixels * c < 2**31 - 2**20, op, shape, "places in a picture are counted in 32 bits")
     check_dtypes(op, arch, dtype, x_dtype)
-    config = lookup(op, arch.sm, pixels * c, c=c)
+    config = lookup(op, arch, pixels * c, c=c)
     block = 256 * config["num_warps"]  # eight elements a thread: 16 bytes of a 16-bit float
     chunks = cdiv(pixels * c, block * config["STEPS"])
     constants = {"STEPS": config["STEPS"], "BLOCK": block}
@@ -137,7 +137,7 @@ def check_dtypes(op: str, arch: Architecture, dtype: str, x_dtype: str) -> None:
 
 
 def _row_plan(op: str, m: int, c: int, width: int, arch: Architecture, dtype: str, x_dtype: str) -> LaunchPlan:
-    tile = row_tile(c, lookup(op, arch.sm, m, c=c))
+    tile = row_tile(c, lookup(op, arch, m, c=c))
     return LaunchPlan(
         op=op,
         inputs={"x": Buffer(shape=(m, width), dtype=x_dtype)},

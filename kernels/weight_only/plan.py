@@ -163,7 +163,7 @@ def _linear(
     residual: bool,
 ) -> LaunchPlan:
     require(m >= 1 and n >= 1, op, {"m": m, "n": n}, "there must be at least one row and one column")
-    config = lookup(op, arch.sm, m, k=k, n=n)
+    config = lookup(op, arch, m, k=k, n=n)
     inputs = {"x": Buffer(shape=(m, k), dtype=dtype), **weights}
     if bias:
         inputs["bias"] = Buffer(shape=(n,), dtype=dtype)
@@ -213,7 +213,7 @@ def _conv(
     require(m >= 1 and n >= 1, op, shape, "there must be at least one pixel and one channel")
     require(h * w * c < 2**31, op, shape, "places within one image are counted in 32 bits")
     require(m < 2**31, op, shape, "pixels are counted in 32 bits")
-    config = lookup(op, arch.sm, m, k=k, n=n)
+    config = lookup(op, arch, m, k=k, n=n)
     inputs = {"x": Buffer(shape=image, dtype=dtype), **weights}
     if bias:
         inputs["bias"] = Buffer(shape=(n,), dtype=dtype)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pocketxl.kernels import configs
-from pocketxl.kernels.architecture import GPU_ARCHITECTURES
+from pocketxl.kernels.architecture import GPU_ARCHITECTURES, architecture
 from pocketxl.kernels.errors import KernelError
 
 TABLES = sorted(path.stem for path in configs.FOLDER.glob("*.json"))
@@ -29,13 +29,13 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [(1, 8, 8, 1), (64, 8, 8, 1), (65, 8, 8, 2), (9999, 8, 8, 2), (5, 640, 8, 3), (5, 640, 320, 4), (500, 640, 320, 4)],
 )
 def test_the_row_that_names_most_of_the_shape_and_holds_the_rows(asked: int, k: int, n: int, tile: int) -> None:
-    assert configs.lookup("op", 89, asked, k=k, n=n) == {"tile": tile}
+    assert configs.lookup("op", architecture(89), asked, k=k, n=n) == {"tile": tile}
 
 
 @pytest.mark.usefixtures("rows")
 def test_no_row_for_an_architecture_is_an_error() -> None:
     with pytest.raises(KernelError, match=r"no configuration of op for sm_90 in op\.json"):
-        configs.lookup("op", 90, 1)
+        configs.lookup("op", architecture(90), 1)
 
 
 @pytest.mark.parametrize("name", TABLES)

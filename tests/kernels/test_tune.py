@@ -68,7 +68,7 @@ def test_cases_are_what_the_calls_ask_of_one_table() -> None:
     }  # fmt: skip
     for case in found:
         assert case.call.op == "linear_w8a8"
-        assert case.config == lookup("linear_w8a8", 86, case.rows, **dict(case.shape))
+        assert case.config == lookup("linear_w8a8", SM86, case.rows, **dict(case.shape))
 
 
 def test_the_vae_s_attention_has_two_tables_and_what_does_not_fit_the_other_is_not_tried() -> None:

@@ -1,5 +1,7 @@
 """Seconds of launches: by arithmetic that can be done by hand, and near what others measured of the same design."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +30,15 @@ def test_a_linear_takes_the_tiles_of_the_busiest_multiprocessor() -> None:
     clocks = 2 * (20 * 1024 / 0.9 + 3500) * 1.1
     assert linear("rtx-4090", 2048, 1280, 1280) == pytest.approx(clocks / 2.52e9 + GAP)
     assert linear("rtx-3060", 2048, 1280, 1280) == pytest.approx(3 * clocks / 1.777e9 + GAP)  # six
+
+
+def test_tiles_that_are_shared_out_take_their_share_and_their_sums() -> None:
+    """32 of 160 tiles of 80 steps, among 128; sums of at most 159 tiles, 64 KB each, which an Ada card's L2 holds."""
+    first, _ = plan("rtx-4090", "linear_w8a8", m=2048, n=1280, k=5120, bias=False).launches
+    assert (first.arguments["whole"], first.arguments["sharers"]) == (128, 128)
+    clocks = ((80 + 20) * 1024 / 0.9 + 3 * 3500) * 1.1
+    sums, out = 159 * 65536 / (16 * 128 * 2.52e9), (2 * 2048 * 1280 // 5 + 4 * (2048 + 1280)) / (1008e9 * 0.85)
+    assert linear("rtx-4090", 2048, 1280, 5120) == pytest.approx(clocks / 2.52e9 + sums + out + 2 * GAP, rel=1e-3)
 
 
 def test_a_thin_linear_takes_its_traffic() -> None:
@@ -60,7 +71,7 @@ def test_attention_is_a_share_of_its_tensor_cores() -> None:
 def test_tritons_steps_wait_on_hopper_and_its_own_kernels_take_what_was_measured() -> None:
     gpu, call = GPUS["h100"], Call(op="linear_w8a8", shape={"m": 2048, "n": 1280, "k": 1280, "bias": False}, count=1)
     arch = gpu.architecture
-    triton = in_triton(call.op, arch, lambda: launch_plan(call, arch))
+    triton = in_triton(call.op, arch, partial(launch_plan, call))
     assert plan_seconds(triton, gpu) == pytest.approx(2 * (10 * (512 + 150) + 3500) * 1.1 / 1.83e9 + GAP)
     made = launch_plan(call, arch)
     (launch,) = made.launches
@@ -73,4 +84,7 @@ def test_tritons_steps_wait_on_hopper_and_its_own_kernels_take_what_was_measured
 @pytest.mark.parametrize(("side", "measured"), [(1024, 175e12), (2048, 493e12), (4096, 543e12)])
 def test_products_are_near_those_measured_on_a_5090(side: int, measured: float) -> None:
     """Triton's int8 with scales of rows, the same design (gau-nernst/gn-kernels)."""
-    assert 2 * side**3 / linear("rtx-5090", side, side, side) == pytest.approx(measured, rel=PREDICTED_ANCHOR)
+    gpu = GPUS["rtx-5090"]
+    whole = replace(gpu.architecture, multiprocessors=1)  # theirs has a program for every tile
+    made = launch_plan(Call(op="linear_w8a8", shape={"m": side, "n": side, "k": side, "bias": False}, count=1), whole)
+    assert 2 * side**3 / plan_seconds(made, gpu) == pytest.approx(measured, rel=PREDICTED_ANCHOR)

@@ -36,11 +36,12 @@ def test_there_is_one_for_each_launch_of_each_plan_in_order() -> None:
 
 def test_arguments_are_in_the_kernel_s_order_and_what_is_compiled_in_is_left_out() -> None:
     (linear,) = (launch for launch in LAUNCHES if launch.call == 6)  # no residual
-    pointers = [
-        ADDRESSES[name] for name in ("q.2", "s.2", "qkv.weight", "qkv.scale", "qkv.bias", "qkv")
-    ]  # x, x_scale, weight, weight_scale, bias, out
-    assert [p.value for p in linear.parameters] == [*pointers, 16, 192, 64, 0, 0]
-    assert [type(p) for p in linear.parameters] == [ctypes.c_uint64] * 6 + [ctypes.c_int32] * 3 + [ctypes.c_uint64] * 2
+    # x, x_scale, weight, weight_scale, bias, out, sums
+    given = ("q.2", "s.2", "qkv.weight", "qkv.scale", "qkv.bias", "qkv")
+    pointers = [*(ADDRESSES[name] for name in given), SCRATCH[6]["sums"]]
+    tiles = CALLS[6].plan.launches[0].grid[0]
+    assert [p.value for p in linear.parameters] == [*pointers, 16, 192, 64, tiles, 0, 0, 0]
+    assert [type(p) for p in linear.parameters] == [ctypes.c_uint64] * 7 + [ctypes.c_int32] * 5 + [ctypes.c_uint64] * 2
     assert linear.grid == CALLS[6].plan.launches[0].grid
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pocketxl.kernels.architecture import architecture
 from pocketxl.kernels.closed import all_variants
 from pocketxl.kernels.configs import every, lookup
-from pocketxl.kernels.configs.tiles import MULTIPROCESSORS, nanoseconds
+from pocketxl.kernels.configs.tiles import nanoseconds
 from pocketxl.kernels.linear.plan import plan_geglu_linear_w8a8, plan_linear_w8a8
 
 SM90 = architecture(90)
@@ -46,19 +46,25 @@ def test_gated_products_take_the_faster_of_two() -> None:
 
 def test_a_tile_more_than_the_multiprocessors_hold_takes_another_round() -> None:
     config = {"BLOCK_M": 128, "BLOCK_N": 128, "SECOND_N": 32, "BLOCK_K": 128, "TILE_NS": 1000, "STEP_NS": 100}
-    assert MULTIPROCESSORS[90] == 132
-    assert nanoseconds(config, 90, rows=132 * 128, n=160, k=256) == 1200
-    assert nanoseconds(config, 90, rows=132 * 128 + 1, n=160, k=256) == 2400
+    assert nanoseconds(config, 132, rows=132 * 128, n=160, k=256) == 1200
+    assert nanoseconds(config, 132, rows=132 * 128 + 1, n=160, k=256) == 2400
+
+
+def test_a_card_of_fewer_multiprocessors_takes_another_tile() -> None:
+    """An H100 PCIe has 114: tiles of 160 columns are 128 there too, but 3840 columns are done sooner by others."""
+    fewer = architecture(90, 114)
+    asked = {"k": 1280, "n": 3840, "residual": 0, **KIND}
+    assert lookup("linear_w8a8", fewer, 2048, **asked) != lookup("linear_w8a8", SM90, 2048, **asked)
 
 
 @given(m=st.integers(1, 40_000), n=st.integers(1, 8000), k=depths, residual=st.booleans())
 def test_no_alternative_takes_less(m: int, n: int, k: int, residual: bool) -> None:
     shape = {"k": k, "n": n, "residual": int(residual), **KIND}
-    chosen = lookup("linear_w8a8", 90, m, **shape)
+    chosen = lookup("linear_w8a8", SM90, m, **shape)
     if "TILE_NS" in chosen:
         others = [row.config for row in every("linear_w8a8", 90, **shape) if "TILE_NS" in row.config]
-        assert nanoseconds(chosen, 90, rows=m, n=n, k=k) == min(
-            nanoseconds(config, 90, rows=m, n=n, k=k) for config in others
+        assert nanoseconds(chosen, 132, rows=m, n=n, k=k) == min(
+            nanoseconds(config, 132, rows=m, n=n, k=k) for config in others
         )
 
 
