@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from ..conv.kernel import multiply_taps, store_sums
+from ..gelu import gelu
 from ..linear.kernel import tile_of_program
 
 GELU = tl.constexpr(1)
@@ -17,7 +18,7 @@ SILU = tl.constexpr(3)
 def activated(value, ACTIVATION: tl.constexpr):
     """What stands behind a linear, float32; 0: nothing."""
     if ACTIVATION == GELU:
-        return 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+        return gelu(value)
     elif ACTIVATION == QUICK_GELU:
         return value / (1.0 + tl.exp(-1.702 * value))
     elif ACTIVATION == SILU:

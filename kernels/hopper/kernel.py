@@ -17,12 +17,29 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from ..gelu import TAIL_1, TAIL_2, TAIL_3, TAIL_4, TAIL_5, TAIL_6, TAIL_7, TAIL_8
+
 
 @gluon.jit
 def narrowed(value):
     """Float32, already divided by the scale, to int8, ties to even: as `quantize.kernel.narrowed`."""
     value = gl.minimum(gl.maximum(value, -127.0), 127.0)
     return (value + 12582912.0).to(gl.int32, bitcast=True).to(gl.int8)
+
+
+@gluon.jit
+def gelu(x):
+    """`x * Φ(x)`, float32: as `kernels.gelu.gelu`."""
+    far = gl.abs(x)
+    power = TAIL_8 * far + TAIL_7
+    power = power * far + TAIL_6
+    power = power * far + TAIL_5
+    power = power * far + TAIL_4
+    power = power * far + TAIL_3
+    power = power * far + TAIL_2
+    power = power * far + TAIL_1
+    tail = gl.exp2(power * far - 1.0)
+    return x * gl.where(x < 0.0, tail, 1.0 - tail)
 
 
 @gluon.jit
@@ -201,7 +218,7 @@ def geglu_linear_w8a8_async_kernel(
     if bias is not None:
         value += gl.load(bias + columns, mask=in_columns, other=0.0).to(gl.float32)[None, :]
         gate += gl.load(bias + N + columns, mask=in_columns, other=0.0).to(gl.float32)[None, :]
-    gated = value * (0.5 * gate * (1.0 + gl.erf(gate * 0.7071067811865476)))
+    gated = value * gelu(gate)
     wide_rows = gl.arange(0, BLOCK_M, layout=gl.SliceLayout(1, WIDE))
     wide_columns = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, WIDE))
     inside = (first_row + wide_rows < M)[:, None] & (first + wide_columns < N)[None, :]

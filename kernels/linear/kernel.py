@@ -5,6 +5,7 @@
 import triton
 import triton.language as tl
 
+from ..gelu import gelu
 from ..quantize.kernel import narrowed
 
 
@@ -181,7 +182,7 @@ def geglu_linear_w8a8_kernel(
     if bias is not None:
         value += tl.load(bias + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
         gate += tl.load(bias + N + columns, mask=in_columns, other=0.0).to(tl.float32)[None, :]
-    gated = value * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
+    gated = value * gelu(gate)
     corner = tile_m.to(tl.int64) * BLOCK_M * N + tile_n * BLOCK_N
     places = tl.arange(0, BLOCK_M)[:, None] * N + tl.arange(0, BLOCK_N)[None, :]
     if inverse is None:

@@ -11,6 +11,8 @@ on floats would drop.
 import triton
 import triton.language as tl
 
+from ..gelu import gelu
+
 # Bits of 1e-30: the least magnitude that a scale is made from, so that rows of zeros divide by something.
 LEAST: tl.constexpr = tl.constexpr(0x0DA24260)
 
@@ -110,7 +112,7 @@ def gated(x, rows, inside, C, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     parts = ()
     for part in tl.static_range(PARTS):
         gate = gates[part].to(tl.float32)
-        value = values[part].to(tl.float32) * (0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476)))
+        value = values[part].to(tl.float32) * gelu(gate)
         parts = parts + (value,)
     return parts
 
