@@ -18,7 +18,7 @@ OF_X = 2.5e-7
 OF_TAIL = 4e-4
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def gelu_kernel(x, out, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + place, gelu(tl.load(x + place, mask=place < size, other=0.0)), mask=place < size)
