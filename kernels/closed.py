@@ -18,8 +18,8 @@ from .launch import Variant, cdiv
 from .sdxl import Value, plan_function
 
 ROW_OPS: Final = frozenset({
-    "linear_w8a8", "geglu_linear_w8a8", "linear_w4a8", "linear_w4", "linear_w8", "linear_f16", "layer_norm",
-    "layer_norm_quantize", "add_layer_norm_quantize", "quantize_per_token", "geglu_quantize", "geglu",
+    "linear_w8a8", "geglu_linear_w8a8", "linear_w4a8", "geglu_linear_w4a8", "linear_w4", "linear_w8", "linear_f16",
+    "layer_norm", "layer_norm_quantize", "add_layer_norm_quantize", "quantize_per_token", "geglu_quantize", "geglu",
     "activate",
 })  # fmt: skip
 PICTURE_OPS: Final = frozenset({"group_norm_silu", "group_norm_silu_quantize", "quantize_per_image", "read_pixels"})

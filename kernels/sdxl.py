@@ -45,6 +45,7 @@ OPS: Final[Mapping[str, str]] = {
     "attention_wide": "attention_wide",
     "linear_w4": "weight_only",
     "linear_w4a8": "four_bits",
+    "geglu_linear_w4a8": "four_bits",
     "linear_w8": "weight_only",
     "conv_w4": "weight_only",
     "conv_w8": "weight_only",
@@ -143,8 +144,8 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
     """Calls that do the same another way, which whoever builds a model may choose instead.
 
     An addition inside the norm instead of behind the linear before it; GEGLU behind its linear instead of inside;
-    self-attention in each form, whatever the card; every weight-only layer in 8 bits instead of 4, or a linear one's 4
-    bits by 8 of its input.
+    GEGLU by weights of 4 bits; self-attention in each form, whatever the card; every weight-only layer in 8 bits
+    instead of 4, or a linear one's 4 bits by 8 of its input.
     """
     for call in found:
         shape = dict(call.shape)
@@ -158,6 +159,8 @@ def alternatives(found: Iterable[Call]) -> Iterator[Call]:
                 yield Call(op="linear_w8a8", shape={**shape, "n": 2 * n}, count=call.count)
                 gate = {"m": m, "n": n, "dtype": shape["dtype"]}
                 yield Call(op="geglu_quantize", shape=gate, count=call.count)
+                if shape["dtype"] == "int8":
+                    yield Call(op="geglu_linear_w4a8", shape={"m": m, "n": n, "k": shape["k"]}, count=call.count)
             case "self_attention":
                 for sums in (True, False):
                     yield Call(op="attention_int8", shape={**shape, "accumulate_half": sums}, count=call.count)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ..execute import architecture_of, dtype_name, execute, runs_kernels
 from ..linear.op import inputs_of
-from .plan import plan_linear_w4a8
-from .reference import linear_w4a8_ref
+from .plan import plan_geglu_linear_w4a8, plan_linear_w4a8
+from .reference import geglu_linear_w4a8_ref, linear_w4a8_ref
 
 
 @torch.library.triton_op("pocketxl::linear_w4a8", mutates_args={})
@@ -60,3 +60,56 @@ def _(
     out_dtype: torch.dtype = torch.float16,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=out_dtype)
+
+
+@torch.library.triton_op("pocketxl::geglu_linear_w4a8", mutates_args={})
+def geglu_linear_w4a8(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+    inverse: Tensor | None = None,
+) -> Tensor:
+    """GEGLU's projection on 8-bit activations and 4-bit weights: `value * gelu(gate)` with the exact (erf) GELU.
+
+    `x`: (…, k), int8. `x_scale`: (…), float32: of each token. `weight`: (2n, k/2), uint8, from `pack_w4` in groups of
+    64: the value's rows, then the gate's, as in diffusers. `weight_scale`: (2n, k/64), float16. `bias`: (2n,),
+    `out_dtype`. `out_dtype`: float16, bfloat16 or float32. `inverse`: (n,), float32: what each channel is multiplied
+    with before it is rounded to int8, ties to even, at most 127; None: it is not.
+
+    Returns (…, n), `out_dtype` or int8. In int8 no NaN is seen.
+
+    Raises `UnsupportedShapeError`: k is no multiple of 64, or operands do not fit together.
+    """
+    if not runs_kernels(x):
+        made = geglu_linear_w4a8_ref(x, x_scale, weight, weight_scale, bias, inverse)
+        return made.to(out_dtype if inverse is None else torch.int8)
+    lead, k, n = x.shape[:-1], x.shape[-1], weight.shape[0] // 2
+    inputs = inputs_of(x, x_scale, weight, weight_scale, bias)
+    if inverse is not None:
+        inputs["inverse"] = inverse.contiguous()
+    plan = plan_geglu_linear_w4a8(
+        m=inputs["x"].shape[0],
+        n=n,
+        k=k,
+        arch=architecture_of(x),
+        out_dtype=dtype_name(out_dtype),
+        bias=bias is not None,
+        quantized=inverse is not None,
+    )
+    return execute(plan, inputs)["out"].reshape(*lead, n)
+
+
+@geglu_linear_w4a8.register_fake  # type: ignore[untyped-decorator]
+def _(
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.float16,
+    inverse: Tensor | None = None,
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0] // 2), dtype=out_dtype if inverse is None else torch.int8)

@@ -20,7 +20,7 @@ def peers(call: Call, arch: Architecture) -> dict[str, System]:
     match call.op:
         case "linear_w8a8" | "linear_w4a8" | "linear_w4" | "linear_w8":
             return linears(shape, arch, narrow=call.op == "linear_w8a8")
-        case "geglu_linear_w8a8":
+        case "geglu_linear_w8a8" | "geglu_linear_w4a8":
             return geglus(shape)
         case "conv_w8a8" | "conv_w4" | "conv_w8":
             return convs(shape)

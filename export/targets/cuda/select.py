@@ -120,12 +120,12 @@ class _Selection:
         elif format == W8A8_SIGNED:
             shape["static"] = True
         inputs = {**x, **weights, **more}
-        if format == W8A8_TOKEN and gated:
+        op = _LINEAR[format]
+        if format in BY_TOKEN and gated:
             narrow, inverse = self._narrow(step.out)
             shape |= {"n": step.n // 2, **narrow}
-            self._call("geglu_linear_w8a8", name, shape, {**inputs, **inverse}, {"out": step.out})
+            self._call(f"geglu_{op}", name, shape, {**inputs, **inverse}, {"out": step.out})
             return
-        op = _LINEAR[format]
         shape |= {"residual": bool(more)}
         if op == "linear_f16" and not gated:
             self._call(op, name, {**shape, "activation": step.activation}, inputs, {"out": step.out})

@@ -17,6 +17,7 @@ from .stored import Part, Stored, Weight
 _EIGHT_BITS: Final = {
     "linear_w8a8": "linear_w8a8",
     "geglu_linear_w8a8": "linear_w8a8",
+    "geglu_linear_w4a8": "linear_w8a8",
     "linear_w4a8": "linear_w8a8",
     "conv_w8a8": "conv_w8a8",
 }
@@ -29,7 +30,8 @@ _HALVES: Final = {
     "conv_f16": "conv_f16",
 }
 """Op → the op of the way down."""
-_GATED: Final = "geglu_linear_w8a8"
+_GATED: Final = {"geglu_linear_w8a8": "linear_w8a8", "geglu_linear_w4a8": "linear_w4a8"}
+"""Op → the op that stops before the gate."""
 
 
 def slots_of(calls: Sequence[Call], stored: Mapping[str, Stored]) -> Iterator[Slot]:
@@ -43,7 +45,7 @@ def slots_of(calls: Sequence[Call], stored: Mapping[str, Stored]) -> Iterator[Sl
 
 def _slot(at: int, call: Call, weight: Weight) -> Slot:
     name, ranks, picture = call.layer, f"ranks{len(weight.layers)}", "h" in call.shape
-    gated, eight = call.op == _GATED, call.op in _EIGHT_BITS
+    gated, eight = call.op in _GATED, call.op in _EIGHT_BITS
     out = call.outputs["out"]
     activation = call.shape.get("activation")
     added = f"{out}.gated" if gated else out if activation is None else f"{out}.active"
@@ -63,7 +65,7 @@ def _slot(at: int, call: Call, weight: Weight) -> Slot:
     if gated:
         shape: dict[str, Option] = {key: value for key, value in call.shape.items() if key != "quantized"}
         inputs = {key: operand for key, operand in call.inputs.items() if key != "inverse"}
-        own = replace(own, op="linear_w8a8", shape={**shape, "n": width, "residual": False}, inputs=inputs)
+        own = replace(own, op=_GATED[call.op], shape={**shape, "n": width, "residual": False}, inputs=inputs)
     elif activation is not None:  # which has to wait for the sum
         own = replace(own, shape={**call.shape, "activation": None})
     upward = Call(

@@ -84,7 +84,7 @@ def test_gates_are_in_the_product_or_behind_it() -> None:
 def test_four_bits_by_eight_read_what_eight_bits_read() -> None:
     steps: list[Step] = [norm("x", "y"), linear("a", "y", "b"), linear("c", "y", "d", n=128, activation="geglu")]
     found = selected(steps, lambda kind, layer: W4A8_TOKEN if layer == "c" else W8A8_TOKEN)
-    assert ops(found) == ["layer_norm_quantize", "linear_w8a8", "linear_w4a8", "geglu"]
+    assert ops(found) == ["layer_norm_quantize", "linear_w8a8", "geglu_linear_w4a8"]
     assert found.calls[2].inputs["x"] == found.calls[1].inputs["x"]
     assert {name: value.name for name, value in found.calls[2].inputs.items() if "weight" in name} == {
         "weight": "c.weight", "weight_scale": "c.scale"
