@@ -72,6 +72,8 @@ def _gpu(name: str, sm: int, *, sms: int, clock: float, bandwidth: float, geforc
 
 
 _ALL: Final = (
+    # GA107: 16 SMs (2048 cores), 4 GB, boost 1057-1740 MHz (NVIDIA's laptop table), 128 bits of 12 Gb/s GDDR6.
+    _gpu("rtx-3050-laptop", 86, sms=16, clock=1.74, bandwidth=192),
     # GA106: 28 SMs (3584 cores), boost 1777 MHz, 192 bits of 15 Gb/s GDDR6 (NVIDIA's table, RTX 3060 of 12 GB).
     _gpu("rtx-3060", 86, sms=28, clock=1.777, bandwidth=360),
     # GA106: 30 SMs, boost 1283-1703 MHz (NVIDIA's laptop table), 192 bits of 14 Gb/s GDDR6.

@@ -26,6 +26,8 @@ MODELS: Final[tuple[UNetName, ...]] = ("base", "refiner")
 SYSTEM: Final = "prediction-"
 """Every system's name begins so."""
 OURS: Final = f"{SYSTEM}pocketxl-{RECIPE}"
+FOUR_BITS: Final = "int4"
+"""The recipe of the cards with least memory."""
 NOTES: Final = (
     "no measurement: seconds of whole forwards by a model of waves of tiles, on vendors' peaks and stated shares",
     "held_ cases are predictions of what was measured on an H100, and their relative errors (negative: it took longer "
@@ -35,10 +37,12 @@ NOTES: Final = (
 )
 
 
-def forward_seconds(model: UNetName, gpu: Gpu, *, size: int = SIZE, batch: int = 1) -> dict[str, float]:
+def forward_seconds(
+    model: UNetName, gpu: Gpu, *, size: int = SIZE, batch: int = 1, recipe: str = RECIPE
+) -> dict[str, float]:
     """Predicted seconds of one forward with our kernels, by op. `batch`: latents, 2 for a picture with guidance."""
     found: defaultdict[str, float] = defaultdict(float)
-    for made in unet_plans(model, gpu.architecture, size=size, batch=batch):
+    for made in unet_plans(model, gpu.architecture, size=size, batch=batch, recipe=recipe):
         found[made.op] += plan_seconds(made, gpu)
     return dict(found)
 
@@ -68,8 +72,12 @@ def errors(found: Sequence[Held]) -> Iterator[Record]:
 
 def _forward(gpu: Gpu, model: UNetName, size: int, batch: int) -> Iterator[Record]:
     case = f"{gpu.name}_{model}_{size}_b{batch}"
-    systems: dict[str, Mapping[str, float]] = {
-        OURS: forward_seconds(model, gpu, size=size, batch=batch),
+    ours: dict[str, Mapping[str, float]] = {
+        f"{SYSTEM}pocketxl-{recipe}": forward_seconds(model, gpu, size=size, batch=batch, recipe=recipe)
+        for recipe in (RECIPE, FOUR_BITS)
+    }
+    systems = {
+        **ours,
         f"{SYSTEM}float16": float16_seconds(model, gpu, size=size, batch=batch),
     }
     if gpu.float16_short > gpu.float16:
@@ -80,9 +88,10 @@ def _forward(gpu: Gpu, model: UNetName, size: int, batch: int) -> Iterator[Recor
         yield _seconds(case, system, wholes[system])
         for part, seconds in parts.items():
             yield _seconds(f"{case}_{part}", system, seconds)
-        if system != OURS:
+        if system not in ours:
             metric = f"predicted_speedup_over_{system.removeprefix(SYSTEM)}"
-            yield Record(case=case, system=OURS, metric=metric, value=wholes[system] / wholes[OURS], unit="1")
+            for one in ours:
+                yield Record(case=case, system=one, metric=metric, value=wholes[system] / wholes[one], unit="1")
 
 
 def _seconds(case: str, system: str, value: float) -> Record:

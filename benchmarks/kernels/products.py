@@ -9,9 +9,12 @@ from math import prod
 
 from pocketxl.kernels.attention.plan import HEAD_DIM
 from pocketxl.kernels.launch import Launch, cdiv
+from pocketxl.kernels.weight_only.plan import RUN
 
 from .gpus import Gpu
 
+GROUPED = "four_bits."
+"""Kernels whose steps are groups of weights."""
 RATED = frozenset({"s8", "f16", "bf16"})
 """Operands whose rates `Gpu` has; those of bfloat16 are float16's."""
 
@@ -69,8 +72,8 @@ def product_of(launch: Launch) -> Product | Attended | None:
     if launch.instruction not in RATED:
         raise ValueError(f"{launch.kernel}: no rate of {launch.instruction} is stated for any GPU")
     programs, constants = prod(launch.grid), launch.constants
-    if "BLOCK_K" in constants:
-        depth = _number(constants, "BLOCK_K")
+    if "BLOCK_K" in constants or launch.kernel.startswith(GROUPED):
+        depth = _number(constants, "BLOCK_K", RUN)
         columns = _number(constants, "BLOCK_N") + _number(constants, "SECOND_N", 0)
         if "geglu" in launch.kernel:  # a tile of values and one of gates
             columns *= 2

@@ -1,4 +1,4 @@
-"""The calls of a whole U-Net as `pocketxl build --target cuda --recipe int8` makes them, without weights."""
+"""The calls of a whole U-Net as `pocketxl build --target cuda --recipe …` makes them, without weights."""
 
 from functools import cache
 
@@ -20,25 +20,25 @@ RECIPE = "int8"
 
 
 @cache
-def unet_calls(model: UNetName, *, by_rows: bool = False) -> tuple[Call, ...]:
+def unet_calls(model: UNetName, *, recipe: str = RECIPE, by_rows: bool = False) -> tuple[Call, ...]:
     """The calls of one forward of the published architecture, in order; sizes are symbols. Takes some seconds.
 
     Formats are the recipe's own: a build gives more bits to layers that lose too much, which only real weights tell.
     `by_rows`: as the program was when an H100 was at hand: all inputs rounded by rows, attention in halves.
     """
     parts, target = parts_of(Network(name=model, device="cpu")), CudaTarget(name="cuda", architectures=())
-    numbers = numbers_of(RECIPE, parts, target)
+    numbers = numbers_of(recipe, parts, target)
     if by_rows:
-        numbers = Quantization(recipe=fitted(RECIPES[RECIPE], target), role=numbers.role)
+        numbers = Quantization(recipe=fitted(RECIPES[recipe], target), role=numbers.role)
     return lowered_parts(parts, numbers).calls
 
 
 def unet_plans(
-    model: UNetName, arch: Architecture, *, size: int, batch: int, by_rows: bool = False
+    model: UNetName, arch: Architecture, *, size: int, batch: int, recipe: str = RECIPE, by_rows: bool = False
 ) -> list[LaunchPlan]:
     """The plan of every call. `size`: of the square picture, in pixels. `batch`: latents, 2 for one with guidance."""
     sizes = at(size=size, batch=batch)
-    return [plan_of(call, sizes, arch) for call in unet_calls(model, by_rows=by_rows)]
+    return [plan_of(call, sizes, arch) for call in unet_calls(model, recipe=recipe, by_rows=by_rows)]
 
 
 def at(*, size: int, batch: int) -> Sizes:

@@ -18,14 +18,18 @@ def test_every_record_says_that_it_is_a_prediction_and_parts_add_up(name: str) -
     assert len({(record.case, record.system, record.metric) for record in records}) == len(records)
     for case in (f"{name}_{model}_1024_b{batch}" for model in ("base", "refiner") for batch in (1, 2)):
         wholes = {}
-        for system in ("prediction-pocketxl-int8", "prediction-float16"):
+        for system in ("prediction-pocketxl-int8", "prediction-pocketxl-int4", "prediction-float16"):
             of_system = {r.case: r.value for r in records if (r.system, r.metric) == (system, "predicted_seconds")}
             wholes[system] = of_system[case]
             parts = [value for other, value in of_system.items() if other.startswith(f"{case}_")]
             assert len(parts) >= 5
             assert sum(parts) == pytest.approx(wholes[system])
-        (ratio,) = (r.value for r in records if (r.case, r.metric) == (case, "predicted_speedup_over_float16"))
-        assert ratio == pytest.approx(wholes["prediction-float16"] / wholes["prediction-pocketxl-int8"])
+        ratios = {r.system: r.value for r in records if (r.case, r.metric) == (case, "predicted_speedup_over_float16")}
+        assert ratios == {
+            system: pytest.approx(wholes["prediction-float16"] / seconds)
+            for system, seconds in wholes.items()
+            if system != "prediction-float16"
+        }
 
 
 def test_errors_are_told_one_by_one_and_for_each_group() -> None:
