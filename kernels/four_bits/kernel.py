@@ -9,7 +9,7 @@ from registers; accumulators are (BLOCK_N, BLOCK_M).
 import triton
 import triton.language as tl
 
-from ..gelu import gelu
+from ..activations import gelu
 from ..linear.kernel import tile_of_program
 from ..quantize.kernel import narrowed
 from ..weight_only.kernel import finish

@@ -5,8 +5,8 @@
 import triton
 import triton.language as tl
 
+from ..activations import gelu, sigmoid
 from ..conv.kernel import multiply_taps, store_sums
-from ..gelu import gelu
 from ..linear.kernel import tile_of_program
 
 GELU = tl.constexpr(1)
@@ -20,9 +20,9 @@ def activated(value, ACTIVATION: tl.constexpr):
     if ACTIVATION == GELU:
         return gelu(value)
     elif ACTIVATION == QUICK_GELU:
-        return value / (1.0 + tl.exp(-1.702 * value))
+        return value * sigmoid(1.702 * value)
     elif ACTIVATION == SILU:
-        return value / (1.0 + tl.exp(-value))
+        return value * sigmoid(value)
     else:
         return value
 

@@ -17,7 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from ..gelu import TAIL_1, TAIL_2, TAIL_3, TAIL_4, TAIL_5, TAIL_6, TAIL_7, TAIL_8
+from ..activations import TAIL_1, TAIL_2, TAIL_3, TAIL_4, TAIL_5, TAIL_6, TAIL_7, TAIL_8
 
 
 @gluon.jit
@@ -29,7 +29,7 @@ def narrowed(value):
 
 @gluon.jit
 def gelu(x):
-    """`x * Φ(x)`, float32: as `kernels.gelu.gelu`."""
+    """`x * Φ(x)`, float32: as `kernels.activations.gelu`."""
     far = gl.abs(x)
     power = TAIL_8 * far + TAIL_7
     power = power * far + TAIL_6

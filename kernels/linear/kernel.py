@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from ..gelu import gelu
+from ..activations import gelu
 from ..quantize.kernel import narrowed
 
 

@@ -6,6 +6,7 @@
 import triton
 import triton.language as tl
 
+from ..activations import sigmoid
 from ..quantize.kernel import load_row, magnitude, narrowed, picture_scale, store_quantized, store_row
 
 
@@ -164,7 +165,7 @@ def group_norm_statistics_kernel(
 @triton.jit
 def silu(value):
     """`value * sigmoid(value)`, float32."""
-    return value / (1.0 + tl.exp(-value))
+    return value * sigmoid(value)
 
 
 @triton.jit(do_not_specialize=["pixels", "chunks", "chunk", "group"])

@@ -11,7 +11,7 @@ on floats would drop.
 import triton
 import triton.language as tl
 
-from ..gelu import gelu
+from ..activations import gelu
 
 # Bits of 1e-30: the least magnitude that a scale is made from, so that rows of zeros divide by something.
 LEAST: tl.constexpr = tl.constexpr(0x0DA24260)
@@ -37,6 +37,15 @@ def narrowed(value, dtype: tl.constexpr):
     """Float32, already divided by the scale, to 8 bits, ties to even."""
     LARGEST: tl.constexpr = 127.0 if dtype == tl.int8 else 448.0
     value = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
+    return within_range(value, dtype)
+
+
+@triton.jit
+def within_range(value, dtype: tl.constexpr):
+    """`narrowed` of what is no larger, but for a last bit, than the largest: divided by a scale that was made from it.
+
+    What it gives for NaN or infinity is nothing: their scale is NaN.
+    """
     if dtype == tl.int8:
         # 1.5 * 2^23: from there on float32 has no fraction, and the low byte is the integer, NaN or not.
         return (value + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
@@ -85,7 +94,7 @@ def store_quantized(parts, q, scale, rows, inside, C, PARTS: tl.constexpr, WIDTH
         within = inside
         if PARTS * WIDTH != C:
             within = inside & (part * WIDTH + column < C)
-        value = narrowed(parts[part] * inverse[:, None], q.dtype.element_ty)
+        value = within_range(parts[part] * inverse[:, None], q.dtype.element_ty)
         tl.store(row + part * WIDTH + column, value, mask=within)
 
 
@@ -193,5 +202,5 @@ def quantize_per_image_kernel(
         tl.store(scale + picture, of_picture)
     for step in tl.static_range(STEPS):
         place = first + step * BLOCK + tl.arange(0, BLOCK)
-        value = narrowed(blocks[step].to(tl.float32) * inverse, q.dtype.element_ty)
+        value = within_range(blocks[step].to(tl.float32) * inverse, q.dtype.element_ty)
         tl.store(q + begin + place, value, mask=place < size)

@@ -1,14 +1,16 @@
-"""The GELU that every kernel has, against scipy's normal distribution in float64."""
+"""The activations that every kernel has, against scipy's in float64."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 from torch import Tensor
 
-from pocketxl.kernels.gelu import gelu
+from pocketxl.kernels.activations import gelu, sigmoid
 
 from ..fixtures.kernels import DEVICE
 
@@ -24,10 +26,16 @@ def gelu_kernel(x, out, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-d
     tl.store(out + place, gelu(tl.load(x + place, mask=place < size, other=0.0)), mask=place < size)
 
 
-def computed(x: Tensor) -> np.ndarray:
+@triton.jit  # type: ignore[untyped-decorator]
+def sigmoid_kernel(x, out, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + place, sigmoid(tl.load(x + place, mask=place < size, other=0.0)), mask=place < size)
+
+
+def computed(x: Tensor, kernel: Any = gelu_kernel) -> np.ndarray:
     given = x.to(DEVICE)
     out = torch.empty_like(given)
-    gelu_kernel[(triton.cdiv(len(x), 1024),)](given, out, len(x), BLOCK=1024)
+    kernel[(triton.cdiv(len(x), 1024),)](given, out, len(x), BLOCK=1024)
     return out.cpu().double().numpy()
 
 
@@ -45,3 +53,17 @@ def test_far_numbers_are_zero_or_themselves_and_nan_stays() -> None:
     far = torch.tensor([-65504.0, -1e30, -40.0, 40.0, 65504.0, 1e30, float("inf"), 0.0, -0.0])
     assert computed(far).tolist() == [0.0, 0.0, 0.0, 40.0, 65504.0, float(np.float32(1e30)), float("inf"), 0.0, 0.0]
     assert np.isnan(computed(torch.tensor([float("nan")]))).all()
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_is_the_logistic_function_with_digits_in_its_tail() -> None:
+    x = torch.linspace(-60, 60, 100_001)
+    exact = expit(x.double().numpy())
+    # An exponent of up to 87 has the rounding of its factor in it, at the left end.
+    assert (np.abs(computed(x, sigmoid_kernel) - exact) <= 1e-5 * exact).all()
+
+
+def test_the_logistic_function_ends_in_nothing_and_one() -> None:
+    ends = torch.tensor([-65504.0, -1e30, float("-inf"), 0.0, 65504.0, float("inf")])
+    assert computed(ends, sigmoid_kernel).tolist() == [0.0, 0.0, 0.0, pytest.approx(0.5, rel=1e-6), 1.0, 1.0]
+    assert np.isnan(computed(torch.tensor([float("nan")]), sigmoid_kernel)).all()
