@@ -65,7 +65,7 @@ def roofline(wanted: str) -> int:
         records += compared
         ratios += [record for record in compared if record.metric not in parts]
     for record in ratios:
-        sys.stderr.write(f"{record.case} {record.metric}: {record.value:.3f}\n")
+        sys.stderr.write(f"{record.case} {record.system} {record.metric}: {record.value:.3f}\n")
     finish("kernels", records, extra={"notes": list(NOTES)})
     return 0
 

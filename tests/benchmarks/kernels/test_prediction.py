@@ -51,4 +51,4 @@ def test_the_command_ends_with_one_json_object(capsys: pytest.CaptureFixture[str
     document = json.loads(out.splitlines()[-1])
     assert {record["case"].split("_")[0] for record in document["records"]} == {"rtx-4090"}
     assert "no measurement" in document["environment"]["notes"][0]
-    assert err.startswith("rtx-4090_base_1024_b1 predicted_speedup_over_float16: ")
+    assert err.startswith("rtx-4090_base_1024_b1 prediction-pocketxl-int8 predicted_speedup_over_float16: ")
