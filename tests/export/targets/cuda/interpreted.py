@@ -19,7 +19,7 @@ from pocketxl.engine.runners.device import CudaDevice
 from pocketxl.engine.specs import ComponentSpec
 from pocketxl.export.components import Component
 from pocketxl.export.graph.master import WeightSource, export_master
-from pocketxl.export.quantize.formats import Format
+from pocketxl.export.quantize.formats import FLOAT16, Format
 from pocketxl.export.quantize.quantization import Quantization
 from pocketxl.export.quantize.recipes import RECIPES
 from pocketxl.export.target import quiet
@@ -46,15 +46,17 @@ class Small:
     weights: WeightSource
 
 
-def lowering_of(component: Component | Small, format: Format) -> tuple[Lowering, ir.Model]:
-    """With all layers in one format and slots for all of them; and the master."""
+def lowering_of(component: Component | Small, formats: Format | Quantization) -> tuple[Lowering, ir.Model]:
+    """With all layers in one format, or in those of a build, and slots for all of them; and the master."""
     master = export_master(component.name, component.module, component.spec, dtype=torch.float16)
-    return lowered(master, component.spec, lambda kind, layer: format, slotted=component.spec.role in SLOTTED), master
+    format_of = formats.format if isinstance(formats, Quantization) else lambda kind, layer: formats
+    return lowered(master, component.spec, format_of, slotted=component.spec.role in SLOTTED), master
 
 
-def packer_of(component: Component | Small) -> Packer:
+def packer_of(component: Component | Small, formats: Format | Quantization = FLOAT16) -> Packer:
     """What makes the numbers to be stored."""
-    return Packer(component.weights, Quantization(recipe=RECIPES["fp16"], role=component.spec.role))
+    numbers = Quantization(recipe=RECIPES["fp16"], role=component.spec.role)
+    return Packer(component.weights, formats if isinstance(formats, Quantization) else numbers)
 
 
 def program_of(lowering: Lowering, weights: Mapping[str, np.ndarray] | None = None) -> Program:
@@ -72,10 +74,12 @@ def runner_of(
     return CudaRunner(folder, component.name, entry, device or fake_device(1 << 28))
 
 
-def written(component: Component | Small, format: Format, folder: Path, *, pairs: bool = False) -> ComponentEntry:
+def written(
+    component: Component | Small, formats: Format | Quantization, folder: Path, *, pairs: bool = False
+) -> ComponentEntry:
     """The component's files in an engine's folder, and its entry; `pairs`: with kernels for the lowest ranks."""
-    lowering, master = lowering_of(component, format)
-    packer, name, arch = packer_of(component), component.name, architecture(89)
+    lowering, master = lowering_of(component, formats)
+    packer, name, arch = packer_of(component, formats), component.name, architecture(89)
     weights = {name: np.ascontiguousarray(packer.array(one)) for name, one in lowering.stored.items()}
     program = program_of(lowering, weights)
     calls = [*lowering.calls, *(one for slot in lowering.slots for one in slot.calls if pairs)]

@@ -40,10 +40,9 @@ def lower(component: Component, format_of: FormatOf) -> Lowering:
     return lowered(master, component.spec, format_of)
 
 
-def stored(component: Component, lowering: Lowering) -> dict[str, Tensor]:
-    """What the calls read besides values."""
-    numbers = Quantization(recipe=RECIPES["fp16"], role=component.spec.role)
-    packer = Packer(component.weights, numbers)
+def stored(component: Component, lowering: Lowering, numbers: Quantization | None = None) -> dict[str, Tensor]:
+    """What the calls read besides values; `numbers`: where steps of inputs were calibrated."""
+    packer = Packer(component.weights, numbers or Quantization(recipe=RECIPES["fp16"], role=component.spec.role))
     return {name: torch.from_numpy(np.ascontiguousarray(packer.array(one))) for name, one in lowering.stored.items()}
 
 

@@ -1,11 +1,15 @@
 """The trained miniature as calls of our kernels' ops, computed by the ops' references, against its own modules."""
 
 import pytest
+import torch
 
 from pocketxl.engine.program.sizes import Sizes
 from pocketxl.export.quantize.formats import FLOAT16, W4_HALVES, W4A8_TOKEN, W8, W8A8_PICTURE, W8A8_TOKEN, Format, Kind
+from pocketxl.export.reference.calibrate import ROWS, watch
+from pocketxl.export.reference.streamed import StreamedModule
 
 from ....tolerances import HALF_RELATIVE
+from .calibrated import calibrated
 from .lowering import call, inputs_for, lower, miniature, module_of, run, stored
 
 EDGES = {"conv_in", "conv_out"}
@@ -64,6 +68,23 @@ def test_a_u_net_is_what_its_module_gives(name, sizes, formats) -> None:  # type
     found = run(lowering, stored(component, lowering), inputs, sizes)["prediction"]
     error = float((found - truth).norm() / truth.norm())
     assert error < ALLOWED[formats], error
+
+
+@pytest.mark.parametrize("name", ["base/unet", "refiner/unet"])
+def test_in_the_numbers_of_a_build_a_u_net_is_what_its_module_gives(name: str) -> None:
+    """Steps that were calibrated behind attention and GEGLU, and 8-bit scores as on GeForce cards."""
+    component, sizes = miniature().components[name], Sizes(batch=1, height=16, width=16, tokens=77)
+    inputs = inputs_for(component.spec, sizes)
+    module = StreamedModule(component.module, component.spec, component.weights)
+    with watch(module, ROWS) as seen:
+        truth = torch.from_numpy(module({name: value.numpy() for name, value in inputs.items()})["prediction"])
+        numbers = calibrated(module.module, component.configuration, component.weights, seen.take())
+    lowering = lower(component, numbers.format)
+    assert {"quantized", "static"} <= {option for call in lowering.calls for option in call.shape}
+    assert "self_attention" in {call.op for call in lowering.calls}
+    found = run(lowering, stored(component, lowering, numbers), inputs, sizes)["prediction"]
+    error = float((found - truth).norm() / truth.norm())
+    assert error < ALLOWED[eight_bits], error
 
 
 @pytest.mark.parametrize("formats", [halves, weights_of_eight], ids=lambda formats: formats.__name__)
