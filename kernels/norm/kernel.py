@@ -175,48 +175,43 @@ def group_norm_merge_kernel(
 ):  # fmt: skip
     """One group of one picture: `y = factor * x + offset` of its channels, and the largest magnitude to come.
 
-    Of some chunks the weighted mean of their means, then their squared deviations around it, and so on with the others
-    (Chan, Golub, LeVeque 1979). All that is read is asked for before anything is summed: one wait, not three.
+    The weighted mean of the chunks' means, then their squared deviations around it (Chan, Golub, LeVeque 1979).
     """
     index, picture = tl.program_id(0), tl.program_id(1)
     lane = tl.arange(0, LANES)
     channels = index * group + lane
     in_group = lane < group
     begin = picture.to(tl.int64) * chunks * C
-    gain = tl.load(weight + channels, mask=in_group, other=0.0).to(tl.float32)
-    shift = tl.load(bias + channels, mask=in_group, other=0.0).to(tl.float32)
     origin = tl.load(mean + begin + index * group)
+    total = tl.zeros((CHUNKS, LANES), tl.float32)
     least = tl.full((CHUNKS, LANES), float("inf"), tl.float32)
     most = tl.full((CHUNKS, LANES), float("-inf"), tl.float32)
-    size = 0.0
-    centre = 0.0  # from `origin` on
-    total = 0.0
     for first in range(0, chunks, CHUNKS):
         row = first + tl.arange(0, CHUNKS)
         inside = (row < chunks)[:, None] & in_group[None, :]
+        count = tl.minimum(pixels - row * chunk, chunk).to(tl.float32)[:, None]
         place = begin + row[:, None] * C + channels[None, :]
-        part = tl.load(mean + place, mask=inside, other=0.0)
-        inner = tl.load(squares + place, mask=inside, other=0.0)
+        part = tl.load(mean + place, mask=inside, other=0.0) - origin
+        total += tl.where(inside, part * count, 0.0)
         if peak is not None:
             least = tl.minimum(least, tl.load(low + place, mask=inside, other=float("inf")).to(tl.float32))
             most = tl.maximum(most, tl.load(high + place, mask=inside, other=float("-inf")).to(tl.float32))
-        part -= origin
+    size = pixels.to(tl.float32) * group
+    centre = origin + tl.sum(tl.sum(total, 1), 0) / size
+    total = tl.zeros((CHUNKS, LANES), tl.float32)
+    for first in range(0, chunks, CHUNKS):
+        row = first + tl.arange(0, CHUNKS)
+        inside = (row < chunks)[:, None] & in_group[None, :]
         count = tl.minimum(pixels - row * chunk, chunk).to(tl.float32)[:, None]
-        more = tl.minimum(pixels - first * chunk, CHUNKS * chunk).to(tl.float32) * group
-        here = tl.sum(tl.sum(tl.where(inside, part * count, 0.0), 1), 0) / more
-        part -= here
-        inner = tl.sum(tl.sum(tl.where(inside, inner + part * part * count, 0.0), 1), 0)
-        apart = here - centre
-        share = more / (size + more)
-        total += inner + apart * apart * size * share
-        centre += apart * share
-        size += more
-    centre += origin
-    variance = total / size
+        place = begin + row[:, None] * C + channels[None, :]
+        part = tl.load(mean + place, mask=inside, other=0.0) - centre
+        inner = tl.load(squares + place, mask=inside, other=0.0)
+        total += tl.where(inside, inner + part * part * count, 0.0)
+    variance = tl.sum(tl.sum(total, 1), 0) / size
     # An infinite variance would make a clean picture of biases.
     inverse = tl.where(variance < float("inf"), tl.rsqrt(variance + eps), float("nan"))
-    a = gain * inverse
-    b = shift - centre * a
+    a = tl.load(weight + channels, mask=in_group, other=0.0).to(tl.float32) * inverse
+    b = tl.load(bias + channels, mask=in_group, other=0.0).to(tl.float32) - centre * a
     tl.store(factor + picture * C + channels, a, mask=in_group)
     tl.store(offset + picture * C + channels, b, mask=in_group)
     if peak is not None:
