@@ -51,7 +51,7 @@ def test_a_tile_more_than_the_multiprocessors_hold_takes_another_round() -> None
 
 
 def test_a_card_of_fewer_multiprocessors_takes_another_tile() -> None:
-    """An H100 PCIe has 114: tiles of 160 columns are 128 there too, but 3840 columns are done sooner by others."""
+    """An H100 PCIe has 114, which are done sooner with 3840 columns by other tiles than the 132 of an SXM."""
     fewer = architecture(90, 114)
     asked = {"k": 1280, "n": 3840, "residual": 0, **KIND}
     assert lookup("linear_w8a8", fewer, 2048, **asked) != lookup("linear_w8a8", SM90, 2048, **asked)
